@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+// Every launch parameter struct: the one header that the Rust bindings are generated from.
+#ifndef LACUNA_PARAMS_H_
+#define LACUNA_PARAMS_H_
+
+#include "huffman/params.h"
+
+#endif  // LACUNA_PARAMS_H_

@@ -1,0 +1,142 @@
+//! What can go wrong, each kind with the values a caller needs to act on it.
+
+use std::path::PathBuf;
+
+use crate::huffman::FormatError;
+
+/// `std::result::Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Every failure of this crate. On `Err`, nothing was launched and no output was written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No CUDA driver library could be loaded.
+    #[error(
+        "no CUDA driver: looked for {searched}; install the NVIDIA driver, or use the CPU decoder"
+    )]
+    NoDriver {
+        /// The library names tried.
+        searched: String,
+    },
+    /// A library with the driver's name that is not the driver (as toolkits and containers ship).
+    #[error(
+        "{library} is a stub, not the CUDA driver ({reason}); put the directory of the real \
+         libcuda first in LD_LIBRARY_PATH, or start the container with GPU access"
+    )]
+    StubDriver {
+        /// The library that was loaded.
+        library: String,
+        /// What gave it away.
+        reason: String,
+    },
+    /// The driver is older than this crate's images and calls need.
+    #[error(
+        "the CUDA driver supports CUDA {}.{}, and {}.{} or newer is needed (driver 525 or newer); \
+         update the driver",
+        found / 1000, found % 1000 / 10, needed / 1000, needed % 1000 / 10
+    )]
+    DriverTooOld {
+        /// `cuDriverGetVersion` of the machine, as `1000 * major + 10 * minor`.
+        found: i32,
+        /// The oldest version that works.
+        needed: i32,
+    },
+    /// The driver works, and the asked device does not exist.
+    #[error("no CUDA device {ordinal}: the driver sees {count}{hint}")]
+    NoDevice {
+        /// The device asked for.
+        ordinal: usize,
+        /// Devices the driver sees.
+        count: usize,
+        /// What to look at, or empty.
+        hint: &'static str,
+    },
+    /// The device is older than any image of this crate.
+    #[error(
+        "device {ordinal} ({name}) has compute capability {}.{}; {}.{} or newer is supported",
+        found.0, found.1, needed.0, needed.1
+    )]
+    UnsupportedDevice {
+        /// The device asked for.
+        ordinal: usize,
+        /// Its name.
+        name: String,
+        /// Its compute capability.
+        found: (u32, u32),
+        /// The oldest that works.
+        needed: (u32, u32),
+    },
+    /// A driver call failed.
+    #[error("{call} failed: {name} ({code}){hint}")]
+    Driver {
+        /// The driver's function.
+        call: &'static str,
+        /// Its `CUresult`.
+        code: u32,
+        /// The name of that code.
+        name: String,
+        /// What to do about it, or empty.
+        hint: String,
+    },
+    /// No image of the room loads on the device.
+    #[error("no image of {room} loads on {device}: {reason}")]
+    Image {
+        /// The room whose kernels were asked for.
+        room: &'static str,
+        /// The device and its driver.
+        device: String,
+        /// The images tried and what the driver said.
+        reason: String,
+    },
+    /// Two lengths or shapes that must agree do not.
+    #[error("{what}: expected {expected}, got {got}")]
+    Shape {
+        /// The argument.
+        what: &'static str,
+        /// What it must be.
+        expected: u64,
+        /// What it is.
+        got: u64,
+    },
+    /// A value outside what is supported.
+    #[error("{what}: {value} is outside {allowed}")]
+    Range {
+        /// The argument.
+        what: &'static str,
+        /// Its value.
+        value: u64,
+        /// What is supported.
+        allowed: &'static str,
+    },
+    /// A buffer of one queue was given to another whose memory it is not.
+    #[error("{what} lives in {found} memory, and the queue runs on {expected}")]
+    WrongQueue {
+        /// The argument.
+        what: &'static str,
+        /// Where the queue runs.
+        expected: &'static str,
+        /// Where the buffer lives.
+        found: &'static str,
+    },
+    /// A checkpoint, or a tensor in it, is not what the format allows.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// A file could not be read or written.
+    #[error("{}: cannot {action}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What was attempted.
+        action: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The kernel found its input corrupt; the output of the group is quiet NaNs.
+    #[error("corrupt weights: {0}")]
+    Corrupt(crate::huffman::Corruption),
+    /// The SIMT executor stopped a kernel.
+    #[cfg(feature = "simt")]
+    #[error(transparent)]
+    Simt(#[from] Box<crate::simt::Fault>),
+}

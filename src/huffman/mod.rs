@@ -1,0 +1,32 @@
+//! Entropy-coded weights: DFloat11 in, the exact bf16 bits out.
+//!
+//! A group (one transformer block, one embedding, one linear layer) stores the 8-bit exponents of
+//! its weights as one prefix-coded stream and the signs and mantissas as bytes; see
+//! [`RawGroup`] for the tensors. After DFloat11 (arXiv:2504.11651).
+
+mod codebook;
+mod decode;
+mod encode;
+mod group;
+pub mod reference;
+
+pub use codebook::Codebook;
+pub use decode::decode;
+pub use encode::{EncodedGroup, encode};
+pub use group::{Corruption, FormatError, Group, RawGroup};
+
+/// Code bytes that one CUDA thread owns.
+pub const BYTES_PER_THREAD: usize = 8;
+/// CUDA threads of one block.
+pub const THREADS_PER_BLOCK: usize = 512;
+/// Code bytes that one thread block owns.
+pub const BYTES_PER_BLOCK: usize = BYTES_PER_THREAD * THREADS_PER_BLOCK;
+/// Bytes of `gaps` for one thread block: 5 bits a thread.
+pub const GAP_BYTES_PER_BLOCK: usize = THREADS_PER_BLOCK * 5 / 8;
+/// The longest code of the format, in bits.
+pub const MAX_CODE_BITS: u32 = 32;
+/// Decode tables a group can hold: the root and sixteen that pointers 240..=255 reach.
+pub const MAX_LUT_ROWS: usize = 17;
+/// Table entries from here on are pointers to table `256 - entry`, and not exponents, except in
+/// the fourth table of a chain.
+pub const FIRST_POINTER: u8 = 240;
