@@ -6,7 +6,7 @@
 
 /// One DFloat11 group in device memory: the tensors of the checkpoint as they are in the file, and
 /// where its weights go. No pointer needs more than its type's own alignment; 16-byte alignment of
-/// `codes`, `sign_mantissa` and `output` is faster.
+/// `codes` and `sign_mantissa`, and of the output at `output_offset`, is faster.
 typedef struct HuffmanGroup {
   /// `[n_code_bytes]` u8: the exponents, prefix-coded, most significant bit first.
   DEVICE_PTR(const uint8_t) codes;
@@ -20,12 +20,12 @@ typedef struct HuffmanGroup {
   /// `[4 * n_positions]` u8: little-endian u32, the first element of each block of 4,096 code
   /// bytes; entries past the end count as `n_elements`.
   DEVICE_PTR(const uint8_t) positions;
-  /// `[n_elements]` bf16, out, overwritten; must not overlap any input or another group's output.
-  DEVICE_PTR(uint16_t) output;
   /// Bytes of `codes`, `1..2^31`.
   uint64_t n_code_bytes;
   /// Weights of the group, `1..2^32`.
   uint64_t n_elements;
+  /// Where the group's weights start in the launch's output, in elements.
+  uint64_t output_offset;
   /// Blocks of 4,096 code bytes in the groups before this one: the first thread block of this one.
   uint32_t first_block;
   /// Blocks of 4,096 code bytes in this group.
@@ -48,6 +48,9 @@ typedef struct HuffmanGroupState {
 typedef struct HuffmanDecodeParams {
   /// `[n_groups]`, ascending and gapless in `first_block`.
   DEVICE_PTR(const HuffmanGroup) groups;
+  /// `[output_offset + n_elements of every group]` bf16, out: each group's range is overwritten,
+  /// with quiet NaNs (0x7FC0) where the group is corrupt. The ranges do not overlap.
+  DEVICE_PTR(uint16_t) output;
   /// `[n_groups]`, workspace: zeroed once when allocated, left zeroed by every launch.
   DEVICE_PTR(HuffmanGroupState) states;
   /// `[1]` u64, in and out: 0 is sound; else the report of the lowest corrupt block, as
