@@ -1,0 +1,293 @@
+//! Groups in device memory, and the launch that expands them.
+#![allow(unsafe_code)]
+
+use std::marker::PhantomData;
+
+use half::bf16;
+
+use super::{Corruption, DecodePlan, Group, GroupShape};
+use crate::bindings::{HuffmanDecodeParams, HuffmanGroup};
+use crate::buffer::{Buffer, View, ViewMut};
+use crate::launch::{self, Kernel, KernelParams};
+use crate::queue::Queue;
+use crate::{Error, Result};
+
+/// Tensors of one upload start at multiples of this many bytes.
+const TENSOR_ALIGNMENT: usize = 256;
+
+#[cfg(feature = "simt")]
+unsafe extern "C" {
+    fn lacuna_simt_decode_bf16(params: *const core::ffi::c_void);
+}
+
+// SAFETY: `HuffmanDecodeParams` is generated from the header that csrc/huffman/decode.cu takes its
+// parameter from, and tests/images.rs holds its size against every image.
+unsafe impl KernelParams for HuffmanDecodeParams {
+    const KERNEL: Kernel = Kernel {
+        room: "huffman",
+        entry: "decode_bf16",
+        #[cfg(feature = "simt")]
+        simt: lacuna_simt_decode_bf16,
+    };
+}
+
+/// The tensors of one group in device memory, as an engine loaded them from the checkpoint.
+#[derive(Debug, Clone, Copy)]
+pub struct GroupViews<'a> {
+    /// `[n_code_bytes]`: the tensor `encoded_exponent`.
+    pub encoded_exponent: View<'a, u8>,
+    /// `[n_elements]`.
+    pub sign_mantissa: View<'a, u8>,
+    /// `[n_lut_rows + 1, 256]`.
+    pub luts: View<'a, u8>,
+    /// `[320 * n_blocks]`.
+    pub gaps: View<'a, u8>,
+    /// `[4 * n_positions]`.
+    pub output_positions: View<'a, u8>,
+}
+
+impl GroupViews<'_> {
+    /// What the tensors' lengths say of the group.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where a length cannot be that of a DF11 tensor, or two do not fit.
+    pub fn shape(&self) -> Result<GroupShape> {
+        let multiple = |what, len: usize, unit: usize| {
+            if len % unit == 0 {
+                Ok(len / unit)
+            } else {
+                let expected = len.next_multiple_of(unit) as u64;
+                Err(Error::Shape { what, expected, got: len as u64 })
+            }
+        };
+        let n_rows = multiple("luts, in bytes", self.luts.len(), 256)?;
+        let n_positions = multiple("output_positions, in bytes", self.output_positions.len(), 4)?;
+        let shape = GroupShape {
+            n_code_bytes: self.encoded_exponent.len() as u64,
+            n_elements: self.sign_mantissa.len() as u64,
+            n_lut_rows: u32::try_from(n_rows.saturating_sub(1)).unwrap_or(u32::MAX),
+            n_positions: u32::try_from(n_positions).unwrap_or(u32::MAX),
+        };
+        let n_gap_bytes = shape.n_blocks() * super::GAP_BYTES_PER_BLOCK as u64;
+        if self.gaps.len() as u64 != n_gap_bytes {
+            return Err(Error::Shape {
+                what: "gaps, in bytes",
+                expected: n_gap_bytes,
+                got: self.gaps.len() as u64,
+            });
+        }
+        Ok(shape)
+    }
+}
+
+/// DF11 groups in device memory, ready to be decoded by one launch.
+///
+/// ```text
+/// output[range(g)] = bf16 weights of group g, in file order, bit for bit
+/// ```
+///
+/// The groups stay compressed; [`decode`](Self::decode) expands all of them into a buffer of the
+/// caller's, as often as asked. After DFloat11 (arXiv:2504.11651).
+#[derive(Debug)]
+pub struct DeviceWeights<'a> {
+    plan: DecodePlan,
+    table: Buffer<u8>,
+    /// The uploaded tensors, one buffer per group; empty where the memory is an engine's.
+    tensors: Vec<Buffer<u8>>,
+    borrowed: PhantomData<&'a [u8]>,
+}
+
+impl DeviceWeights<'static> {
+    /// Copies the tensors of `groups` to the memory of `queue`.
+    ///
+    /// # Stream
+    /// One allocation and one copy per group, and one of each for the table.
+    ///
+    /// # Errors
+    /// Those of [`DecodePlan::new`], and [`Error::Driver`] where memory is short.
+    pub fn upload(queue: &Queue, groups: &[Group<'_>]) -> Result<Self> {
+        let shapes: Vec<_> = groups.iter().map(Group::shape).collect();
+        let plan = DecodePlan::new(&shapes)?;
+        let mut tensors = Vec::with_capacity(groups.len());
+        let mut rows = Vec::with_capacity(groups.len());
+        for (idx, (group, shape)) in groups.iter().zip(&shapes).enumerate() {
+            let raw = group.raw();
+            let (buffer, addresses) = upload_tensors(
+                queue,
+                [
+                    raw.encoded_exponent,
+                    raw.sign_mantissa,
+                    raw.luts,
+                    raw.gaps,
+                    raw.output_positions,
+                ],
+            )?;
+            rows.push(table_row(&plan, idx, shape, addresses));
+            tensors.push(buffer);
+        }
+        let table = queue.upload(bytemuck::cast_slice::<HuffmanGroup, u8>(&rows))?;
+        Ok(Self { plan, table, tensors, borrowed: PhantomData })
+    }
+}
+
+impl<'a> DeviceWeights<'a> {
+    /// Uses tensors that are in device memory already, without a copy. The kernel trusts nothing
+    /// in them: corrupt bytes give a report, never an access outside the views.
+    ///
+    /// # Stream
+    /// One allocation and one copy, for the table.
+    ///
+    /// # Errors
+    /// [`Error::WrongQueue`] for views of other memory than the queue's, those of
+    /// [`GroupViews::shape`] and [`DecodePlan::new`].
+    pub fn borrow(queue: &Queue, groups: &[GroupViews<'a>]) -> Result<Self> {
+        let mut shapes = Vec::with_capacity(groups.len());
+        for group in groups {
+            let views = [
+                ("encoded_exponent", &group.encoded_exponent),
+                ("sign_mantissa", &group.sign_mantissa),
+                ("luts", &group.luts),
+                ("gaps", &group.gaps),
+                ("output_positions", &group.output_positions),
+            ];
+            for (what, view) in views {
+                queue.check_view(what, view)?;
+            }
+            shapes.push(group.shape()?);
+        }
+        let plan = DecodePlan::new(&shapes)?;
+        let rows: Vec<_> = groups
+            .iter()
+            .zip(&shapes)
+            .enumerate()
+            .map(|(idx, (group, shape))| {
+                let addresses = [
+                    group.encoded_exponent.address(),
+                    group.sign_mantissa.address(),
+                    group.luts.address(),
+                    group.gaps.address(),
+                    group.output_positions.address(),
+                ];
+                table_row(&plan, idx, shape, addresses)
+            })
+            .collect();
+        let table = queue.upload(bytemuck::cast_slice::<HuffmanGroup, u8>(&rows))?;
+        Ok(Self { plan, table, tensors: Vec::new(), borrowed: PhantomData })
+    }
+
+    /// The launch: where each group's weights go, and the workspace it needs.
+    pub fn plan(&self) -> &DecodePlan {
+        &self.plan
+    }
+
+    /// Bytes of device memory this value owns.
+    pub fn owned_bytes(&self) -> usize {
+        self.table.len() + self.tensors.iter().map(Buffer::len).sum::<usize>()
+    }
+
+    /// Expands every group into `output`.
+    ///
+    /// # Shapes
+    /// `output` holds at least [`DecodePlan::output_len`] elements, `workspace` at least
+    /// [`DecodePlan::workspace_len`] words, zeroed once when it was allocated and used by one
+    /// launch at a time.
+    ///
+    /// # Numerics
+    /// Bit for bit [`reference::decode`](super::reference::decode). A corrupt group's whole range
+    /// is quiet NaNs (0x7FC0), whatever the grid or the order of its blocks.
+    ///
+    /// # Stream
+    /// One launch; no allocation, copy or synchronisation; may be captured in a graph once
+    /// the device is warmed up. Corruption is seen by [`check`](Self::check), later.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] and [`Error::WrongQueue`] before anything is launched;
+    /// [`Error::Driver`] where the launch fails.
+    pub fn decode(
+        &self,
+        queue: &Queue,
+        workspace: &mut ViewMut<'_, u64>,
+        output: &mut ViewMut<'_, bf16>,
+    ) -> Result<()> {
+        queue.check_view("table", &self.table.view())?;
+        queue.check_view_mut("workspace", workspace)?;
+        queue.check_view_mut("output", output)?;
+        check_len("output", self.plan.output_len(), output.len())?;
+        check_len("workspace", self.plan.workspace_len(), workspace.len())?;
+        let params = HuffmanDecodeParams {
+            groups: self.table.view().address(),
+            output: output.address(),
+            states: workspace.address() + 8,
+            status: workspace.address(),
+            n_groups: self.plan.n_groups() as u32,
+            reserved: 0,
+        };
+        // SAFETY: the table holds one row per group whose addresses and sizes come from views that
+        // live as long as `self`; the output and the workspace were checked against the plan that
+        // the rows were made from, and are borrowed mutably.
+        unsafe { launch::launch(queue, &self.plan.grid(), &params) }
+    }
+
+    /// Waits for the queue and reports the lowest corrupt block that any launch with this
+    /// workspace has met since it was last zeroed.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`]; else those of the copy of one word.
+    pub fn check(&self, queue: &Queue, workspace: &View<'_, u64>) -> Result<()> {
+        let status = queue.download(&workspace.slice(0..1)?)?;
+        match status.first().copied().and_then(Corruption::from_status) {
+            Some(corruption) => Err(Error::Corrupt(corruption)),
+            None => Ok(()),
+        }
+    }
+}
+
+fn check_len(what: &'static str, expected: u64, got: usize) -> Result<()> {
+    if got as u64 >= expected {
+        Ok(())
+    } else {
+        Err(Error::Shape { what, expected, got: got as u64 })
+    }
+}
+
+/// Copies tensors into one buffer, each at an aligned place, and says where they are.
+fn upload_tensors<const N: usize>(
+    queue: &Queue,
+    tensors: [&[u8]; N],
+) -> Result<(Buffer<u8>, [u64; N])> {
+    let mut offsets = [0_usize; N];
+    let mut n_bytes = 0;
+    for (offset, tensor) in offsets.iter_mut().zip(tensors) {
+        *offset = n_bytes;
+        n_bytes = (n_bytes + tensor.len()).next_multiple_of(TENSOR_ALIGNMENT);
+    }
+    let mut buffer = queue.alloc::<u8>(n_bytes)?;
+    for (offset, tensor) in offsets.iter().zip(tensors) {
+        let mut view = buffer.view_mut();
+        queue.upload_into(tensor, &mut view.slice_mut(*offset..*offset + tensor.len())?)?;
+    }
+    let base = buffer.view().address();
+    Ok((buffer, offsets.map(|offset| base + offset as u64)))
+}
+
+fn table_row(
+    plan: &DecodePlan,
+    idx: usize,
+    shape: &GroupShape,
+    [codes, sign_mantissa, luts, gaps, positions]: [u64; 5],
+) -> HuffmanGroup {
+    HuffmanGroup {
+        codes,
+        sign_mantissa,
+        luts,
+        gaps,
+        positions,
+        n_code_bytes: shape.n_code_bytes,
+        n_elements: shape.n_elements,
+        output_offset: plan.output_range(idx).map_or(0, |range| range.start),
+        first_block: plan.first_block(idx),
+        n_blocks: shape.n_blocks() as u32,
+        n_lut_rows: shape.n_lut_rows,
+        n_positions: shape.n_positions,
+    }
+}
