@@ -1,0 +1,53 @@
+//! The SIMT executor and every kernel, compiled by the host C++ compiler.
+
+use std::path::{Path, PathBuf};
+
+pub(crate) fn build() {
+    println!("cargo::rerun-if-changed=csrc");
+    // The executor is not instrumented: only a kernel's own steps count.
+    compiler().files(files_in("csrc/simt", "cc")).compile("lacuna_simt_executor");
+    compiler()
+        .files(kernels())
+        // A kernel reads the same memory as bytes and as vectors, as it does on a GPU.
+        .flag("-fno-strict-aliasing")
+        .flag("-fsanitize-coverage=trace-pc")
+        .flag("-xc++")
+        .compile("lacuna_simt_kernels");
+}
+
+fn compiler() -> cc::Build {
+    let mut build = cc::Build::new();
+    build
+        .cpp(true)
+        .std("c++17")
+        // The speed of tests is the executor's speed, whatever the profile.
+        .opt_level(2)
+        .debug(true)
+        .flag("-ffp-contract=off")
+        .warnings(true)
+        .extra_warnings(true);
+    build
+}
+
+/// The kernels of every room, and those that test the executor itself.
+fn kernels() -> Vec<PathBuf> {
+    let mut rooms: Vec<_> = std::fs::read_dir("csrc")
+        .unwrap_or_else(|error| panic!("csrc: {error}"))
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.is_dir() && path != Path::new("csrc/common"))
+        .collect();
+    rooms.sort();
+    let mut kernels: Vec<_> = rooms.iter().flat_map(|room| files_in(room, "cu")).collect();
+    kernels.extend(files_in("csrc/simt/selftest", "cu"));
+    kernels
+}
+
+fn files_in(folder: impl AsRef<Path>, extension: &str) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let mut files: Vec<_> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|found| found == extension))
+        .collect();
+    files.sort();
+    files
+}

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+// Stackful fibres: a switch in assembly on x86-64, and ucontext everywhere.
+#ifndef LACUNA_SIMT_FIBRE_H_
+#define LACUNA_SIMT_FIBRE_H_
+
+#include <stddef.h>
+#include <stdint.h>
+#include <ucontext.h>
+
+namespace lacuna_simt {
+
+// Where a fibre, or the scheduler, was when it last gave way.
+struct Context {
+  void* stack_pointer;
+  ucontext_t portable;
+};
+
+bool has_native_switch();
+
+// `enter` never returns; it runs at the first switch to `context`.
+void prepare_context(Context* context, bool native, uint8_t* stack, size_t stack_bytes,
+                     void (*enter)());
+void switch_context(Context* from, Context* to, bool native);
+
+// Stacks of one worker, each above a page that faults.
+class Stacks {
+ public:
+  static constexpr size_t kStackBytes = 64 * 1024;
+
+  Stacks() = default;
+  Stacks(const Stacks&) = delete;
+  Stacks& operator=(const Stacks&) = delete;
+  ~Stacks();
+
+  // False where the system has no memory left.
+  bool reserve(size_t n_stacks);
+  uint8_t* stack(size_t idx) const;
+
+ private:
+  uint8_t* base_ = nullptr;
+  size_t n_stacks_ = 0;
+};
+
+}  // namespace lacuna_simt
+
+#endif  // LACUNA_SIMT_FIBRE_H_

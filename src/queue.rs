@@ -1,0 +1,285 @@
+//! Where work goes in order: a CUDA stream, or the SIMT executor.
+#![allow(unsafe_code)]
+
+use std::fmt;
+
+use crate::buffer::{Buffer, HostMemory, Memory, Storage, View, ViewMut};
+#[cfg(feature = "cuda")]
+use crate::device::CudaQueue;
+use crate::element::Element;
+#[cfg(feature = "simt")]
+use crate::simt;
+use crate::{Error, Result};
+
+/// Work in order: a CUDA stream, ours or an engine's, or the SIMT executor, which runs each launch
+/// to its end before it returns.
+#[derive(Debug, Clone)]
+pub struct Queue {
+    pub(crate) inner: Inner,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Inner {
+    #[cfg(feature = "cuda")]
+    Cuda(CudaQueue),
+    #[cfg(feature = "simt")]
+    Simt(simt::Config),
+}
+
+/// What runs a queue's kernels, for people to read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Executor {
+    /// The CUDA device of this name and ordinal.
+    Cuda {
+        /// Its name.
+        name: String,
+        /// The driver's number for it.
+        ordinal: usize,
+    },
+    /// The SIMT executor, on the CPU.
+    Simt,
+}
+
+impl fmt::Display for Executor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cuda { name, ordinal } => write!(f, "CUDA device {ordinal} ({name})"),
+            Self::Simt => f.write_str("SIMT executor on the CPU"),
+        }
+    }
+}
+
+impl Queue {
+    #[cfg(feature = "cuda")]
+    pub(crate) fn cuda(queue: CudaQueue) -> Self {
+        Self { inner: Inner::Cuda(queue) }
+    }
+
+    /// A queue that runs kernels on the CPU, checked, as `config` says.
+    #[cfg(feature = "simt")]
+    pub fn simt(config: simt::Config) -> Self {
+        Self { inner: Inner::Simt(config) }
+    }
+
+    /// What runs this queue's kernels.
+    pub fn executor(&self) -> Executor {
+        match &self.inner {
+            #[cfg(feature = "cuda")]
+            Inner::Cuda(queue) => Executor::Cuda {
+                name: queue.device().name().to_owned(),
+                ordinal: queue.ordinal(),
+            },
+            #[cfg(feature = "simt")]
+            Inner::Simt(_) => Executor::Simt,
+            #[cfg(not(any(feature = "cuda", feature = "simt")))]
+            _ => no_executor(),
+        }
+    }
+
+    /// The memory this queue's kernels work on.
+    pub fn memory(&self) -> Memory {
+        match &self.inner {
+            #[cfg(feature = "cuda")]
+            Inner::Cuda(queue) => Memory::Cuda(queue.ordinal()),
+            #[cfg(feature = "simt")]
+            Inner::Simt(_) => Memory::Simt,
+            #[cfg(not(any(feature = "cuda", feature = "simt")))]
+            _ => no_executor(),
+        }
+    }
+
+    fn alloc_bytes(&self, n_bytes: usize) -> Result<Storage> {
+        match &self.inner {
+            #[cfg(feature = "cuda")]
+            Inner::Cuda(queue) => queue.alloc_zeroed(n_bytes).map(Storage::Cuda),
+            #[cfg(feature = "simt")]
+            Inner::Simt(_) => {
+                HostMemory::zeroed(n_bytes).map(Storage::Host).ok_or(Error::Range {
+                    what: "bytes of an allocation",
+                    value: n_bytes as u64,
+                    allowed: "the memory of this machine",
+                })
+            }
+            #[cfg(not(any(feature = "cuda", feature = "simt")))]
+            _ => no_executor(),
+        }
+    }
+
+    /// Allocates `len` zeros.
+    ///
+    /// # Errors
+    /// [`Error::Range`] where the size overflows, [`Error::Driver`] where memory is short.
+    pub fn alloc<T: Element>(&self, len: usize) -> Result<Buffer<T>> {
+        let n_bytes = len.checked_mul(size_of::<T>()).ok_or(Error::Range {
+            what: "elements of an allocation",
+            value: len as u64,
+            allowed: "the address space",
+        })?;
+        Ok(Buffer::new(self.alloc_bytes(n_bytes)?, len))
+    }
+
+    /// Allocates and fills.
+    ///
+    /// # Errors
+    /// Those of [`alloc`](Self::alloc) and of the copy.
+    pub fn upload<T: Element>(&self, elements: &[T]) -> Result<Buffer<T>> {
+        let mut buffer = self.alloc(elements.len())?;
+        self.upload_into(elements, &mut buffer.view_mut())?;
+        Ok(buffer)
+    }
+
+    /// Copies from the host, and waits for the copy.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where lengths differ, [`Error::WrongQueue`], [`Error::Driver`].
+    pub fn upload_into<T: Element>(
+        &self,
+        elements: &[T],
+        target: &mut ViewMut<'_, T>,
+    ) -> Result<()> {
+        self.check_view_mut("target of an upload", target)?;
+        check_len("target of an upload", elements.len(), target.len())?;
+        let bytes: &[u8] = bytemuck::cast_slice(elements);
+        match &self.inner {
+            #[cfg(feature = "cuda")]
+            // SAFETY: the view is as long as the elements and borrowed mutably.
+            Inner::Cuda(queue) => unsafe { queue.copy_in(bytes, target.address()) },
+            #[cfg(feature = "simt")]
+            Inner::Simt(_) => {
+                // SAFETY: the view is as long as the elements, in host memory (checked above), and
+                // borrowed mutably, so it does not overlap them.
+                unsafe {
+                    let target = std::ptr::with_exposed_provenance_mut::<u8>(address(target));
+                    std::ptr::copy_nonoverlapping(bytes.as_ptr(), target, bytes.len());
+                }
+                Ok(())
+            }
+            #[cfg(not(any(feature = "cuda", feature = "simt")))]
+            _ => no_executor(),
+        }
+    }
+
+    /// Copies to the host after everything queued before, and waits for it.
+    ///
+    /// # Errors
+    /// [`Error::WrongQueue`], [`Error::Driver`].
+    pub fn download<T: Element>(&self, source: &View<'_, T>) -> Result<Vec<T>> {
+        let mut elements = vec![T::zeroed(); source.len()];
+        self.download_into(source, &mut elements)?;
+        Ok(elements)
+    }
+
+    /// Copies to the host after everything queued before, and waits for it.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where lengths differ, [`Error::WrongQueue`], [`Error::Driver`].
+    pub fn download_into<T: Element>(
+        &self,
+        source: &View<'_, T>,
+        elements: &mut [T],
+    ) -> Result<()> {
+        self.check_view("source of a download", source)?;
+        check_len("target of a download", source.len(), elements.len())?;
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(elements);
+        match &self.inner {
+            #[cfg(feature = "cuda")]
+            // SAFETY: the view is as long as the elements.
+            Inner::Cuda(queue) => unsafe { queue.copy_out(source.address(), bytes) },
+            #[cfg(feature = "simt")]
+            Inner::Simt(_) => {
+                // SAFETY: the view is as long as the elements, in host memory (checked above), and
+                // nothing writes it while it is borrowed.
+                unsafe {
+                    let source = std::ptr::with_exposed_provenance::<u8>(source.address() as usize);
+                    std::ptr::copy_nonoverlapping(source, bytes.as_mut_ptr(), bytes.len());
+                }
+                Ok(())
+            }
+            #[cfg(not(any(feature = "cuda", feature = "simt")))]
+            _ => no_executor(),
+        }
+    }
+
+    /// Writes zeros, in the order of the queue.
+    ///
+    /// # Errors
+    /// [`Error::WrongQueue`], [`Error::Driver`].
+    pub fn fill_zero<T: Element>(&self, target: &mut ViewMut<'_, T>) -> Result<()> {
+        self.check_view_mut("target of a fill", target)?;
+        let n_bytes = target.len() * size_of::<T>();
+        match &self.inner {
+            #[cfg(feature = "cuda")]
+            // SAFETY: the view has so many bytes and is borrowed mutably.
+            Inner::Cuda(queue) => unsafe { queue.fill_zero(target.address(), n_bytes) },
+            #[cfg(feature = "simt")]
+            Inner::Simt(_) => {
+                // SAFETY: as above, in host memory.
+                unsafe {
+                    let target = std::ptr::with_exposed_provenance_mut::<u8>(address(target));
+                    target.write_bytes(0, n_bytes);
+                }
+                Ok(())
+            }
+            #[cfg(not(any(feature = "cuda", feature = "simt")))]
+            _ => no_executor(),
+        }
+    }
+
+    /// Waits for everything queued before.
+    ///
+    /// # Errors
+    /// [`Error::Driver`], also for what an earlier launch of the process broke.
+    pub fn synchronize(&self) -> Result<()> {
+        match &self.inner {
+            #[cfg(feature = "cuda")]
+            Inner::Cuda(queue) => queue.synchronize(),
+            #[cfg(feature = "simt")]
+            Inner::Simt(_) => Ok(()),
+            #[cfg(not(any(feature = "cuda", feature = "simt")))]
+            _ => no_executor(),
+        }
+    }
+
+    pub(crate) fn check_view<T: Element>(
+        &self,
+        what: &'static str,
+        view: &View<'_, T>,
+    ) -> Result<()> {
+        self.check_memory(what, view.memory())
+    }
+
+    pub(crate) fn check_view_mut<T: Element>(
+        &self,
+        what: &'static str,
+        view: &ViewMut<'_, T>,
+    ) -> Result<()> {
+        self.check_memory(what, view.memory())
+    }
+
+    fn check_memory(&self, what: &'static str, found: Memory) -> Result<()> {
+        let expected = self.memory();
+        if found == expected {
+            return Ok(());
+        }
+        Err(Error::WrongQueue { what, expected: expected.name(), found: found.name() })
+    }
+}
+
+#[cfg(feature = "simt")]
+fn address<T: Element>(view: &ViewMut<'_, T>) -> usize {
+    view.address() as usize
+}
+
+fn check_len(what: &'static str, expected: usize, got: usize) -> Result<()> {
+    if expected == got {
+        return Ok(());
+    }
+    Err(Error::Shape { what, expected: expected as u64, got: got as u64 })
+}
+
+/// A queue cannot be made where the crate is built without an executor.
+#[cfg(not(any(feature = "cuda", feature = "simt")))]
+fn no_executor() -> ! {
+    unreachable!("no executor is compiled in, so no queue exists")
+}

@@ -1,0 +1,194 @@
+//! `ptx/`: one portable image per room, made by the oldest toolkit that compiles it, and the
+//! manifest that says from what.
+#![allow(unsafe_code)]
+
+use std::ffi::{CString, c_char, c_int, c_void};
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use libloading::Library;
+use sha2::{Digest, Sha256};
+
+use crate::{Generated, Result, root, wheels};
+
+/// NVRTC 12.0 writes PTX ISA 8.0, which every driver since 525 compiles.
+const NVRTC: (&str, &str) = ("nvidia-cuda-nvrtc-cu12", "12.0.140");
+const TARGET: &str = "compute_80";
+/// No contraction: a multiply and an add stay two roundings, as on the CPU.
+const FLAGS: [&str; 3] = ["--std=c++17", "--fmad=false", "-default-device"];
+
+/// A room's image: the one file of kernels it is made from, and where it goes.
+struct Room {
+    name: &'static str,
+    source: &'static str,
+    image: &'static str,
+}
+
+const ROOMS: [Room; 1] =
+    [Room { name: "huffman", source: "csrc/huffman/decode.cu", image: "ptx/huffman.sm80.ptx" }];
+
+pub(crate) fn generate() -> Result<Vec<Generated>> {
+    let compiler = Compiler::load()?;
+    let mut manifest = String::from(
+        "# Made by `cargo xtask generate`. The inputs' hash is over the kernel file and every header it may\n\
+         # include, in the order of their names, as build/images.rs and tests/images.rs compute it.\n\
+         # room  image  source  target  toolkit  flags  entries  sha256-of-inputs  sha256-of-image\n",
+    );
+    let mut files = Vec::new();
+    for room in &ROOMS {
+        let ptx = compiler.compile(room.source)?;
+        let _ = writeln!(
+            manifest,
+            "{} {} {} {TARGET} {}-{} {} {} {} {}",
+            room.name,
+            room.image,
+            room.source,
+            NVRTC.0,
+            NVRTC.1,
+            FLAGS.join(","),
+            entries(&ptx).join(","),
+            hash_inputs(room.source)?,
+            hash(ptx.as_bytes()),
+        );
+        files.push(Generated { path: room.image, content: ptx });
+    }
+    files.push(Generated { path: "ptx/MANIFEST", content: manifest });
+    Ok(files)
+}
+
+/// Files in `ptx/` that nothing generates.
+pub(crate) fn strangers(files: &[Generated]) -> Result<Vec<String>> {
+    let entries = std::fs::read_dir(root().join("ptx")).map_err(|error| format!("ptx: {error}"))?;
+    let found = entries
+        .filter_map(|entry| Some(format!("ptx/{}", entry.ok()?.file_name().to_string_lossy())));
+    Ok(found.filter(|path| files.iter().all(|file| file.path != path)).collect())
+}
+
+fn entries(ptx: &str) -> Vec<&str> {
+    ptx.lines()
+        .filter_map(|line| line.trim().strip_prefix(".visible .entry "))
+        .filter_map(|rest| rest.split('(').next())
+        .collect()
+}
+
+fn hash(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The source, then every header that is not the SIMT executor's, by name.
+fn hash_inputs(source: &str) -> Result<String> {
+    let mut paths = vec![root().join(source)];
+    for folder in ["csrc", "csrc/common", source.rsplit_once('/').map_or("csrc", |split| split.0)] {
+        paths.extend(headers(&root().join(folder))?);
+    }
+    let mut digest = Sha256::new();
+    for path in paths {
+        digest.update(std::fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?);
+    }
+    Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn headers(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries =
+        std::fs::read_dir(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    let mut headers: Vec<_> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|found| found == "h" || found == "cuh"))
+        .collect();
+    headers.sort();
+    Ok(headers)
+}
+
+/// NVRTC, loaded from its wheel.
+struct Compiler(Library);
+
+type Program = *mut c_void;
+
+impl Compiler {
+    fn load() -> Result<Self> {
+        let folder = wheels::install(NVRTC.0, NVRTC.1)?;
+        let path = folder.join("nvidia/cuda_nvrtc/lib/libnvrtc.so.12");
+        // SAFETY: the pinned wheel's library, whose initialisers have no preconditions.
+        let library = unsafe { Library::new(&path) }
+            .map_err(|error| format!("{}: {error}", path.display()))?;
+        Ok(Self(library))
+    }
+
+    fn compile(&self, source: &str) -> Result<String> {
+        let path = root().join(source);
+        let text = std::fs::read_to_string(&path).map_err(|error| format!("{source}: {error}"))?;
+        let include = path.parent().map(Path::to_path_buf).unwrap_or_default();
+        let mut options: Vec<_> = FLAGS.iter().map(|flag| (*flag).to_owned()).collect();
+        options.push(format!("--gpu-architecture={TARGET}"));
+        options.push(format!("-I{}", include.display()));
+        let options: Vec<_> = options.into_iter().map(c_string).collect::<Result<_>>()?;
+        let option_pointers: Vec<_> = options.iter().map(|option| option.as_ptr()).collect();
+        let (text, name) = (c_string(text)?, c_string(source.to_owned())?);
+
+        // SAFETY: the signatures are those of nvrtc.h; every string is terminated and outlives
+        // its call, and buffers are as long as NVRTC itself asked for.
+        unsafe {
+            let mut program: Program = std::ptr::null_mut();
+            let create: libloading::Symbol<
+                '_,
+                unsafe extern "C" fn(
+                    *mut Program,
+                    *const c_char,
+                    *const c_char,
+                    c_int,
+                    *const *const c_char,
+                    *const *const c_char,
+                ) -> c_int,
+            > = self.symbol("nvrtcCreateProgram")?;
+            create(
+                &mut program,
+                text.as_ptr(),
+                name.as_ptr(),
+                0,
+                std::ptr::null(),
+                std::ptr::null(),
+            );
+            let compile: libloading::Symbol<
+                '_,
+                unsafe extern "C" fn(Program, c_int, *const *const c_char) -> c_int,
+            > = self.symbol("nvrtcCompileProgram")?;
+            let code = compile(program, option_pointers.len() as c_int, option_pointers.as_ptr());
+            if code != 0 {
+                let log = self.text(program, "nvrtcGetProgramLogSize", "nvrtcGetProgramLog")?;
+                return Err(format!("{source}: NVRTC says\n{log}"));
+            }
+            self.text(program, "nvrtcGetPTXSize", "nvrtcGetPTX")
+        }
+    }
+
+    /// # Safety
+    /// `T` is the C type of the function.
+    unsafe fn symbol<T>(&self, name: &str) -> Result<libloading::Symbol<'_, T>> {
+        // SAFETY: passed on to the caller.
+        unsafe { self.0.get(name.as_bytes()) }.map_err(|error| format!("{name}: {error}"))
+    }
+
+    /// # Safety
+    /// `program` is a live program, and the two functions are a size and a text of it.
+    unsafe fn text(&self, program: Program, size: &str, get: &str) -> Result<String> {
+        // SAFETY: both functions have these signatures in nvrtc.h.
+        unsafe {
+            let size: libloading::Symbol<
+                '_,
+                unsafe extern "C" fn(Program, *mut usize) -> c_int,
+            > = self.symbol(size)?;
+            let get: libloading::Symbol<'_, unsafe extern "C" fn(Program, *mut u8) -> c_int> =
+                self.symbol(get)?;
+            let mut n_bytes = 0;
+            size(program, &mut n_bytes);
+            let mut bytes = vec![0_u8; n_bytes];
+            get(program, bytes.as_mut_ptr());
+            let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+            Ok(String::from_utf8_lossy(&bytes[..end]).into_owned())
+        }
+    }
+}
+
+fn c_string(text: String) -> Result<CString> {
+    CString::new(text).map_err(|error| error.to_string())
+}

@@ -1,0 +1,94 @@
+//! What maintainers run: `cargo xtask generate` makes the committed bindings, images and manifest
+//! from their sources with pinned tools, and `cargo xtask generate --check` fails where they
+//! differ.
+
+mod bindings;
+mod images;
+mod wheels;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+const HELP: &str = "\
+usage: cargo xtask generate [--check]
+
+generate          make src/bindings.rs, ptx/*.ptx and ptx/MANIFEST from csrc/, with pinned tools
+                  (libclang and NVRTC wheels, installed into the target directory by pip)
+generate --check  change nothing; fail where a committed file differs, and name the command to run
+";
+
+/// What stops a task, for people to read.
+type Result<T, E = String> = std::result::Result<T, E>;
+
+/// A committed file and what it should hold.
+struct Generated {
+    path: &'static str,
+    content: String,
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let result = match arguments[..] {
+        ["generate"] => generate().and_then(|files| write(&files)),
+        ["generate", "--check"] => generate().and_then(|files| check(&files)),
+        [] | ["help" | "--help" | "-h"] => {
+            print!("{HELP}");
+            Ok(())
+        }
+        _ => Err(format!("unknown task: {}\n\n{HELP}", arguments.join(" "))),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("error: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn generate() -> Result<Vec<Generated>> {
+    let mut files = vec![bindings::generate()?];
+    files.extend(images::generate()?);
+    Ok(files)
+}
+
+fn write(files: &[Generated]) -> Result<()> {
+    for file in files {
+        let path = root().join(file.path);
+        std::fs::write(&path, &file.content).map_err(|error| format!("{}: {error}", file.path))?;
+        println!("wrote {}", file.path);
+    }
+    Ok(())
+}
+
+fn check(files: &[Generated]) -> Result<()> {
+    let mut stale = Vec::new();
+    for file in files {
+        let committed = std::fs::read_to_string(root().join(file.path)).unwrap_or_default();
+        let state = if committed == file.content { "fresh" } else { "stale" };
+        println!("{state} {}", file.path);
+        if committed != file.content {
+            stale.push(file.path);
+        }
+    }
+    let extra = images::strangers(files)?;
+    if stale.is_empty() && extra.is_empty() {
+        return Ok(());
+    }
+    Err(format!(
+        "differs from what its sources give: {}; run `cargo xtask generate` and commit the result",
+        [stale, extra.iter().map(String::as_str).collect()].concat().join(", ")
+    ))
+}
+
+/// The repository.
+fn root() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+/// Where tools are kept: beside whatever else cargo builds.
+fn tools() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
+    root().join(target).join("xtask-wheels")
+}

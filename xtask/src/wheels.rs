@@ -1,0 +1,32 @@
+//! Pinned tools from PyPI wheels, installed by pip into the target directory.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::{Result, tools};
+
+/// Installs one wheel, without what it depends on, and says where.
+pub(crate) fn install(package: &str, version: &str) -> Result<PathBuf> {
+    let folder = tools().join(format!("{package}-{version}"));
+    let done = folder.join("installed");
+    if done.exists() {
+        return Ok(folder);
+    }
+    let requirement = format!("{package}=={version}");
+    let output = Command::new("python3")
+        .args(["-m", "pip", "install", "--quiet", "--no-deps", "--upgrade", "--target"])
+        .arg(&folder)
+        .arg(&requirement)
+        .output()
+        .map_err(|error| {
+            format!("python3 is needed to install {requirement} ({error}); install Python and pip")
+        })?;
+    if !output.status.success() {
+        return Err(format!(
+            "pip could not install {requirement}; is the package index reachable?\n{}",
+            String::from_utf8_lossy(&output.stderr)
+        ));
+    }
+    std::fs::write(&done, "").map_err(|error| format!("{}: {error}", done.display()))?;
+    Ok(folder)
+}
