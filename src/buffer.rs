@@ -1,10 +1,8 @@
 //! Device memory: owned by a [`Buffer`], borrowed by a [`View`] or a [`ViewMut`].
 #![allow(unsafe_code)]
 
-use std::alloc::Layout;
 use std::marker::PhantomData;
 use std::ops::Range;
-use std::ptr::NonNull;
 
 use crate::element::Element;
 use crate::{Error, Result};
@@ -28,41 +26,10 @@ impl Memory {
     }
 }
 
-/// Host memory for the SIMT executor, as aligned as device allocations are.
-#[derive(Debug)]
-pub(crate) struct HostMemory {
-    start: NonNull<u8>,
-    layout: Layout,
-}
-
-// SAFETY: the memory is owned, and reached only through borrows of the buffer that owns it.
-unsafe impl Send for HostMemory {}
-// SAFETY: as above; shared borrows only read.
-unsafe impl Sync for HostMemory {}
-
-impl HostMemory {
-    const ALIGNMENT: usize = 256;
-
-    /// `None` where the size overflows or memory is short.
-    #[cfg_attr(not(feature = "simt"), expect(dead_code, reason = "only that executor uses it"))]
-    pub(crate) fn zeroed(n_bytes: usize) -> Option<Self> {
-        let layout = Layout::from_size_align(n_bytes.max(1), Self::ALIGNMENT).ok()?;
-        // SAFETY: the size is not zero.
-        let start = NonNull::new(unsafe { std::alloc::alloc_zeroed(layout) })?;
-        Some(Self { start, layout })
-    }
-}
-
-impl Drop for HostMemory {
-    fn drop(&mut self) {
-        // SAFETY: allocated with this layout, and nothing borrows it any more.
-        unsafe { std::alloc::dealloc(self.start.as_ptr(), self.layout) }
-    }
-}
-
 #[derive(Debug)]
 pub(crate) enum Storage {
-    Host(HostMemory),
+    #[cfg(feature = "simt")]
+    Host(crate::simt::HostMemory),
     #[cfg(feature = "cuda")]
     Cuda(crate::device::CudaMemory),
 }
@@ -95,18 +62,20 @@ impl<T: Element> Buffer<T> {
 
     /// Where the memory is.
     pub fn memory(&self) -> Memory {
-        match &self.storage {
+        match self.storage {
+            #[cfg(feature = "simt")]
             Storage::Host(_) => Memory::Simt,
             #[cfg(feature = "cuda")]
-            Storage::Cuda(memory) => Memory::Cuda(memory.ordinal()),
+            Storage::Cuda(ref memory) => Memory::Cuda(memory.ordinal()),
         }
     }
 
     fn address(&self) -> u64 {
-        match &self.storage {
-            Storage::Host(memory) => memory.start.as_ptr().expose_provenance() as u64,
+        match self.storage {
+            #[cfg(feature = "simt")]
+            Storage::Host(ref memory) => memory.address(),
             #[cfg(feature = "cuda")]
-            Storage::Cuda(memory) => memory.address(),
+            Storage::Cuda(ref memory) => memory.address(),
         }
     }
 

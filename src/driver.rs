@@ -156,7 +156,7 @@ fn load_library() -> Result<(Library, &'static str)> {
     for name in LIBRARIES {
         // SAFETY: the driver's initialisers are sound to run; so must be whatever the machine's
         // owner put in its place.
-        if let Ok(library) = unsafe { Library::new(name) } {
+        if let Ok(library) = unsafe { Library::new(*name) } {
             return Ok((library, name));
         }
     }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::huffman::FormatError;
+use crate::huffman::{Corruption, TensorError};
 
 /// `std::result::Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -119,9 +119,13 @@ pub enum Error {
         /// Where the buffer lives.
         found: &'static str,
     },
-    /// A checkpoint, or a tensor in it, is not what the format allows.
+    /// A tensor is not what the format allows.
     #[error(transparent)]
-    Format(#[from] FormatError),
+    Tensor(#[from] TensorError),
+    /// A checkpoint's files do not fit the format or each other.
+    #[cfg(feature = "files")]
+    #[error(transparent)]
+    Checkpoint(#[from] crate::huffman::CheckpointError),
     /// A file could not be read or written.
     #[error("{}: cannot {action}: {source}", path.display())]
     Io {
@@ -132,9 +136,9 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
-    /// The kernel found its input corrupt; the output of the group is quiet NaNs.
-    #[error("corrupt weights: {0}")]
-    Corrupt(crate::huffman::Corruption),
+    /// A decoder found its input corrupt; the output of the group is quiet NaNs.
+    #[error("corrupt weights: {0}; get the file again")]
+    Corrupt(#[from] Corruption),
     /// The SIMT executor stopped a kernel.
     #[cfg(feature = "simt")]
     #[error(transparent)]

@@ -12,10 +12,26 @@
 //! | device memory, ours or an engine's | [`Buffer`], [`View`], [`ViewMut`] |
 //! | a machine without a GPU, and a kernel to test | `Queue::simt` (feature `simt`) |
 
+#[allow(missing_docs, reason = "padding and layout checks; the header documents every field")]
+#[rustfmt::skip]
+pub mod bindings;
+pub mod buffer;
+#[cfg(feature = "cuda")]
+pub mod device;
+#[cfg(feature = "cuda")]
+pub mod driver;
+pub mod element;
 pub mod error;
 pub mod huffman;
-
+pub mod image;
+pub mod launch;
+pub mod queue;
 #[cfg(feature = "simt")]
 pub mod simt;
 
+pub use buffer::{Buffer, Memory, View, ViewMut};
+#[cfg(feature = "cuda")]
+pub use device::{Device, cudarc};
+pub use element::Element;
 pub use error::{Error, Result};
+pub use queue::{Executor, Queue};

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::buffer::{Buffer, HostMemory, Memory, Storage, View, ViewMut};
+use crate::buffer::{Buffer, Memory, Storage, View, ViewMut};
 #[cfg(feature = "cuda")]
 use crate::device::CudaQueue;
 use crate::element::Element;
@@ -95,7 +95,7 @@ impl Queue {
             Inner::Cuda(queue) => queue.alloc_zeroed(n_bytes).map(Storage::Cuda),
             #[cfg(feature = "simt")]
             Inner::Simt(_) => {
-                HostMemory::zeroed(n_bytes).map(Storage::Host).ok_or(Error::Range {
+                simt::HostMemory::zeroed(n_bytes).map(Storage::Host).ok_or(Error::Range {
                     what: "bytes of an allocation",
                     value: n_bytes as u64,
                     allowed: "the memory of this machine",

@@ -9,8 +9,10 @@
 //! block depends on schedule, seed and block alone, so the same [`Config`] replays it.
 #![allow(unsafe_code)]
 
+use std::alloc::Layout;
 use std::ffi::{CStr, c_char, c_void};
 use std::fmt;
+use std::ptr::NonNull;
 use std::thread::available_parallelism;
 
 /// The order in which the threads of a block run between their barriers, and blocks in the grid.
@@ -268,4 +270,39 @@ fn locate(fault: &RawFault) -> Option<(String, u32)> {
         }
     });
     location
+}
+
+/// Host memory for the SIMT executor, as aligned as device allocations are.
+#[derive(Debug)]
+pub(crate) struct HostMemory {
+    start: NonNull<u8>,
+    layout: Layout,
+}
+
+// SAFETY: the memory is owned, and reached only through borrows of the buffer that owns it.
+unsafe impl Send for HostMemory {}
+// SAFETY: as above; shared borrows only read.
+unsafe impl Sync for HostMemory {}
+
+impl HostMemory {
+    const ALIGNMENT: usize = 256;
+
+    /// `None` where the size overflows or memory is short.
+    pub(crate) fn zeroed(n_bytes: usize) -> Option<Self> {
+        let layout = Layout::from_size_align(n_bytes.max(1), Self::ALIGNMENT).ok()?;
+        // SAFETY: the size is not zero.
+        let start = NonNull::new(unsafe { std::alloc::alloc_zeroed(layout) })?;
+        Some(Self { start, layout })
+    }
+
+    pub(crate) fn address(&self) -> u64 {
+        self.start.as_ptr().expose_provenance() as u64
+    }
+}
+
+impl Drop for HostMemory {
+    fn drop(&mut self) {
+        // SAFETY: allocated with this layout, and nothing borrows it any more.
+        unsafe { std::alloc::dealloc(self.start.as_ptr(), self.layout) }
+    }
 }

@@ -1,6 +1,13 @@
 //! One group: the six tensors as they are in the file, and what makes them sound.
 
-use super::{BYTES_PER_BLOCK, MAX_LUT_ROWS};
+use super::{
+    BYTES_PER_BLOCK, FIRST_POINTER, GAP_BYTES_PER_BLOCK, GroupShape, MAX_CODE_BITS, MAX_LUT_ROWS,
+};
+
+/// Elements of one block that the published kernel's 48 KiB of shared memory hold.
+pub const PUBLISHED_BLOCK_ELEMENTS: u64 = 23_550;
+/// Every code has at least one bit.
+const MAX_BLOCK_ELEMENTS: u64 = 8 * BYTES_PER_BLOCK as u64;
 
 /// The six tensors of one group, borrowed as they are in the file and trusted in nothing.
 #[derive(Debug, Clone, Copy)]
@@ -21,14 +28,387 @@ pub struct RawGroup<'a> {
     pub split_positions: &'a [u8],
 }
 
+/// What is wrong with a tensor of a group.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{group}.{tensor}{}: {reason}", offset.map_or(String::new(), |at| format!(", byte {at}")))]
+pub struct TensorError {
+    /// The group's module path.
+    pub group: String,
+    /// The tensor's suffix.
+    pub tensor: &'static str,
+    /// Where in the tensor, in bytes.
+    pub offset: Option<u64>,
+    /// What is wrong.
+    pub reason: TensorReason,
+}
+
+/// What can be wrong with a tensor before anything is decoded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TensorReason {
+    /// No bytes where there must be some.
+    #[error("it is empty, and a group holds at least one weight")]
+    Empty,
+    /// More bytes than the format can count.
+    #[error("it has {got} bytes, and the format counts fewer than {limit}")]
+    TooLarge {
+        /// Its bytes.
+        got: u64,
+        /// The first count that does not fit.
+        limit: u64,
+    },
+    /// A length that does not follow from the other tensors'.
+    #[error("it has {got} bytes, and the group's other tensors ask for {expected}")]
+    Length {
+        /// What the others ask for.
+        expected: u64,
+        /// Its bytes.
+        got: u64,
+    },
+    /// Not a number of whole rows that the format can address.
+    #[error("it has {got} bytes, and decode tables are 2 to 18 rows of 256")]
+    Rows {
+        /// Its bytes.
+        got: u64,
+    },
+    /// A pointer to a table that is not there.
+    #[error("the entry {entry} points to table {row}, and there are {n_rows}")]
+    Pointer {
+        /// The entry.
+        entry: u8,
+        /// The table it points to.
+        row: usize,
+        /// Decode tables of the group.
+        n_rows: usize,
+    },
+    /// A reachable exponent without a length: a decoder that trusts it never ends.
+    #[error("exponent {exponent}, which codes reach, has length {length}, and codes have 1 to 32 bits")]
+    CodeLength {
+        /// The exponent.
+        exponent: u8,
+        /// Its length.
+        length: u8,
+    },
+    /// Lengths that no prefix code has.
+    #[error("these lengths are those of no prefix code: they overfill the tree")]
+    Overfull,
+    /// Positions that descend or leave the group.
+    #[error("position {got} comes after {previous}, in a group of {n_elements} weights")]
+    Position {
+        /// The entry.
+        got: u64,
+        /// The entry before it.
+        previous: u64,
+        /// Weights of the group.
+        n_elements: u64,
+    },
+    /// A first position that is not 0.
+    #[error("the first position is {got}, and it must be 0")]
+    FirstPosition {
+        /// The entry.
+        got: u64,
+    },
+    /// A last position that is not the number of weights.
+    #[error("the last position is {got}, and the group has {n_elements} weights")]
+    LastPosition {
+        /// The entry.
+        got: u64,
+        /// Weights of the group.
+        n_elements: u64,
+    },
+    /// More weights in a block than it has bits.
+    #[error("a block of {n_bits} bits is said to hold {got} codes")]
+    Density {
+        /// Weights of the block.
+        got: u64,
+        /// Bits of the block.
+        n_bits: u64,
+    },
+    /// A split that does not come after the one before it, or is outside.
+    #[error("split {got} does not lie after {previous} and before {n_elements}")]
+    Split {
+        /// The entry.
+        got: i64,
+        /// The split before it, or 0.
+        previous: u64,
+        /// Weights of the group.
+        n_elements: u64,
+    },
+}
+
 /// A group whose tensors fit each other: tables, sizes, positions and splits are sound. What only
 /// decoding can tell (the gap chain, the count of each block) is checked while decoding.
 #[derive(Debug, Clone)]
 pub struct Group<'a> {
     raw: RawGroup<'a>,
-    n_elements: u64,
-    n_blocks: u32,
     n_lut_rows: u32,
+    densest_block: u64,
+}
+
+impl<'a> RawGroup<'a> {
+    /// Checks everything that can be checked without decoding, in time linear in the tables and
+    /// positions:
+    /// sizes and counts fit the format and each other; every table entry that codes can reach is
+    /// an exponent with a length of 1 to 32 or a pointer to an existing table; lengths are those of
+    /// a prefix code; positions ascend from 0 to the number of weights, with no more weights in a
+    /// block than it has bits; splits ascend inside the group.
+    ///
+    /// # Errors
+    /// [`TensorError`]: the first thing found, in that order.
+    pub fn parse(self) -> Result<Group<'a>, TensorError> {
+        self.check_sizes()?;
+        let n_lut_rows = self.check_tables()?;
+        let densest_block = self.check_positions()?;
+        self.check_splits()?;
+        Ok(Group { raw: self, n_lut_rows, densest_block })
+    }
+
+    fn error(
+        &self,
+        tensor: &'static str,
+        offset: impl Into<Option<usize>>,
+        reason: TensorReason,
+    ) -> TensorError {
+        let offset = offset.into().map(|at| at as u64);
+        TensorError { group: self.name.to_owned(), tensor, offset, reason }
+    }
+
+    fn n_blocks(&self) -> usize {
+        self.encoded_exponent.len().div_ceil(BYTES_PER_BLOCK)
+    }
+
+    fn check_sizes(&self) -> Result<(), TensorError> {
+        let sized = [
+            ("encoded_exponent", self.encoded_exponent, 1_u64 << 31),
+            ("sign_mantissa", self.sign_mantissa, 1 << 32),
+        ];
+        for (tensor, bytes, limit) in sized {
+            if bytes.is_empty() {
+                return Err(self.error(tensor, None, TensorReason::Empty));
+            }
+            let got = bytes.len() as u64;
+            if got >= limit {
+                return Err(self.error(tensor, None, TensorReason::TooLarge { got, limit }));
+            }
+        }
+        let length = |tensor, got: usize, expected: usize| {
+            let (got, expected) = (got as u64, expected as u64);
+            self.error(tensor, None, TensorReason::Length { expected, got })
+        };
+        let n_gap_bytes = self.n_blocks() * GAP_BYTES_PER_BLOCK;
+        if self.gaps.len() != n_gap_bytes {
+            return Err(length("gaps", self.gaps.len(), n_gap_bytes));
+        }
+        // The published encoder writes one position too few where the last code crosses into a
+        // block of its own and ends on a byte.
+        let n_positions = self.n_blocks() + 1;
+        let n_bytes = self.output_positions.len();
+        if n_bytes != 4 * n_positions && n_bytes != 4 * (n_positions - 1) {
+            return Err(length("output_positions", n_bytes, 4 * n_positions));
+        }
+        let n_split_bytes = self.split_positions.len();
+        if n_split_bytes % 8 != 0 {
+            let expected = n_split_bytes.next_multiple_of(8);
+            return Err(length("split_positions", n_split_bytes, expected));
+        }
+        Ok(())
+    }
+
+    fn check_tables(&self) -> Result<u32, TensorError> {
+        let n_rows = self.luts.len() / 256;
+        if self.luts.len() % 256 != 0 || !(2..=MAX_LUT_ROWS + 1).contains(&n_rows) {
+            let got = self.luts.len() as u64;
+            return Err(self.error("luts", None, TensorReason::Rows { got }));
+        }
+        let n_lut_rows = n_rows - 1;
+        let (tables, lengths) = self.luts.split_at(n_lut_rows * 256);
+        // Unused entries repeat what stands before them, pointers included, so a table may be
+        // reached at several levels, and tables may even form a ring: four levels end every walk.
+        let mut reached = [[false; 4]; MAX_LUT_ROWS];
+        let mut open = vec![(0_usize, 0_usize)];
+        while let Some((row, level)) = open.pop() {
+            if std::mem::replace(&mut reached[row][level], true) {
+                continue;
+            }
+            for column in 0..256 {
+                let at = row * 256 + column;
+                let entry = tables[at];
+                if entry >= FIRST_POINTER && level < 3 {
+                    let next = 256 - usize::from(entry);
+                    if next >= n_lut_rows {
+                        let reason = TensorReason::Pointer { entry, row: next, n_rows: n_lut_rows };
+                        return Err(self.error("luts", at, reason));
+                    }
+                    open.push((next, level + 1));
+                    continue;
+                }
+                let length = lengths[usize::from(entry)];
+                if !(1..=MAX_CODE_BITS).contains(&u32::from(length)) {
+                    // A filled entry of the last level repeats a pointer; only padding meets it.
+                    if level == 3 && entry >= FIRST_POINTER {
+                        continue;
+                    }
+                    let reason = TensorReason::CodeLength { exponent: entry, length };
+                    return Err(self.error("luts", at, reason));
+                }
+            }
+        }
+        let mut leaves = 0_u64;
+        for (exponent, length) in lengths.iter().enumerate() {
+            if *length == 0 {
+                continue;
+            }
+            if u32::from(*length) > MAX_CODE_BITS {
+                let exponent = exponent as u8;
+                let reason = TensorReason::CodeLength { exponent, length: *length };
+                return Err(self.error("luts", tables.len() + usize::from(exponent), reason));
+            }
+            leaves += 1 << (MAX_CODE_BITS - u32::from(*length));
+        }
+        if leaves > 1 << MAX_CODE_BITS {
+            return Err(self.error("luts", tables.len(), TensorReason::Overfull));
+        }
+        Ok(n_lut_rows as u32)
+    }
+
+    fn check_positions(&self) -> Result<u64, TensorError> {
+        let n_elements = self.sign_mantissa.len() as u64;
+        let (entries, _) = self.output_positions.as_chunks::<4>();
+        let mut previous = 0;
+        let mut densest = 0;
+        for (idx, bytes) in entries.iter().enumerate() {
+            let got = u64::from(u32::from_le_bytes(*bytes));
+            let error = |reason| Err(self.error("output_positions", idx * 4, reason));
+            if idx == 0 && got != 0 {
+                return error(TensorReason::FirstPosition { got });
+            }
+            if got < previous || got > n_elements {
+                return error(TensorReason::Position { got, previous, n_elements });
+            }
+            if got - previous > MAX_BLOCK_ELEMENTS {
+                let (got, n_bits) = (got - previous, MAX_BLOCK_ELEMENTS);
+                return error(TensorReason::Density { got, n_bits });
+            }
+            densest = densest.max(got - previous);
+            previous = got;
+        }
+        let at = entries.len().saturating_sub(1) * 4;
+        if entries.len() == self.n_blocks() + 1 && previous != n_elements {
+            let reason = TensorReason::LastPosition { got: previous, n_elements };
+            return Err(self.error("output_positions", at, reason));
+        }
+        let last = n_elements - previous;
+        if last > MAX_BLOCK_ELEMENTS {
+            let reason = TensorReason::Density { got: last, n_bits: MAX_BLOCK_ELEMENTS };
+            return Err(self.error("output_positions", at, reason));
+        }
+        Ok(densest.max(last))
+    }
+
+    fn check_splits(&self) -> Result<(), TensorError> {
+        let n_elements = self.sign_mantissa.len() as u64;
+        let mut previous = 0;
+        for (idx, bytes) in self.split_positions.as_chunks::<8>().0.iter().enumerate() {
+            let got = i64::from_le_bytes(*bytes);
+            match u64::try_from(got) {
+                Ok(split) if split > previous && split < n_elements => previous = split,
+                _ => {
+                    let reason = TensorReason::Split { got, previous, n_elements };
+                    return Err(self.error("split_positions", idx * 8, reason));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Group<'a> {
+    /// The tensors.
+    pub fn raw(&self) -> &RawGroup<'a> {
+        &self.raw
+    }
+
+    /// Module path of the group.
+    pub fn name(&self) -> &'a str {
+        self.raw.name
+    }
+
+    /// Weights.
+    pub fn n_elements(&self) -> u64 {
+        self.raw.sign_mantissa.len() as u64
+    }
+
+    /// Matrices.
+    pub fn n_matrices(&self) -> usize {
+        self.raw.split_positions.len() / 8 + 1
+    }
+
+    /// Each matrix's weights, as ranges of the decoded group.
+    pub fn matrices(&self) -> impl Iterator<Item = std::ops::Range<u64>> + '_ {
+        let splits = self.raw.split_positions.as_chunks::<8>().0;
+        let split = move |idx: usize| match idx {
+            0 => 0,
+            idx if idx <= splits.len() => u64::from_le_bytes(splits[idx - 1]),
+            _ => self.n_elements(),
+        };
+        (0..self.n_matrices()).map(move |idx| split(idx)..split(idx + 1))
+    }
+
+    /// Decode tables, without the row of lengths.
+    pub fn n_lut_rows(&self) -> u32 {
+        self.n_lut_rows
+    }
+
+    /// Bits of each exponent's code; 0 where it has none.
+    pub fn code_lengths(&self) -> &'a [u8] {
+        &self.raw.luts[self.n_lut_rows as usize * 256..]
+    }
+
+    /// Weights of the block that holds most.
+    pub fn densest_block(&self) -> u64 {
+        self.densest_block
+    }
+
+    /// Bytes of all six tensors.
+    pub fn n_bytes(&self) -> u64 {
+        let raw = &self.raw;
+        [
+            raw.encoded_exponent,
+            raw.sign_mantissa,
+            raw.luts,
+            raw.gaps,
+            raw.output_positions,
+            raw.split_positions,
+        ]
+        .iter()
+        .map(|tensor| tensor.len() as u64)
+        .sum()
+    }
+
+    /// The sizes a launch is planned with.
+    pub fn shape(&self) -> GroupShape {
+        GroupShape {
+            n_code_bytes: self.raw.encoded_exponent.len() as u64,
+            n_elements: self.n_elements(),
+            n_lut_rows: self.n_lut_rows,
+            n_positions: (self.raw.output_positions.len() / 4) as u32,
+        }
+    }
+
+    /// What is sound here and would trouble another reader.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.densest_block > PUBLISHED_BLOCK_ELEMENTS {
+            warnings.push(format!(
+                "a block holds {} weights; the published kernel cannot launch above {}",
+                self.densest_block, PUBLISHED_BLOCK_ELEMENTS
+            ));
+        }
+        if self.raw.output_positions.len() / 4 == self.raw.n_blocks() {
+            warnings.push("output_positions is one entry short; the published kernel reads past it".to_owned());
+        }
+        warnings
+    }
 }
 
 /// What decoding a block can find wrong with it. Where several hold, the highest is reported.
@@ -61,4 +441,20 @@ pub struct Corruption {
     pub block: u32,
     /// What is wrong.
     pub reason: CorruptionReason,
+}
+
+impl CorruptionReason {
+    fn from_number(number: u32) -> Option<Self> {
+        [Self::Positions, Self::CodeLength, Self::Pointer, Self::Gap, Self::Count]
+            .into_iter()
+            .find(|reason| *reason as u32 == number)
+    }
+}
+
+impl Corruption {
+    /// Reads the status word of a launch; `None` where all groups were sound.
+    pub fn from_status(status: u64) -> Option<Self> {
+        let reason = CorruptionReason::from_number(status as u32)?;
+        Some(Self { block: u32::MAX - (status >> 32) as u32, reason })
+    }
 }

@@ -4,16 +4,27 @@
 //! its weights as one prefix-coded stream and the signs and mantissas as bytes; see
 //! [`RawGroup`] for the tensors. After DFloat11 (arXiv:2504.11651).
 
+#[cfg(feature = "files")]
+mod checkpoint;
 mod codebook;
 mod decode;
 mod encode;
 mod group;
+mod plan;
 pub mod reference;
+mod weights;
 
+#[cfg(feature = "files")]
+pub use checkpoint::{Checked, Checkpoint, CheckpointError, CheckpointGroup, Matrix, VERSIONS};
 pub use codebook::Codebook;
 pub use decode::decode;
 pub use encode::{EncodedGroup, encode};
-pub use group::{Corruption, FormatError, Group, RawGroup};
+pub use group::{
+    Corruption, CorruptionReason, Group, PUBLISHED_BLOCK_ELEMENTS, RawGroup, TensorError,
+    TensorReason,
+};
+pub use plan::{DecodePlan, GroupShape};
+pub use weights::{DeviceWeights, GroupViews};
 
 /// Code bytes that one CUDA thread owns.
 pub const BYTES_PER_THREAD: usize = 8;

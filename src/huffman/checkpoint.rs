@@ -1,0 +1,546 @@
+//! DF11 checkpoints as they are found: a directory with `config.json`, or one file without.
+#![allow(unsafe_code)]
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+use regex::{Regex, RegexBuilder};
+use safetensors::tensor::{Metadata, TensorInfo};
+use safetensors::{Dtype, SafeTensors};
+use serde_json::Value;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::{BYTES_PER_THREAD, Group, RawGroup, THREADS_PER_BLOCK, decode};
+use crate::{Error, Result};
+
+/// Format versions that checkpoints in the wild say they have, and that hold the same tensors.
+pub const VERSIONS: [&str; 4] = ["0.2.0", "0.3.1", "0.3.2", "0.5.0"];
+/// Key of a group's facts in the safetensors metadata of files this crate wrote, before its name.
+pub(super) const METADATA_PREFIX: &str = "lacuna.group.";
+/// More tensors than any checkpoint has.
+const MAX_TENSORS: usize = 1 << 20;
+/// More than any `config.json` has.
+const MAX_CONFIG_BYTES: u64 = 16 << 20;
+
+/// Suffix, element type and rank of a group's tensors, in the order of [`RawGroup`].
+pub(super) const TENSORS: [(&str, Dtype, usize); 6] = [
+    ("encoded_exponent", Dtype::U8, 1),
+    ("sign_mantissa", Dtype::U8, 1),
+    ("luts", Dtype::U8, 2),
+    ("gaps", Dtype::U8, 1),
+    ("output_positions", Dtype::U8, 1),
+    ("split_positions", Dtype::I64, 1),
+];
+
+/// What is wrong with a checkpoint's files, as opposed to one tensor's content.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {reason}", path.display())]
+pub struct CheckpointError {
+    /// The file or directory.
+    pub path: PathBuf,
+    /// What is wrong with it, and what to do.
+    pub reason: String,
+}
+
+/// A matrix of a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Matrix {
+    /// Its tensor's name in the uncompressed model, `…weight` included.
+    pub name: String,
+    /// Its shape, where the file says it.
+    pub shape: Option<Vec<usize>>,
+}
+
+/// A group of a checkpoint: where it is, and what the files say of it beside its tensors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckpointGroup {
+    /// Its module path.
+    pub name: String,
+    /// Its matrices in order; empty where neither `config.json` nor the file names them.
+    pub matrices: Vec<Matrix>,
+    /// XXH3-64 of the decoded bf16 bytes, where the file carries it.
+    pub checksum: Option<u64>,
+    /// XXH3-64 of the six tensors one after the other, where the file carries it.
+    pub stored_checksum: Option<u64>,
+    file: usize,
+}
+
+/// Whether decoded weights were held against a checksum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Checked {
+    /// They have the checksum that the file carries.
+    Verified,
+    /// The file carries none, as other encoders' do not.
+    NoChecksum,
+}
+
+#[derive(Debug)]
+enum Bytes {
+    Mapped(Mmap),
+    Owned(Vec<u8>),
+}
+
+/// A safetensors file in memory, its header parsed and its data where it was.
+#[derive(Debug)]
+pub(super) struct TensorFile {
+    path: PathBuf,
+    bytes: Bytes,
+    data_start: usize,
+    metadata: Metadata,
+}
+
+impl TensorFile {
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let io = |action| {
+            move |source| Error::Io { path: path.to_owned(), action, source }
+        };
+        let file = File::open(path).map_err(io("open the file"))?;
+        let kind = file.metadata().map_err(io("read the file's size"))?;
+        if !kind.is_file() {
+            return Err(broken(path, "it is not a regular file"));
+        }
+        // SAFETY: the map is only read. A file that someone truncates meanwhile ends the process
+        // with a bus error; SECURITY.md says so.
+        let map = unsafe { Mmap::map(&file) }.map_err(io("map the file"))?;
+        Self::parse(path.to_owned(), Bytes::Mapped(map))
+    }
+
+    fn parse(path: PathBuf, bytes: Bytes) -> Result<Self> {
+        let (n_header_bytes, metadata) = {
+            let bytes = match &bytes {
+                Bytes::Mapped(map) => &map[..],
+                Bytes::Owned(bytes) => bytes,
+            };
+            // Reads the header and holds every offset against the file's length.
+            SafeTensors::deserialize(bytes)
+                .and_then(|_| SafeTensors::read_metadata(bytes))
+                .map_err(|error| {
+                    broken(&path, format!("it is not a sound safetensors file ({error}); get it again"))
+                })?
+        };
+        if metadata.tensors().len() > MAX_TENSORS {
+            return Err(broken(&path, format!("it has more than {MAX_TENSORS} tensors")));
+        }
+        Ok(Self { path, bytes, data_start: 8 + n_header_bytes, metadata })
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match &self.bytes {
+            Bytes::Mapped(map) => map,
+            Bytes::Owned(bytes) => bytes,
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn tensors(&self) -> Vec<(String, &TensorInfo)> {
+        let mut tensors: Vec<_> = self.metadata.tensors().into_iter().collect();
+        tensors.sort_by_key(|(_, info)| info.data_offsets);
+        tensors
+    }
+
+    pub(super) fn data(&self, info: &TensorInfo) -> &[u8] {
+        let (start, end) = info.data_offsets;
+        &self.bytes()[self.data_start + start..self.data_start + end]
+    }
+
+    fn fact(&self, key: &str) -> Option<&str> {
+        self.metadata.metadata().as_ref()?.get(key).map(String::as_str)
+    }
+}
+
+pub(super) fn broken(path: &Path, reason: impl Into<String>) -> Error {
+    Error::Checkpoint(CheckpointError { path: path.to_owned(), reason: reason.into() })
+}
+
+/// A DF11 checkpoint, mapped into memory. Nothing is copied: its groups borrow the file.
+#[derive(Debug)]
+pub struct Checkpoint {
+    path: PathBuf,
+    files: Vec<TensorFile>,
+    groups: Vec<CheckpointGroup>,
+    config: Option<Value>,
+}
+
+impl Checkpoint {
+    /// Opens a directory of DF11 safetensors, with or without `config.json`, or one file of them
+    /// (with the `config.json` beside it, if that has a `dfloat11_config`). Reads headers only.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Checkpoint`] for files that are not sound safetensors, for groups
+    /// that are incomplete, split over files or of wrong element types, for unknown format
+    /// versions, and where there is no group at all.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let is_directory = path.is_dir();
+        let files = if is_directory { safetensors_in(path)? } else { vec![path.to_owned()] };
+        let files = files.iter().map(|file| TensorFile::open(file)).collect::<Result<Vec<_>>>()?;
+        let folder = if is_directory { path } else { path.parent().unwrap_or(Path::new("")) };
+        // Beside a single file, a config may belong to something else.
+        let config = read_config(&folder.join("config.json"))?
+            .filter(|config| is_directory || config.get("dfloat11_config").is_some());
+        Self::assemble(path.to_owned(), files, config)
+    }
+
+    /// A checkpoint in one file's bytes, without `config.json`.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), but for files.
+    pub fn from_bytes(bytes: Vec<u8>) -> Result<Self> {
+        let path = PathBuf::from("(memory)");
+        let file = TensorFile::parse(path.clone(), Bytes::Owned(bytes))?;
+        Self::assemble(path, vec![file], None)
+    }
+
+    fn assemble(path: PathBuf, files: Vec<TensorFile>, config: Option<Value>) -> Result<Self> {
+        let patterns = match config.as_ref().and_then(|config| config.get("dfloat11_config")) {
+            Some(config) => parse_config(&path, config)?,
+            None => Vec::new(),
+        };
+        let mut owners: BTreeMap<String, usize> = BTreeMap::new();
+        for (idx, file) in files.iter().enumerate() {
+            for (name, _) in file.tensors() {
+                if let Some(other) = owners.insert(name.clone(), idx) {
+                    let other = files[other].path.display();
+                    return Err(broken(&file.path, format!("{name} is in {other} too")));
+                }
+            }
+        }
+        let mut groups = Vec::new();
+        for (tensor, &file) in &owners {
+            let Some(name) = tensor.strip_suffix(".encoded_exponent") else { continue };
+            check_group(&files, &owners, name, file)?;
+            groups.push(describe_group(&files[file], file, name, &patterns));
+        }
+        if groups.is_empty() {
+            return Err(broken(
+                &path,
+                "it holds no DF11 group (no tensor ends in .encoded_exponent); `lacuna compress` makes one",
+            ));
+        }
+        Ok(Self { path, files, groups, config })
+    }
+
+    /// The path it was opened by.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The model's `config.json`, where there is one.
+    pub fn config(&self) -> Option<&Value> {
+        self.config.as_ref()
+    }
+
+    /// The groups, by name.
+    pub fn entries(&self) -> &[CheckpointGroup] {
+        &self.groups
+    }
+
+    /// The tensors of group `idx`, as they are in the file; `None` past the last.
+    pub fn raw_group(&self, idx: usize) -> Option<RawGroup<'_>> {
+        let entry = self.groups.get(idx)?;
+        let file = &self.files[entry.file];
+        let [encoded_exponent, sign_mantissa, luts, gaps, output_positions, split_positions] =
+            TENSORS.map(|(suffix, _, _)| {
+                let name = format!("{}.{suffix}", entry.name);
+                file.metadata.info(&name).map_or(&[][..], |info| file.data(info))
+            });
+        Some(RawGroup {
+            name: &entry.name,
+            encoded_exponent,
+            sign_mantissa,
+            luts,
+            gaps,
+            output_positions,
+            split_positions,
+        })
+    }
+
+    /// Group `idx`, checked; `None` past the last.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`]; [`Error::Checkpoint`] where the group's matrices have other names, shapes
+    /// or bytes than the files say.
+    pub fn group(&self, idx: usize) -> Result<Option<Group<'_>>> {
+        let (Some(raw), Some(entry)) = (self.raw_group(idx), self.groups.get(idx)) else {
+            return Ok(None);
+        };
+        let path = &self.files[entry.file].path;
+        if let Some(expected) = entry.stored_checksum {
+            if stored_checksum(&raw) != expected {
+                return Err(broken(
+                    path,
+                    format!("{}: its tensors are damaged (checksum); get the file again", entry.name),
+                ));
+            }
+        }
+        let group = raw.parse()?;
+        if !entry.matrices.is_empty() && entry.matrices.len() != group.n_matrices() {
+            return Err(broken(
+                path,
+                format!(
+                    "{}: split_positions give {} matrices, and {} are named",
+                    entry.name,
+                    group.n_matrices(),
+                    entry.matrices.len()
+                ),
+            ));
+        }
+        for (matrix, range) in entry.matrices.iter().zip(group.matrices()) {
+            let Some(shape) = &matrix.shape else { continue };
+            let n_elements = shape.iter().try_fold(1_u64, |n, side| n.checked_mul(*side as u64));
+            if n_elements != Some(range.end - range.start) {
+                return Err(broken(
+                    path,
+                    format!(
+                        "{}: {} has shape {shape:?} and {} weights",
+                        entry.name,
+                        matrix.name,
+                        range.end - range.start
+                    ),
+                ));
+            }
+        }
+        Ok(Some(group))
+    }
+
+    /// All groups, checked, in the order of [`entries`](Self::entries).
+    ///
+    /// # Errors
+    /// Those of [`group`](Self::group).
+    pub fn groups(&self) -> Result<Vec<Group<'_>>> {
+        (0..self.groups.len()).filter_map(|idx| self.group(idx).transpose()).collect()
+    }
+
+    /// Decodes group `idx` on the CPU, and holds the result against the file's checksum.
+    ///
+    /// # Errors
+    /// Those of [`group`](Self::group) and of [`decode`]; [`Error::Checkpoint`] for another checksum
+    /// than the file's; [`Error::Range`] past the last group.
+    pub fn decode_group(&self, idx: usize) -> Result<(Vec<u16>, Checked)> {
+        let group = self.group(idx)?.ok_or(Error::Range {
+            what: "group",
+            value: idx as u64,
+            allowed: "the checkpoint's groups",
+        })?;
+        let mut weights = vec![0; group.n_elements() as usize];
+        decode(&group, &mut weights)?;
+        let checked = self.check_decoded(idx, &weights)?;
+        Ok((weights, checked))
+    }
+
+    /// Holds the decoded weights of group `idx`, from whatever decoder, against the file's checksum.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] for another checksum than the file's.
+    pub fn check_decoded(&self, idx: usize, weights: &[u16]) -> Result<Checked> {
+        let Some(entry) = self.groups.get(idx) else { return Ok(Checked::NoChecksum) };
+        match entry.checksum {
+            None => Ok(Checked::NoChecksum),
+            Some(expected) if xxh3_64(bytemuck::cast_slice(weights)) == expected => {
+                Ok(Checked::Verified)
+            }
+            Some(_) => Err(broken(
+                &self.files[entry.file].path,
+                format!("{}: its weights are damaged (checksum); get the file again", entry.name),
+            )),
+        }
+    }
+
+    /// The tensors that belong to no group, file by file.
+    pub fn plain_tensors(&self) -> Vec<(String, Dtype, Vec<usize>, &[u8])> {
+        let mut plain = Vec::new();
+        for file in &self.files {
+            for (name, info) in file.tensors() {
+                let in_group = name.rsplit_once('.').is_some_and(|(group, suffix)| {
+                    TENSORS.iter().any(|(tensor, _, _)| *tensor == suffix)
+                        && self.groups.iter().any(|entry| entry.name == group)
+                });
+                if !in_group {
+                    plain.push((name, info.dtype, info.shape.clone(), file.data(info)));
+                }
+            }
+        }
+        plain
+    }
+}
+
+/// XXH3-64 over the six tensors, one after the other.
+pub(super) fn stored_checksum(raw: &RawGroup<'_>) -> u64 {
+    let mut hasher = xxhash_rust::xxh3::Xxh3::new();
+    for tensor in [
+        raw.encoded_exponent,
+        raw.sign_mantissa,
+        raw.luts,
+        raw.gaps,
+        raw.output_positions,
+        raw.split_positions,
+    ] {
+        hasher.update(&(tensor.len() as u64).to_le_bytes());
+        hasher.update(tensor);
+    }
+    hasher.digest()
+}
+
+/// Files in a directory by name, so that every run sees them in one order.
+pub(super) fn safetensors_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    let io = |source| Error::Io { path: folder.to_owned(), action: "list the directory", source };
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        if path.extension().is_some_and(|extension| extension == "safetensors") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    if files.is_empty() {
+        let reason = match folder.join("decode.ptx").exists() {
+            true => "it has the layout of DFloat11 before 0.2.0 (pickle files), which is not read",
+            false => "there is no .safetensors file in it",
+        };
+        return Err(broken(folder, reason));
+    }
+    Ok(files)
+}
+
+pub(super) fn read_config(path: &Path) -> Result<Option<Value>> {
+    let io = |source| Error::Io { path: path.to_owned(), action: "read the file", source };
+    match std::fs::metadata(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io(error)),
+        Ok(kind) if kind.len() > MAX_CONFIG_BYTES => {
+            return Err(broken(path, "it is too large for a model's configuration"));
+        }
+        Ok(_) => {}
+    }
+    let text = std::fs::read_to_string(path).map_err(io)?;
+    let value = serde_json::from_str(&text)
+        .map_err(|error| broken(path, format!("it is not JSON ({error})")))?;
+    Ok(Some(value))
+}
+
+/// A pattern of group names, and the modules each such group holds, in order.
+type Pattern = (Regex, Vec<String>);
+
+fn parse_config(path: &Path, config: &Value) -> Result<Vec<Pattern>> {
+    let error = |reason: String| broken(path, format!("dfloat11_config: {reason}"));
+    let version = config.get("version").and_then(Value::as_str).unwrap_or("none");
+    if !VERSIONS.contains(&version) {
+        return Err(error(format!(
+            "version {version} is not one of {}",
+            VERSIONS.join(", ")
+        )));
+    }
+    let threads = config.get("threads_per_block").and_then(|threads| threads.get(0));
+    if threads.and_then(Value::as_u64) != Some(THREADS_PER_BLOCK as u64) {
+        return Err(error(format!("threads_per_block must be [{THREADS_PER_BLOCK}]")));
+    }
+    if config.get("bytes_per_thread").and_then(Value::as_u64) != Some(BYTES_PER_THREAD as u64) {
+        return Err(error(format!("bytes_per_thread must be {BYTES_PER_THREAD}")));
+    }
+    let patterns = config
+        .get("pattern_dict")
+        .and_then(Value::as_object)
+        .ok_or_else(|| error("pattern_dict is missing".to_owned()))?;
+    patterns
+        .iter()
+        .map(|(pattern, modules)| {
+            // The pattern comes from a file: its automaton may not grow without bound. Matching is
+            // linear in the name by construction.
+            let regex = RegexBuilder::new(&format!("^(?:{pattern})$"))
+                .size_limit(1 << 20)
+                .build()
+                .map_err(|reason| error(format!("pattern {pattern:?}: {reason}")))?;
+            let modules: Option<Vec<_>> = modules.as_array().and_then(|modules| {
+                modules.iter().map(|module| module.as_str().map(str::to_owned)).collect()
+            });
+            let modules =
+                modules.ok_or_else(|| error(format!("pattern {pattern:?} names no modules")))?;
+            Ok((regex, modules))
+        })
+        .collect()
+}
+
+fn check_group(
+    files: &[TensorFile],
+    owners: &BTreeMap<String, usize>,
+    name: &str,
+    file: usize,
+) -> Result<()> {
+    let path = &files[file].path;
+    for (suffix, dtype, rank) in TENSORS {
+        let tensor = format!("{name}.{suffix}");
+        match owners.get(&tensor) {
+            None => return Err(broken(path, format!("{tensor} is missing; the group is incomplete"))),
+            Some(owner) if *owner != file => {
+                let other = files[*owner].path.display();
+                return Err(broken(path, format!("{tensor} is in {other}; a group is in one file")));
+            }
+            Some(_) => {}
+        }
+        let Some(info) = files[file].metadata.info(&tensor) else { continue };
+        if info.dtype != dtype || info.shape.len() != rank {
+            return Err(broken(
+                path,
+                format!(
+                    "{tensor} is {:?} of rank {}, and must be {dtype:?} of rank {rank}",
+                    info.dtype,
+                    info.shape.len()
+                ),
+            ));
+        }
+        if suffix == "luts" && info.shape[1] != 256 {
+            return Err(broken(path, format!("{tensor} has rows of {}, not 256", info.shape[1])));
+        }
+    }
+    Ok(())
+}
+
+fn describe_group(
+    tensors: &TensorFile,
+    file: usize,
+    name: &str,
+    patterns: &[Pattern],
+) -> CheckpointGroup {
+    let facts: Option<Value> = tensors
+        .fact(&format!("{METADATA_PREFIX}{name}"))
+        .and_then(|text| serde_json::from_str(text).ok());
+    let checksum = |key: &str| {
+        let text = facts.as_ref()?.get(key)?.as_str()?;
+        u64::from_str_radix(text, 16).ok()
+    };
+    let mut shapes: HashMap<String, Vec<usize>> = HashMap::new();
+    let mut matrices = Vec::new();
+    let listed = facts.as_ref().and_then(|facts| facts.get("matrices")?.as_array().cloned());
+    for matrix in listed.unwrap_or_default() {
+        let shape: Option<Vec<usize>> = matrix.get("shape").and_then(Value::as_array).and_then(
+            |sides| sides.iter().map(|side| side.as_u64().map(|n| n as usize)).collect(),
+        );
+        if let (Some(matrix), Some(shape)) = (matrix.get("name").and_then(Value::as_str), shape) {
+            shapes.insert(matrix.to_owned(), shape.clone());
+            matrices.push(Matrix { name: matrix.to_owned(), shape: Some(shape) });
+        }
+    }
+    // The configuration's word on names counts first: it is what other readers go by.
+    if let Some((_, modules)) = patterns.iter().find(|(regex, _)| regex.is_match(name)) {
+        let names = match modules.is_empty() {
+            true => vec![format!("{name}.weight")],
+            false => modules.iter().map(|module| format!("{name}.{module}.weight")).collect(),
+        };
+        matrices = names
+            .into_iter()
+            .map(|name| Matrix { shape: shapes.get(&name).cloned(), name })
+            .collect();
+    }
+    CheckpointGroup {
+        name: name.to_owned(),
+        matrices,
+        checksum: checksum("decoded_xxh3_64"),
+        stored_checksum: checksum("stored_xxh3_64"),
+        file,
+    }
+}
