@@ -97,7 +97,7 @@ struct Worker {
   Random random;
   uint64_t steps_to_preemption;
   bool native;
-  LacunaSimtFault fault;
+  LacunaSimtFault fault = {};
 };
 
 thread_local Worker* worker = nullptr;
@@ -409,7 +409,7 @@ struct Grid {
   std::atomic<size_t> next{0};
   std::atomic<uint64_t> lowest_fault{~uint64_t{0}};
   std::mutex mutex;
-  LacunaSimtFault fault;
+  LacunaSimtFault fault = {};
 };
 
 // Stacks are dear to map: workers outlive their launches and are lent to the next.

@@ -8,7 +8,7 @@ use lacuna::{Device, Queue};
 
 /// A queue per executor: the SIMT one always, a GPU where there is one. Under
 /// `LACUNA_REQUIRE_GPU=1` a missing GPU fails the test.
-pub fn queues() -> Vec<Queue> {
+pub(crate) fn queues() -> Vec<Queue> {
     let mut queues =
         vec![Queue::simt(Config { schedule: Schedule::Random, seed: 1, ..Config::default() })];
     match Device::open(0).and_then(|device| device.queue()) {
@@ -22,12 +22,12 @@ pub fn queues() -> Vec<Queue> {
 }
 
 /// A golden file.
-pub fn data(file: &str) -> PathBuf {
+pub(crate) fn data(file: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "tests", "data", "df11", file].iter().collect()
 }
 
 /// The bytes of all tensors of a golden bf16 file, in file order.
-pub fn bf16_tensors(file: &str) -> Vec<u8> {
+pub(crate) fn bf16_tensors(file: &str) -> Vec<u8> {
     let bytes = std::fs::read(data(file)).unwrap();
     let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
     bytes[8 + header..].to_vec()
