@@ -144,8 +144,12 @@ impl TensorFile {
     }
 
     pub(super) fn data(&self, info: &TensorInfo) -> &[u8] {
-        let (start, end) = info.data_offsets;
-        &self.bytes()[self.data_start + start..self.data_start + end]
+        self.data_at(info.data_offsets.0..info.data_offsets.1)
+    }
+
+    /// `range` is a tensor's own, held against the file's length when the header was read.
+    pub(super) fn data_at(&self, range: std::ops::Range<usize>) -> &[u8] {
+        &self.bytes()[self.data_start + range.start..self.data_start + range.end]
     }
 
     fn fact(&self, key: &str) -> Option<&str> {

@@ -7,9 +7,13 @@
 #[cfg(feature = "files")]
 mod checkpoint;
 mod codebook;
+#[cfg(feature = "files")]
+mod convert;
 mod decode;
 mod encode;
 mod group;
+#[cfg(feature = "files")]
+mod layout;
 mod plan;
 pub mod reference;
 mod weights;
@@ -17,12 +21,16 @@ mod weights;
 #[cfg(feature = "files")]
 pub use checkpoint::{Checked, Checkpoint, CheckpointError, CheckpointGroup, Matrix, VERSIONS};
 pub use codebook::Codebook;
+#[cfg(feature = "files")]
+pub use convert::{Progress, Summary, compress, decompress};
 pub use decode::decode;
 pub use encode::{EncodedGroup, encode};
 pub use group::{
     Corruption, CorruptionReason, Group, PUBLISHED_BLOCK_ELEMENTS, RawGroup, TensorError,
     TensorReason,
 };
+#[cfg(feature = "files")]
+pub use layout::GroupPattern;
 pub use plan::{DecodePlan, GroupShape};
 pub use weights::{DeviceWeights, GroupViews};
 
