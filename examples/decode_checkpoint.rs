@@ -24,7 +24,12 @@ fn main() -> Result<()> {
             decode_on_cpu(&groups)?
         }
     };
-    println!("{} groups, {} weights; the first: {:?}", groups.len(), weights.len(), weights.first());
+    println!(
+        "{} groups, {} weights; the first: {:?}",
+        groups.len(),
+        weights.len(),
+        weights.first()
+    );
     Ok(())
 }
 

@@ -81,12 +81,7 @@ impl<T: Element> Buffer<T> {
 
     /// Borrows the whole buffer for reading.
     pub fn view(&self) -> View<'_, T> {
-        View {
-            address: self.address(),
-            len: self.len,
-            memory: self.memory(),
-            borrow: PhantomData,
-        }
+        View { address: self.address(), len: self.len, memory: self.memory(), borrow: PhantomData }
     }
 
     /// Borrows the whole buffer for writing.

@@ -54,7 +54,10 @@ pub fn choose<'a>(
         .ok_or_else(|| {
             let has: Vec<_> = of_room()
                 .map(|image| {
-                    format!("{} in PTX {}.{}", image.target, image.ptx_version.0, image.ptx_version.1)
+                    format!(
+                        "{} in PTX {}.{}",
+                        image.target, image.ptx_version.0, image.ptx_version.1
+                    )
                 })
                 .collect();
             Error::Image {

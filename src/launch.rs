@@ -85,9 +85,7 @@ pub unsafe fn launch<P: KernelParams>(queue: &Queue, grid: &Grid, params: &P) ->
     match &queue.inner {
         #[cfg(feature = "cuda")]
         // SAFETY: passed on to the caller; the stream belongs to the device.
-        Inner::Cuda(cuda) => unsafe {
-            launch_raw(cuda.device(), cuda.raw_stream(), grid, params)
-        },
+        Inner::Cuda(cuda) => unsafe { launch_raw(cuda.device(), cuda.raw_stream(), grid, params) },
         #[cfg(feature = "simt")]
         Inner::Simt(config) => {
             let launch = crate::simt::Launch {
@@ -100,11 +98,6 @@ pub unsafe fn launch<P: KernelParams>(queue: &Queue, grid: &Grid, params: &P) ->
             // SAFETY: passed on to the caller; `P` is the entry's parameter.
             unsafe { crate::simt::launch(config, &launch, std::ptr::from_ref(params).cast()) }
                 .map_err(Error::Simt)
-        }
-        #[cfg(not(any(feature = "cuda", feature = "simt")))]
-        _ => {
-            let _ = params;
-            unreachable!("no executor is compiled in, so no queue exists")
         }
     }
 }

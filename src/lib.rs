@@ -15,6 +15,7 @@
 #[allow(missing_docs, reason = "padding and layout checks; the header documents every field")]
 #[rustfmt::skip]
 pub mod bindings;
+#[cfg(any(feature = "cuda", feature = "simt"))]
 pub mod buffer;
 #[cfg(feature = "cuda")]
 pub mod device;
@@ -24,14 +25,18 @@ pub mod element;
 pub mod error;
 pub mod huffman;
 pub mod image;
+#[cfg(any(feature = "cuda", feature = "simt"))]
 pub mod launch;
+#[cfg(any(feature = "cuda", feature = "simt"))]
 pub mod queue;
 #[cfg(feature = "simt")]
 pub mod simt;
 
+#[cfg(any(feature = "cuda", feature = "simt"))]
 pub use buffer::{Buffer, Memory, View, ViewMut};
 #[cfg(feature = "cuda")]
 pub use device::{Device, cudarc};
 pub use element::Element;
 pub use error::{Error, Result};
+#[cfg(any(feature = "cuda", feature = "simt"))]
 pub use queue::{Executor, Queue};

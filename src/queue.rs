@@ -66,14 +66,11 @@ impl Queue {
     pub fn executor(&self) -> Executor {
         match &self.inner {
             #[cfg(feature = "cuda")]
-            Inner::Cuda(queue) => Executor::Cuda {
-                name: queue.device().name().to_owned(),
-                ordinal: queue.ordinal(),
-            },
+            Inner::Cuda(queue) => {
+                Executor::Cuda { name: queue.device().name().to_owned(), ordinal: queue.ordinal() }
+            }
             #[cfg(feature = "simt")]
             Inner::Simt(_) => Executor::Simt,
-            #[cfg(not(any(feature = "cuda", feature = "simt")))]
-            _ => no_executor(),
         }
     }
 
@@ -84,8 +81,6 @@ impl Queue {
             Inner::Cuda(queue) => Memory::Cuda(queue.ordinal()),
             #[cfg(feature = "simt")]
             Inner::Simt(_) => Memory::Simt,
-            #[cfg(not(any(feature = "cuda", feature = "simt")))]
-            _ => no_executor(),
         }
     }
 
@@ -101,8 +96,6 @@ impl Queue {
                     allowed: "the memory of this machine",
                 })
             }
-            #[cfg(not(any(feature = "cuda", feature = "simt")))]
-            _ => no_executor(),
         }
     }
 
@@ -155,8 +148,6 @@ impl Queue {
                 }
                 Ok(())
             }
-            #[cfg(not(any(feature = "cuda", feature = "simt")))]
-            _ => no_executor(),
         }
     }
 
@@ -196,8 +187,6 @@ impl Queue {
                 }
                 Ok(())
             }
-            #[cfg(not(any(feature = "cuda", feature = "simt")))]
-            _ => no_executor(),
         }
     }
 
@@ -221,8 +210,6 @@ impl Queue {
                 }
                 Ok(())
             }
-            #[cfg(not(any(feature = "cuda", feature = "simt")))]
-            _ => no_executor(),
         }
     }
 
@@ -236,8 +223,6 @@ impl Queue {
             Inner::Cuda(queue) => queue.synchronize(),
             #[cfg(feature = "simt")]
             Inner::Simt(_) => Ok(()),
-            #[cfg(not(any(feature = "cuda", feature = "simt")))]
-            _ => no_executor(),
         }
     }
 
@@ -276,10 +261,4 @@ fn check_len(what: &'static str, expected: usize, got: usize) -> Result<()> {
         return Ok(());
     }
     Err(Error::Shape { what, expected: expected as u64, got: got as u64 })
-}
-
-/// A queue cannot be made where the crate is built without an executor.
-#[cfg(not(any(feature = "cuda", feature = "simt")))]
-fn no_executor() -> ! {
-    unreachable!("no executor is compiled in, so no queue exists")
 }

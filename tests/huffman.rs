@@ -95,7 +95,9 @@ fn clustered_weights(n: usize, seed: u64) -> Vec<u16> {
     let mut state = seed | 1;
     (0..n)
         .map(|_| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             let bits = (state >> 20) as u32;
             // The number of trailing ones is geometric, as exponents below the largest are.
             let exponent = 125 - (bits | 1 << 20).trailing_ones().min(20);
@@ -128,8 +130,7 @@ fn golden_groups_decode_bit_for_bit_on_every_executor() {
 
 #[test]
 fn many_groups_decode_in_one_launch() {
-    let weights: Vec<_> =
-        [1, 7, 8, 9, 4096, 30_001].map(|n| clustered_weights(n, n as u64)).into();
+    let weights: Vec<_> = [1, 7, 8, 9, 4096, 30_001].map(|n| clustered_weights(n, n as u64)).into();
     let encoded: Vec<_> = weights.iter().map(|w| encode(w)).collect();
     let raw: Vec<_> = encoded.iter().map(|e| e.as_raw("group")).collect();
     for queue in common::queues() {
@@ -161,9 +162,8 @@ fn the_densest_block_fits_in_shared_memory() {
     let n_code_bytes = n / 8;
     let codes: Vec<u8> = (0..n_code_bytes).map(|i| (i * 37 % 251) as u8).collect();
     let n_blocks = codes.len().div_ceil(4096);
-    let positions: Vec<u8> = (0..=n_blocks)
-        .flat_map(|b| ((b * 32_768).min(n) as u32).to_le_bytes())
-        .collect();
+    let positions: Vec<u8> =
+        (0..=n_blocks).flat_map(|b| ((b * 32_768).min(n) as u32).to_le_bytes()).collect();
     let sign_mantissa: Vec<u8> = (0..n).map(|i| (i % 253) as u8).collect();
     let gaps = vec![0; 320 * n_blocks];
     let raw = RawGroup {

@@ -8,8 +8,9 @@
 
 #ifdef __CUDACC__
 
-#define LACUNA_ENTRY(name, Params, n_threads) \
-  extern "C" __global__ void __launch_bounds__(n_threads) name(const __grid_constant__ Params params)
+#define LACUNA_ENTRY(name, Params, n_threads)             \
+  extern "C" __global__ void __launch_bounds__(n_threads) \
+      name(const __grid_constant__ Params params)
 #define LACUNA_SHARED(Type, name) __shared__ Type name
 #define LACUNA_DYNAMIC_SHARED(name) extern __shared__ __align__(16) unsigned char name[]
 
@@ -17,16 +18,16 @@
 
 #include "../simt/cuda.h"
 
-#define LACUNA_ENTRY(name, Params, n_threads)                      \
-  static void name##_body(const Params& params);                   \
-  extern "C" void lacuna_simt_##name(const void* params) {         \
-    name##_body(*static_cast<const Params*>(params));              \
-  }                                                                \
+#define LACUNA_ENTRY(name, Params, n_threads)              \
+  static void name##_body(const Params& params);           \
+  extern "C" void lacuna_simt_##name(const void* params) { \
+    name##_body(*static_cast<const Params*>(params));      \
+  }                                                        \
   static void name##_body(const Params& params)
 // The address of a variable of its own is the key: every thread of a block gets the same memory.
-#define LACUNA_SHARED(Type, name)                                                       \
-  static const char lacuna_key_of_##name = 0;                                           \
-  Type& name = *static_cast<Type*>(                                                     \
+#define LACUNA_SHARED(Type, name)             \
+  static const char lacuna_key_of_##name = 0; \
+  Type& name = *static_cast<Type*>(           \
       lacuna_simt::static_shared(&lacuna_key_of_##name, sizeof(Type), alignof(Type)))
 #define LACUNA_DYNAMIC_SHARED(name) \
   unsigned char* const name = static_cast<unsigned char*>(lacuna_simt::dynamic_shared())

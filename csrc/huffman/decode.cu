@@ -152,8 +152,8 @@ __device__ Walk walk_codes(const Shared& shared, uint32_t n_lut_rows, uint32_t l
   Walk walk = {0, read_gap(shared, threadIdx.x), kSound};
   while (walk.end_bit < limit) {
     const bool in_first = walk.end_bit < 32;
-    const uint32_t peek = __funnelshift_l(in_first ? second : third, in_first ? first : second,
-                                          walk.end_bit & 31);
+    const uint32_t peek =
+        __funnelshift_l(in_first ? second : third, in_first ? first : second, walk.end_bit & 31);
     uint32_t exponent = shared.luts[peek >> 24];
     // Only three levels hold pointers: the fourth table's entries are exponents, whatever their
     // value, which is how the format stores exponents of 240 and above.
@@ -234,9 +234,9 @@ __device__ void write_weights(const HuffmanGroup& group, const Block& block, uin
   for (uint64_t i = vector_start + threadIdx.x * 8; i < vector_end; i += kThreads * 8) {
     const uint2 exponents = *reinterpret_cast<const uint2*>(shared.exponents + (i - base));
     const uint2 bytes = *reinterpret_cast<const uint2*>(sign_mantissa + i);
-    *reinterpret_cast<uint4*>(output + i) = make_uint4(
-        join_pair(bytes.x, exponents.x), join_pair(bytes.x >> 16, exponents.x >> 16),
-        join_pair(bytes.y, exponents.y), join_pair(bytes.y >> 16, exponents.y >> 16));
+    *reinterpret_cast<uint4*>(output + i) =
+        make_uint4(join_pair(bytes.x, exponents.x), join_pair(bytes.x >> 16, exponents.x >> 16),
+                   join_pair(bytes.y, exponents.y), join_pair(bytes.y >> 16, exponents.y >> 16));
   }
   for (uint64_t i = block.start + threadIdx.x; i < vector_start; i += kThreads) {
     output[i] = static_cast<uint16_t>(join_pair(sign_mantissa[i], shared.exponents[i - base]));
@@ -266,8 +266,7 @@ __device__ Reason decode_block(const HuffmanGroup& group, const Block& block, ui
   const uint64_t chunk_byte = block.first_byte + threadIdx.x * (kChunkBits / 8);
   const uint64_t n_left =
       chunk_byte < group.n_code_bytes ? group.n_code_bytes - chunk_byte : uint64_t{0};
-  const uint32_t limit =
-      n_left < kChunkBits / 8 ? static_cast<uint32_t>(n_left) * 8 : kChunkBits;
+  const uint32_t limit = n_left < kChunkBits / 8 ? static_cast<uint32_t>(n_left) * 8 : kChunkBits;
 
   const Walk walk = walk_codes(shared, n_lut_rows, limit, [](uint32_t, uint8_t) {});
   uint32_t n_codes;

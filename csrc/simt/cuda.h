@@ -28,15 +28,15 @@
 #define gridDim (lacuna_simt::grid_dim())
 constexpr int warpSize = 32;
 
-#define LACUNA_VECTOR2(name, T)                                              \
-  struct alignas(2 * sizeof(T)) name {                                       \
-    T x, y;                                                                  \
-  };                                                                         \
+#define LACUNA_VECTOR2(name, T)        \
+  struct alignas(2 * sizeof(T)) name { \
+    T x, y;                            \
+  };                                   \
   static inline name make_##name(T x, T y) { return {x, y}; }
-#define LACUNA_VECTOR4(name, T)                                              \
-  struct alignas(4 * sizeof(T) > 16 ? 16 : 4 * sizeof(T)) name {             \
-    T x, y, z, w;                                                            \
-  };                                                                         \
+#define LACUNA_VECTOR4(name, T)                                  \
+  struct alignas(4 * sizeof(T) > 16 ? 16 : 4 * sizeof(T)) name { \
+    T x, y, z, w;                                                \
+  };                                                             \
   static inline name make_##name(T x, T y, T z, T w) { return {x, y, z, w}; }
 LACUNA_VECTOR2(uchar2, unsigned char)
 LACUNA_VECTOR2(ushort2, unsigned short)
@@ -75,12 +75,12 @@ static inline uint32_t __ballot_sync(uint32_t mask, int predicate, LACUNA_PLACE)
                                                     0, 32, LACUNA_PASS_PLACE));
 }
 static inline int __any_sync(uint32_t mask, int predicate, LACUNA_PLACE) {
-  return static_cast<int>(lacuna_simt::collect(lacuna_simt::Op::kAny, mask, predicate != 0, 0, 32,
-                                               LACUNA_PASS_PLACE));
+  return static_cast<int>(
+      lacuna_simt::collect(lacuna_simt::Op::kAny, mask, predicate != 0, 0, 32, LACUNA_PASS_PLACE));
 }
 static inline int __all_sync(uint32_t mask, int predicate, LACUNA_PLACE) {
-  return static_cast<int>(lacuna_simt::collect(lacuna_simt::Op::kAll, mask, predicate != 0, 0, 32,
-                                               LACUNA_PASS_PLACE));
+  return static_cast<int>(
+      lacuna_simt::collect(lacuna_simt::Op::kAll, mask, predicate != 0, 0, 32, LACUNA_PASS_PLACE));
 }
 
 namespace lacuna_simt {
@@ -100,8 +100,8 @@ T from_bits(uint64_t bits) {
 template <typename T>
 T collect_as(Op op, uint32_t mask, T value, uint32_t argument, int width, const char* file,
              uint32_t line) {
-  return from_bits<T>(collect(op, mask, to_bits(value), argument, static_cast<uint32_t>(width),
-                              file, line));
+  return from_bits<T>(
+      collect(op, mask, to_bits(value), argument, static_cast<uint32_t>(width), file, line));
 }
 }  // namespace lacuna_simt
 
@@ -127,14 +127,12 @@ T __shfl_xor_sync(uint32_t mask, T value, int lane_mask, int width = 32, LACUNA_
 }
 template <typename T>
 uint32_t __match_any_sync(uint32_t mask, T value, LACUNA_PLACE) {
-  return static_cast<uint32_t>(lacuna_simt::collect(lacuna_simt::Op::kMatchAny, mask,
-                                                    lacuna_simt::to_bits(value), 0, 32,
-                                                    LACUNA_PASS_PLACE));
+  return static_cast<uint32_t>(lacuna_simt::collect(
+      lacuna_simt::Op::kMatchAny, mask, lacuna_simt::to_bits(value), 0, 32, LACUNA_PASS_PLACE));
 }
-#define LACUNA_REDUCE(name, T, op)                                                         \
-  static inline T name(uint32_t mask, T value, LACUNA_PLACE) {                             \
-    return lacuna_simt::collect_as(lacuna_simt::Op::op, mask, value, 0, 32,                \
-                                   LACUNA_PASS_PLACE);                                     \
+#define LACUNA_REDUCE(name, T, op)                                                              \
+  static inline T name(uint32_t mask, T value, LACUNA_PLACE) {                                  \
+    return lacuna_simt::collect_as(lacuna_simt::Op::op, mask, value, 0, 32, LACUNA_PASS_PLACE); \
   }
 LACUNA_REDUCE(__reduce_add_sync, uint32_t, kReduceAdd)
 LACUNA_REDUCE(__reduce_add_sync, int32_t, kReduceAdd)
@@ -177,8 +175,7 @@ T atomicExch(T* address, T value) {
 }
 template <typename T>
 T atomicCAS(T* address, T expected, T value) {
-  __atomic_compare_exchange_n(address, &expected, value, false, __ATOMIC_RELAXED,
-                              __ATOMIC_RELAXED);
+  __atomic_compare_exchange_n(address, &expected, value, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
   return expected;
 }
 namespace lacuna_simt {
@@ -203,8 +200,8 @@ static inline uint32_t atomicInc(uint32_t* address, uint32_t last) {
   return lacuna_simt::update(address, [&](uint32_t old) { return old >= last ? 0 : old + 1; });
 }
 static inline uint32_t atomicDec(uint32_t* address, uint32_t last) {
-  return lacuna_simt::update(
-      address, [&](uint32_t old) { return old == 0 || old > last ? last : old - 1; });
+  return lacuna_simt::update(address,
+                             [&](uint32_t old) { return old == 0 || old > last ? last : old - 1; });
 }
 
 template <typename T>

@@ -287,8 +287,7 @@ void diagnose_stall(Worker* w) {
     for (uint32_t lane = 0; lane < kWarpSize; ++lane) {
       if (!(fibre.mask >> lane & 1)) continue;
       const Fibre& other = w->fibres[warp * kWarpSize + lane];
-      if (other.state == State::kInCollective && other.line == fibre.line &&
-          other.op == fibre.op) {
+      if (other.state == State::kInCollective && other.line == fibre.line && other.op == fibre.op) {
         continue;
       }
       if (other.state == State::kAtBarrier && w->n_at_barrier + 1 < w->n_threads) {
@@ -551,8 +550,8 @@ uint64_t collect(Op op, uint32_t mask, uint64_t value, uint32_t argument, uint32
     abandon(w);
   }
   if (is_shuffle(op) && (width == 0 || width > kWarpSize || (width & (width - 1)) != 0)) {
-    set_fault(w, kWarpMask, *fibre, file, line, "a shuffle's width is a power of two up to 32, not %u",
-              width);
+    set_fault(w, kWarpMask, *fibre, file, line,
+              "a shuffle's width is a power of two up to 32, not %u", width);
     abandon(w);
   }
   fibre->op = op;
@@ -615,8 +614,7 @@ extern "C" void lacuna_simt_launch(const LacunaSimtLaunch* launch, LacunaSimtFau
       grid.stride = 1 + random.next() % n_blocks;
     } while (std::gcd(grid.stride, n_blocks) != 1);
   }
-  const size_t n_workers =
-      std::min<uint64_t>(std::max<uint32_t>(launch->n_workers, 1), n_blocks);
+  const size_t n_workers = std::min<uint64_t>(std::max<uint32_t>(launch->n_workers, 1), n_blocks);
   std::vector<std::thread> threads;
   try {
     for (size_t i = 1; i < n_workers; ++i) threads.emplace_back(run_worker, &grid);

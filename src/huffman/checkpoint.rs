@@ -93,9 +93,7 @@ pub(super) struct TensorFile {
 
 impl TensorFile {
     pub(super) fn open(path: &Path) -> Result<Self> {
-        let io = |action| {
-            move |source| Error::Io { path: path.to_owned(), action, source }
-        };
+        let io = |action| move |source| Error::Io { path: path.to_owned(), action, source };
         let file = File::open(path).map_err(io("open the file"))?;
         let kind = file.metadata().map_err(io("read the file's size"))?;
         if !kind.is_file() {
@@ -117,7 +115,10 @@ impl TensorFile {
             SafeTensors::deserialize(bytes)
                 .and_then(|_| SafeTensors::read_metadata(bytes))
                 .map_err(|error| {
-                    broken(&path, format!("it is not a sound safetensors file ({error}); get it again"))
+                    broken(
+                        &path,
+                        format!("it is not a sound safetensors file ({error}); get it again"),
+                    )
                 })?
         };
         if metadata.tensors().len() > MAX_TENSORS {
@@ -274,13 +275,13 @@ impl Checkpoint {
             return Ok(None);
         };
         let path = &self.files[entry.file].path;
-        if let Some(expected) = entry.stored_checksum {
-            if stored_checksum(&raw) != expected {
-                return Err(broken(
-                    path,
-                    format!("{}: its tensors are damaged (checksum); get the file again", entry.name),
-                ));
-            }
+        if let Some(expected) = entry.stored_checksum
+            && stored_checksum(&raw) != expected
+        {
+            return Err(broken(
+                path,
+                format!("{}: its tensors are damaged (checksum); get the file again", entry.name),
+            ));
         }
         let group = raw.parse()?;
         if !entry.matrices.is_empty() && entry.matrices.len() != group.n_matrices() {
@@ -434,10 +435,7 @@ fn parse_config(path: &Path, config: &Value) -> Result<Vec<Pattern>> {
     let error = |reason: String| broken(path, format!("dfloat11_config: {reason}"));
     let version = config.get("version").and_then(Value::as_str).unwrap_or("none");
     if !VERSIONS.contains(&version) {
-        return Err(error(format!(
-            "version {version} is not one of {}",
-            VERSIONS.join(", ")
-        )));
+        return Err(error(format!("version {version} is not one of {}", VERSIONS.join(", "))));
     }
     let threads = config.get("threads_per_block").and_then(|threads| threads.get(0));
     if threads.and_then(Value::as_u64) != Some(THREADS_PER_BLOCK as u64) {
@@ -479,10 +477,15 @@ fn check_group(
     for (suffix, dtype, rank) in TENSORS {
         let tensor = format!("{name}.{suffix}");
         match owners.get(&tensor) {
-            None => return Err(broken(path, format!("{tensor} is missing; the group is incomplete"))),
+            None => {
+                return Err(broken(path, format!("{tensor} is missing; the group is incomplete")));
+            }
             Some(owner) if *owner != file => {
                 let other = files[*owner].path.display();
-                return Err(broken(path, format!("{tensor} is in {other}; a group is in one file")));
+                return Err(broken(
+                    path,
+                    format!("{tensor} is in {other}; a group is in one file"),
+                ));
             }
             Some(_) => {}
         }
@@ -521,9 +524,10 @@ fn describe_group(
     let mut matrices = Vec::new();
     let listed = facts.as_ref().and_then(|facts| facts.get("matrices")?.as_array().cloned());
     for matrix in listed.unwrap_or_default() {
-        let shape: Option<Vec<usize>> = matrix.get("shape").and_then(Value::as_array).and_then(
-            |sides| sides.iter().map(|side| side.as_u64().map(|n| n as usize)).collect(),
-        );
+        let shape: Option<Vec<usize>> = matrix
+            .get("shape")
+            .and_then(Value::as_array)
+            .and_then(|sides| sides.iter().map(|side| side.as_u64().map(|n| n as usize)).collect());
         if let (Some(matrix), Some(shape)) = (matrix.get("name").and_then(Value::as_str), shape) {
             shapes.insert(matrix.to_owned(), shape.clone());
             matrices.push(Matrix { name: matrix.to_owned(), shape: Some(shape) });

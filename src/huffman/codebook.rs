@@ -1,8 +1,6 @@
 //! Which code each exponent gets, and the decode tables that say so.
 
-use super::{
-    BYTES_PER_BLOCK, FIRST_POINTER, GAP_BYTES_PER_BLOCK, MAX_CODE_BITS, MAX_LUT_ROWS,
-};
+use super::{BYTES_PER_BLOCK, FIRST_POINTER, GAP_BYTES_PER_BLOCK, MAX_CODE_BITS, MAX_LUT_ROWS};
 
 /// Bytes that one level of the decode tables looks at.
 const BITS_PER_LEVEL: u32 = 8;
@@ -182,10 +180,12 @@ fn limited_lengths(weights: &[u64], min_bits: u32, limit: u32) -> Option<Vec<u8>
         let leaves = order.iter().map(|idx| Item { weight: weights[*idx], is_leaf: true });
         let mut items: Vec<Item> = leaves.collect();
         if let Some(below) = levels.last() {
-            items.extend(below.as_chunks().0.iter().map(|[a, b]| Item {
-                weight: a.weight.saturating_add(b.weight),
-                is_leaf: false,
-            }));
+            items.extend(
+                below.as_chunks().0.iter().map(|[a, b]| Item {
+                    weight: a.weight.saturating_add(b.weight),
+                    is_leaf: false,
+                }),
+            );
         }
         // Stable, so leaves go first among equals: the shallowest of the optimal trees.
         items.sort_by_key(|item| item.weight);

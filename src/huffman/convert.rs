@@ -8,16 +8,14 @@ use std::path::{Path, PathBuf};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::{Value, json};
-use tempfile::{NamedTempFile, TempDir};
+use tempfile::TempDir;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::checkpoint::{
     METADATA_PREFIX, TENSORS, TensorFile, broken, read_config, safetensors_in, stored_checksum,
 };
 use super::layout::{PlannedGroup, plan_groups};
-use super::{
-    BYTES_PER_THREAD, Checkpoint, EncodedGroup, GroupPattern, THREADS_PER_BLOCK, encode,
-};
+use super::{BYTES_PER_THREAD, Checkpoint, EncodedGroup, GroupPattern, THREADS_PER_BLOCK, encode};
 use crate::{Error, Result};
 
 /// The version of the format that compressed checkpoints say they have.
@@ -235,8 +233,7 @@ impl Model {
     }
 
     fn bytes(&self, name: &str) -> &[u8] {
-        self.place(name)
-            .map_or(&[], |place| self.files[place.file].data_at(place.range.clone()))
+        self.place(name).map_or(&[], |place| self.files[place.file].data_at(place.range.clone()))
     }
 
     fn group_bytes(&self, group: &PlannedGroup) -> u64 {
@@ -359,7 +356,7 @@ impl Sink {
         }
         // The directory appears whole or not at all.
         let spool = self.spool.keep();
-        make_readable(&spool)?;
+        make_readable(&spool, 0o755)?;
         std::fs::rename(&spool, &self.output).map_err(|source| {
             let _ = std::fs::remove_dir_all(&spool);
             io(&self.output, "rename the finished directory")(source)
@@ -380,16 +377,15 @@ fn parent(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-#[cfg(unix)]
-fn make_readable(folder: &Path) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    // Temporary directories are private; a finished one is as any other.
-    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755))
-        .map_err(io(folder, "set permissions"))
-}
-
-#[cfg(not(unix))]
-fn make_readable(_folder: &Path) -> Result<()> {
+/// Temporary files and directories are private; a finished one is as any other.
+fn make_readable(path: &Path, mode: u32) -> Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+            .map_err(io(path, "set permissions"))?;
+    }
+    let _ = (path, mode);
     Ok(())
 }
 
@@ -418,13 +414,7 @@ fn write_safetensors(
     metadata: HashMap<String, String>,
 ) -> Result<()> {
     let folder = parent(output);
-    let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(std::fs::Permissions::from_mode(0o644));
-    }
-    let file: NamedTempFile = builder
+    let file = tempfile::Builder::new()
         .prefix(".lacuna-")
         .tempfile_in(folder)
         .map_err(io(folder, "create a temporary file"))?;
@@ -439,6 +429,7 @@ fn write_safetensors(
     let metadata = (!metadata.is_empty()).then_some(metadata);
     safetensors::serialize_to_file(views, metadata, file.path())
         .map_err(|error| broken(output, format!("cannot be written: {error}")))?;
+    make_readable(file.path(), 0o644)?;
     file.as_file().sync_all().map_err(io(output, "flush the file to disk"))?;
     file.persist(output).map_err(|error| io(output, "rename the finished file")(error.error))?;
     Ok(())

@@ -40,8 +40,8 @@ fn split_blocks<'a>(
     let mut rest = output;
     let mut blocks = Vec::new();
     for block in 0..reference::n_blocks(raw) {
-        let range = reference::block_range(raw, block)
-            .map_err(|reason| Corruption { block, reason })?;
+        let range =
+            reference::block_range(raw, block).map_err(|reason| Corruption { block, reason })?;
         let (own, after) = rest.split_at_mut(range.len());
         blocks.push((block, range.start, own));
         rest = after;

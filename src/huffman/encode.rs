@@ -143,14 +143,14 @@ impl Stream {
         let mut n_pending = 0_u32;
         let mut bit = 0_u64;
         let mut next_chunk_bit = 0_u64;
-        let mut element = 0_u32;
         let chunk_bits = 8 * BYTES_PER_THREAD as u64;
-        for weight in matrices.iter().flat_map(|matrix| matrix.as_chunks::<2>().0) {
+        let weights = matrices.iter().flat_map(|matrix| matrix.as_chunks::<2>().0);
+        for (element, weight) in weights.enumerate() {
             if bit >= next_chunk_bit {
                 let chunk = bit / chunk_bits;
                 gaps.set(chunk as usize, (bit % chunk_bits) as u8);
-                if chunk % (BYTES_PER_BLOCK / BYTES_PER_THREAD) as u64 == 0 {
-                    positions.push(element);
+                if chunk.is_multiple_of((BYTES_PER_BLOCK / BYTES_PER_THREAD) as u64) {
+                    positions.push(element as u32);
                 }
                 next_chunk_bit = (chunk + 1) * chunk_bits;
             }
@@ -163,7 +163,6 @@ impl Stream {
                 codes.extend(((pending >> n_pending) as u32).to_be_bytes());
             }
             bit += u64::from(length);
-            element += 1;
         }
         if n_pending > 0 {
             let last = ((pending << (32 - n_pending)) as u32).to_be_bytes();

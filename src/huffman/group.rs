@@ -82,7 +82,9 @@ pub enum TensorReason {
         n_rows: usize,
     },
     /// A reachable exponent without a length: a decoder that trusts it never ends.
-    #[error("exponent {exponent}, which codes reach, has length {length}, and codes have 1 to 32 bits")]
+    #[error(
+        "exponent {exponent}, which codes reach, has length {length}, and codes have 1 to 32 bits"
+    )]
     CodeLength {
         /// The exponent.
         exponent: u8,
@@ -207,7 +209,7 @@ impl<'a> RawGroup<'a> {
             return Err(length("output_positions", n_bytes, 4 * n_positions));
         }
         let n_split_bytes = self.split_positions.len();
-        if n_split_bytes % 8 != 0 {
+        if !n_split_bytes.is_multiple_of(8) {
             let expected = n_split_bytes.next_multiple_of(8);
             return Err(length("split_positions", n_split_bytes, expected));
         }
@@ -216,7 +218,7 @@ impl<'a> RawGroup<'a> {
 
     fn check_tables(&self) -> Result<u32, TensorError> {
         let n_rows = self.luts.len() / 256;
-        if self.luts.len() % 256 != 0 || !(2..=MAX_LUT_ROWS + 1).contains(&n_rows) {
+        if !self.luts.len().is_multiple_of(256) || !(2..=MAX_LUT_ROWS + 1).contains(&n_rows) {
             let got = self.luts.len() as u64;
             return Err(self.error("luts", None, TensorReason::Rows { got }));
         }
@@ -405,7 +407,10 @@ impl<'a> Group<'a> {
             ));
         }
         if self.raw.output_positions.len() / 4 == self.raw.n_blocks() {
-            warnings.push("output_positions is one entry short; the published kernel reads past it".to_owned());
+            warnings.push(
+                "output_positions is one entry short; the published kernel reads past it"
+                    .to_owned(),
+            );
         }
         warnings
     }

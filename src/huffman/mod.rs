@@ -16,6 +16,7 @@ mod group;
 mod layout;
 mod plan;
 pub mod reference;
+#[cfg(any(feature = "cuda", feature = "simt"))]
 mod weights;
 
 #[cfg(feature = "files")]
@@ -32,6 +33,7 @@ pub use group::{
 #[cfg(feature = "files")]
 pub use layout::GroupPattern;
 pub use plan::{DecodePlan, GroupShape};
+#[cfg(any(feature = "cuda", feature = "simt"))]
 pub use weights::{DeviceWeights, GroupViews};
 
 /// Code bytes that one CUDA thread owns.

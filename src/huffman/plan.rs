@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use super::{BYTES_PER_BLOCK, MAX_LUT_ROWS, THREADS_PER_BLOCK};
+use super::{BYTES_PER_BLOCK, MAX_LUT_ROWS};
+#[cfg(any(feature = "cuda", feature = "simt"))]
 use crate::launch::Grid;
 use crate::{Error, Result};
 
@@ -81,8 +82,7 @@ impl DecodePlan {
             // Both sums stay far below 2^64: a group adds less than 2^20 blocks and 2^32 weights,
             // and the check below ends the loop before 2^32 groups.
             outputs.push(next_output..next_output + group.n_elements);
-            next_output =
-                (next_output + group.n_elements).next_multiple_of(OUTPUT_ALIGNMENT);
+            next_output = (next_output + group.n_elements).next_multiple_of(OUTPUT_ALIGNMENT);
             first_blocks.push(n_blocks as u32);
             n_blocks += group.n_blocks();
             check_range("thread blocks of a launch", n_blocks, 0..MAX_BLOCKS + 1, "0..2^31")?;
@@ -126,15 +126,17 @@ impl DecodePlan {
     }
 
     /// The first thread block of group `idx`.
+    #[cfg(any(feature = "cuda", feature = "simt"))]
     pub(super) fn first_block(&self, idx: usize) -> u32 {
         self.first_blocks[idx]
     }
 
     /// The grid of the launch.
+    #[cfg(any(feature = "cuda", feature = "simt"))]
     pub fn grid(&self) -> Grid {
         Grid {
             blocks: [self.n_blocks, 1, 1],
-            threads: [THREADS_PER_BLOCK as u32, 1, 1],
+            threads: [super::THREADS_PER_BLOCK as u32, 1, 1],
             dynamic_shared_bytes: 0,
         }
     }

@@ -128,7 +128,9 @@ pub(super) fn code_at(raw: &RawGroup<'_>, bit: u64) -> Result<(u8, u64), Corrupt
         entry = tables[256 * row + usize::from(byte)];
     }
     match lengths[usize::from(entry)] {
-        length if (1..=MAX_CODE_BITS).contains(&u32::from(length)) => Ok((entry, u64::from(length))),
+        length if (1..=MAX_CODE_BITS).contains(&u32::from(length)) => {
+            Ok((entry, u64::from(length)))
+        }
         _ => Err(CorruptionReason::CodeLength),
     }
 }

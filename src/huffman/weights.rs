@@ -53,7 +53,7 @@ impl GroupViews<'_> {
     /// [`Error::Shape`] where a length cannot be that of a DF11 tensor, or two do not fit.
     pub fn shape(&self) -> Result<GroupShape> {
         let multiple = |what, len: usize, unit: usize| {
-            if len % unit == 0 {
+            if len.is_multiple_of(unit) {
                 Ok(len / unit)
             } else {
                 let expected = len.next_multiple_of(unit) as u64;
@@ -114,13 +114,7 @@ impl DeviceWeights<'static> {
             let raw = group.raw();
             let (buffer, addresses) = upload_tensors(
                 queue,
-                [
-                    raw.encoded_exponent,
-                    raw.sign_mantissa,
-                    raw.luts,
-                    raw.gaps,
-                    raw.output_positions,
-                ],
+                [raw.encoded_exponent, raw.sign_mantissa, raw.luts, raw.gaps, raw.output_positions],
             )?;
             rows.push(table_row(&plan, idx, shape, addresses));
             tensors.push(buffer);

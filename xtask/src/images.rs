@@ -83,7 +83,8 @@ fn hash_inputs(source: &str) -> Result<String> {
     }
     let mut digest = Sha256::new();
     for path in paths {
-        digest.update(std::fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?);
+        digest
+            .update(std::fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?);
     }
     Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
@@ -173,10 +174,8 @@ impl Compiler {
     unsafe fn text(&self, program: Program, size: &str, get: &str) -> Result<String> {
         // SAFETY: both functions have these signatures in nvrtc.h.
         unsafe {
-            let size: libloading::Symbol<
-                '_,
-                unsafe extern "C" fn(Program, *mut usize) -> c_int,
-            > = self.symbol(size)?;
+            let size: libloading::Symbol<'_, unsafe extern "C" fn(Program, *mut usize) -> c_int> =
+                self.symbol(size)?;
             let get: libloading::Symbol<'_, unsafe extern "C" fn(Program, *mut u8) -> c_int> =
                 self.symbol(get)?;
             let mut n_bytes = 0;

@@ -89,6 +89,7 @@ fn root() -> &'static Path {
 
 /// Where tools are kept: beside whatever else cargo builds.
 fn tools() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
     root().join(target).join("xtask-wheels")
 }

@@ -1,0 +1,91 @@
+//! Every committed image fits the crate: parameter sizes, versions, and the hashes of its inputs.
+
+use std::path::{Path, PathBuf};
+
+use lacuna::bindings::HuffmanDecodeParams;
+use lacuna::image;
+use sha2::{Digest, Sha256};
+
+/// Size and alignment of the parameter of each entry, as Rust has them.
+const PARAMS: [(&str, usize, usize); 1] =
+    [("decode_bf16", size_of::<HuffmanDecodeParams>(), align_of::<HuffmanDecodeParams>())];
+
+/// `.param .align 8 .b8 name[40]` of each `.visible .entry`.
+fn params(ptx: &str) -> Vec<(String, usize, usize)> {
+    ptx.split(".visible .entry ")
+        .skip(1)
+        .map(|entry| {
+            let (name, rest) = entry.split_once('(').unwrap();
+            let (param, _) = rest.split_once(')').unwrap();
+            assert_eq!(param.matches(".param").count(), 1, "{name} has one parameter");
+            let align = param.split(".align ").nth(1).unwrap().split(' ').next().unwrap();
+            let size = param.rsplit_once('[').unwrap().1.split(']').next().unwrap();
+            (name.to_owned(), size.parse().unwrap(), align.parse().unwrap())
+        })
+        .collect()
+}
+
+#[test]
+fn every_entry_takes_the_struct_that_rust_passes() {
+    let mut n_entries = 0;
+    for image in image::all() {
+        let params = params(image.text);
+        let names: Vec<_> = params.iter().map(|(name, _, _)| name.as_str()).collect();
+        assert_eq!(names, image.entries, "{}", image.target);
+        for (name, size, align) in params {
+            let expected = PARAMS.iter().find(|(entry, _, _)| *entry == name).unwrap();
+            assert_eq!((size, align), (expected.1, expected.2), "{name}");
+            n_entries += 1;
+        }
+    }
+    assert_eq!(n_entries, PARAMS.len());
+}
+
+#[test]
+fn portable_images_load_on_every_driver_since_525() {
+    for image in image::all() {
+        assert_eq!(image.target, "compute_80");
+        assert_eq!(image.ptx_version, (8, 0));
+        assert!(image.text.contains(".target sm_80\n"));
+        assert!(!image.text.contains("trap;"), "a kernel never traps");
+    }
+}
+
+#[test]
+fn images_are_made_from_the_sources_beside_them() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manifest = std::fs::read_to_string(root.join("ptx/MANIFEST")).unwrap();
+    let mut n_images = 0;
+    for row in manifest.lines().filter(|line| !line.starts_with('#')) {
+        let fields: Vec<_> = row.split(' ').collect();
+        let [_, image, source, _, _, _, _, inputs, output] = fields[..] else { panic!("{row}") };
+        let remedy = "run `cargo xtask generate`";
+        assert_eq!(hash([root.join(image)].into()), output, "{image} was edited; {remedy}");
+        let mut paths = vec![root.join(source)];
+        let room = root.join(source).parent().unwrap().to_owned();
+        for folder in [root.join("csrc"), root.join("csrc/common"), room] {
+            paths.extend(headers(&folder));
+        }
+        assert_eq!(hash(paths), inputs, "{image} is older than its sources; {remedy}");
+        n_images += 1;
+    }
+    assert_eq!(n_images, image::all().len());
+}
+
+fn headers(folder: &Path) -> Vec<PathBuf> {
+    let mut headers: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|ending| ending == "h" || ending == "cuh"))
+        .collect();
+    headers.sort();
+    headers
+}
+
+fn hash(paths: Vec<PathBuf>) -> String {
+    let mut digest = Sha256::new();
+    for path in paths {
+        digest.update(std::fs::read(path).unwrap());
+    }
+    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,264 @@
+//! The executor itself: it runs right kernels right, names what is wrong with wrong ones, and a
+//! seed replays what it showed.
+
+#![allow(unsafe_code, reason = "a kernel is launched by its symbol")]
+
+use std::ffi::c_void;
+
+use lacuna::simt::{self, Config, Entry, Fault, FaultKind, Fibres, Launch, Schedule};
+
+#[repr(C)]
+struct Params {
+    input: *const u32,
+    output: *mut u32,
+    n: u32,
+    reserved: u32,
+}
+
+const SCHEDULES: [Schedule; 5] = [
+    Schedule::InOrder,
+    Schedule::Reverse,
+    Schedule::Random,
+    Schedule::WarpFirst,
+    Schedule::LaneLast,
+];
+
+macro_rules! kernels {
+    ($($name:ident = $symbol:ident),* $(,)?) => {
+        unsafe extern "C" {
+            $(fn $symbol(params: *const c_void);)*
+        }
+        $(const $name: (&str, Entry) = (stringify!($symbol), $symbol);)*
+    };
+}
+
+kernels! {
+    SCAN = lacuna_simt_selftest_scan,
+    COLLECTIVES = lacuna_simt_selftest_collectives,
+    LAST_BLOCK = lacuna_simt_selftest_last_block,
+    POISON = lacuna_simt_selftest_poison,
+    DIVERGENT_BARRIER = lacuna_simt_wrong_divergent_barrier,
+    TWO_BARRIERS = lacuna_simt_wrong_two_barriers,
+    MASK_TOO_WIDE = lacuna_simt_wrong_mask_too_wide,
+    MASK_TOO_NARROW = lacuna_simt_wrong_mask_too_narrow,
+    LANE_LEFT = lacuna_simt_wrong_lane_left,
+    SOURCE_OUTSIDE_MASK = lacuna_simt_wrong_source_outside_mask,
+    DEADLOCK = lacuna_simt_wrong_deadlock,
+    ENDLESS_LOOP = lacuna_simt_wrong_endless_loop,
+    SHARED_SIZE = lacuna_simt_wrong_shared_size,
+    MISSING_BARRIER = lacuna_simt_wrong_missing_barrier,
+}
+
+fn run(
+    config: &Config,
+    (symbol, entry): (&str, Entry),
+    grid: u32,
+    block: u32,
+    input: &[u32],
+    output: &mut [u32],
+) -> Result<(), Box<Fault>> {
+    let kernel = symbol.strip_prefix("lacuna_simt_").unwrap();
+    let params =
+        Params { input: input.as_ptr(), output: output.as_mut_ptr(), n: grid, reserved: 0 };
+    let launch = Launch {
+        kernel,
+        entry,
+        grid: [grid, 1, 1],
+        block: [block, 1, 1],
+        dynamic_shared_bytes: 64,
+    };
+    // SAFETY: the kernels of csrc/simt/selftest take this struct, and each test brings buffers as
+    // long as its kernel uses.
+    unsafe { simt::launch(config, &launch, (&raw const params).cast()) }
+}
+
+fn configs() -> Vec<Config> {
+    let mut configs = Vec::new();
+    for schedule in SCHEDULES {
+        for fibres in [Fibres::Native, Fibres::Portable] {
+            for seed in [0, 1, 0xDEAD_BEEF] {
+                configs.push(Config { schedule, fibres, seed, ..Config::default() });
+            }
+        }
+    }
+    configs
+}
+
+fn words(n: u32) -> Vec<u32> {
+    (0..n).map(|i| i.wrapping_mul(0x9E37_79B9) >> 7).collect()
+}
+
+#[test]
+fn a_scan_of_four_blocks_is_right_under_every_schedule() {
+    let input = words(2048);
+    let expected: Vec<u32> = input
+        .chunks(512)
+        .flat_map(|block| {
+            block.iter().scan(0_u32, |sum, word| {
+                *sum = sum.wrapping_add(*word);
+                Some(*sum)
+            })
+        })
+        .collect();
+    for config in configs() {
+        let mut output = vec![0; 2048];
+        run(&config, SCAN, 4, 512, &input, &mut output).unwrap();
+        assert!(output == expected, "{config:?}");
+    }
+}
+
+#[test]
+fn every_collective_gives_what_its_definition_says() {
+    let input: Vec<u32> = (0..32).map(|i| (i * 7 + 3) % 29).collect();
+    let lane = |i: usize| input[i];
+    let mut expected = vec![0_u32; 16 * 32];
+    for i in 0..32 {
+        let up = if i % 16 >= 3 { i - 3 } else { i };
+        let down = if i % 8 + 5 < 8 { i + 5 } else { i };
+        let bits = |test: &dyn Fn(u32) -> bool| {
+            (0..32).filter(|j| test(lane(*j))).map(|j| 1_u32 << j).sum::<u32>()
+        };
+        let row = [
+            lane(lane(i) as usize % 32),
+            lane(up),
+            lane(down),
+            lane(i ^ 9),
+            bits(&|v| v % 2 == 1),
+            u32::from(input.contains(&7)),
+            u32::from(!input.contains(&7)),
+            bits(&|v| v % 4 == lane(i) % 4),
+            input.iter().sum(),
+            *input.iter().min().unwrap(),
+            *input.iter().max().unwrap(),
+            input.iter().fold(0, |x, v| x ^ v),
+            if i < 16 { input[..16].iter().sum() } else { 0 },
+            lane(i ^ 1),
+            input.iter().filter(|v| **v % 2 == 1).count() as u32,
+            u32::from(input.contains(&1)),
+        ];
+        for (kind, value) in row.into_iter().enumerate() {
+            expected[kind * 32 + i] = value;
+        }
+    }
+    for config in configs() {
+        let mut output = vec![0; 16 * 32];
+        run(&config, COLLECTIVES, 1, 32, &input, &mut output).unwrap();
+        for (kind, (got, expected)) in output.chunks(32).zip(expected.chunks(32)).enumerate() {
+            assert_eq!(got, expected, "collective {kind}, {config:?}");
+        }
+    }
+}
+
+#[test]
+fn the_last_block_sees_what_all_blocks_wrote() {
+    for config in configs() {
+        for n_workers in [1, 2, 5] {
+            let config = Config { n_workers, ..config.clone() };
+            let mut output = vec![0; 102];
+            run(&config, LAST_BLOCK, 100, 64, &[], &mut output).unwrap();
+            assert_eq!(output[..2], [0, 5050], "{config:?}");
+        }
+    }
+}
+
+#[test]
+fn shared_memory_is_poisoned_before_each_block() {
+    let mut output = vec![0; 20];
+    run(&Config::default(), POISON, 10, 32, &[], &mut output).unwrap();
+    assert!(output.iter().all(|word| *word == 0xCDCD_CDCD), "{output:x?}");
+}
+
+/// Lines of wrong.cu that a fault of this kernel may name.
+fn marked_lines(kernel: &str) -> Vec<u32> {
+    include_str!("../csrc/simt/selftest/wrong.cu")
+        .lines()
+        .zip(1..)
+        .filter(|(line, _)| line.ends_with(&format!("// FAULT: {kernel}")))
+        .map(|(_, number)| number)
+        .collect()
+}
+
+#[track_caller]
+fn assert_fault(kernel: (&'static str, Entry), block: u32, kind: FaultKind) {
+    for config in configs() {
+        let config = Config { step_budget: 100_000, ..config };
+        let mut output = vec![0; 256];
+        let fault = run(&config, kernel, 3, block, &[0; 256], &mut output).unwrap_err();
+        let name = kernel.0.strip_prefix("lacuna_simt_").unwrap();
+        assert_eq!(fault.kind, kind, "{config:?}: {fault}");
+        assert_eq!(fault.kernel, name);
+        assert_eq!(fault.block, [0, 0, 0], "the lowest block is reported: {config:?}: {fault}");
+        assert_eq!((fault.schedule, fault.seed), (config.schedule, config.seed));
+        let (file, line) = fault.location.clone().unwrap();
+        assert!(file.ends_with("csrc/simt/selftest/wrong.cu"), "{fault}");
+        assert!(marked_lines(name).contains(&line), "{config:?}: {fault}");
+        let again = run(&config, kernel, 3, block, &[0; 256], &mut output).unwrap_err();
+        assert_eq!(again, fault, "the same configuration replays it");
+        let text = fault.to_string();
+        for part in [name, "block [0, 0, 0]", "thread [", &format!("seed {}", config.seed)] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+}
+
+#[test]
+fn a_barrier_that_some_threads_skip_is_divergent() {
+    assert_fault(DIVERGENT_BARRIER, 64, FaultKind::BarrierDivergence);
+}
+
+#[test]
+fn two_barriers_are_not_one() {
+    assert_fault(TWO_BARRIERS, 64, FaultKind::BarrierDivergence);
+}
+
+#[test]
+fn a_mask_that_names_lanes_which_do_not_come_is_wrong() {
+    assert_fault(MASK_TOO_WIDE, 32, FaultKind::WarpMask);
+}
+
+#[test]
+fn a_mask_that_does_not_name_its_caller_is_wrong() {
+    assert_fault(MASK_TOO_NARROW, 32, FaultKind::WarpMask);
+}
+
+#[test]
+fn a_shuffle_with_a_lane_that_left_is_wrong() {
+    assert_fault(LANE_LEFT, 32, FaultKind::WarpMask);
+}
+
+#[test]
+fn a_shuffle_from_outside_its_mask_is_wrong() {
+    assert_fault(SOURCE_OUTSIDE_MASK, 32, FaultKind::WarpMask);
+}
+
+#[test]
+fn threads_that_wait_for_each_other_are_a_deadlock() {
+    assert_fault(DEADLOCK, 64, FaultKind::Deadlock);
+}
+
+#[test]
+fn an_endless_loop_exhausts_its_budget() {
+    assert_fault(ENDLESS_LOOP, 32, FaultKind::StepBudget);
+}
+
+#[test]
+fn more_shared_memory_than_a_block_has_is_refused() {
+    assert_fault(SHARED_SIZE, 32, FaultKind::SharedMemory);
+}
+
+#[test]
+fn a_missing_barrier_shows_under_random_schedules_and_replays() {
+    let input = words(256);
+    let expected: Vec<u32> = input.iter().rev().copied().collect();
+    let mut n_wrong = 0;
+    for seed in 0..50 {
+        let config = Config { schedule: Schedule::Random, seed, ..Config::default() };
+        let mut output = vec![0; 256];
+        run(&config, MISSING_BARRIER, 1, 256, &input, &mut output).unwrap();
+        let mut again = vec![0; 256];
+        run(&config, MISSING_BARRIER, 1, 256, &input, &mut again).unwrap();
+        assert!(output == again, "seed {seed} replays");
+        n_wrong += usize::from(output != expected);
+    }
+    assert_eq!(n_wrong, 50);
+}
