@@ -19,11 +19,11 @@
 #include "../simt/cuda.h"
 
 #define LACUNA_ENTRY(name, Params, n_threads)              \
-  static void name##_body(const Params& params);           \
+  static void name##_body(const Params&);                  \
   extern "C" void lacuna_simt_##name(const void* params) { \
     name##_body(*static_cast<const Params*>(params));      \
   }                                                        \
-  static void name##_body(const Params& params)
+  static void name##_body([[maybe_unused]] const Params& params)
 // The address of a variable of its own is the key: every thread of a block gets the same memory.
 #define LACUNA_SHARED(Type, name)             \
   static const char lacuna_key_of_##name = 0; \

@@ -32,9 +32,8 @@ LACUNA_ENTRY(selftest_scan, SelfTestParams, kThreads) {
   for (uint32_t step = 0; step < 8; ++step) {
     const uint32_t distance = 32u << step;
     const uint32_t warp_end = thread / 32 * 32 + 31;
-    const uint32_t before = distance <= warp_end && distance < kThreads
-                                ? shared.sums[warp_end - distance]
-                                : 0;
+    const uint32_t before =
+        distance <= warp_end && distance < kThreads ? shared.sums[warp_end - distance] : 0;
     const uint32_t own = shared.sums[thread];
     __syncthreads();
     shared.sums[thread] = own + before;

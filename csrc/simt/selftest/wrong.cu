@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-// Kernels with one planted defect each. The line that a fault must name is marked `FAULT: <kernel>`.
+// Kernels with one planted defect each. The line that a fault must name is marked `FAULT:
+// <kernel>`.
 
 #include "../../common/kernel.cuh"
 #include "params.h"
@@ -45,8 +46,7 @@ LACUNA_ENTRY(wrong_lane_left, SelfTestParams, 32) {
 
 LACUNA_ENTRY(wrong_source_outside_mask, SelfTestParams, 32) {
   if (threadIdx.x < 16) {
-    params.output[threadIdx.x] =
-        __shfl_sync(0xFFFFu, 1u, 20);  // FAULT: wrong_source_outside_mask
+    params.output[threadIdx.x] = __shfl_sync(0xFFFFu, 1u, 20);  // FAULT: wrong_source_outside_mask
   }
 }
 
