@@ -1,0 +1,298 @@
+//! Checkpoints on disk: opened as they are found, refused with a reason, and never believed when
+//! damaged.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use lacuna::Error;
+use lacuna::huffman::{
+    self, Checked, Checkpoint, EncodedGroup, GroupPattern, RawGroup, TensorReason,
+};
+use proptest::prelude::*;
+
+fn compress(output: &Path) -> huffman::Summary {
+    let input = common::data("minilm-layer0.bf16.safetensors");
+    huffman::compress(&[input], output, &GroupPattern::defaults(), &|_| {}).unwrap()
+}
+
+#[test]
+fn a_directory_and_a_file_hold_the_same_groups() {
+    let folder = tempfile::tempdir().unwrap();
+    let original = common::bf16_tensors("minilm-layer0.bf16.safetensors");
+    let mut checksums = Vec::new();
+    for name in ["df11", "df11.safetensors"] {
+        let output = folder.path().join(name);
+        let summary = compress(&output);
+        assert_eq!((summary.n_groups, summary.n_plain), (1, 0));
+        let checkpoint = Checkpoint::open(&output).unwrap();
+        let entry = &checkpoint.entries()[0];
+        assert_eq!(entry.name, "encoder.layer.0");
+        let names: Vec<_> = entry.matrices.iter().map(|matrix| matrix.name.as_str()).collect();
+        assert_eq!(names[0], "encoder.layer.0.attention.self.query.weight");
+        assert_eq!(names[5], "encoder.layer.0.output.dense.weight");
+        assert_eq!(entry.matrices[5].shape.as_deref(), Some(&[384, 1536][..]));
+        let (weights, checked) = checkpoint.decode_group(0).unwrap();
+        assert_eq!(checked, Checked::Verified);
+        assert!(bytemuck::cast_slice::<u16, u8>(&weights) == original);
+        checksums.push(entry.checksum);
+
+        let back = folder.path().join("back.safetensors");
+        huffman::decompress(&checkpoint, &back, &|_| {}).unwrap();
+        let parsed = std::fs::read(&back).unwrap();
+        let parsed = safetensors::SafeTensors::deserialize(&parsed).unwrap();
+        let expected = std::fs::read(common::data("minilm-layer0.bf16.safetensors")).unwrap();
+        let expected = safetensors::SafeTensors::deserialize(&expected).unwrap();
+        assert_eq!(parsed.len(), expected.len());
+        for (name, view) in expected.tensors() {
+            let own = parsed.tensor(&name).unwrap();
+            assert_eq!((own.dtype(), own.shape()), (view.dtype(), view.shape()), "{name}");
+            assert!(own.data() == view.data(), "{name}");
+        }
+    }
+    assert_eq!(checksums[0], checksums[1]);
+    assert!(checksums[0].is_some());
+    let left: Vec<PathBuf> =
+        std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(left.len(), 3, "no temporary file is left: {left:?}");
+}
+
+#[test]
+fn the_published_checkpoint_opens_with_its_config_and_without() {
+    let with = Checkpoint::open(common::data("minilm-layer0.df11.safetensors")).unwrap();
+    assert_eq!(with.entries()[0].matrices.len(), 6);
+    assert_eq!(with.decode_group(0).unwrap().1, Checked::NoChecksum);
+    let bytes = std::fs::read(common::data("minilm-layer0.df11.safetensors")).unwrap();
+    let without = Checkpoint::from_bytes(bytes).unwrap();
+    assert!(without.entries()[0].matrices.is_empty());
+    assert!(without.decode_group(0).unwrap().0 == with.decode_group(0).unwrap().0);
+}
+
+#[test]
+fn what_is_not_a_checkpoint_is_refused_with_a_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let empty = Checkpoint::open(folder.path()).unwrap_err().to_string();
+    assert!(empty.ends_with("there is no .safetensors file in it"), "{empty}");
+    std::fs::write(folder.path().join("decode.ptx"), "").unwrap();
+    let old = Checkpoint::open(folder.path()).unwrap_err().to_string();
+    assert!(old.contains("before 0.2.0"), "{old}");
+    let plain = common::data("minilm-layer0.bf16.safetensors");
+    let plain = Checkpoint::open(plain).unwrap_err().to_string();
+    assert!(plain.contains("holds no DF11 group"), "{plain}");
+    let missing = Checkpoint::open(folder.path().join("nothing.safetensors")).unwrap_err();
+    assert!(matches!(missing, Error::Io { action: "open the file", .. }), "{missing}");
+    let garbage = Checkpoint::from_bytes(vec![0xFF; 100]).unwrap_err().to_string();
+    assert!(garbage.contains("not a sound safetensors file"), "{garbage}");
+}
+
+#[test]
+fn a_config_that_cannot_be_followed_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = common::data("minilm-layer0.df11.safetensors");
+    std::fs::copy(file, folder.path().join("model.safetensors")).unwrap();
+    let config = std::fs::read_to_string(common::data("config.json")).unwrap();
+    for (from, to, reason) in [
+        ("\"0.5.0\"", "\"9.0.0\"", "version 9.0.0 is not one of 0.2.0, 0.3.1, 0.3.2, 0.5.0"),
+        ("512", "256", "threads_per_block must be [512]"),
+        ("\"bytes_per_thread\": 8", "\"bytes_per_thread\": 4", "bytes_per_thread must be 8"),
+        ("encoder\\\\.", "(encoder", "pattern"),
+    ] {
+        assert!(config.contains(from), "{from}");
+        std::fs::write(folder.path().join("config.json"), config.replace(from, to)).unwrap();
+        let error = Checkpoint::open(folder.path()).unwrap_err().to_string();
+        assert!(error.contains(reason), "{error}");
+    }
+    for version in ["0.2.0", "0.3.1", "0.3.2", "0.5.0"] {
+        let config = config.replace("0.5.0", version);
+        std::fs::write(folder.path().join("config.json"), config).unwrap();
+        Checkpoint::open(folder.path()).unwrap();
+    }
+}
+
+fn small_group() -> EncodedGroup {
+    let weights: Vec<u16> = (0..20_000_u32).map(|i| (120 + (i * i % 7) as u16) << 7).collect();
+    huffman::encode(&[
+        bytemuck::cast_slice(&weights[..9000]),
+        bytemuck::cast_slice(&weights[9000..]),
+    ])
+    .unwrap()
+}
+
+/// The tensor, place and reason that `parse` gives after `damage`.
+fn refusal(damage: impl Fn(&mut EncodedGroup)) -> (&'static str, Option<u64>, TensorReason) {
+    let mut group = small_group();
+    damage(&mut group);
+    let error = group.as_raw("group").parse().unwrap_err();
+    assert!(error.to_string().starts_with("group."), "{error}");
+    (error.tensor, error.offset, error.reason)
+}
+
+#[test]
+fn every_tensor_that_does_not_fit_is_named() {
+    use TensorReason::{
+        CodeLength, Density, Empty, FirstPosition, LastPosition, Length, Overfull, Pointer,
+        Position, Rows, Split,
+    };
+    let group = small_group();
+    let n_rows = group.luts.len() / 256 - 1;
+    let n_gaps = group.gaps.len() as u64;
+    let n_positions = group.output_positions.len();
+    let last = n_positions - 4;
+    let lengths_at = 256 * n_rows;
+    let set = |bytes: &mut Vec<u8>, at: usize, value: u32| {
+        bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+    };
+
+    assert_eq!(refusal(|group| group.encoded_exponent.clear()), ("encoded_exponent", None, Empty));
+    assert_eq!(refusal(|group| group.sign_mantissa.clear()), ("sign_mantissa", None, Empty));
+    assert_eq!(
+        refusal(|group| group.gaps.push(0)),
+        ("gaps", None, Length { expected: n_gaps, got: n_gaps + 1 })
+    );
+    let (expected, got) = (n_positions as u64, n_positions as u64 + 4);
+    assert_eq!(
+        refusal(|group| group.output_positions.extend([0; 4])),
+        ("output_positions", None, Length { expected, got })
+    );
+    assert_eq!(
+        refusal(|group| group.split_positions.push(0)),
+        ("split_positions", None, Length { expected: 16, got: 9 })
+    );
+    assert_eq!(refusal(|group| group.luts.truncate(256)), ("luts", None, Rows { got: 256 }));
+    assert_eq!(
+        refusal(|group| group.luts[7] = 240),
+        ("luts", Some(7), Pointer { entry: 240, row: 16, n_rows })
+    );
+    let unused = CodeLength { exponent: 9, length: 0 };
+    assert_eq!(refusal(|group| group.luts[3] = 9), ("luts", Some(3), unused));
+    let long = refusal(|group| group.luts[lengths_at + 200] = 33);
+    assert_eq!(long.2, CodeLength { exponent: 200, length: 33 });
+    assert_eq!(
+        refusal(|group| group.luts[lengths_at..lengths_at + 3].fill(1)),
+        ("luts", Some(lengths_at as u64), Overfull)
+    );
+    assert_eq!(
+        refusal(|group| set(&mut group.output_positions, 0, 1)),
+        ("output_positions", Some(0), FirstPosition { got: 1 })
+    );
+    let beyond = Position { got: 20_001, previous: 0, n_elements: 20_000 };
+    assert_eq!(
+        refusal(|group| set(&mut group.output_positions, 4, 20_001)),
+        ("output_positions", Some(4), beyond)
+    );
+    assert_eq!(
+        refusal(|group| set(&mut group.output_positions, last, 19_999)),
+        ("output_positions", Some(last as u64), LastPosition { got: 19_999, n_elements: 20_000 })
+    );
+    let dense = refusal(|group| {
+        group.sign_mantissa.resize(60_000, 0);
+        set(&mut group.output_positions, last, 60_000);
+    });
+    assert!(matches!(dense.2, Density { n_bits: 32_768, .. }), "{dense:?}");
+    for split in [0_i64, -1, 20_000, i64::MAX] {
+        assert_eq!(
+            refusal(|group| group.split_positions = split.to_le_bytes().to_vec()),
+            ("split_positions", Some(0), Split { got: split, previous: 0, n_elements: 20_000 })
+        );
+    }
+}
+
+#[test]
+fn the_published_off_by_one_position_is_read() {
+    let mut group = small_group();
+    group.output_positions.truncate(group.output_positions.len() - 4);
+    let parsed = group.as_raw("group").parse().unwrap();
+    assert!(parsed.warnings()[0].contains("one entry short"));
+    let (mut short, mut full) = (vec![0; 20_000], vec![0; 20_000]);
+    huffman::decode(&parsed, &mut short).unwrap();
+    let whole = small_group();
+    huffman::decode(&whole.as_raw("group").parse().unwrap(), &mut full).unwrap();
+    assert!(short == full);
+}
+
+/// A small file of ours, checksums and all, and its weights.
+fn small_file() -> (Vec<u8>, Vec<u16>) {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, output) =
+        (folder.path().join("in.safetensors"), folder.path().join("out.safetensors"));
+    let weights: Vec<u16> =
+        (0..500_u32).map(|i| (118 + i.trailing_zeros() as u16) << 7 | i as u16 & 0x807F).collect();
+    let view = safetensors::tensor::TensorView::new(
+        safetensors::Dtype::BF16,
+        vec![20, 25],
+        bytemuck::cast_slice(&weights),
+    )
+    .unwrap();
+    safetensors::serialize_to_file([("lm_head.weight", view)], None, &input).unwrap();
+    huffman::compress(&[input], &output, &GroupPattern::defaults(), &|_| {}).unwrap();
+    (std::fs::read(output).unwrap(), weights)
+}
+
+/// Opens damaged bytes and decodes: whatever comes out as verified is the original.
+fn assert_not_fooled(bytes: Vec<u8>, weights: &[u16]) -> bool {
+    let Ok(checkpoint) = Checkpoint::from_bytes(bytes) else { return true };
+    let Ok((decoded, checked)) = checkpoint.decode_group(0) else { return true };
+    if checked == Checked::Verified {
+        assert!(decoded == weights, "a wrong result was taken for right");
+    }
+    checked == Checked::NoChecksum
+}
+
+#[test]
+fn no_flipped_byte_is_taken_for_right() {
+    let (bytes, weights) = small_file();
+    let n_header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    for at in 0..bytes.len() {
+        for mask in [0xFF, 1, 0x80] {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= mask;
+            let noticed = assert_not_fooled(damaged, &weights);
+            // Past the header every byte is under a checksum.
+            assert!(noticed || at < 8 + n_header, "byte {at} was not missed");
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_random_damage_is_taken_for_right(
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..10),
+        length in any::<prop::sample::Index>(),
+        truncated in any::<bool>(),
+    ) {
+        let (mut bytes, weights) = small_file();
+        for (at, value) in damage {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        if truncated {
+            bytes.truncate(length.index(bytes.len()));
+        }
+        assert_not_fooled(bytes, &weights);
+    }
+
+    #[test]
+    fn any_bytes_are_parsed_without_a_panic(
+        codes in prop::collection::vec(any::<u8>(), 0..5000),
+        sign_mantissa in prop::collection::vec(any::<u8>(), 0..5000),
+        luts in prop::collection::vec(any::<u8>(), 0..1024),
+        n_gaps in 0_usize..700,
+        output_positions in prop::collection::vec(any::<u8>(), 0..16),
+        split_positions in prop::collection::vec(any::<u8>(), 0..24),
+    ) {
+        let gaps = vec![0x5A; n_gaps];
+        let raw = RawGroup {
+            name: "group",
+            encoded_exponent: &codes,
+            sign_mantissa: &sign_mantissa,
+            luts: &luts,
+            gaps: &gaps,
+            output_positions: &output_positions,
+            split_positions: &split_positions,
+        };
+        if let Ok(group) = raw.parse() {
+            let mut decoded = vec![0; sign_mantissa.len()];
+            let _ = huffman::decode(&group, &mut decoded);
+        }
+    }
+}
