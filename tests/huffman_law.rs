@@ -196,7 +196,7 @@ fn any_weights() -> impl Strategy<Value = Vec<u16>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
     #[test]
     fn any_weights_come_back(weights in any_weights()) {
@@ -225,9 +225,9 @@ proptest! {
             histogram.iter().zip(book.lengths()).map(|(n, l)| n * u64::from(*l)).sum();
         let ours = n_bits.div_ceil(8) + book.luts().len() as u64;
         if let Some(published) = least_published_bytes(&histogram) {
-            // One table of slack: the bound on the published tables is a lower one, and the
-            // codebook weighs tables against the gaps and positions of its stream too.
-            prop_assert!(ours <= published + 256, "{} > {}", ours, published);
+            // Four tables of slack: among optimal codes, ties decide how many tables there are, and
+            // these 240 exponents with random counts tie often. Golden groups have none.
+            prop_assert!(ours <= published + 4 * 256, "{} > {}", ours, published);
         }
     }
 

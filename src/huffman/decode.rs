@@ -99,11 +99,12 @@ fn decode_sound_block(
     let sign_mantissa = raw.sign_mantissa.get(start..start + output.len())?;
     let mut weights = output.iter_mut().zip(sign_mantissa);
     let mut n_left = sign_mantissa.len();
+    let n_bits = 8 * raw.encoded_exponent.len() as u64;
     let first_chunk = block as usize * THREADS_PER_BLOCK;
     let mut bit = first_chunk as u64 * CHUNK_BITS + reference::gap(raw, first_chunk);
     for chunk in first_chunk..first_chunk + THREADS_PER_BLOCK {
         let chunk_end = (chunk as u64 + 1) * CHUNK_BITS;
-        while bit < chunk_end {
+        while bit < chunk_end.min(n_bits) {
             if n_left == 0 {
                 // More bits and no more weights: padding in the last block, corruption elsewhere.
                 return is_last.then_some(());
@@ -115,7 +116,6 @@ fn decode_sound_block(
             n_left -= 1;
         }
         if start + sign_mantissa.len() - n_left < n_elements {
-            let n_bits = 8 * raw.encoded_exponent.len() as u64;
             if chunk_end >= n_bits || bit != chunk_end + reference::gap(raw, chunk + 1) {
                 return None;
             }

@@ -1,0 +1,126 @@
+//! The command as a person at a prompt meets it: what it prints, what it leaves, how it exits.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn data(file: &str) -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "..", "tests", "data", "df11", file].iter().collect()
+}
+
+fn lacuna(folder: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_lacuna"))
+        .args(arguments)
+        .current_dir(folder)
+        // A real driver of this machine would print other lines.
+        .env("LD_LIBRARY_PATH", folder)
+        .output()
+        .unwrap()
+}
+
+/// Exit status and both streams, with speeds and the temporary folder made the same.
+fn show(folder: &Path, output: &Output) -> String {
+    let text = format!(
+        "status {}\n{}{}",
+        output.status.code().unwrap(),
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let text = text.replace(&folder.display().to_string(), "[folder]");
+    text.lines().map(|line| mask_speed(line) + "\n").collect()
+}
+
+fn mask_speed(line: &str) -> String {
+    let Some(end) = line.find("/s of bf16") else { return line.to_owned() };
+    let start = line[..end].rfind(" at ").map_or(0, |at| at + 4);
+    format!("{}[speed]{}", &line[..start], &line[end + 2..])
+}
+
+fn folder_without_a_driver() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["libcuda.so.1", "libcuda.so"] {
+        std::fs::write(folder.path().join(name), "").unwrap();
+    }
+    std::fs::copy(data("minilm-layer0.bf16.safetensors"), folder.path().join("model.safetensors"))
+        .unwrap();
+    folder
+}
+
+#[test]
+fn a_model_is_compressed_verified_and_brought_back() {
+    let folder = folder_without_a_driver();
+    let run = |arguments: &[&str]| show(folder.path(), &lacuna(folder.path(), arguments));
+    insta::assert_snapshot!("compress", run(&["compress", "model.safetensors", "-o", "df11"]));
+    insta::assert_snapshot!("verify", run(&["verify", "df11", "model.safetensors"]));
+    insta::assert_snapshot!(
+        "verify_simt",
+        run(&["verify", "df11", "model.safetensors", "--on", "simt"])
+    );
+    insta::assert_snapshot!("decompress", run(&["decompress", "df11", "-o", "back.safetensors"]));
+    insta::assert_snapshot!("inspect", run(&["inspect", "df11"]));
+    let tensors = |file: &str| {
+        let bytes = std::fs::read(folder.path().join(file)).unwrap();
+        let parsed = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let mut tensors: Vec<_> =
+            parsed.iter().map(|(name, view)| (name.to_owned(), view.data().to_vec())).collect();
+        tensors.sort();
+        tensors
+    };
+    assert!(tensors("back.safetensors") == tensors("model.safetensors"));
+}
+
+#[test]
+fn a_difference_is_named_and_fails() {
+    let folder = folder_without_a_driver();
+    let model = folder.path().join("model.safetensors");
+    lacuna(folder.path(), &["compress", "model.safetensors", "-o", "df11"]);
+    let mut bytes = std::fs::read(&model).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 0x80;
+    std::fs::write(&model, bytes).unwrap();
+    let output = lacuna(folder.path(), &["verify", "df11", "model.safetensors"]);
+    insta::assert_snapshot!("difference", show(folder.path(), &output));
+}
+
+#[test]
+fn errors_say_what_where_why_and_what_to_do() {
+    let folder = folder_without_a_driver();
+    let run = |arguments: &[&str]| show(folder.path(), &lacuna(folder.path(), arguments));
+    insta::assert_snapshot!("no_such_file", run(&["inspect", "nothing"]));
+    insta::assert_snapshot!("not_compressed", run(&["inspect", "model.safetensors"]));
+    insta::assert_snapshot!("not_safetensors", run(&["compress", "libcuda.so", "-o", "df11"]));
+    insta::assert_snapshot!(
+        "no_group",
+        run(&["compress", "model.safetensors", "-o", "df11", "--group", "x"])
+    );
+    lacuna(folder.path(), &["compress", "model.safetensors", "-o", "df11"]);
+    insta::assert_snapshot!("exists", run(&["compress", "model.safetensors", "-o", "df11"]));
+    insta::assert_snapshot!(
+        "no_cuda",
+        run(&["verify", "df11", "model.safetensors", "--on", "cuda"])
+    );
+    assert_eq!(lacuna(folder.path(), &["frobnicate"]).status.code(), Some(2));
+}
+
+#[test]
+fn the_doctor_says_what_works_without_a_gpu() {
+    let folder = folder_without_a_driver();
+    let output = lacuna(folder.path(), &["doctor"]);
+    insta::assert_snapshot!("doctor", show(folder.path(), &output));
+    let output = lacuna(folder.path(), &["doctor", "--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["driver"]["found"], false);
+    assert_eq!(report["images"][0]["room"], "huffman");
+}
+
+#[test]
+fn inspect_is_for_programs_too() {
+    let folder = folder_without_a_driver();
+    let file = data("minilm-layer0.df11.safetensors");
+    let output = lacuna(folder.path(), &["inspect", "--json", file.to_str().unwrap()]);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let group = &report["groups"][0];
+    assert_eq!(group["elements"], 1_769_472);
+    assert_eq!(group["code_bytes"], 601_497);
+    assert_eq!(group["longest_code_bits"], 22);
+    assert_eq!(group["checksum"], false);
+}
