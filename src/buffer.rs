@@ -1,6 +1,7 @@
 //! Device memory: owned by a [`Buffer`], borrowed by a [`View`] or a [`ViewMut`].
 #![allow(unsafe_code)]
 
+use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Range;
 
@@ -17,13 +18,22 @@ pub enum Memory {
     Simt,
 }
 
-impl Memory {
-    pub(crate) fn name(self) -> &'static str {
+impl fmt::Display for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Cuda(_) => "CUDA device",
-            Self::Simt => "SIMT executor",
+            Self::Cuda(ordinal) => write!(f, "the memory of CUDA device {ordinal}"),
+            Self::Simt => f.write_str("the memory of the SIMT executor"),
         }
     }
+}
+
+/// Where memory is, and the stream whose order its use must follow, if any.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Origin {
+    pub(crate) memory: Memory,
+    /// The stream's handle. `None` where order is not by stream: memory of the SIMT executor, and
+    /// memory whose order the caller of `from_raw` answers for.
+    pub(crate) stream: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -31,13 +41,13 @@ pub(crate) enum Storage {
     #[cfg(feature = "simt")]
     Host(crate::simt::HostMemory),
     #[cfg(feature = "cuda")]
-    Cuda(crate::device::CudaMemory),
+    Cuda(crate::device::DeviceMemory),
 }
 
 /// Device memory that this value owns: `len` elements, zero when allocated.
 ///
-/// Dropping it frees the memory in the order of the stream it was allocated on; work on another
-/// stream must have been waited for.
+/// Its queue orders every use of it, up to its end: dropping it frees the memory after the work
+/// queued before, without a wait (with one, on devices without memory pools).
 #[derive(Debug)]
 pub struct Buffer<T> {
     storage: Storage,
@@ -62,11 +72,15 @@ impl<T: Element> Buffer<T> {
 
     /// Where the memory is.
     pub fn memory(&self) -> Memory {
+        self.origin().memory
+    }
+
+    fn origin(&self) -> Origin {
         match self.storage {
             #[cfg(feature = "simt")]
-            Storage::Host(_) => Memory::Simt,
+            Storage::Host(_) => Origin { memory: Memory::Simt, stream: None },
             #[cfg(feature = "cuda")]
-            Storage::Cuda(ref memory) => Memory::Cuda(memory.ordinal()),
+            Storage::Cuda(ref memory) => memory.origin(),
         }
     }
 
@@ -81,7 +95,7 @@ impl<T: Element> Buffer<T> {
 
     /// Borrows the whole buffer for reading.
     pub fn view(&self) -> View<'_, T> {
-        View { address: self.address(), len: self.len, memory: self.memory(), borrow: PhantomData }
+        View { address: self.address(), len: self.len, origin: self.origin(), borrow: PhantomData }
     }
 
     /// Borrows the whole buffer for writing.
@@ -89,7 +103,7 @@ impl<T: Element> Buffer<T> {
         ViewMut {
             address: self.address(),
             len: self.len,
-            memory: self.memory(),
+            origin: self.origin(),
             borrow: PhantomData,
         }
     }
@@ -100,7 +114,7 @@ impl<T: Element> Buffer<T> {
 pub struct View<'a, T> {
     address: u64,
     len: usize,
-    memory: Memory,
+    origin: Origin,
     borrow: PhantomData<&'a [T]>,
 }
 
@@ -117,7 +131,7 @@ impl<T> Copy for View<'_, T> {}
 pub struct ViewMut<'a, T> {
     address: u64,
     len: usize,
-    memory: Memory,
+    origin: Origin,
     borrow: PhantomData<&'a mut [T]>,
 }
 
@@ -129,9 +143,11 @@ macro_rules! view_methods {
             /// # Safety
             #[doc = $aliasing]
             /// The address must be aligned to `T`, and `len` elements from it must stay allocated
-            /// in `memory` for `'a`.
+            /// in `memory` for `'a` and until the work queued with this view has ended. Where
+            /// several streams use the memory, the caller orders them.
             pub unsafe fn from_raw(address: u64, len: usize, memory: Memory) -> Self {
-                Self { address, len, memory, borrow: PhantomData }
+                let origin = Origin { memory, stream: None };
+                Self { address, len, origin, borrow: PhantomData }
             }
 
             /// Elements.
@@ -151,19 +167,20 @@ macro_rules! view_methods {
 
             /// Where the memory is.
             pub fn memory(&self) -> Memory {
-                self.memory
+                self.origin.memory
+            }
+
+            pub(crate) fn origin(&self) -> Origin {
+                self.origin
             }
 
             fn part(&self, range: Range<usize>) -> Result<(u64, usize)> {
-                if range.start > range.end || range.end > self.len {
-                    return Err(Error::Shape {
-                        what: "end of a slice of device memory",
-                        expected: self.len as u64,
-                        got: range.end.max(range.start) as u64,
-                    });
+                let Range { start, end } = range;
+                if start > end || end > self.len {
+                    return Err(Error::Slice { start, end, len: self.len });
                 }
-                let offset = (range.start * size_of::<T>()) as u64;
-                Ok((self.address + offset, range.end - range.start))
+                let offset = (start * size_of::<T>()) as u64;
+                Ok((self.address + offset, end - start))
             }
         }
     };
@@ -176,10 +193,10 @@ impl<'a, T: Element> View<'a, T> {
     /// The elements of `range`.
     ///
     /// # Errors
-    /// [`Error::Shape`] for a range that is not inside.
+    /// [`Error::Slice`] for a range that is not inside.
     pub fn slice(&self, range: Range<usize>) -> Result<View<'a, T>> {
         let (address, len) = self.part(range)?;
-        Ok(View { address, len, memory: self.memory, borrow: PhantomData })
+        Ok(View { address, len, origin: self.origin, borrow: PhantomData })
     }
 }
 
@@ -187,14 +204,14 @@ impl<T: Element> ViewMut<'_, T> {
     /// The elements of `range`, borrowed from this view.
     ///
     /// # Errors
-    /// [`Error::Shape`] for a range that is not inside.
+    /// [`Error::Slice`] for a range that is not inside.
     pub fn slice_mut(&mut self, range: Range<usize>) -> Result<ViewMut<'_, T>> {
         let (address, len) = self.part(range)?;
-        Ok(ViewMut { address, len, memory: self.memory, borrow: PhantomData })
+        Ok(ViewMut { address, len, origin: self.origin, borrow: PhantomData })
     }
 
     /// The same memory, for reading.
     pub fn as_view(&self) -> View<'_, T> {
-        View { address: self.address, len: self.len, memory: self.memory, borrow: PhantomData }
+        View { address: self.address, len: self.len, origin: self.origin, borrow: PhantomData }
     }
 }

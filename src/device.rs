@@ -1,29 +1,31 @@
 //! A CUDA device, opened only after the driver was found sound.
 #![allow(unsafe_code)]
 
+mod stream;
+
 use std::ffi::{CString, c_void};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::marker::PhantomData;
+use std::ptr::null_mut;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 pub use cudarc;
-use cudarc::driver::sys::{self, CUjit_option, CUresult};
-use cudarc::driver::{CudaContext, CudaStream, DriverError};
+use cudarc::driver::sys::{self, CUfunction_attribute, CUjit_option, CUresult};
 
 use crate::driver::{self, DeviceInfo};
 use crate::image::{self, Image};
 use crate::queue::Queue;
 use crate::{Error, Result};
 
-/// Turns a result of cudarc's into ours, without asking cudarc to format it.
-pub(crate) fn named<T>(call: &'static str, result: Result<T, DriverError>) -> Result<T> {
-    result.map_err(|DriverError(code)| driver::driver_error(call, code as u32))
+pub(crate) use stream::{DeviceMemory, Stream};
+
+/// Our name of a driver's answer: cudarc would ask the library for one, and panic where it has
+/// none.
+pub(crate) fn check(call: &'static str, code: CUresult) -> Result<()> {
+    driver::check(call, code as u32)
 }
 
-fn checked(call: &'static str, code: CUresult) -> Result<()> {
-    named(call, code.result())
-}
-
-/// A CUDA device: its primary context, which engines on the same device share, and the kernels
-/// loaded into it. Cloning is cheap and shares both.
+/// A CUDA device: its primary context, which every engine on the device shares, and the kernels
+/// loaded into it. A clone, or another `open` of the same device, is the same value.
 #[derive(Debug, Clone)]
 pub struct Device {
     inner: Arc<Inner>,
@@ -31,54 +33,107 @@ pub struct Device {
 
 #[derive(Debug)]
 struct Inner {
-    context: Arc<CudaContext>,
     info: DeviceInfo,
     driver_version: i32,
-    modules: Mutex<Vec<Module>>,
+    handle: sys::CUdevice,
+    context: sys::CUcontext,
+    has_memory_pools: bool,
+    /// One for each of [`image::all`], set when the image is first used.
+    modules: Vec<OnceLock<Module>>,
 }
+
+// SAFETY: the driver's handles may be used from any thread.
+unsafe impl Send for Inner {}
+// SAFETY: as above; the driver has its own locks.
+unsafe impl Sync for Inner {}
 
 #[derive(Debug)]
 struct Module {
-    room: &'static str,
     handle: sys::CUmodule,
-    functions: Vec<(&'static str, sys::CUfunction)>,
+    functions: Vec<(&'static str, Function)>,
 }
 
-// SAFETY: module and function handles belong to the context, which any thread may make current.
+// SAFETY: the driver's handles may be used from any thread.
 unsafe impl Send for Module {}
+// SAFETY: as above; nothing here changes once it is made.
+unsafe impl Sync for Module {}
 
-impl Drop for Inner {
-    fn drop(&mut self) {
-        if self.context.bind_to_thread().is_err() {
-            return;
+/// A loaded kernel.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Function {
+    pub(crate) handle: sys::CUfunction,
+    /// The most dynamic shared memory a block of it can have.
+    pub(crate) dynamic_shared_bytes: u32,
+}
+
+/// A context made current on this thread; dropping it puts back what was there.
+pub(crate) struct Entered {
+    was_pushed: bool,
+    /// What is current belongs to a thread.
+    not_send: PhantomData<*const ()>,
+}
+
+impl Entered {
+    fn enter(context: sys::CUcontext) -> Result<Self> {
+        let mut current = null_mut();
+        // SAFETY: it writes one handle.
+        check("cuCtxGetCurrent", unsafe { sys::cuCtxGetCurrent(&mut current) })?;
+        let was_pushed = current != context;
+        if was_pushed {
+            // SAFETY: the primary context is retained for as long as the device is open.
+            check("cuCtxPushCurrent", unsafe { sys::cuCtxPushCurrent_v2(context) })?;
         }
-        let modules = self.modules.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for module in modules.drain(..) {
-            // SAFETY: loaded by `load` into the current context, unloaded once. A failure leaves
-            // the module to the context, which frees it.
-            let _ = unsafe { sys::cuModuleUnload(module.handle) };
+        Ok(Self { was_pushed, not_send: PhantomData })
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        if self.was_pushed {
+            let mut popped = null_mut();
+            // SAFETY: pops what `enter` pushed. It can only fail where the context is lost, which
+            // the next call reports.
+            let _ = unsafe { sys::cuCtxPopCurrent_v2(&mut popped) };
         }
     }
 }
 
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Ok(_entered) = Entered::enter(self.context) {
+            for module in self.modules.drain(..).filter_map(OnceLock::into_inner) {
+                module.unload();
+            }
+        }
+        // SAFETY: retained once by `open`. A failure leaves the context to the end of the process.
+        let _ = unsafe { sys::cuDevicePrimaryCtxRelease_v2(self.handle) };
+    }
+}
+
 impl Device {
-    /// Opens device `ordinal` in its primary context.
+    /// Opens device `ordinal` in its primary context. The calling thread's current context stays
+    /// what it was.
     ///
     /// # Errors
     /// Everything [`driver::probe`] finds; [`Error::NoDevice`] for an ordinal the driver does not
-    /// have, [`Error::UnsupportedDevice`] below compute capability 8.0.
+    /// have, [`Error::UnsupportedDevice`] below compute capability 8.0, [`Error::Driver`] where the
+    /// context cannot be made.
     pub fn open(ordinal: usize) -> Result<Self> {
+        static OPEN: Mutex<Vec<Weak<Inner>>> = Mutex::new(Vec::new());
         let driver = driver::probe()?;
-        let info = driver
-            .devices
-            .get(ordinal)
-            .cloned()
-            .ok_or_else(|| driver::no_device(ordinal, driver.devices.len()))?;
+        let info = driver.device(ordinal)?;
         info.check_supported()?;
-        let context = named("cuDevicePrimaryCtxRetain", CudaContext::new(ordinal))?;
-        let inner =
-            Inner { context, info, driver_version: driver.version, modules: Mutex::default() };
-        Ok(Self { inner: Arc::new(inner) })
+
+        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|device| device.strong_count() > 0);
+        if let Some(inner) =
+            open.iter().filter_map(Weak::upgrade).find(|inner| inner.info.ordinal == ordinal)
+        {
+            return Ok(Self { inner });
+        }
+        let inner = Arc::new(Inner::retain(info.clone(), driver.version)?);
+        open.push(Arc::downgrade(&inner));
+        Ok(Self { inner })
     }
 
     /// What the driver says of it.
@@ -91,29 +146,27 @@ impl Device {
         &self.inner.info.name
     }
 
-    /// Its primary context, for use with cudarc.
-    pub fn context(&self) -> &Arc<CudaContext> {
-        &self.inner.context
+    /// Its primary context. It stays retained for as long as this value or a clone of it lives.
+    pub fn context(&self) -> sys::CUcontext {
+        self.inner.context
     }
 
-    /// A new stream that does not wait for the legacy default stream.
+    /// A new stream, which does not wait for the legacy default stream.
     ///
     /// # Errors
     /// [`Error::Driver`].
     pub fn queue(&self) -> Result<Queue> {
-        let stream = named("cuStreamCreate", self.inner.context.new_stream())?;
-        Ok(Queue::cuda(CudaQueue { device: self.clone(), stream }))
+        Stream::create(self).map(Queue::cuda)
     }
 
-    /// An engine's stream, used and never destroyed. 0, 1 and 2 are the driver's default streams.
+    /// An engine's stream, used and never destroyed. Null, 1 and 2 are the driver's default
+    /// streams.
     ///
     /// # Safety
-    /// `stream` is a stream of this device's primary context, and outlives the queue and every
-    /// buffer allocated on it.
+    /// `stream` is a stream of this device's primary context, and outlives the queue, its clones
+    /// and every buffer allocated on it.
     pub unsafe fn borrow_stream(&self, stream: sys::CUstream) -> Queue {
-        // SAFETY: passed on to the caller.
-        let stream = unsafe { self.inner.context.wrap_borrowed_stream(stream) };
-        Queue::cuda(CudaQueue { device: self.clone(), stream })
+        Queue::cuda(Stream::borrow(self, stream))
     }
 
     /// Loads every kernel now, so that no later launch loads one: needed once before launches are
@@ -122,65 +175,85 @@ impl Device {
     /// # Errors
     /// [`Error::Image`] where no image loads, and [`Error::Driver`].
     pub fn warm_up(&self) -> Result<()> {
+        let _entered = self.enter()?;
         for image in image::all() {
             for entry in image.entries {
-                self.function(image.room, entry)?;
+                let (idx, chosen) = self.choose(image.room, entry)?;
+                self.module(idx, chosen)?;
             }
         }
         Ok(())
     }
 
-    /// The function of an entry, its room's image loaded at the first use.
-    pub(crate) fn function(
+    /// Makes the context current on this thread, until the answer is dropped.
+    pub(crate) fn enter(&self) -> Result<Entered> {
+        Entered::enter(self.inner.context)
+    }
+
+    /// A kernel, for a launch on `stream`; its image is loaded at the first use. The context is
+    /// current.
+    ///
+    /// # Safety
+    /// `stream` is a live stream of the context.
+    pub(crate) unsafe fn function(
         &self,
         room: &'static str,
         entry: &'static str,
-    ) -> Result<sys::CUfunction> {
-        let mut modules = self.inner.modules.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(function) = modules
-            .iter()
-            .filter(|module| module.room == room)
-            .find_map(|module| module.functions.iter().find(|(name, _)| *name == entry))
-        {
-            return Ok(function.1);
-        }
-        let ceiling = driver::ptx_ceiling(self.inner.driver_version);
-        let image = image::choose(image::all(), room, self.inner.info.capability, ceiling)?;
-        named("cuCtxSetCurrent", self.inner.context.bind_to_thread())?;
-        let module = self.load(image)?;
-        let function = module.functions.iter().find(|(name, _)| *name == entry).map(|f| f.1);
-        modules.push(module);
-        function.ok_or_else(|| Error::Image {
-            room,
-            device: self.describe(),
-            reason: format!("the image for {} has no kernel {entry}", image.target),
+        stream: sys::CUstream,
+    ) -> Result<Function> {
+        let (idx, image) = self.choose(room, entry)?;
+        let module = match self.inner.modules[idx].get() {
+            Some(module) => module,
+            None => {
+                let mut status = sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE;
+                // SAFETY: the stream is a live one, by the caller's word.
+                let code = unsafe { sys::cuStreamIsCapturing(stream, &mut status) };
+                check("cuStreamIsCapturing", code)?;
+                if status != sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE {
+                    let code = CUresult::CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+                    check("cuModuleLoadDataEx", code)?;
+                }
+                self.module(idx, image)?
+            }
+        };
+        module.functions.iter().find(|(name, _)| *name == entry).map(|(_, f)| *f).ok_or_else(|| {
+            self.image_error(image, format!("the image for {} has no {entry}", image.target))
         })
     }
 
-    fn describe(&self) -> String {
-        format!(
-            "{} (compute capability {}.{}, driver for CUDA {}.{})",
-            self.name(),
-            self.inner.info.capability.0,
-            self.inner.info.capability.1,
-            self.inner.driver_version / 1000,
-            self.inner.driver_version % 1000 / 10
-        )
+    /// The image for a kernel, of those that hold it, and its place in [`image::all`].
+    fn choose(&self, room: &'static str, entry: &str) -> Result<(usize, &'static Image)> {
+        let ceiling = driver::ptx_ceiling(self.inner.driver_version);
+        let holders = image::all().iter().filter(|image| image.entries.contains(&entry));
+        let chosen = image::choose(holders, room, self.inner.info.capability, ceiling)?;
+        let idx = image::all().iter().position(|image| std::ptr::eq(image, chosen)).unwrap_or(0);
+        Ok((idx, chosen))
+    }
+
+    /// An image's module, loaded if it is not. The context is current.
+    fn module(&self, idx: usize, image: &Image) -> Result<&Module> {
+        let slot = &self.inner.modules[idx];
+        if slot.get().is_none() {
+            // No lock is held across the driver's compilation. Where two threads load at once, one
+            // module is kept.
+            if let Err(surplus) = slot.set(self.load(image)?) {
+                surplus.unload();
+            }
+        }
+        slot.get().ok_or_else(|| self.image_error(image, "not loaded".to_owned()))
     }
 
     fn load(&self, image: &Image) -> Result<Module> {
-        let text = CString::new(image.text).map_err(|_| Error::Image {
-            room: image.room,
-            device: self.describe(),
-            reason: "the image holds a zero byte".to_owned(),
-        })?;
+        let has_zero = |_| self.image_error(image, "the image holds a zero byte".to_owned());
+        let text = CString::new(image.text).map_err(has_zero)?;
         let mut log = vec![0_u8; 8192];
         let mut options = [
             CUjit_option::CU_JIT_ERROR_LOG_BUFFER,
             CUjit_option::CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES,
         ];
+        // The size is the value itself, in the place of a pointer.
         let mut values = [log.as_mut_ptr().cast::<c_void>(), log.len() as *mut c_void];
-        let mut handle = std::ptr::null_mut();
+        let mut handle = null_mut();
         // SAFETY: a terminated PTX text, two options with their values, and a log buffer of the
         // size given; all outlive the call.
         let code = unsafe {
@@ -192,150 +265,100 @@ impl Device {
                 values.as_mut_ptr(),
             )
         };
-        checked("cuModuleLoadDataEx", code).map_err(|error| {
+        check("cuModuleLoadDataEx", code).map_err(|error| {
             let end = log.iter().position(|byte| *byte == 0).unwrap_or(log.len());
-            Error::Image {
-                room: image.room,
-                device: self.describe(),
-                reason: format!(
-                    "{} in PTX {}.{}: {error} {}",
-                    image.target,
-                    image.ptx_version.0,
-                    image.ptx_version.1,
-                    String::from_utf8_lossy(&log[..end]).trim()
-                ),
+            let (major, minor) = image.ptx_version;
+            let mut reason = format!("{} in PTX {major}.{minor}: {error}", image.target);
+            if code == CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION {
+                let ceiling = driver::ptx_ceiling(self.inner.driver_version);
+                reason += &format!("; the driver supports PTX up to {}.{}", ceiling.0, ceiling.1);
             }
+            if end > 0 {
+                reason += &format!("; {}", String::from_utf8_lossy(&log[..end]).trim());
+            }
+            self.image_error(image, reason)
         })?;
-        let mut module = Module { room: image.room, handle, functions: Vec::new() };
+        let mut module = Module { handle, functions: Vec::with_capacity(image.entries.len()) };
         for entry in image.entries {
-            let mut function = std::ptr::null_mut();
-            let found = CString::new(*entry).map_err(|_| ()).and_then(|name| {
-                // SAFETY: the module was just loaded, and the name is terminated.
-                let code =
-                    unsafe { sys::cuModuleGetFunction(&mut function, handle, name.as_ptr()) };
-                code.result().map_err(|_| ())
-            });
-            if found.is_ok() {
-                module.functions.push((entry, function));
+            match self.load_function(handle, image, entry) {
+                Ok(function) => module.functions.push((entry, function)),
+                Err(error) => {
+                    module.unload();
+                    return Err(error);
+                }
             }
         }
         Ok(module)
     }
-}
 
-/// A stream of a device.
-#[derive(Debug, Clone)]
-pub(crate) struct CudaQueue {
-    device: Device,
-    stream: Arc<CudaStream>,
-}
+    fn load_function(&self, module: sys::CUmodule, image: &Image, entry: &str) -> Result<Function> {
+        let named = |error| self.image_error(image, format!("kernel {entry}: {error}"));
+        let name = CString::new(entry).map_err(|_| named("a zero byte in its name".to_owned()))?;
+        let mut handle = null_mut();
+        // SAFETY: a live module and a terminated name.
+        let code = unsafe { sys::cuModuleGetFunction(&mut handle, module, name.as_ptr()) };
+        check("cuModuleGetFunction", code).map_err(|error| named(error.to_string()))?;
 
-impl CudaQueue {
-    pub(crate) fn device(&self) -> &Device {
-        &self.device
+        let mut static_shared_bytes = 0;
+        let attribute = CUfunction_attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES;
+        // SAFETY: it writes one int.
+        let code = unsafe { sys::cuFuncGetAttribute(&mut static_shared_bytes, attribute, handle) };
+        check("cuFuncGetAttribute", code)?;
+        let most = i32::try_from(self.inner.info.shared_bytes_per_block).unwrap_or(i32::MAX);
+        let dynamic_shared_bytes = most.saturating_sub(static_shared_bytes).max(0);
+        // Set here for the largest launch, so that no launch has to.
+        let attribute = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        // SAFETY: a live function.
+        let code = unsafe { sys::cuFuncSetAttribute(handle, attribute, dynamic_shared_bytes) };
+        check("cuFuncSetAttribute", code)?;
+        Ok(Function { handle, dynamic_shared_bytes: dynamic_shared_bytes as u32 })
     }
 
-    pub(crate) fn raw_stream(&self) -> sys::CUstream {
-        self.stream.cu_stream()
-    }
-
-    pub(crate) fn ordinal(&self) -> usize {
-        self.device.inner.info.ordinal
-    }
-
-    fn make_current(&self) -> Result<()> {
-        named("cuCtxSetCurrent", self.device.inner.context.bind_to_thread())
-    }
-
-    pub(crate) fn alloc_zeroed(&self, n_bytes: usize) -> Result<CudaMemory> {
-        self.make_current()?;
-        let mut address = 0;
-        // An allocation of no bytes is an error to the driver, and a normal thing to callers.
-        let n_bytes = n_bytes.max(1);
-        // SAFETY: the context is current and the stream is one of it.
-        let code = unsafe { sys::cuMemAllocAsync(&mut address, n_bytes, self.raw_stream()) };
-        checked("cuMemAllocAsync", code)?;
-        let memory = CudaMemory { queue: self.clone(), address };
-        // SAFETY: the bytes were just allocated on this stream.
-        let code = unsafe { sys::cuMemsetD8Async(address, 0, n_bytes, self.raw_stream()) };
-        checked("cuMemsetD8Async", code)?;
-        Ok(memory)
-    }
-
-    /// # Safety
-    /// `n_bytes` from `address` are device memory that nothing else uses meanwhile.
-    pub(crate) unsafe fn fill_zero(&self, address: u64, n_bytes: usize) -> Result<()> {
-        self.make_current()?;
-        // SAFETY: passed on to the caller.
-        let code = unsafe { sys::cuMemsetD8Async(address, 0, n_bytes, self.raw_stream()) };
-        checked("cuMemsetD8Async", code)
-    }
-
-    /// # Safety
-    /// As many bytes from `address` are device memory that nothing else uses meanwhile.
-    pub(crate) unsafe fn copy_in(&self, bytes: &[u8], address: u64) -> Result<()> {
-        self.make_current()?;
-        // SAFETY: passed on to the caller; the copy has ended when this returns.
-        let code = unsafe {
-            sys::cuMemcpyHtoDAsync_v2(
-                address,
-                bytes.as_ptr().cast(),
-                bytes.len(),
-                self.raw_stream(),
-            )
-        };
-        checked("cuMemcpyHtoDAsync_v2", code)?;
-        // The driver may still read pinned host memory after an asynchronous copy returns.
-        self.synchronize()
-    }
-
-    /// # Safety
-    /// As many bytes from `address` are device memory that nothing writes meanwhile.
-    pub(crate) unsafe fn copy_out(&self, address: u64, bytes: &mut [u8]) -> Result<()> {
-        self.make_current()?;
-        // SAFETY: passed on to the caller; the copy has ended when this returns.
-        let code = unsafe {
-            sys::cuMemcpyDtoHAsync_v2(
-                bytes.as_mut_ptr().cast(),
-                address,
-                bytes.len(),
-                self.raw_stream(),
-            )
-        };
-        checked("cuMemcpyDtoHAsync_v2", code)?;
-        self.synchronize()
-    }
-
-    pub(crate) fn synchronize(&self) -> Result<()> {
-        self.make_current()?;
-        // SAFETY: the stream is alive.
-        checked("cuStreamSynchronize", unsafe { sys::cuStreamSynchronize(self.raw_stream()) })
+    fn image_error(&self, image: &Image, reason: String) -> Error {
+        let info = &self.inner.info;
+        let (major, minor) = info.capability;
+        let version = driver::Version(self.inner.driver_version);
+        let device = format!(
+            "{} (compute capability {major}.{minor}, driver for CUDA {version})",
+            info.name
+        );
+        Error::Image { room: image.room, device, reason }
     }
 }
 
-/// Device memory of one allocation, freed in the order of its stream.
-#[derive(Debug)]
-pub(crate) struct CudaMemory {
-    queue: CudaQueue,
-    address: u64,
+impl Inner {
+    fn retain(info: DeviceInfo, driver_version: i32) -> Result<Self> {
+        // SAFETY: cuInit may be called any number of times.
+        check("cuInit", unsafe { sys::cuInit(0) })?;
+        let mut handle = 0;
+        let ordinal = info.ordinal as i32;
+        // SAFETY: it writes one handle.
+        check("cuDeviceGet", unsafe { sys::cuDeviceGet(&mut handle, ordinal) })?;
+        let mut has_memory_pools = 0;
+        let attribute = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED;
+        // SAFETY: it writes one int.
+        let code = unsafe { sys::cuDeviceGetAttribute(&mut has_memory_pools, attribute, handle) };
+        check("cuDeviceGetAttribute", code)?;
+        let mut context = null_mut();
+        // SAFETY: it writes one handle; released when this value is dropped.
+        let code = unsafe { sys::cuDevicePrimaryCtxRetain(&mut context, handle) };
+        check("cuDevicePrimaryCtxRetain", code)?;
+        Ok(Self {
+            info,
+            driver_version,
+            handle,
+            context,
+            has_memory_pools: has_memory_pools > 0,
+            modules: image::all().iter().map(|_| OnceLock::new()).collect(),
+        })
+    }
 }
 
-impl CudaMemory {
-    pub(crate) fn ordinal(&self) -> usize {
-        self.queue.ordinal()
-    }
-
-    pub(crate) fn address(&self) -> u64 {
-        self.address
-    }
-}
-
-impl Drop for CudaMemory {
-    fn drop(&mut self) {
-        if self.queue.make_current().is_ok() {
-            // SAFETY: allocated on this stream and freed once. Drop has no way to report a failed
-            // free; the next call on the stream reports what broke it.
-            let _ = unsafe { sys::cuMemFreeAsync(self.address, self.queue.raw_stream()) };
-        }
+impl Module {
+    /// Unloads it from the current context.
+    fn unload(self) {
+        // SAFETY: loaded once, into this context, and unloaded once. A failure leaves the module
+        // to the context, which frees it.
+        let _ = unsafe { sys::cuModuleUnload(self.handle) };
     }
 }

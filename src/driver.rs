@@ -2,32 +2,40 @@
 //!
 //! cudarc panics where the driver library is missing or a stub, so this probe comes first: it loads
 //! the library by itself, looks for the functions this crate calls, and asks for version and
-//! devices.
+//! devices. Nothing here panics, whatever the library does short of crashing.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, c_char, c_int, c_void};
+mod codes;
 
-use libloading::{Library, Symbol};
+use std::error::Error as _;
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::fmt;
+use std::mem::ManuallyDrop;
+use std::sync::OnceLock;
+
+use libloading::Library;
 
 use crate::{Error, Result};
+
+pub(crate) use codes::check;
+use codes::{CUDA_ERROR_NO_DEVICE, CUDA_ERROR_STUB_LIBRARY};
 
 /// The oldest driver API that works: CUDA 12.0, which driver 525 brought.
 pub const OLDEST_VERSION: i32 = 12_000;
 /// The oldest compute capability that the portable images run on.
 pub const OLDEST_CAPABILITY: (u32, u32) = (8, 0);
 
+/// In the order in which cudarc looks, so that the library probed is the one used later.
 #[cfg(windows)]
 const LIBRARIES: &[&str] = &["nvcuda.dll"];
 #[cfg(not(windows))]
-const LIBRARIES: &[&str] = &["libcuda.so.1", "libcuda.so"];
+const LIBRARIES: &[&str] = &["libcuda.so", "libcuda.so.1"];
 
-/// Functions that every driver since CUDA 12.0 has and that this crate, or cudarc on its way,
-/// calls. A library without them is a stub.
+/// Every driver function that this crate calls, in the names of the library. cudarc panics at the
+/// first call of a missing one.
 const SYMBOLS: &[&str] = &[
     "cuInit",
     "cuDriverGetVersion",
-    "cuGetErrorName",
-    "cuGetErrorString",
     "cuDeviceGet",
     "cuDeviceGetCount",
     "cuDeviceGetName",
@@ -36,10 +44,14 @@ const SYMBOLS: &[&str] = &[
     "cuDevicePrimaryCtxRetain",
     "cuDevicePrimaryCtxRelease_v2",
     "cuCtxGetCurrent",
-    "cuCtxSetCurrent",
+    "cuCtxPushCurrent_v2",
+    "cuCtxPopCurrent_v2",
     "cuStreamCreate",
     "cuStreamDestroy_v2",
     "cuStreamSynchronize",
+    "cuStreamIsCapturing",
+    "cuMemAlloc_v2",
+    "cuMemFree_v2",
     "cuMemAllocAsync",
     "cuMemFreeAsync",
     "cuMemcpyHtoDAsync_v2",
@@ -48,6 +60,8 @@ const SYMBOLS: &[&str] = &[
     "cuModuleLoadDataEx",
     "cuModuleGetFunction",
     "cuModuleUnload",
+    "cuFuncGetAttribute",
+    "cuFuncSetAttribute",
     "cuLaunchKernel",
 ];
 
@@ -58,8 +72,18 @@ pub struct DriverInfo {
     pub library: String,
     /// The newest CUDA version it supports, as `1000 * major + 10 * minor`.
     pub version: i32,
-    /// Its devices, by ordinal.
+    /// Its devices, by ordinal; at least one.
     pub devices: Vec<DeviceInfo>,
+}
+
+impl DriverInfo {
+    /// The device `ordinal`.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`] past the last.
+    pub fn device(&self, ordinal: usize) -> Result<&DeviceInfo> {
+        self.devices.get(ordinal).ok_or_else(|| no_device(ordinal, self.devices.len()))
+    }
 }
 
 /// What the driver says of one device.
@@ -82,8 +106,10 @@ pub struct DeviceInfo {
 }
 
 impl DeviceInfo {
+    /// Whether this crate has kernels for it.
+    ///
     /// # Errors
-    /// [`Error::UnsupportedDevice`] where no image of this crate runs on it.
+    /// [`Error::UnsupportedDevice`] below compute capability 8.0.
     pub fn check_supported(&self) -> Result<()> {
         if self.capability >= OLDEST_CAPABILITY {
             return Ok(());
@@ -97,45 +123,63 @@ impl DeviceInfo {
     }
 }
 
-/// The newest PTX ISA that a driver of CUDA `version` compiles.
-pub fn ptx_ceiling(version: i32) -> (u32, u32) {
-    let (major, minor) = (version / 1000, version % 1000 / 10);
-    match (major, minor) {
-        (..12, _) => (7, 8),
-        (12, 0..=5) => (8, minor as u32),
-        (12, 6) => (8, 5),
-        (12, minor) => (8, minor as u32 - 1),
-        (major, minor) => (major as u32 - 4, minor as u32),
+/// A CUDA version as people write it: 12080 is 12.8.
+pub(crate) struct Version(pub(crate) i32);
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.0 / 1000, self.0 % 1000 / 10)
     }
 }
 
-/// Loads the driver library and asks what it has, without cudarc.
+/// The newest PTX ISA that a driver for CUDA `version` (`1000 * major + 10 * minor`) compiles. For
+/// a version newer than this crate, the newest it knows of.
+pub fn ptx_ceiling(version: i32) -> (u32, u32) {
+    let [major, minor] = [version / 1000, version % 1000 / 10].map(|n| n.max(0) as u32);
+    match (major, minor) {
+        (0..=10, _) => (6, 0),
+        (11, _) => (7, minor),
+        (12, 0..=5) => (8, minor),
+        // CUDA 12.6 brought no new PTX.
+        (12, _) => (8, minor - 1),
+        (13, _) => (9, minor),
+        _ => (9, 5),
+    }
+}
+
+/// Loads the driver library and asks what it has, without cudarc. What a sound driver said is kept
+/// for the process; a failure is looked at anew each time.
 ///
 /// # Errors
-/// [`Error::NoDriver`], [`Error::StubDriver`], [`Error::DriverTooOld`], or [`Error::NoDevice`] for
-/// device 0 where the driver works and sees none.
+/// [`Error::NoDriver`], [`Error::StubDriver`], [`Error::DriverTooOld`], [`Error::NoDevice`] where
+/// the driver works and sees no device, or [`Error::Driver`] with the driver's own complaint.
 pub fn probe() -> Result<DriverInfo> {
-    let (library, name) = load_library()?;
-    let stub = |reason: String| Error::StubDriver { library: name.to_owned(), reason };
-    for symbol in SYMBOLS {
-        // SAFETY: the symbol is only looked for, not called.
-        if unsafe { library.get::<*const c_void>(symbol.as_bytes()) }.is_err() {
-            return Err(stub(format!("it has no {symbol}")));
+    static FOUND: OnceLock<DriverInfo> = OnceLock::new();
+    match FOUND.get() {
+        Some(info) => Ok(info.clone()),
+        None => {
+            let info = examine()?;
+            Ok(FOUND.get_or_init(|| info).clone())
         }
     }
-    let driver = Driver(&library);
-    // The version needs no initialisation, and an old driver may fail that for its age alone.
+}
+
+fn examine() -> Result<DriverInfo> {
+    let (library, name) = load_library()?;
+    // A driver starts threads of its own when it is initialised: it is never unloaded.
+    let driver = Driver { library: ManuallyDrop::new(library), name };
+    // An old driver is told from a stub by its version, before its missing functions are.
     let version = driver.version()?;
     if version < OLDEST_VERSION {
         return Err(Error::DriverTooOld { found: version, needed: OLDEST_VERSION });
     }
-    match driver.init() {
-        CUDA_SUCCESS => {}
-        CUDA_ERROR_STUB_LIBRARY => return Err(stub("cuInit says so".to_owned())),
-        CUDA_ERROR_NO_DEVICE => return Err(no_device(0, 0)),
-        code => return Err(driver_error("cuInit", code)),
+    for symbol in SYMBOLS {
+        driver.find(symbol)?;
     }
-    let n_devices = driver.device_count()?;
+    let n_devices = driver
+        .init()
+        .and_then(|()| driver.n_devices())
+        .or_else(|error| if has_code(&error, CUDA_ERROR_NO_DEVICE) { Ok(0) } else { Err(error) })?;
     if n_devices == 0 {
         return Err(no_device(0, 0));
     }
@@ -143,7 +187,11 @@ pub fn probe() -> Result<DriverInfo> {
     Ok(DriverInfo { library: name.to_owned(), version, devices })
 }
 
-pub(crate) fn no_device(ordinal: usize, count: usize) -> Error {
+fn has_code(error: &Error, expected: u32) -> bool {
+    matches!(error, Error::Driver { code, .. } if *code == expected)
+}
+
+fn no_device(ordinal: usize, count: usize) -> Error {
     let hint = if count == 0 {
         "; check nvidia-smi, CUDA_VISIBLE_DEVICES, and the container's GPU access"
     } else {
@@ -153,102 +201,121 @@ pub(crate) fn no_device(ordinal: usize, count: usize) -> Error {
 }
 
 fn load_library() -> Result<(Library, &'static str)> {
+    let mut searched = Vec::with_capacity(LIBRARIES.len());
     for name in LIBRARIES {
-        // SAFETY: the driver's initialisers are sound to run; so must be whatever the machine's
-        // owner put in its place.
-        if let Ok(library) = unsafe { Library::new(*name) } {
-            return Ok((library, name));
+        // SAFETY: the initialisers of a driver are sound to run, and what else the machine's owner
+        // put in its place is the owner's word.
+        match unsafe { Library::new(*name) } {
+            Ok(library) => return Ok((library, name)),
+            Err(error) => {
+                let why = error.source().map(ToString::to_string).unwrap_or_default();
+                let is_absent = why.is_empty() || why.contains("No such file");
+                searched.push(if is_absent { name.to_string() } else { format!("{name} ({why})") });
+            }
         }
     }
-    Err(Error::NoDriver { searched: LIBRARIES.join(", ") })
+    Err(Error::NoDriver { searched: searched.join(", ") })
 }
 
-const CUDA_SUCCESS: u32 = 0;
-const CUDA_ERROR_STUB_LIBRARY: u32 = 34;
-const CUDA_ERROR_NO_DEVICE: u32 = 100;
+/// The few driver functions of the probe.
+struct Driver {
+    library: ManuallyDrop<Library>,
+    name: &'static str,
+}
 
-/// The few driver functions of the probe. Every symbol was looked for before.
-struct Driver<'a>(&'a Library);
-
-impl Driver<'_> {
-    fn call<F: Copy, R>(&self, name: &'static str, call: impl FnOnce(F) -> R) -> Result<R> {
-        // SAFETY: `F` is the function's C type, as the CUDA driver API documents it.
-        let symbol: Symbol<'_, F> = unsafe { self.0.get(name.as_bytes()) }
-            .map_err(|_| driver_error(name, CUDA_ERROR_STUB_LIBRARY))?;
-        Ok(call(*symbol))
+impl Driver {
+    fn find(&self, symbol: &str) -> Result<*const c_void> {
+        // SAFETY: the address is only looked up here.
+        let found = unsafe { self.library.get::<*const c_void>(symbol.as_bytes()) };
+        match found {
+            Ok(address) if !address.is_null() => Ok(*address),
+            _ => Err(self.stub(format!("it has no {symbol}"))),
+        }
     }
 
-    fn init(&self) -> u32 {
-        // SAFETY: cuInit takes no pointer.
-        self.call("cuInit", |f: unsafe extern "C" fn(u32) -> u32| unsafe { f(0) })
-            .unwrap_or(CUDA_ERROR_STUB_LIBRARY)
+    fn stub(&self, reason: String) -> Error {
+        Error::StubDriver { library: self.name.to_owned(), reason }
+    }
+
+    /// Calls a function that returns a `CUresult`.
+    ///
+    /// # Safety
+    /// `F` is the C type of `symbol` in the driver API, and `call` calls it with valid arguments.
+    unsafe fn call<F: Copy>(
+        &self,
+        symbol: &'static str,
+        call: impl FnOnce(F) -> u32,
+    ) -> Result<()> {
+        let address = self.find(symbol)?;
+        // SAFETY: a function's address has the size of a function pointer, whose type the caller
+        // answers for.
+        let function = unsafe { std::mem::transmute_copy::<*const c_void, F>(&address) };
+        match call(function) {
+            CUDA_ERROR_STUB_LIBRARY => Err(self.stub(format!("{symbol} says so"))),
+            code => check(symbol, code),
+        }
+    }
+
+    fn init(&self) -> Result<()> {
+        // SAFETY: cuInit takes flags, which are zero.
+        unsafe { self.call("cuInit", |f: unsafe extern "C" fn(u32) -> u32| f(0)) }
     }
 
     fn version(&self) -> Result<i32> {
-        self.int("cuDriverGetVersion")
+        let mut version: c_int = 0;
+        // SAFETY: it writes one int.
+        unsafe {
+            self.call("cuDriverGetVersion", |f: unsafe extern "C" fn(*mut c_int) -> u32| {
+                f(&mut version)
+            })
+        }?;
+        Ok(version)
     }
 
-    fn device_count(&self) -> Result<usize> {
-        Ok(usize::try_from(self.int("cuDeviceGetCount")?).unwrap_or(0))
-    }
-
-    fn int(&self, name: &'static str) -> Result<i32> {
-        let mut value: c_int = 0;
-        let code = self.call(name, |f: unsafe extern "C" fn(*mut c_int) -> u32| {
-            // SAFETY: both functions write one int.
-            unsafe { f(&mut value) }
-        })?;
-        check(name, code).map(|()| value)
+    fn n_devices(&self) -> Result<usize> {
+        let mut count: c_int = 0;
+        // SAFETY: it writes one int.
+        unsafe {
+            self.call("cuDeviceGetCount", |f: unsafe extern "C" fn(*mut c_int) -> u32| {
+                f(&mut count)
+            })
+        }?;
+        Ok(usize::try_from(count).unwrap_or(0))
     }
 
     fn attribute(&self, device: c_int, attribute: c_int) -> Result<u32> {
+        type Ask = unsafe extern "C" fn(*mut c_int, c_int, c_int) -> u32;
         let mut value: c_int = 0;
-        let code = self.call(
-            "cuDeviceGetAttribute",
-            |f: unsafe extern "C" fn(*mut c_int, c_int, c_int) -> u32| {
-                // SAFETY: it writes one int.
-                unsafe { f(&mut value, attribute, device) }
-            },
-        )?;
-        check("cuDeviceGetAttribute", code)?;
+        // SAFETY: it writes one int.
+        unsafe { self.call("cuDeviceGetAttribute", |f: Ask| f(&mut value, attribute, device)) }?;
         Ok(u32::try_from(value).unwrap_or(0))
     }
 
     fn device(&self, ordinal: usize) -> Result<DeviceInfo> {
-        let mut device: c_int = 0;
-        let code =
-            self.call("cuDeviceGet", |f: unsafe extern "C" fn(*mut c_int, c_int) -> u32| {
-                // SAFETY: it writes one int.
-                unsafe { f(&mut device, ordinal as c_int) }
-            })?;
-        check("cuDeviceGet", code)?;
+        type Find = unsafe extern "C" fn(*mut c_int, c_int) -> u32;
+        type Name = unsafe extern "C" fn(*mut c_char, c_int, c_int) -> u32;
+        type Memory = unsafe extern "C" fn(*mut usize, c_int) -> u32;
 
-        let mut name: [c_char; 256] = [0; 256];
-        let code = self.call(
-            "cuDeviceGetName",
-            |f: unsafe extern "C" fn(*mut c_char, c_int, c_int) -> u32| {
-                // SAFETY: it writes at most 255 bytes here; the last stays zero.
-                unsafe { f(name.as_mut_ptr(), 255, device) }
-            },
-        )?;
-        check("cuDeviceGetName", code)?;
-        // SAFETY: the last byte is zero.
-        let name = unsafe { CStr::from_ptr(name.as_ptr()) }.to_string_lossy().into_owned();
+        let mut device: c_int = 0;
+        // SAFETY: it writes one int.
+        unsafe { self.call("cuDeviceGet", |f: Find| f(&mut device, ordinal as c_int)) }?;
+
+        let mut name = [0_u8; 256];
+        let most = name.len() as c_int - 1;
+        // SAFETY: it writes at most the bytes it is told of, which leave the last a zero.
+        unsafe {
+            self.call("cuDeviceGetName", |f: Name| f(name.as_mut_ptr().cast(), most, device))
+        }?;
+        let name = CStr::from_bytes_until_nul(&name).unwrap_or_default();
 
         let mut memory_bytes = 0_usize;
-        let code = self.call(
-            "cuDeviceTotalMem_v2",
-            |f: unsafe extern "C" fn(*mut usize, c_int) -> u32| {
-                // SAFETY: it writes one size.
-                unsafe { f(&mut memory_bytes, device) }
-            },
-        )?;
-        check("cuDeviceTotalMem_v2", code)?;
+        // SAFETY: it writes one size.
+        unsafe { self.call("cuDeviceTotalMem_v2", |f: Memory| f(&mut memory_bytes, device)) }?;
 
+        // The numbers are those of CUdevice_attribute in cuda.h.
         Ok(DeviceInfo {
             ordinal,
-            name,
-            // The numbers of CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and so on in cuda.h.
+            name: name.to_string_lossy().into_owned(),
             capability: (self.attribute(device, 75)?, self.attribute(device, 76)?),
             memory_bytes: memory_bytes as u64,
             n_multiprocessors: self.attribute(device, 16)?,
@@ -258,41 +325,6 @@ impl Driver<'_> {
     }
 }
 
-fn check(call: &'static str, code: u32) -> Result<()> {
-    if code == CUDA_SUCCESS { Ok(()) } else { Err(driver_error(call, code)) }
-}
-
-/// A failed driver call, named from our own table: cudarc asks the library for the name, and
-/// panics where it has none.
-pub(crate) fn driver_error(call: &'static str, code: u32) -> Error {
-    let (name, hint) = match code {
-        1 => ("invalid value", ""),
-        2 => ("out of memory", "; free device memory, or decode fewer groups at a time"),
-        3 => ("not initialized", ""),
-        34 => ("stub library", "; the real libcuda must come first in LD_LIBRARY_PATH"),
-        46 => ("device unavailable", "; another process holds it in exclusive mode"),
-        100 => ("no device", "; check nvidia-smi and CUDA_VISIBLE_DEVICES"),
-        101 => ("invalid device", ""),
-        200 => ("invalid image", ""),
-        201 => ("invalid context", ""),
-        209 => ("no binary for this GPU", ""),
-        218 => ("invalid PTX", ""),
-        221 => ("no JIT compiler", "; the driver's libnvidia-ptxjitcompiler is missing"),
-        222 => ("unsupported PTX version", "; update the driver"),
-        400 => ("invalid handle", ""),
-        500 => ("not found", ""),
-        700 => ("illegal address", "; an earlier launch of the process left its buffers"),
-        701 => ("launch out of resources", ""),
-        716 => ("misaligned address", "; an earlier launch of the process is at fault"),
-        719 => ("launch failed", "; an earlier launch of the process is at fault"),
-        900 => ("stream capture unsupported", "; warm the device up before capturing"),
-        901 => ("stream capture invalidated", ""),
-        999 => ("unknown", ""),
-        _ => ("see CUresult in cuda.h", ""),
-    };
-    Error::Driver { call, code, name: name.to_owned(), hint: hint.to_owned() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -300,6 +332,8 @@ mod tests {
     #[test]
     fn each_driver_compiles_the_ptx_of_its_toolkit() {
         for (version, ptx) in [
+            (i32::MIN, (6, 0)),
+            (0, (6, 0)),
             (11_080, (7, 8)),
             (12_000, (8, 0)),
             (12_040, (8, 4)),
@@ -309,8 +343,28 @@ mod tests {
             (12_090, (8, 8)),
             (13_000, (9, 0)),
             (13_050, (9, 5)),
+            (i32::MAX, (9, 5)),
         ] {
             assert_eq!(ptx_ceiling(version), ptx, "CUDA {version}");
         }
+    }
+
+    /// cudarc looks a function up at its first call, and panics where there is none.
+    #[test]
+    fn every_function_the_crate_calls_is_looked_for_before() {
+        let sources = [
+            include_str!("device.rs"),
+            include_str!("device/stream.rs"),
+            include_str!("launch.rs"),
+            include_str!("queue.rs"),
+        ];
+        let mut n_calls = 0;
+        for call in sources.iter().flat_map(|source| source.split("sys::cu").skip(1)) {
+            let end = call.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(call.len());
+            let name = format!("cu{}", &call[..end]);
+            assert!(SYMBOLS.contains(&name.as_str()), "{name} is not in SYMBOLS");
+            n_calls += 1;
+        }
+        assert!(n_calls >= 20, "the calls are looked for in the wrong place: {n_calls}");
     }
 }

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+#[cfg(any(feature = "cuda", feature = "simt"))]
+use crate::buffer::Memory;
 use crate::huffman::{Corruption, TensorError};
 
 /// `std::result::Result` with this crate's [`Error`].
@@ -16,7 +18,7 @@ pub enum Error {
         "no CUDA driver: looked for {searched}; install the NVIDIA driver, or use the CPU decoder"
     )]
     NoDriver {
-        /// The library names tried.
+        /// The library names tried, and why one that is there does not load.
         searched: String,
     },
     /// A library with the driver's name that is not the driver (as toolkits and containers ship).
@@ -110,14 +112,37 @@ pub enum Error {
         allowed: &'static str,
     },
     /// A buffer of one queue was given to another whose memory it is not.
-    #[error("{what} lives in {found} memory, and the queue runs on {expected}")]
+    #[cfg(any(feature = "cuda", feature = "simt"))]
+    #[error("{what} is in {found}, and the queue works on {expected}")]
     WrongQueue {
         /// The argument.
         what: &'static str,
-        /// Where the queue runs.
-        expected: &'static str,
-        /// Where the buffer lives.
-        found: &'static str,
+        /// What the queue works on.
+        expected: Memory,
+        /// Where the argument is.
+        found: Memory,
+    },
+    /// A buffer was given to a queue on another stream than the one that orders its use.
+    #[cfg(any(feature = "cuda", feature = "simt"))]
+    #[error(
+        "{what} was allocated on another stream of {memory}; use the queue that allocated it, or \
+         order the streams and pass the memory by `from_raw`"
+    )]
+    WrongStream {
+        /// The argument.
+        what: &'static str,
+        /// Where both are.
+        memory: Memory,
+    },
+    /// A part of device memory that is not inside it.
+    #[error("elements {start}..{end} of device memory that holds {len}")]
+    Slice {
+        /// The first element asked for.
+        start: usize,
+        /// One past the last element asked for.
+        end: usize,
+        /// The elements there are.
+        len: usize,
     },
     /// A tensor is not what the format allows.
     #[error(transparent)]

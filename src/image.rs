@@ -28,55 +28,73 @@ pub fn all() -> &'static [Image] {
     embedded::IMAGES
 }
 
-/// The image of `room` for a device: one made for its very architecture, else the newest portable
-/// one that is not newer than it.
+/// The image of `room` for a device of this compute capability, whose driver compiles PTX up to
+/// `ptx_ceiling`: one made for its very architecture, else the newest portable one that is not
+/// newer than it.
 ///
 /// # Errors
-/// [`Error::Image`], which names what there is, and the driver that is needed where the device's
-/// is too old for it.
-pub fn choose<'a>(
-    images: &'a [Image],
+/// [`Error::Image`] names what there is; where the driver is too old for it, what is needed too.
+pub fn choose<'a, I>(
+    images: I,
     room: &'static str,
     capability: (u32, u32),
     ptx_ceiling: (u32, u32),
-) -> Result<&'a Image> {
-    let exact = format!("sm_{}{}a", capability.0, capability.1);
-    let fits = |image: &&Image| image.ptx_version <= ptx_ceiling;
-    let of_room = || images.iter().filter(|image| image.room == room);
-    let runs = |image: &&Image| {
-        image.target == exact
-            || portable_capability(image.target).is_some_and(|needed| needed <= capability)
+) -> Result<&'a Image>
+where
+    I: IntoIterator<Item = &'a Image> + Clone,
+{
+    let of_room = || images.clone().into_iter().filter(|image| image.room == room);
+    let runs = |image: &&Image| match image.runs_on() {
+        Some(Architectures::From(oldest)) => oldest <= capability,
+        Some(Architectures::Only(only)) => only == capability,
+        None => false,
     };
-    of_room()
+    if let Some(image) = of_room()
         .filter(runs)
-        .filter(fits)
-        .max_by_key(|image| (image.target == exact, portable_capability(image.target)))
-        .ok_or_else(|| {
-            let has: Vec<_> = of_room()
-                .map(|image| {
-                    format!(
-                        "{} in PTX {}.{}",
-                        image.target, image.ptx_version.0, image.ptx_version.1
-                    )
-                })
-                .collect();
-            Error::Image {
-                room,
-                device: format!("compute capability {}.{}", capability.0, capability.1),
-                reason: format!(
-                    "the driver compiles PTX up to {}.{}, and there is {}; update the driver",
-                    ptx_ceiling.0,
-                    ptx_ceiling.1,
-                    if has.is_empty() { "none".to_owned() } else { has.join(", ") }
-                ),
-            }
-        })
+        .filter(|image| image.ptx_version <= ptx_ceiling)
+        .max_by_key(|image| image.runs_on())
+    {
+        return Ok(image);
+    }
+    let device = format!("compute capability {}.{}", capability.0, capability.1);
+    let oldest_ptx = of_room().filter(runs).map(|image| image.ptx_version).min();
+    let reason = match oldest_ptx {
+        Some((major, minor)) => format!(
+            "the driver supports PTX up to {}.{}, and the oldest image needs PTX {major}.{minor}; \
+             update the driver",
+            ptx_ceiling.0, ptx_ceiling.1
+        ),
+        None => {
+            let targets: Vec<_> = of_room().map(|image| image.target).collect();
+            let there_is = if targets.is_empty() { "none".to_owned() } else { targets.join(", ") };
+            format!("there is {there_is}")
+        }
+    };
+    Err(Error::Image { room, device, reason })
 }
 
-/// `compute_80` → (8, 0); `None` for what is not portable.
-fn portable_capability(target: &str) -> Option<(u32, u32)> {
-    let number: u32 = target.strip_prefix("compute_")?.parse().ok()?;
-    Some((number / 10, number % 10))
+/// The devices that a target runs on, the better fit being the greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Architectures {
+    /// This compute capability and every newer one.
+    From((u32, u32)),
+    /// This compute capability alone.
+    Only((u32, u32)),
+}
+
+impl Image {
+    /// `compute_80` is portable from 8.0, `sm_90a` runs on 9.0; `None` for any other form.
+    fn runs_on(&self) -> Option<Architectures> {
+        let capability = |number: &str| {
+            let number: u32 = number.parse().ok()?;
+            Some((number / 10, number % 10))
+        };
+        match self.target.split_once('_')? {
+            ("compute", number) => capability(number).map(Architectures::From),
+            ("sm", number) => capability(number.strip_suffix('a')?).map(Architectures::Only),
+            _ => None,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -87,32 +105,78 @@ mod tests {
         Image { room: "room", target, ptx_version, entries: &[], text: "" }
     }
 
+    fn target(
+        images: &[Image],
+        capability: (u32, u32),
+        ptx_ceiling: (u32, u32),
+    ) -> Result<&'static str, String> {
+        choose(images, "room", capability, ptx_ceiling)
+            .map(|image| image.target)
+            .map_err(|error| error.to_string())
+    }
+
     #[test]
     fn the_exact_architecture_comes_before_the_newest_portable_image() {
-        let images =
-            [image("compute_80", (8, 0)), image("compute_90", (8, 0)), image("sm_90a", (8, 0))];
-        let target = |capability| choose(&images, "room", capability, (9, 0)).unwrap().target;
-        assert_eq!(target((8, 0)), "compute_80");
-        assert_eq!(target((8, 9)), "compute_80");
-        assert_eq!(target((9, 0)), "sm_90a");
-        assert_eq!(target((12, 0)), "compute_90");
+        let images = [
+            image("sm_90a", (8, 0)),
+            image("compute_80", (8, 0)),
+            image("compute_90", (8, 0)),
+            image("sm_100a", (8, 7)),
+        ];
+        for (capability, expected) in [
+            ((8, 0), "compute_80"),
+            ((8, 9), "compute_80"),
+            ((9, 0), "sm_90a"),
+            ((10, 0), "sm_100a"),
+            ((10, 3), "compute_90"),
+            ((12, 1), "compute_90"),
+        ] {
+            assert_eq!(target(&images, capability, (9, 0)), Ok(expected), "{capability:?}");
+        }
     }
 
     #[test]
     fn an_old_driver_gets_the_older_image_or_an_error_that_names_both() {
         let images = [image("compute_80", (8, 0)), image("sm_90a", (8, 7))];
-        assert_eq!(choose(&images, "room", (9, 0), (8, 4)).unwrap().target, "compute_80");
-        let error = choose(&images[1..], "room", (9, 0), (8, 4)).unwrap_err().to_string();
+        assert_eq!(target(&images, (9, 0), (8, 4)), Ok("compute_80"));
         assert_eq!(
-            error,
-            "no image of room loads on compute capability 9.0: the driver compiles PTX up to 8.4, \
-             and there is sm_90a in PTX 8.7; update the driver"
+            target(&images[1..], (9, 0), (8, 4)).unwrap_err(),
+            "no image of room loads on compute capability 9.0: the driver supports PTX up to 8.4, \
+             and the oldest image needs PTX 8.7; update the driver"
         );
     }
 
     #[test]
-    fn a_device_older_than_every_image_gets_none() {
-        assert!(choose(&[image("compute_80", (8, 0))], "room", (7, 5), (9, 0)).is_err());
-        assert!(choose(&[], "room", (9, 0), (9, 0)).is_err());
+    fn a_device_that_no_image_runs_on_is_told_what_there_is() {
+        let images = [image("compute_80", (8, 0)), image("sm_90a", (8, 0))];
+        assert_eq!(
+            target(&images, (7, 5), (9, 0)).unwrap_err(),
+            "no image of room loads on compute capability 7.5: there is compute_80, \
+             sm_90a"
+        );
+        assert_eq!(
+            target(&[], (9, 0), (9, 0)).unwrap_err(),
+            "no image of room loads on compute capability 9.0: there is none"
+        );
+    }
+
+    #[test]
+    fn another_rooms_image_is_none() {
+        let elsewhere = Image { room: "another", ..image("compute_90", (8, 0)) };
+        let images = [image("compute_80", (8, 0)), elsewhere];
+        assert_eq!(target(&images, (9, 0), (9, 0)), Ok("compute_80"));
+        assert!(target(&images[1..], (9, 0), (9, 0)).is_err());
+    }
+
+    #[test]
+    fn every_embedded_image_says_where_it_runs_and_what_it_holds() {
+        assert!(!all().is_empty());
+        for image in all() {
+            assert!(image.runs_on().is_some(), "{}: target {}", image.room, image.target);
+            assert!(!image.text.contains('\0'), "{}: the driver would stop at it", image.room);
+            for entry in image.entries {
+                assert!(image.text.contains(&format!(".entry {entry}(")), "{entry}");
+            }
+        }
     }
 }

@@ -19,9 +19,9 @@ pub struct Kernel {
 /// How many threads run a kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Grid {
-    /// Thread blocks in x, y and z. A zero is a launch of nothing.
+    /// Thread blocks in x, y and z: below 2^31, 2^16 and 2^16. A zero is a launch of nothing.
     pub blocks: [u32; 3],
-    /// Threads of a block in x, y and z.
+    /// Threads of a block in x, y and z: up to 1,024, 1,024 and 64, and 1,024 together.
     pub threads: [u32; 3],
     /// Dynamic shared memory of a block.
     pub dynamic_shared_bytes: u32,
@@ -33,25 +33,30 @@ impl Grid {
     }
 
     fn check(&self) -> Result<()> {
-        let range = |what, value: u32, most: u32, allowed| {
-            if value <= most {
-                return Ok(());
-            }
-            Err(Error::Range { what, value: value.into(), allowed })
-        };
-        range("thread blocks in x", self.blocks[0], i32::MAX as u32, "0..2^31")?;
-        range("thread blocks in y", self.blocks[1], 65_535, "0..=65535")?;
-        range("thread blocks in z", self.blocks[2], 65_535, "0..=65535")?;
-        let n_threads = self.threads.iter().map(|n| u64::from(*n)).product::<u64>();
-        if !(1..=1024).contains(&n_threads) {
-            return Err(Error::Range {
-                what: "threads of a block",
-                value: n_threads,
-                allowed: "1..=1024",
-            });
-        }
-        Ok(())
+        let [blocks_x, blocks_y, blocks_z] = self.blocks;
+        check_range("thread blocks in x", blocks_x, 0, i32::MAX as u32, "0..2^31")?;
+        check_range("thread blocks in y", blocks_y, 0, 65_535, "0..=65535")?;
+        check_range("thread blocks in z", blocks_z, 0, 65_535, "0..=65535")?;
+        let [threads_x, threads_y, threads_z] = self.threads;
+        check_range("threads of a block in x", threads_x, 1, 1024, "1..=1024")?;
+        check_range("threads of a block in y", threads_y, 1, 1024, "1..=1024")?;
+        check_range("threads of a block in z", threads_z, 1, 64, "1..=64")?;
+        let n_threads = threads_x * threads_y * threads_z;
+        check_range("threads of a block", n_threads, 1, 1024, "1..=1024")
     }
+}
+
+fn check_range(
+    what: &'static str,
+    value: u32,
+    least: u32,
+    most: u32,
+    allowed: &'static str,
+) -> Result<()> {
+    if (least..=most).contains(&value) {
+        return Ok(());
+    }
+    Err(Error::Range { what, value: value.into(), allowed })
 }
 
 /// A kernel's one parameter, passed by value.
@@ -67,8 +72,8 @@ pub unsafe trait KernelParams: Copy + 'static {
 /// Launches a kernel on a queue.
 ///
 /// # Stream
-/// One launch. The first of a room on a device loads its image, unless
-/// `Device::warm_up` did.
+/// One launch, and nothing else once the device is warmed up; else the first launch of a room on a
+/// device loads its image.
 ///
 /// # Errors
 /// [`Error::Range`] for a grid no device takes; [`Error::Image`] and [`Error::Driver`] from CUDA;
@@ -82,12 +87,14 @@ pub unsafe fn launch<P: KernelParams>(queue: &Queue, grid: &Grid, params: &P) ->
     if grid.is_empty() {
         return Ok(());
     }
-    match &queue.inner {
+    match queue.inner {
         #[cfg(feature = "cuda")]
         // SAFETY: passed on to the caller; the stream belongs to the device.
-        Inner::Cuda(cuda) => unsafe { launch_raw(cuda.device(), cuda.raw_stream(), grid, params) },
+        Inner::Cuda(ref stream) => unsafe {
+            launch_raw(stream.device(), stream.handle(), grid, params)
+        },
         #[cfg(feature = "simt")]
-        Inner::Simt(config) => {
+        Inner::Simt(ref config) => {
             let launch = crate::simt::Launch {
                 kernel: P::KERNEL.entry,
                 entry: P::KERNEL.simt,
@@ -105,11 +112,13 @@ pub unsafe fn launch<P: KernelParams>(queue: &Queue, grid: &Grid, params: &P) ->
 /// Launches a kernel on an engine's stream: for callers with their own allocator.
 ///
 /// # Stream
-/// Exactly one `cuLaunchKernel` on `stream` once the device is warmed up. The calling thread's
-/// current context is the device's primary one afterwards.
+/// Exactly one `cuLaunchKernel` on `stream` once the device is warmed up: no allocation, copy,
+/// event or wait. The calling thread's current context is the same afterwards.
 ///
 /// # Errors
-/// [`Error::Range`] for a grid no device takes; [`Error::Image`] and [`Error::Driver`].
+/// [`Error::Range`] for a grid the device does not take; [`Error::Image`] and [`Error::Driver`].
+/// A launch that would load its image while `stream` is being captured is refused, so that the
+/// capture stays valid.
 ///
 /// # Safety
 /// `stream` is a live stream of the device's primary context, and every address in `params` is
@@ -125,26 +134,61 @@ pub unsafe fn launch_raw<P: KernelParams>(
     if grid.is_empty() {
         return Ok(());
     }
-    let kernel = P::KERNEL;
-    let function = device.function(kernel.room, kernel.entry)?;
-    crate::device::named("cuCtxSetCurrent", device.context().bind_to_thread())?;
+    let _entered = device.enter()?;
+    // SAFETY: the stream is a live one, by the caller's word.
+    let function = unsafe { device.function(P::KERNEL.room, P::KERNEL.entry, stream) }?;
+    let [dynamic_shared_bytes, most] = [grid.dynamic_shared_bytes, function.dynamic_shared_bytes];
+    let allowed = "what the device leaves beside the kernel's static shared memory";
+    check_range("dynamic shared memory of a block", dynamic_shared_bytes, 0, most, allowed)?;
     let mut arguments = [std::ptr::from_ref(params).cast_mut().cast::<core::ffi::c_void>()];
     // SAFETY: the function takes one parameter of type `P`, which the driver copies before it
     // returns; the rest is passed on to the caller.
     let code = unsafe {
         cudarc::driver::sys::cuLaunchKernel(
-            function,
+            function.handle,
             grid.blocks[0],
             grid.blocks[1],
             grid.blocks[2],
             grid.threads[0],
             grid.threads[1],
             grid.threads[2],
-            grid.dynamic_shared_bytes,
+            dynamic_shared_bytes,
             stream,
             arguments.as_mut_ptr(),
             std::ptr::null_mut(),
         )
     };
-    crate::device::named("cuLaunchKernel", code.result())
+    crate::device::check("cuLaunchKernel", code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(blocks: [u32; 3], threads: [u32; 3]) -> Result<(), String> {
+        Grid { blocks, threads, dynamic_shared_bytes: 0 }.check().map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn the_largest_grids_of_cuda_pass() {
+        assert_eq!(check([i32::MAX as u32, 65_535, 65_535], [1024, 1, 1]), Ok(()));
+        assert_eq!(check([1, 1, 1], [4, 4, 64]), Ok(()));
+        assert_eq!(check([0, 1, 1], [1, 1, 1]), Ok(()));
+    }
+
+    #[test]
+    fn each_dimension_past_its_limit_is_named() {
+        for (blocks, threads, message) in [
+            ([1 << 31, 1, 1], [1; 3], "thread blocks in x: 2147483648 is outside 0..2^31"),
+            ([1, 65_536, 1], [1; 3], "thread blocks in y: 65536 is outside 0..=65535"),
+            ([1, 1, 65_536], [1; 3], "thread blocks in z: 65536 is outside 0..=65535"),
+            ([1; 3], [1025, 1, 1], "threads of a block in x: 1025 is outside 1..=1024"),
+            ([1; 3], [1, 0, 1], "threads of a block in y: 0 is outside 1..=1024"),
+            ([1; 3], [1, 1, 65], "threads of a block in z: 65 is outside 1..=64"),
+            ([1; 3], [1024, 2, 1], "threads of a block: 2048 is outside 1..=1024"),
+            ([1; 3], [u32::MAX; 3], "threads of a block in x: 4294967295 is outside 1..=1024"),
+        ] {
+            assert_eq!(check(blocks, threads), Err(message.to_owned()));
+        }
+    }
 }

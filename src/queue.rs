@@ -3,16 +3,16 @@
 
 use std::fmt;
 
-use crate::buffer::{Buffer, Memory, Storage, View, ViewMut};
+use crate::buffer::{Buffer, Memory, Origin, Storage, View, ViewMut};
 #[cfg(feature = "cuda")]
-use crate::device::CudaQueue;
+use crate::device::Stream;
 use crate::element::Element;
 #[cfg(feature = "simt")]
 use crate::simt;
 use crate::{Error, Result};
 
 /// Work in order: a CUDA stream, ours or an engine's, or the SIMT executor, which runs each launch
-/// to its end before it returns.
+/// to its end before it returns. A clone is the same stream.
 #[derive(Debug, Clone)]
 pub struct Queue {
     pub(crate) inner: Inner,
@@ -21,7 +21,7 @@ pub struct Queue {
 #[derive(Debug, Clone)]
 pub(crate) enum Inner {
     #[cfg(feature = "cuda")]
-    Cuda(CudaQueue),
+    Cuda(Stream),
     #[cfg(feature = "simt")]
     Simt(simt::Config),
 }
@@ -30,7 +30,7 @@ pub(crate) enum Inner {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Executor {
-    /// The CUDA device of this name and ordinal.
+    /// A CUDA device.
     Cuda {
         /// Its name.
         name: String,
@@ -52,8 +52,8 @@ impl fmt::Display for Executor {
 
 impl Queue {
     #[cfg(feature = "cuda")]
-    pub(crate) fn cuda(queue: CudaQueue) -> Self {
-        Self { inner: Inner::Cuda(queue) }
+    pub(crate) fn cuda(stream: Stream) -> Self {
+        Self { inner: Inner::Cuda(stream) }
     }
 
     /// A queue that runs kernels on the CPU, checked, as `config` says.
@@ -64,10 +64,11 @@ impl Queue {
 
     /// What runs this queue's kernels.
     pub fn executor(&self) -> Executor {
-        match &self.inner {
+        match self.inner {
             #[cfg(feature = "cuda")]
-            Inner::Cuda(queue) => {
-                Executor::Cuda { name: queue.device().name().to_owned(), ordinal: queue.ordinal() }
+            Inner::Cuda(ref stream) => {
+                let info = stream.device().info();
+                Executor::Cuda { name: info.name.clone(), ordinal: info.ordinal }
             }
             #[cfg(feature = "simt")]
             Inner::Simt(_) => Executor::Simt,
@@ -76,56 +77,61 @@ impl Queue {
 
     /// The memory this queue's kernels work on.
     pub fn memory(&self) -> Memory {
-        match &self.inner {
-            #[cfg(feature = "cuda")]
-            Inner::Cuda(queue) => Memory::Cuda(queue.ordinal()),
-            #[cfg(feature = "simt")]
-            Inner::Simt(_) => Memory::Simt,
-        }
+        self.origin().memory
     }
 
-    fn alloc_bytes(&self, n_bytes: usize) -> Result<Storage> {
-        match &self.inner {
+    fn origin(&self) -> Origin {
+        match self.inner {
             #[cfg(feature = "cuda")]
-            Inner::Cuda(queue) => queue.alloc_zeroed(n_bytes).map(Storage::Cuda),
+            Inner::Cuda(ref stream) => stream.origin(),
             #[cfg(feature = "simt")]
-            Inner::Simt(_) => {
-                simt::HostMemory::zeroed(n_bytes).map(Storage::Host).ok_or(Error::Range {
-                    what: "bytes of an allocation",
-                    value: n_bytes as u64,
-                    allowed: "the memory of this machine",
-                })
-            }
+            Inner::Simt(_) => Origin { memory: Memory::Simt, stream: None },
         }
     }
 
     /// Allocates `len` zeros.
     ///
+    /// # Stream
+    /// One stream-ordered allocation and one fill; no wait.
+    ///
     /// # Errors
-    /// [`Error::Range`] where the size overflows, [`Error::Driver`] where memory is short.
+    /// [`Error::Range`] where the size overflows, [`Error::Driver`] where device memory is short.
     pub fn alloc<T: Element>(&self, len: usize) -> Result<Buffer<T>> {
         let n_bytes = len.checked_mul(size_of::<T>()).ok_or(Error::Range {
             what: "elements of an allocation",
             value: len as u64,
             allowed: "the address space",
         })?;
-        Ok(Buffer::new(self.alloc_bytes(n_bytes)?, len))
+        let storage = match self.inner {
+            #[cfg(feature = "cuda")]
+            Inner::Cuda(ref stream) => Storage::Cuda(stream.alloc_zeroed(n_bytes)?),
+            #[cfg(feature = "simt")]
+            Inner::Simt(_) => {
+                Storage::Host(simt::HostMemory::zeroed(n_bytes).ok_or(Error::Range {
+                    what: "bytes of an allocation",
+                    value: n_bytes as u64,
+                    allowed: "the memory of this machine",
+                })?)
+            }
+        };
+        Ok(Buffer::new(storage, len))
     }
 
-    /// Allocates and fills.
+    /// Allocates memory for `elements` and copies them there.
     ///
     /// # Errors
-    /// Those of [`alloc`](Self::alloc) and of the copy.
+    /// Those of [`alloc`](Self::alloc) and [`upload_into`](Self::upload_into).
     pub fn upload<T: Element>(&self, elements: &[T]) -> Result<Buffer<T>> {
         let mut buffer = self.alloc(elements.len())?;
         self.upload_into(elements, &mut buffer.view_mut())?;
         Ok(buffer)
     }
 
-    /// Copies from the host, and waits for the copy.
+    /// Copies from the host after everything queued before, and waits for the copy.
     ///
     /// # Errors
-    /// [`Error::Shape`] where lengths differ, [`Error::WrongQueue`], [`Error::Driver`].
+    /// [`Error::Shape`] where lengths differ, [`Error::WrongQueue`], [`Error::WrongStream`],
+    /// [`Error::Driver`].
     pub fn upload_into<T: Element>(
         &self,
         elements: &[T],
@@ -134,37 +140,38 @@ impl Queue {
         self.check_view_mut("target of an upload", target)?;
         check_len("target of an upload", elements.len(), target.len())?;
         let bytes: &[u8] = bytemuck::cast_slice(elements);
-        match &self.inner {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        match self.inner {
             #[cfg(feature = "cuda")]
             // SAFETY: the view is as long as the elements and borrowed mutably.
-            Inner::Cuda(queue) => unsafe { queue.copy_in(bytes, target.address()) },
+            Inner::Cuda(ref stream) => unsafe { stream.copy_in(bytes, target.address()) },
             #[cfg(feature = "simt")]
-            Inner::Simt(_) => {
-                // SAFETY: the view is as long as the elements, in host memory (checked above), and
-                // borrowed mutably, so it does not overlap them.
-                unsafe {
-                    let target = std::ptr::with_exposed_provenance_mut::<u8>(address(target));
-                    std::ptr::copy_nonoverlapping(bytes.as_ptr(), target, bytes.len());
-                }
+            // SAFETY: as above, in host memory, and a mutable borrow overlaps no other.
+            Inner::Simt(_) => unsafe {
+                let target = std::ptr::with_exposed_provenance_mut::<u8>(target.address() as usize);
+                std::ptr::copy_nonoverlapping(bytes.as_ptr(), target, bytes.len());
                 Ok(())
-            }
+            },
         }
     }
 
-    /// Copies to the host after everything queued before, and waits for it.
+    /// Copies to the host after everything queued before, and waits for the copy.
     ///
     /// # Errors
-    /// [`Error::WrongQueue`], [`Error::Driver`].
+    /// [`Error::WrongQueue`], [`Error::WrongStream`], [`Error::Driver`].
     pub fn download<T: Element>(&self, source: &View<'_, T>) -> Result<Vec<T>> {
         let mut elements = vec![T::zeroed(); source.len()];
         self.download_into(source, &mut elements)?;
         Ok(elements)
     }
 
-    /// Copies to the host after everything queued before, and waits for it.
+    /// Copies to the host after everything queued before, and waits for the copy.
     ///
     /// # Errors
-    /// [`Error::Shape`] where lengths differ, [`Error::WrongQueue`], [`Error::Driver`].
+    /// [`Error::Shape`] where lengths differ, [`Error::WrongQueue`], [`Error::WrongStream`],
+    /// [`Error::Driver`].
     pub fn download_into<T: Element>(
         &self,
         source: &View<'_, T>,
@@ -173,43 +180,44 @@ impl Queue {
         self.check_view("source of a download", source)?;
         check_len("target of a download", source.len(), elements.len())?;
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(elements);
-        match &self.inner {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        match self.inner {
             #[cfg(feature = "cuda")]
             // SAFETY: the view is as long as the elements.
-            Inner::Cuda(queue) => unsafe { queue.copy_out(source.address(), bytes) },
+            Inner::Cuda(ref stream) => unsafe { stream.copy_out(source.address(), bytes) },
             #[cfg(feature = "simt")]
-            Inner::Simt(_) => {
-                // SAFETY: the view is as long as the elements, in host memory (checked above), and
-                // nothing writes it while it is borrowed.
-                unsafe {
-                    let source = std::ptr::with_exposed_provenance::<u8>(source.address() as usize);
-                    std::ptr::copy_nonoverlapping(source, bytes.as_mut_ptr(), bytes.len());
-                }
+            // SAFETY: as above, in host memory that nothing writes while it is borrowed.
+            Inner::Simt(_) => unsafe {
+                let source = std::ptr::with_exposed_provenance::<u8>(source.address() as usize);
+                std::ptr::copy_nonoverlapping(source, bytes.as_mut_ptr(), bytes.len());
                 Ok(())
-            }
+            },
         }
     }
 
     /// Writes zeros, in the order of the queue.
     ///
     /// # Errors
-    /// [`Error::WrongQueue`], [`Error::Driver`].
+    /// [`Error::WrongQueue`], [`Error::WrongStream`], [`Error::Driver`].
     pub fn fill_zero<T: Element>(&self, target: &mut ViewMut<'_, T>) -> Result<()> {
         self.check_view_mut("target of a fill", target)?;
         let n_bytes = target.len() * size_of::<T>();
-        match &self.inner {
+        if n_bytes == 0 {
+            return Ok(());
+        }
+        match self.inner {
             #[cfg(feature = "cuda")]
             // SAFETY: the view has so many bytes and is borrowed mutably.
-            Inner::Cuda(queue) => unsafe { queue.fill_zero(target.address(), n_bytes) },
+            Inner::Cuda(ref stream) => unsafe { stream.fill_zero(target.address(), n_bytes) },
             #[cfg(feature = "simt")]
-            Inner::Simt(_) => {
-                // SAFETY: as above, in host memory.
-                unsafe {
-                    let target = std::ptr::with_exposed_provenance_mut::<u8>(address(target));
-                    target.write_bytes(0, n_bytes);
-                }
+            // SAFETY: as above, in host memory.
+            Inner::Simt(_) => unsafe {
+                std::ptr::with_exposed_provenance_mut::<u8>(target.address() as usize)
+                    .write_bytes(0, n_bytes);
                 Ok(())
-            }
+            },
         }
     }
 
@@ -218,9 +226,9 @@ impl Queue {
     /// # Errors
     /// [`Error::Driver`], also for what an earlier launch of the process broke.
     pub fn synchronize(&self) -> Result<()> {
-        match &self.inner {
+        match self.inner {
             #[cfg(feature = "cuda")]
-            Inner::Cuda(queue) => queue.synchronize(),
+            Inner::Cuda(ref stream) => stream.synchronize(),
             #[cfg(feature = "simt")]
             Inner::Simt(_) => Ok(()),
         }
@@ -231,7 +239,7 @@ impl Queue {
         what: &'static str,
         view: &View<'_, T>,
     ) -> Result<()> {
-        self.check_memory(what, view.memory())
+        self.check_origin(what, view.origin())
     }
 
     pub(crate) fn check_view_mut<T: Element>(
@@ -239,21 +247,21 @@ impl Queue {
         what: &'static str,
         view: &ViewMut<'_, T>,
     ) -> Result<()> {
-        self.check_memory(what, view.memory())
+        self.check_origin(what, view.origin())
     }
 
-    fn check_memory(&self, what: &'static str, found: Memory) -> Result<()> {
-        let expected = self.memory();
-        if found == expected {
-            return Ok(());
+    /// A launch outlives the borrow of its views. What keeps the memory until the launch has ended
+    /// is that both are in the order of one stream.
+    fn check_origin(&self, what: &'static str, found: Origin) -> Result<()> {
+        let own = self.origin();
+        if found.memory != own.memory {
+            return Err(Error::WrongQueue { what, expected: own.memory, found: found.memory });
         }
-        Err(Error::WrongQueue { what, expected: expected.name(), found: found.name() })
+        if found.stream.is_some() && found.stream != own.stream {
+            return Err(Error::WrongStream { what, memory: found.memory });
+        }
+        Ok(())
     }
-}
-
-#[cfg(feature = "simt")]
-fn address<T: Element>(view: &ViewMut<'_, T>) -> usize {
-    view.address() as usize
 }
 
 fn check_len(what: &'static str, expected: usize, got: usize) -> Result<()> {

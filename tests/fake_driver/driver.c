@@ -1,60 +1,219 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-// A driver library that tests/driver.rs builds in the shapes a machine can have: -DVERSION,
-// -DN_DEVICES, -DMAJOR, -DMINOR and -DINIT set what it answers, -DSTUB leaves most of it out.
-#include <stddef.h>
+// A CUDA driver without a device: memory is host memory, streams are numbers, a launch runs
+// nothing. It writes the name of each call that an engine could notice to the file that FAKE_LOG
+// names. What it claims to be is given by macros; tests/driver.rs compiles it once for each claim.
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-int cuInit(unsigned flags) {
-  (void)flags;
-  return INIT;
-}
-int cuDriverGetVersion(int *version) {
-  *version = VERSION;
-  return 0;
+#ifndef FAKE_VERSION
+#define FAKE_VERSION 12040
+#endif
+#ifndef FAKE_INIT_RESULT
+#define FAKE_INIT_RESULT 0
+#endif
+#ifndef FAKE_DEVICES
+#define FAKE_DEVICES 1
+#endif
+#ifndef FAKE_MAJOR
+#define FAKE_MAJOR 8
+#endif
+#ifndef FAKE_MINOR
+#define FAKE_MINOR 0
+#endif
+#ifndef FAKE_POOLS
+#define FAKE_POOLS 1
+#endif
+#ifndef FAKE_LOAD_RESULT
+#define FAKE_LOAD_RESULT 0
+#endif
+
+enum { kInvalidValue = 1, kOutOfMemory = 2, kInvalidDevice = 101, kInvalidContext = 201 };
+enum { kNotFound = 500 };
+enum { kPrimary = 0x1000, kMaxDepth = 8 };
+// The one stream that says it is being captured.
+enum { kCaptured = 0xCA };
+
+static _Thread_local uintptr_t contexts[kMaxDepth];
+static _Thread_local int depth;
+
+static void note(const char* call) {
+  const char* path = getenv("FAKE_LOG");
+  FILE* file = path ? fopen(path, "a") : NULL;
+  if (file) {
+    fprintf(file, "%s\n", call);
+    fclose(file);
+  }
 }
 
-#ifndef STUB
-int cuDeviceGetCount(int *count) {
-  *count = N_DEVICES;
-  return 0;
+static uintptr_t current(void) { return depth ? contexts[depth - 1] : 0; }
+int cuInit(unsigned flags) { return flags ? kInvalidValue : FAKE_INIT_RESULT; }
+int cuDriverGetVersion(int* version) { return *version = FAKE_VERSION, 0; }
+int cuDeviceGetCount(int* count) { return *count = FAKE_DEVICES, 0; }
+
+int cuDeviceGet(int* device, int ordinal) {
+  if (ordinal < 0 || ordinal >= FAKE_DEVICES) return kInvalidDevice;
+  return *device = ordinal, 0;
 }
-int cuDeviceGet(int *device, int ordinal) {
-  *device = ordinal;
-  return ordinal < N_DEVICES ? 0 : 101;
+
+int cuDeviceGetName(char* name, int n_bytes, int device) {
+  return snprintf(name, (size_t)n_bytes, "Fake %d", device), 0;
 }
-int cuDeviceGetName(char *name, int len, int device) {
+
+int cuDeviceGetAttribute(int* value, int attribute, int device) {
   (void)device;
-  strncpy(name, "Fake GPU", (size_t)len);
-  return 0;
+  switch (attribute) {
+    case 16: return *value = 108, 0;
+    case 38: return *value = 40 << 20, 0;
+    case 75: return *value = FAKE_MAJOR, 0;
+    case 76: return *value = FAKE_MINOR, 0;
+    case 97: return *value = 166912, 0;
+    case 115: return *value = FAKE_POOLS, 0;
+    default: return kInvalidValue;
+  }
 }
-int cuDeviceTotalMem_v2(size_t *bytes, int device) {
+
+int cuDevicePrimaryCtxRetain(uintptr_t* context, int device) {
   (void)device;
-  *bytes = (size_t)8 << 30;
-  return 0;
+  return note("cuDevicePrimaryCtxRetain"), *context = kPrimary, 0;
 }
-int cuDeviceGetAttribute(int *value, int attribute, int device) {
+
+int cuCtxGetCurrent(uintptr_t* context) { return *context = current(), 0; }
+
+int cuCtxPushCurrent_v2(uintptr_t context) {
+  if (depth == kMaxDepth) return kInvalidContext;
+  return contexts[depth++] = context, 0;
+}
+
+int cuCtxPopCurrent_v2(uintptr_t* context) {
+  if (depth == 0) return kInvalidContext;
+  return *context = contexts[--depth], 0;
+}
+
+#ifndef FAKE_IS_TRUNCATED
+// A real driver refuses the calls below where no context is current.
+static int outside(void) { return current() == kPrimary ? 0 : kInvalidContext; }
+
+int cuDeviceTotalMem_v2(size_t* n_bytes, int device) {
   (void)device;
-  *value = attribute == 75 ? MAJOR : attribute == 76 ? MINOR : 1;
-  return 0;
+  return *n_bytes = (size_t)80 << 30, 0;
 }
-#define UNUSED(name) \
-  int name(void) { return 999; }
-UNUSED(cuGetErrorName)
-UNUSED(cuGetErrorString)
-UNUSED(cuDevicePrimaryCtxRetain)
-UNUSED(cuDevicePrimaryCtxRelease_v2)
-UNUSED(cuCtxGetCurrent)
-UNUSED(cuCtxSetCurrent)
-UNUSED(cuStreamCreate)
-UNUSED(cuStreamDestroy_v2)
-UNUSED(cuStreamSynchronize)
-UNUSED(cuMemAllocAsync)
-UNUSED(cuMemFreeAsync)
-UNUSED(cuMemcpyHtoDAsync_v2)
-UNUSED(cuMemcpyDtoHAsync_v2)
-UNUSED(cuMemsetD8Async)
-UNUSED(cuModuleLoadDataEx)
-UNUSED(cuModuleGetFunction)
-UNUSED(cuModuleUnload)
-UNUSED(cuLaunchKernel)
+
+int cuDevicePrimaryCtxRelease_v2(int device) {
+  (void)device;
+  return note("cuDevicePrimaryCtxRelease"), 0;
+}
+
+int cuStreamCreate(uintptr_t* stream, unsigned flags) {
+  static uintptr_t next = 0x5000;
+  if (outside()) return outside();
+  note(flags == 1 ? "cuStreamCreate non-blocking" : "cuStreamCreate");
+  return *stream = next += 0x10, 0;
+}
+
+int cuStreamDestroy_v2(uintptr_t stream) {
+  (void)stream;
+  return note("cuStreamDestroy"), outside();
+}
+
+int cuStreamSynchronize(uintptr_t stream) {
+  (void)stream;
+  return note("cuStreamSynchronize"), outside();
+}
+
+int cuStreamIsCapturing(uintptr_t stream, int* status) {
+  return *status = stream == kCaptured, 0;
+}
+
+static int allocate(uint64_t* address, size_t n_bytes) {
+  // A driver's fresh memory is anything but zero.
+  void* memory = n_bytes < (size_t)1 << 40 ? malloc(n_bytes) : NULL;
+  if (!memory) return kOutOfMemory;
+  memset(memory, 0xA5, n_bytes);
+  return *address = (uint64_t)(uintptr_t)memory, outside();
+}
+
+int cuMemAlloc_v2(uint64_t* address, size_t n_bytes) {
+  return note("cuMemAlloc"), allocate(address, n_bytes);
+}
+
+int cuMemAllocAsync(uint64_t* address, size_t n_bytes, uintptr_t stream) {
+  (void)stream;
+  return note("cuMemAllocAsync"), allocate(address, n_bytes);
+}
+
+int cuMemFree_v2(uint64_t address) {
+  return note("cuMemFree"), free((void*)(uintptr_t)address), outside();
+}
+
+int cuMemFreeAsync(uint64_t address, uintptr_t stream) {
+  (void)stream;
+  return note("cuMemFreeAsync"), free((void*)(uintptr_t)address), outside();
+}
+
+int cuMemcpyHtoDAsync_v2(uint64_t target, const void* source, size_t n_bytes, uintptr_t stream) {
+  (void)stream;
+  note("cuMemcpyHtoDAsync");
+  return memcpy((void*)(uintptr_t)target, source, n_bytes), outside();
+}
+
+int cuMemcpyDtoHAsync_v2(void* target, uint64_t source, size_t n_bytes, uintptr_t stream) {
+  (void)stream;
+  note("cuMemcpyDtoHAsync");
+  return memcpy(target, (const void*)(uintptr_t)source, n_bytes), outside();
+}
+
+int cuMemsetD8Async(uint64_t target, unsigned char value, size_t n_bytes, uintptr_t stream) {
+  (void)stream;
+  note("cuMemsetD8Async");
+  return memset((void*)(uintptr_t)target, value, n_bytes), outside();
+}
+
+int cuModuleLoadDataEx(uintptr_t* module, const char* image, unsigned n_options, int* options,
+                       void** values) {
+  note("cuModuleLoadDataEx");
+  if (!strstr(image, ".version")) return kInvalidValue;
+  for (unsigned idx = 0; FAKE_LOAD_RESULT && idx < n_options; ++idx) {
+    // CU_JIT_ERROR_LOG_BUFFER
+    if (options[idx] == 5) strcpy(values[idx], "ptxas fatal : the fake says no\n");
+  }
+  return *module = 0x7000, FAKE_LOAD_RESULT ? FAKE_LOAD_RESULT : outside();
+}
+
+int cuModuleGetFunction(uintptr_t* function, uintptr_t module, const char* name) {
+  (void)module;
+  if (strcmp(name, "decode_bf16") != 0) return kNotFound;
+  return *function = 0x8000, outside();
+}
+
+int cuModuleUnload(uintptr_t module) {
+  (void)module;
+  return note("cuModuleUnload"), outside();
+}
+
+int cuFuncGetAttribute(int* value, int attribute, uintptr_t function) {
+  (void)function;
+  // CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES
+  return *value = attribute == 1 ? 912 : 0, outside();
+}
+
+int cuFuncSetAttribute(uintptr_t function, int attribute, int value) {
+  char line[64];
+  (void)function;
+  snprintf(line, sizeof line, "cuFuncSetAttribute %d %d", attribute, value);
+  return note(line), outside();
+}
+
+int cuLaunchKernel(uintptr_t function, unsigned blocks_x, unsigned blocks_y, unsigned blocks_z,
+                   unsigned threads_x, unsigned threads_y, unsigned threads_z,
+                   unsigned dynamic_shared_bytes, uintptr_t stream, void** params, void** extra) {
+  char line[160];
+  snprintf(line, sizeof line,
+           "cuLaunchKernel %#lx blocks %u,%u,%u threads %u,%u,%u shared %u stream %#lx param %#lx",
+           (unsigned long)function, blocks_x, blocks_y, blocks_z, threads_x, threads_y, threads_z,
+           dynamic_shared_bytes, (unsigned long)stream, (unsigned long)*(uint64_t*)params[0]);
+  (void)extra;
+  return note(line), outside();
+}
 #endif

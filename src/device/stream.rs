@@ -1,0 +1,171 @@
+//! A stream of a device, and memory in its order. Every call here leaves the calling thread's
+//! current context as it was.
+#![allow(unsafe_code)]
+
+use std::ptr::null_mut;
+use std::sync::Arc;
+
+use cudarc::driver::sys;
+
+use super::{Device, check};
+use crate::Result;
+use crate::buffer::{Memory, Origin};
+
+/// A stream, ours or an engine's. A clone is the same stream.
+#[derive(Debug, Clone)]
+pub(crate) struct Stream {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    device: Device,
+    handle: sys::CUstream,
+    /// An engine's stream is not ours to destroy.
+    is_owned: bool,
+}
+
+// SAFETY: the driver's handles may be used from any thread.
+unsafe impl Send for Inner {}
+// SAFETY: as above; the driver has its own locks.
+unsafe impl Sync for Inner {}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if !self.is_owned {
+            return;
+        }
+        if let Ok(_entered) = self.device.enter() {
+            // SAFETY: created once, and destroyed once. The driver lets queued work end first.
+            let _ = unsafe { sys::cuStreamDestroy_v2(self.handle) };
+        }
+    }
+}
+
+impl Stream {
+    pub(super) fn create(device: &Device) -> Result<Self> {
+        let _entered = device.enter()?;
+        let mut handle = null_mut();
+        let flags = sys::CUstream_flags::CU_STREAM_NON_BLOCKING as u32;
+        // SAFETY: it writes one handle.
+        check("cuStreamCreate", unsafe { sys::cuStreamCreate(&mut handle, flags) })?;
+        Ok(Self { inner: Arc::new(Inner { device: device.clone(), handle, is_owned: true }) })
+    }
+
+    pub(super) fn borrow(device: &Device, handle: sys::CUstream) -> Self {
+        Self { inner: Arc::new(Inner { device: device.clone(), handle, is_owned: false }) }
+    }
+
+    pub(crate) fn device(&self) -> &Device {
+        &self.inner.device
+    }
+
+    pub(crate) fn handle(&self) -> sys::CUstream {
+        self.inner.handle
+    }
+
+    pub(crate) fn origin(&self) -> Origin {
+        Origin {
+            memory: Memory::Cuda(self.device().info().ordinal),
+            stream: Some(self.handle().addr()),
+        }
+    }
+
+    /// Allocates at least one byte, so that every allocation has an address.
+    pub(crate) fn alloc_zeroed(&self, n_bytes: usize) -> Result<DeviceMemory> {
+        let _entered = self.device().enter()?;
+        let n_bytes = n_bytes.max(1);
+        let mut address = 0;
+        if self.device().inner.has_memory_pools {
+            // SAFETY: the context is current and the stream is one of it.
+            let code = unsafe { sys::cuMemAllocAsync(&mut address, n_bytes, self.handle()) };
+            check("cuMemAllocAsync", code)?;
+        } else {
+            // SAFETY: the context is current.
+            check("cuMemAlloc", unsafe { sys::cuMemAlloc_v2(&mut address, n_bytes) })?;
+        }
+        let memory = DeviceMemory { stream: self.clone(), address };
+        // SAFETY: so many bytes were just allocated, on this stream or before anything of it.
+        unsafe { self.fill_zero(address, n_bytes) }?;
+        Ok(memory)
+    }
+
+    /// # Safety
+    /// `n_bytes` from `address` are device memory that nothing else uses meanwhile.
+    pub(crate) unsafe fn fill_zero(&self, address: u64, n_bytes: usize) -> Result<()> {
+        let _entered = self.device().enter()?;
+        // SAFETY: passed on to the caller.
+        let code = unsafe { sys::cuMemsetD8Async(address, 0, n_bytes, self.handle()) };
+        check("cuMemsetD8Async", code)
+    }
+
+    /// Copies from the host, and waits for the copy.
+    ///
+    /// # Safety
+    /// As many bytes from `address` are device memory that nothing else uses meanwhile.
+    pub(crate) unsafe fn copy_in(&self, bytes: &[u8], address: u64) -> Result<()> {
+        let _entered = self.device().enter()?;
+        // SAFETY: passed on to the caller.
+        let code = unsafe {
+            sys::cuMemcpyHtoDAsync_v2(address, bytes.as_ptr().cast(), bytes.len(), self.handle())
+        };
+        check("cuMemcpyHtoDAsync", code)?;
+        // Host memory that is pinned may be read until the copy has ended.
+        self.synchronize()
+    }
+
+    /// Copies to the host, and waits for the copy.
+    ///
+    /// # Safety
+    /// As many bytes from `address` are device memory that nothing writes meanwhile.
+    pub(crate) unsafe fn copy_out(&self, address: u64, bytes: &mut [u8]) -> Result<()> {
+        let _entered = self.device().enter()?;
+        let target = bytes.as_mut_ptr().cast();
+        // SAFETY: passed on to the caller.
+        let code =
+            unsafe { sys::cuMemcpyDtoHAsync_v2(target, address, bytes.len(), self.handle()) };
+        check("cuMemcpyDtoHAsync", code)?;
+        self.synchronize()
+    }
+
+    pub(crate) fn synchronize(&self) -> Result<()> {
+        let _entered = self.device().enter()?;
+        // SAFETY: the stream is alive.
+        check("cuStreamSynchronize", unsafe { sys::cuStreamSynchronize(self.handle()) })
+    }
+}
+
+/// One allocation, freed after the work that its stream has queued.
+#[derive(Debug)]
+pub(crate) struct DeviceMemory {
+    stream: Stream,
+    address: u64,
+}
+
+impl DeviceMemory {
+    pub(crate) fn origin(&self) -> Origin {
+        self.stream.origin()
+    }
+
+    pub(crate) fn address(&self) -> u64 {
+        self.address
+    }
+}
+
+impl Drop for DeviceMemory {
+    fn drop(&mut self) {
+        let device = self.stream.device();
+        let Ok(_entered) = device.enter() else { return };
+        // SAFETY: allocated in the same way, and freed once. Drop cannot report a failure; the
+        // next call on the stream reports what broke it.
+        let _ = unsafe {
+            if device.inner.has_memory_pools {
+                sys::cuMemFreeAsync(self.address, self.stream.handle())
+            } else {
+                // It waits for the device by itself, though no document promises so.
+                let _ = sys::cuStreamSynchronize(self.stream.handle());
+                sys::cuMemFree_v2(self.address)
+            }
+        };
+    }
+}

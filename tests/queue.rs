@@ -1,0 +1,254 @@
+//! Queues, buffers and views, on every executor.
+#![allow(unsafe_code)]
+
+mod common;
+
+use std::ffi::c_void;
+
+use half::{bf16, f16};
+use lacuna::launch::{self, Grid, Kernel, KernelParams};
+use lacuna::simt::Config;
+use lacuna::{Element, Error, Memory, Queue, View, ViewMut};
+use proptest::prelude::*;
+
+fn simt() -> Queue {
+    Queue::simt(Config::default())
+}
+
+#[test]
+fn memory_is_zero_when_allocated() {
+    for queue in common::queues() {
+        // More than once, so that a freed allocation may come back.
+        for _ in 0..3 {
+            let mut buffer = queue.alloc::<u16>(1001).unwrap();
+            assert_eq!(buffer.len(), 1001);
+            assert_eq!(buffer.memory(), queue.memory());
+            assert_eq!(buffer.view().address() % 256, 0, "{}", queue.executor());
+            assert!(queue.download(&buffer.view()).unwrap().iter().all(|x| *x == 0));
+            queue.upload_into(&[0xDEAD; 1001], &mut buffer.view_mut()).unwrap();
+        }
+    }
+}
+
+fn assert_round_trip<T: Element + PartialEq>(queue: &Queue, values: &[T]) {
+    let buffer = queue.upload(values).unwrap();
+    let back = queue.download(&buffer.view()).unwrap();
+    let (back, values) =
+        (bytemuck::cast_slice::<T, u8>(&back), bytemuck::cast_slice::<T, u8>(values));
+    assert!(back == values, "{} on {}", T::NAME, queue.executor());
+}
+
+#[test]
+fn every_element_type_survives_a_round_trip() {
+    for queue in common::queues() {
+        assert_round_trip(&queue, &[u8::MAX, 0, 7]);
+        assert_round_trip(&queue, &[u16::MAX, 0, 7]);
+        assert_round_trip(&queue, &[u32::MAX, 0, 7]);
+        assert_round_trip(&queue, &[u64::MAX, 0, 7]);
+        assert_round_trip(&queue, &[i8::MIN, 0, 7]);
+        assert_round_trip(&queue, &[i32::MIN, 0, 7]);
+        assert_round_trip(&queue, &[i64::MIN, 0, 7]);
+        // A signalling NaN must not turn quiet on the way.
+        assert_round_trip(&queue, &[f32::from_bits(0x7F80_0001), -0.0]);
+        assert_round_trip(&queue, &[f16::from_bits(0x7C01), f16::NEG_ZERO]);
+        assert_round_trip(&queue, &[bf16::from_bits(0x7F81), bf16::NEG_ZERO]);
+    }
+}
+
+#[test]
+fn nothing_is_a_size_too() {
+    for queue in common::queues() {
+        let mut buffer = queue.upload::<u64>(&[]).unwrap();
+        assert!(buffer.is_empty() && buffer.view().is_empty());
+        assert!(queue.download(&buffer.view()).unwrap().is_empty());
+        queue.upload_into(&[], &mut buffer.view_mut()).unwrap();
+        queue.fill_zero(&mut buffer.view_mut()).unwrap();
+        queue.synchronize().unwrap();
+    }
+}
+
+#[test]
+fn a_slice_reads_and_writes_its_elements_alone() {
+    for queue in common::queues() {
+        let mut buffer = queue.upload(&[0_u32, 1, 2, 3, 4, 5]).unwrap();
+        let middle = buffer.view().slice(1..5).unwrap();
+        assert_eq!(queue.download(&middle).unwrap(), [1, 2, 3, 4]);
+        assert_eq!(queue.download(&middle.slice(1..3).unwrap()).unwrap(), [2, 3]);
+        assert!(middle.slice(4..4).unwrap().is_empty());
+
+        let mut view = buffer.view_mut();
+        let mut tail = view.slice_mut(4..6).unwrap();
+        queue.upload_into(&[40, 50], &mut tail).unwrap();
+        queue.fill_zero(&mut tail.slice_mut(1..2).unwrap()).unwrap();
+        assert_eq!(queue.download(&tail.as_view()).unwrap(), [40, 0]);
+        assert_eq!(queue.download(&buffer.view()).unwrap(), [0, 1, 2, 3, 40, 0]);
+    }
+}
+
+#[test]
+#[expect(clippy::reversed_empty_ranges, reason = "callers can write them")]
+fn a_slice_outside_is_an_error_with_both_numbers() {
+    let mut buffer = simt().alloc::<u32>(6).unwrap();
+    for (range, message) in [
+        (0..7, "elements 0..7 of device memory that holds 6"),
+        (7..7, "elements 7..7 of device memory that holds 6"),
+        (3..2, "elements 3..2 of device memory that holds 6"),
+        (0..usize::MAX, "elements 0..18446744073709551615 of device memory that holds 6"),
+    ] {
+        let error = buffer.view().slice(range.clone()).unwrap_err();
+        assert_eq!(error.to_string(), message);
+        let error = buffer.view_mut().slice_mut(range).unwrap_err();
+        assert_eq!(error.to_string(), message);
+    }
+}
+
+#[test]
+fn lengths_that_differ_are_refused_and_nothing_is_written() {
+    for queue in common::queues() {
+        let mut buffer = queue.upload(&[1_u8, 2, 3]).unwrap();
+        let error = queue.upload_into(&[9, 9], &mut buffer.view_mut()).unwrap_err();
+        assert_eq!(error.to_string(), "target of an upload: expected 2, got 3");
+        let mut host = [7_u8; 4];
+        let error = queue.download_into(&buffer.view(), &mut host).unwrap_err();
+        assert_eq!(error.to_string(), "target of a download: expected 3, got 4");
+        assert_eq!(host, [7; 4]);
+        assert_eq!(queue.download(&buffer.view()).unwrap(), [1, 2, 3]);
+    }
+}
+
+#[test]
+fn memory_of_another_executor_is_refused() {
+    let queue = simt();
+    // SAFETY: refused before it is used.
+    let mut elsewhere = unsafe { ViewMut::<u8>::from_raw(256, 4, Memory::Cuda(0)) };
+    let expected = "target of a fill is in the memory of CUDA device 0, and the queue works on \
+                    the memory of the SIMT executor";
+    assert_eq!(queue.fill_zero(&mut elsewhere).unwrap_err().to_string(), expected);
+    assert!(matches!(
+        queue.upload_into(&[0; 4], &mut elsewhere),
+        Err(Error::WrongQueue { expected: Memory::Simt, found: Memory::Cuda(0), .. })
+    ));
+    assert!(matches!(queue.download(&elsewhere.as_view()), Err(Error::WrongQueue { .. })));
+}
+
+#[test]
+fn sizes_past_the_address_space_are_refused() {
+    for queue in common::queues() {
+        let error = queue.alloc::<u64>(usize::MAX / 4).unwrap_err();
+        assert!(matches!(error, Error::Range { .. }), "{error}");
+        let error = queue.alloc::<u8>(isize::MAX as usize).unwrap_err();
+        assert!(matches!(error, Error::Range { .. } | Error::Driver { .. }), "{error}");
+    }
+}
+
+#[test]
+fn memory_of_an_engine_is_read_and_written_in_place() {
+    let queue = simt();
+    let mut engine = [1_u32, 2, 3, 4];
+    let address = engine.as_mut_ptr().expose_provenance() as u64;
+    // SAFETY: four aligned elements, used through this view alone while it lives.
+    let mut view = unsafe { ViewMut::<u32>::from_raw(address, 4, Memory::Simt) };
+    queue.upload_into(&[20, 30], &mut view.slice_mut(1..3).unwrap()).unwrap();
+    assert_eq!(engine, [1, 20, 30, 4]);
+    let address = engine.as_ptr().expose_provenance() as u64;
+    // SAFETY: four aligned elements that nothing writes.
+    let view = unsafe { View::<u32>::from_raw(address, 4, Memory::Simt) };
+    assert_eq!(queue.download(&view).unwrap(), engine);
+}
+
+#[test]
+fn handles_may_be_shared_between_threads() {
+    fn assert_shared<T: Send + Sync>() {}
+    assert_shared::<Queue>();
+    assert_shared::<lacuna::Device>();
+    assert_shared::<lacuna::Buffer<bf16>>();
+    assert_shared::<View<'_, bf16>>();
+    assert_shared::<ViewMut<'_, bf16>>();
+    assert_shared::<Error>();
+}
+
+/// Counts the threads that ran.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct CountParams {
+    count: u64,
+}
+
+unsafe extern "C" fn count_threads(params: *const c_void) {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    // SAFETY: the launch below gives the address of one u64, in memory that outlives it.
+    unsafe {
+        let count = (*params.cast::<CountParams>()).count as usize;
+        let count = std::ptr::with_exposed_provenance_mut::<u64>(count);
+        AtomicU64::from_ptr(count).fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+// SAFETY: `count_threads` takes this struct. There is no image of it, so a CUDA launch is an error.
+unsafe impl KernelParams for CountParams {
+    const KERNEL: Kernel = Kernel { room: "tests", entry: "count_threads", simt: count_threads };
+}
+
+fn count(queue: &Queue, blocks: [u32; 3], threads: [u32; 3]) -> Result<u64, Error> {
+    let buffer = queue.alloc::<u64>(1)?;
+    let params = CountParams { count: buffer.view().address() };
+    let grid = Grid { blocks, threads, dynamic_shared_bytes: 0 };
+    // SAFETY: one u64 of the queue's own memory, read only after the launch.
+    unsafe { launch::launch(queue, &grid, &params) }?;
+    Ok(queue.download(&buffer.view())?[0])
+}
+
+#[test]
+fn a_launch_runs_every_thread_once() {
+    assert_eq!(count(&simt(), [3, 2, 1], [64, 1, 2]).unwrap(), 3 * 2 * 64 * 2);
+    assert_eq!(count(&simt(), [1, 1, 1], [1024, 1, 1]).unwrap(), 1024);
+}
+
+#[test]
+fn a_grid_without_blocks_runs_nothing() {
+    for blocks in [[0, 1, 1], [1, 0, 1], [1, 1, 0]] {
+        assert_eq!(count(&simt(), blocks, [32, 1, 1]).unwrap(), 0);
+    }
+}
+
+#[test]
+fn a_grid_that_no_device_takes_is_refused_before_it_runs() {
+    for (blocks, threads) in [
+        ([1 << 31, 1, 1], [1, 1, 1]),
+        ([0, 1 << 16, 1], [1, 1, 1]),
+        ([1, 1, 1], [0, 1, 1]),
+        ([1, 1, 1], [33, 32, 1]),
+        ([1, 1, 1], [u32::MAX; 3]),
+    ] {
+        let error = count(&simt(), blocks, threads).unwrap_err();
+        assert!(matches!(error, Error::Range { .. }), "{error}");
+    }
+}
+
+#[test]
+fn a_kernel_without_an_image_is_an_error_on_cuda() {
+    for queue in common::queues().into_iter().filter(|queue| queue.memory() != Memory::Simt) {
+        let error = count(&queue, [1; 3], [1; 3]).unwrap_err();
+        assert!(matches!(error, Error::Image { room: "tests", .. }), "{error}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_slice_is_what_the_slice_of_the_host_is(
+        values in prop::collection::vec(any::<u16>(), 0..64),
+        start in 0_usize..80,
+        end in 0_usize..80,
+    ) {
+        let queue = simt();
+        let buffer = queue.upload(&values).unwrap();
+        match (values.get(start..end), buffer.view().slice(start..end)) {
+            (Some(expected), Ok(view)) => {
+                let got = queue.download(&view).unwrap();
+                prop_assert_eq!(got, expected);
+            }
+            (None, Err(Error::Slice { .. })) => {}
+            (expected, got) => prop_assert!(false, "{:?} and {:?}", expected, got),
+        }
+    }
+}
