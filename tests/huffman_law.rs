@@ -30,7 +30,8 @@ fn assert_round_trip(weights: &[u16]) -> EncodedGroup {
 
 /// Bytes that the published encoder's code and tables take, at least: a Huffman code with an end
 /// symbol of count 1, and a table for each byte-aligned prefix that a canonical code would need.
-/// `None` where its tables cannot be addressed, or its codes are too long.
+/// `None` where its codes are too long, or its tables so many (by this bound, which its codes, not
+/// being canonical, exceed) that they may not be addressable.
 fn least_published_bytes(histogram: &[u64; 256]) -> Option<u64> {
     let mut heap: BinaryHeap<Reverse<(u64, Vec<usize>)>> = histogram
         .iter()
@@ -58,7 +59,7 @@ fn least_published_bytes(histogram: &[u64; 256]) -> Option<u64> {
     });
     let n_tables = 1 + prefixes.iter().sum::<u64>();
     let n_bits: u64 = histogram.iter().zip(lengths).map(|(n, l)| n * u64::from(l)).sum();
-    (n_tables <= 17).then_some(n_bits.div_ceil(8) + 256 * (n_tables + 1))
+    (n_tables <= 8).then_some(n_bits.div_ceil(8) + 256 * (n_tables + 1))
 }
 
 #[test]
@@ -205,10 +206,10 @@ proptest! {
 
     #[test]
     fn codes_are_prefix_free_and_no_longer_than_published(
-        counts in prop::collection::vec(prop_oneof![Just(0_u64), 1..10_u64, 1..1_000_000_u64], 240),
+        counts in prop::collection::vec(prop_oneof![Just(0_u64), 1..10_u64, 1..1_000_000_u64], 2..240),
     ) {
         let mut histogram = [0; 256];
-        histogram[..240].copy_from_slice(&counts);
+        histogram[..counts.len()].copy_from_slice(&counts);
         prop_assume!(counts.iter().filter(|count| **count > 0).count() > 1);
         let book = Codebook::new(&histogram).unwrap();
         let mut kraft = 0_u64;
@@ -226,7 +227,7 @@ proptest! {
         let ours = n_bits.div_ceil(8) + book.luts().len() as u64;
         if let Some(published) = least_published_bytes(&histogram) {
             // Four tables of slack: among optimal codes, ties decide how many tables there are, and
-            // these 240 exponents with random counts tie often. Golden groups have none.
+            // random counts tie often. Golden groups have none.
             prop_assert!(ours <= published + 4 * 256, "{} > {}", ours, published);
         }
     }
