@@ -115,10 +115,10 @@ fn decode_sound_block(
             bit += length;
             n_left -= 1;
         }
-        if start + sign_mantissa.len() - n_left < n_elements {
-            if chunk_end >= n_bits || bit != chunk_end + reference::gap(raw, chunk + 1) {
-                return None;
-            }
+        if start + sign_mantissa.len() - n_left < n_elements
+            && (chunk_end >= n_bits || bit != chunk_end + reference::gap(raw, chunk + 1))
+        {
+            return None;
         }
     }
     (n_left == 0).then_some(())
