@@ -5,6 +5,8 @@ use super::{BYTES_PER_THREAD, Corruption, Group, RawGroup, THREADS_PER_BLOCK};
 
 /// Bits of the stream that one lookup sees.
 const LOOKUP_BITS: u32 = 12;
+/// Bits that four lookups take at most.
+const FOUR_LOOKUPS: u64 = 4 * LOOKUP_BITS as u64;
 const CHUNK_BITS: u64 = 8 * BYTES_PER_THREAD as u64;
 
 /// Decodes a group to bf16 bits on all threads of the current rayon pool (feature `files`; else on
@@ -97,21 +99,34 @@ fn decode_sound_block(
     let n_elements = raw.sign_mantissa.len();
     let is_last = block + 1 == reference::n_blocks(raw);
     let sign_mantissa = raw.sign_mantissa.get(start..start + output.len())?;
-    let mut weights = output.iter_mut().zip(sign_mantissa);
     let mut n_left = sign_mantissa.len();
     let n_bits = 8 * raw.encoded_exponent.len() as u64;
     let first_chunk = block as usize * THREADS_PER_BLOCK;
     let mut bit = first_chunk as u64 * CHUNK_BITS + reference::gap(raw, first_chunk);
     for chunk in first_chunk..first_chunk + THREADS_PER_BLOCK {
         let chunk_end = (chunk as u64 + 1) * CHUNK_BITS;
+        // Four lookups a load, while none of them can leave the chunk or the output.
+        while bit + FOUR_LOOKUPS <= chunk_end && n_left >= 8 {
+            let place = sign_mantissa.len() - n_left;
+            let Some(window) = window_at(raw, bit) else { break };
+            let Some((n_codes, length)) = table.look_up_four(
+                window,
+                &sign_mantissa[place..place + 8],
+                &mut output[place..place + 8],
+            ) else {
+                break;
+            };
+            bit += length;
+            n_left -= n_codes;
+        }
         while bit < chunk_end.min(n_bits) {
             if n_left == 0 {
                 // More bits and no more weights: padding in the last block, corruption elsewhere.
                 return is_last.then_some(());
             }
             let (exponent, length) = table.look_up(raw, bit)?;
-            let (weight, byte) = weights.next()?;
-            *weight = reference::bf16_bits(exponent, *byte);
+            let place = sign_mantissa.len() - n_left;
+            output[place] = reference::bf16_bits(exponent, sign_mantissa[place]);
             bit += length;
             n_left -= 1;
         }
@@ -124,33 +139,82 @@ fn decode_sound_block(
     (n_left == 0).then_some(())
 }
 
-/// Exponent and length of the code that each 12 bits start with; length 0 where it is longer.
-struct Table(Vec<[u8; 2]>);
+/// 57 bits or more from bit `bit` on, left-aligned; `None` near the end of the stream.
+fn window_at(raw: &RawGroup<'_>, bit: u64) -> Option<u64> {
+    let bytes = raw.encoded_exponent.get((bit / 8) as usize..)?.first_chunk::<8>()?;
+    Some(u64::from_be_bytes(*bytes) << (bit % 8))
+}
+
+/// What each 12 bits start with: one code or two.
+struct Table(Vec<Entry>);
+
+/// `n_codes` is 0 where the first code is longer than a lookup, or none.
+#[derive(Debug, Clone, Copy, Default)]
+struct Entry {
+    exponents: [u8; 2],
+    first_length: u8,
+    length: u8,
+    n_codes: u8,
+}
 
 impl Table {
     fn new(raw: &RawGroup<'_>) -> Self {
-        let entries = (0..1_u32 << LOOKUP_BITS).map(|bits| {
+        let code = |bits: u32, n_bits: u32| {
             let bytes = (bits << (32 - LOOKUP_BITS)).to_be_bytes();
             let seen = RawGroup { encoded_exponent: &bytes, ..*raw };
-            match reference::code_at(&seen, 0) {
-                Ok((exponent, length)) if length <= u64::from(LOOKUP_BITS) => {
-                    [exponent, length as u8]
-                }
-                _ => [0, 0],
+            let (exponent, length) = reference::code_at(&seen, 0).ok()?;
+            (length <= u64::from(n_bits)).then_some((exponent, length as u32))
+        };
+        let mask = (1 << LOOKUP_BITS) - 1;
+        let entries = (0..1_u32 << LOOKUP_BITS).map(|bits| {
+            let Some((first, first_length)) = code(bits, LOOKUP_BITS) else {
+                return Entry::default();
+            };
+            let second = code(bits << first_length & mask, LOOKUP_BITS - first_length);
+            let (exponent, length) = second.unwrap_or((0, 0));
+            Entry {
+                exponents: [first, exponent],
+                first_length: first_length as u8,
+                length: (first_length + length) as u8,
+                n_codes: 1 + u8::from(second.is_some()),
             }
         });
         Self(entries.collect())
     }
 
+    /// Decodes what four lookups see of `window`, 4 to 8 codes; says how many and their bits. `None`
+    /// where one of them is longer than a lookup.
+    fn look_up_four(
+        &self,
+        mut window: u64,
+        sign_mantissa: &[u8],
+        output: &mut [u16],
+    ) -> Option<(usize, u64)> {
+        let mut n_codes = 0;
+        let mut length = 0;
+        for _ in 0..4 {
+            let entry = self.0[(window >> (64 - LOOKUP_BITS)) as usize];
+            if entry.n_codes == 0 {
+                return None;
+            }
+            // A second place that holds no second code is written again by the next lookup.
+            let bytes = &sign_mantissa[n_codes..n_codes + 2];
+            let places = &mut output[n_codes..n_codes + 2];
+            places[0] = reference::bf16_bits(entry.exponents[0], bytes[0]);
+            places[1] = reference::bf16_bits(entry.exponents[1], bytes[1]);
+            n_codes += usize::from(entry.n_codes);
+            length += u64::from(entry.length);
+            window <<= entry.length;
+        }
+        Some((n_codes, length))
+    }
+
     fn look_up(&self, raw: &RawGroup<'_>, bit: u64) -> Option<(u8, u64)> {
-        let byte = (bit / 8) as usize;
-        let peek = match raw.encoded_exponent.get(byte..byte + 4) {
-            Some(&[a, b, c, d]) => u32::from_be_bytes([a, b, c, d]) << (bit % 8),
-            _ => return reference::code_at(raw, bit).ok(),
-        };
-        match self.0[(peek >> (32 - LOOKUP_BITS)) as usize] {
-            [_, 0] => reference::code_at(raw, bit).ok(),
-            [exponent, length] => Some((exponent, length.into())),
+        match window_at(raw, bit).map(|window| self.0[(window >> (64 - LOOKUP_BITS)) as usize]) {
+            Some(entry) if entry.n_codes > 0 => {
+                Some((entry.exponents[0], entry.first_length.into()))
+            }
+            _ => reference::code_at(raw, bit).ok(),
         }
     }
 }
