@@ -105,17 +105,20 @@ fn decode_sound_block(
     let mut bit = first_chunk as u64 * CHUNK_BITS + reference::gap(raw, first_chunk);
     for chunk in first_chunk..first_chunk + THREADS_PER_BLOCK {
         let chunk_end = (chunk as u64 + 1) * CHUNK_BITS;
-        // Four lookups a load, while none of them can leave the chunk or the output.
-        while bit + FOUR_LOOKUPS <= chunk_end && n_left >= 8 {
-            let place = sign_mantissa.len() - n_left;
+        // Lookups of two codes, while they can leave neither the chunk nor the output.
+        while bit + u64::from(LOOKUP_BITS) <= chunk_end && n_left >= 8 {
             let Some(window) = window_at(raw, bit) else { break };
-            let Some((n_codes, length)) = table.look_up_four(
+            let place = sign_mantissa.len() - n_left;
+            let n_safe_bits = (chunk_end - bit).min(FOUR_LOOKUPS) as u32;
+            let (n_codes, length) = table.look_up_some(
                 window,
+                n_safe_bits,
                 &sign_mantissa[place..place + 8],
                 &mut output[place..place + 8],
-            ) else {
+            );
+            if n_codes == 0 {
                 break;
-            };
+            }
             bit += length;
             n_left -= n_codes;
         }
@@ -182,20 +185,21 @@ impl Table {
         Self(entries.collect())
     }
 
-    /// Decodes what four lookups see of `window`, 4 to 8 codes; says how many and their bits. `None`
-    /// where one of them is longer than a lookup.
-    fn look_up_four(
+    /// Decodes what up to four lookups see of the first `n_safe_bits` of `window`, at most 8 codes;
+    /// says how many and their bits. Ends early where a code is longer than a lookup.
+    fn look_up_some(
         &self,
         mut window: u64,
+        n_safe_bits: u32,
         sign_mantissa: &[u8],
         output: &mut [u16],
-    ) -> Option<(usize, u64)> {
+    ) -> (usize, u64) {
         let mut n_codes = 0;
         let mut length = 0;
         for _ in 0..4 {
             let entry = self.0[(window >> (64 - LOOKUP_BITS)) as usize];
-            if entry.n_codes == 0 {
-                return None;
+            if length + LOOKUP_BITS > n_safe_bits || entry.n_codes == 0 {
+                break;
             }
             // A second place that holds no second code is written again by the next lookup.
             let bytes = &sign_mantissa[n_codes..n_codes + 2];
@@ -203,10 +207,10 @@ impl Table {
             places[0] = reference::bf16_bits(entry.exponents[0], bytes[0]);
             places[1] = reference::bf16_bits(entry.exponents[1], bytes[1]);
             n_codes += usize::from(entry.n_codes);
-            length += u64::from(entry.length);
+            length += u32::from(entry.length);
             window <<= entry.length;
         }
-        Some((n_codes, length))
+        (n_codes, length.into())
     }
 
     fn look_up(&self, raw: &RawGroup<'_>, bit: u64) -> Option<(u8, u64)> {
