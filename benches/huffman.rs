@@ -33,11 +33,11 @@ fn cpu(c: &mut Criterion) {
     let mut bench = c.benchmark_group("huffman");
     bench.throughput(Throughput::Bytes(bytes.len() as u64)).sample_size(10);
     bench.bench_function("copy/bf16/4Mi", |b| b.iter(|| output.copy_from_slice(&weights)));
-    bench.bench_function("encode/bf16/4Mi/one_thread", |b| {
-        b.iter(|| huffman::encode(&[bytes]).unwrap());
-    });
     for (name, n_threads) in pools {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().unwrap();
+        bench.bench_function(format!("encode/bf16/4Mi/{name}"), |b| {
+            b.iter(|| pool.install(|| huffman::encode(&[bytes])).unwrap());
+        });
         bench.bench_function(format!("decode/bf16/4Mi/{name}"), |b| {
             b.iter(|| pool.install(|| huffman::decode(&group, &mut output)).unwrap());
         });

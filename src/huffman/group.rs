@@ -1,13 +1,12 @@
 //! One group: the six tensors as they are in the file, and what makes them sound.
 
 use super::{
-    BYTES_PER_BLOCK, FIRST_POINTER, GAP_BYTES_PER_BLOCK, GroupShape, MAX_CODE_BITS, MAX_LUT_ROWS,
+    BYTES_PER_BLOCK, FIRST_POINTER, GAP_BYTES_PER_BLOCK, GroupShape, MAX_BLOCK_ELEMENTS,
+    MAX_CODE_BITS, MAX_LUT_ROWS,
 };
 
 /// Elements of one block that the published kernel's 48 KiB of shared memory hold.
 pub const PUBLISHED_BLOCK_ELEMENTS: u64 = 23_550;
-/// Every code has at least one bit.
-const MAX_BLOCK_ELEMENTS: u64 = 8 * BYTES_PER_BLOCK as u64;
 
 /// The six tensors of one group, borrowed as they are in the file and trusted in nothing.
 #[derive(Debug, Clone, Copy)]
@@ -287,8 +286,8 @@ impl<'a> RawGroup<'a> {
             if got < previous || got > n_elements {
                 return error(TensorReason::Position { got, previous, n_elements });
             }
-            if got - previous > MAX_BLOCK_ELEMENTS {
-                let (got, n_bits) = (got - previous, MAX_BLOCK_ELEMENTS);
+            if got - previous > MAX_BLOCK_ELEMENTS as u64 {
+                let (got, n_bits) = (got - previous, MAX_BLOCK_ELEMENTS as u64);
                 return error(TensorReason::Density { got, n_bits });
             }
             densest = densest.max(got - previous);
@@ -300,8 +299,9 @@ impl<'a> RawGroup<'a> {
             return Err(self.error("output_positions", at, reason));
         }
         let last = n_elements - previous;
-        if last > MAX_BLOCK_ELEMENTS {
-            let reason = TensorReason::Density { got: last, n_bits: MAX_BLOCK_ELEMENTS };
+        if last > MAX_BLOCK_ELEMENTS as u64 {
+            let (got, n_bits) = (last, MAX_BLOCK_ELEMENTS as u64);
+            let reason = TensorReason::Density { got, n_bits };
             return Err(self.error("output_positions", at, reason));
         }
         Ok(densest.max(last))

@@ -14,6 +14,8 @@ mod encode;
 mod group;
 #[cfg(feature = "files")]
 mod layout;
+mod lookup;
+mod parallel;
 mod plan;
 pub mod reference;
 #[cfg(any(feature = "cuda", feature = "simt"))]
@@ -42,6 +44,8 @@ pub const BYTES_PER_THREAD: usize = 8;
 pub const THREADS_PER_BLOCK: usize = 512;
 /// Code bytes that one thread block owns.
 pub const BYTES_PER_BLOCK: usize = BYTES_PER_THREAD * THREADS_PER_BLOCK;
+/// Weights that one thread block owns at most: every code has a bit.
+const MAX_BLOCK_ELEMENTS: usize = 8 * BYTES_PER_BLOCK;
 /// Bytes of `gaps` for one thread block: 5 bits a thread.
 pub const GAP_BYTES_PER_BLOCK: usize = THREADS_PER_BLOCK * 5 / 8;
 /// The longest code of the format, in bits.

@@ -81,7 +81,7 @@ pub(super) fn decode_block(
         let mut bit = next_chunk_bit - BITS_PER_CHUNK + gap(raw, chunk);
         let mut stop = None;
         while stop.is_none() && bit < next_chunk_bit.min(n_bits) {
-            match code_at(raw, bit) {
+            match code_in(raw.luts, peek(raw.encoded_exponent, bit)) {
                 Ok((exponent, length)) => {
                     // A block may hold more codes than weights: padding, or corruption.
                     if let Some(weight) = output.get_mut(n_decoded) {
@@ -112,10 +112,10 @@ pub(super) fn decode_block(
     worst.map_or(Ok(()), Err)
 }
 
-/// The code at bit `bit` of the stream: its exponent and its length in bits.
-pub(super) fn code_at(raw: &RawGroup<'_>, bit: u64) -> Result<(u8, u64), CorruptionReason> {
-    let (tables, lengths) = raw.luts.split_at(raw.luts.len() - 256);
-    let [first, rest @ ..] = peek(raw.encoded_exponent, bit).to_be_bytes();
+/// The code that `bits` begin with: its exponent and its length in bits.
+pub(super) fn code_in(luts: &[u8], bits: u32) -> Result<(u8, u64), CorruptionReason> {
+    let (tables, lengths) = luts.split_at(luts.len() - 256);
+    let [first, rest @ ..] = bits.to_be_bytes();
     let mut entry = tables[usize::from(first)];
     for byte in rest {
         if entry < FIRST_POINTER {
