@@ -1,14 +1,11 @@
 //! bf16 weights to the six tensors of a DF11 group.
 
 use super::codebook::Shortest;
+use super::pack::{Packer, Piece, RUN_WEIGHTS, Start, exponents_of};
 use super::{
-    BYTES_PER_BLOCK, BYTES_PER_THREAD, Codebook, PUBLISHED_BLOCK_ELEMENTS, RawGroup,
-    THREADS_PER_BLOCK, parallel,
+    BYTES_PER_BLOCK, Codebook, PUBLISHED_BLOCK_ELEMENTS, RawGroup, THREADS_PER_BLOCK, parallel,
 };
 use crate::{Error, Result};
-
-/// Bits of the code stream that one CUDA thread owns.
-const CHUNK_BITS: u64 = 8 * BYTES_PER_THREAD as u64;
 
 /// The six tensors of a group, as a DF11 file holds them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,15 +104,8 @@ pub fn encode(matrices: &[&[u8]]) -> Result<EncodedGroup> {
 /// Weights that a thread codes at once. The result does not depend on it.
 const PIECE_WEIGHTS: usize = 1 << 18;
 
-/// Little-endian bf16 weights of one matrix, to be coded by one thread.
-type Piece<'a> = &'a [[u8; 2]];
-
 fn pieces_of(matrix: &[u8]) -> impl Iterator<Item = Piece<'_>> {
     matrix.as_chunks::<2>().0.chunks(PIECE_WEIGHTS)
-}
-
-fn exponent_of(weight: [u8; 2]) -> usize {
-    usize::from(u16::from_le_bytes(weight) >> 7 & 0xFF)
 }
 
 /// Writes signs and mantissas, and counts the exponents of each piece.
@@ -130,19 +120,20 @@ fn split_planes(pieces: &[Piece<'_>], sign_mantissa: &mut [u8]) -> Vec<[u32; 256
     parallel::map(work, |(piece, sign_mantissa)| {
         // Four tables, so that equal neighbours do not wait for each other's count.
         let mut counts = [[0_u32; 256]; 4];
-        // Small steps, so that the second pass over the weights finds them in the cache.
-        for (weights, bytes) in piece.chunks(4096).zip(sign_mantissa.chunks_mut(4096)) {
-            for ([low, high], byte) in weights.iter().zip(bytes) {
-                *byte = high & 0x80 | low & 0x7F;
+        let mut scratch = [0; RUN_WEIGHTS];
+        for (run, bytes) in piece.chunks(RUN_WEIGHTS).zip(sign_mantissa.chunks_mut(RUN_WEIGHTS)) {
+            for (weight, byte) in run.iter().zip(bytes) {
+                let weight = u16::from_le_bytes(*weight);
+                *byte = (weight >> 8 & 0x80 | weight & 0x7F) as u8;
             }
-            let (fours, rest) = weights.as_chunks::<4>();
+            let (fours, rest) = exponents_of(run, &mut scratch).as_chunks::<4>();
             for four in fours {
-                for (count, weight) in counts.iter_mut().zip(four) {
-                    count[exponent_of(*weight)] += 1;
+                for (count, exponent) in counts.iter_mut().zip(four) {
+                    count[usize::from(*exponent)] += 1;
                 }
             }
-            for weight in rest {
-                counts[0][exponent_of(*weight)] += 1;
+            for exponent in rest {
+                counts[0][usize::from(*exponent)] += 1;
             }
         }
         std::array::from_fn(|exponent| counts.iter().map(|count| count[exponent]).sum())
@@ -164,19 +155,12 @@ impl Stream {
         n_code_bytes: usize,
     ) -> Self {
         let packer = Packer::new(book);
-        let mut bit = 0;
-        let mut element = 0;
-        let mut next_chunk = 0;
+        let mut start = Start::default();
         let mut work = Vec::with_capacity(pieces.len());
         for (piece, histogram) in pieces.iter().zip(histograms) {
             let n_bits = book.n_bits(&histogram.map(u64::from));
-            work.push((*piece, Start { bit, element, next_chunk }, n_bits));
-            bit += n_bits;
-            element += piece.len() as u32;
-            if let Some(last) = piece.last() {
-                let last_code_bit = bit - u64::from(book.lengths()[exponent_of(*last)]);
-                next_chunk = last_code_bit / CHUNK_BITS + 1;
-            }
+            work.push((*piece, start, n_bits));
+            start = packer.start_after(start, piece, n_bits);
         }
         let parts = parallel::map(work, |(piece, start, n_bits)| packer.pack(piece, start, n_bits));
 
@@ -197,7 +181,7 @@ impl Stream {
         }
         // Where the last code crosses into a block of its own, that block holds no first code.
         gaps.resize(n_blocks * THREADS_PER_BLOCK, 0);
-        positions.resize(n_blocks + 1, element);
+        positions.resize(n_blocks + 1, start.element);
         Self { codes, gaps: pack_gaps(&gaps), positions }
     }
 
@@ -216,141 +200,4 @@ fn pack_gaps(gaps: &[u8]) -> Vec<u8> {
             bytes
         })
         .collect()
-}
-
-/// Where in the group a piece begins.
-#[derive(Debug, Clone, Copy)]
-struct Start {
-    bit: u64,
-    element: u32,
-    /// The first chunk in which no code began yet.
-    next_chunk: u64,
-}
-
-/// A piece, packed.
-struct Part {
-    /// Where `codes` begins in the group's stream. Bits of it before the piece are zeros.
-    first_byte: usize,
-    codes: Vec<u8>,
-    /// Where the first code begins, of each chunk whose first code is in the piece.
-    gaps: Vec<u8>,
-    /// The first weight of each block whose first code is in the piece.
-    positions: Vec<u32>,
-}
-
-/// Code and length of each exponent in one word: one load a weight.
-struct Packer([u64; 256]);
-
-impl Packer {
-    fn new(book: &Codebook) -> Self {
-        let entry = |idx: usize| u64::from(book.codes()[idx]) << 8 | u64::from(book.lengths()[idx]);
-        Self(std::array::from_fn(entry))
-    }
-
-    /// Code and length.
-    fn at(&self, weight: [u8; 2]) -> (u64, u32) {
-        let entry = self.0[exponent_of(weight)];
-        (entry >> 8, (entry & 0xFF) as u32)
-    }
-
-    fn pack(&self, weights: Piece<'_>, start: Start, n_bits: u64) -> Part {
-        let head_bits = (start.bit % 8) as u32;
-        let n_bytes = (u64::from(head_bits) + n_bits).div_ceil(8) as usize;
-        let mut bits = BitWriter::new(n_bytes, head_bits);
-        let mut map = Map::new(start);
-        let mut bit = start.bit;
-        let (fours, rest) = weights.as_chunks::<4>();
-        for (idx, four) in fours.iter().enumerate() {
-            let [(a, a_bits), (b, b_bits), (c, c_bits), (d, d_bits)] = four.map(|w| self.at(w));
-            let n_bits = [a_bits + b_bits, c_bits + d_bits];
-            if n_bits[0] + n_bits[1] <= BitWriter::MOST_BITS {
-                let codes = (a << b_bits | b) << n_bits[1] | c << d_bits | d;
-                bits.put(codes, n_bits[0] + n_bits[1]);
-            } else {
-                bits.put(a << b_bits | b, n_bits[0]);
-                bits.put(c << d_bits | d, n_bits[1]);
-            }
-            let ends = [a_bits, n_bits[0], n_bits[0] + c_bits, n_bits[0] + n_bits[1]];
-            let [b, c, d, end] = ends.map(|end| bit + u64::from(end));
-            map.put([bit, b, c, d], start.element + 4 * idx as u32);
-            bit = end;
-        }
-        for (idx, weight) in rest.iter().enumerate() {
-            let (code, n_bits) = self.at(*weight);
-            bits.put(code, n_bits);
-            map.put([bit], start.element + (4 * fours.len() + idx) as u32);
-            bit += u64::from(n_bits);
-        }
-        Part {
-            first_byte: (start.bit / 8) as usize,
-            codes: bits.finish(n_bytes),
-            gaps: map.gaps,
-            positions: map.positions,
-        }
-    }
-}
-
-/// Bits, most significant first.
-struct BitWriter {
-    bytes: Vec<u8>,
-    n_bytes: usize,
-    /// Bits not yet counted in `n_bytes` are its lowest `n_pending`, 0 to 7.
-    pending: u64,
-    n_pending: u32,
-}
-
-impl BitWriter {
-    /// What fits a word beside the bits that wait.
-    const MOST_BITS: u32 = 57;
-
-    /// For `n_bytes`, the first `head_bits` bits of which are zeros.
-    fn new(n_bytes: usize, head_bits: u32) -> Self {
-        // Room for the whole word that the last write writes.
-        Self { bytes: vec![0; n_bytes + 8], n_bytes: 0, pending: 0, n_pending: head_bits }
-    }
-
-    /// The lowest `n_bits` of `bits`, which has no others.
-    fn put(&mut self, bits: u64, n_bits: u32) {
-        if n_bits > Self::MOST_BITS {
-            self.put(bits >> 32, n_bits - 32);
-            return self.put(bits & 0xFFFF_FFFF, 32);
-        }
-        self.pending = self.pending << n_bits | bits;
-        self.n_pending += n_bits;
-        let word = self.pending << (64 - self.n_pending);
-        self.bytes[self.n_bytes..self.n_bytes + 8].copy_from_slice(&word.to_be_bytes());
-        self.n_bytes += (self.n_pending / 8) as usize;
-        self.n_pending %= 8;
-    }
-
-    fn finish(mut self, n_bytes: usize) -> Vec<u8> {
-        self.bytes.truncate(n_bytes);
-        self.bytes
-    }
-}
-
-/// Gaps and positions, as codes go by.
-struct Map {
-    gaps: Vec<u8>,
-    positions: Vec<u32>,
-    next_chunk: u64,
-}
-
-impl Map {
-    fn new(start: Start) -> Self {
-        Self { gaps: Vec::new(), positions: Vec::new(), next_chunk: start.next_chunk }
-    }
-
-    /// Neighbouring codes begin at these bits, the first of them that of weight `element`.
-    fn put<const N: usize>(&mut self, code_bits: [u64; N], element: u32) {
-        while code_bits[N - 1] >= self.next_chunk * CHUNK_BITS {
-            let chunk_bit = self.next_chunk * CHUNK_BITS;
-            let n_before = code_bits.iter().filter(|bit| **bit < chunk_bit).count();
-            self.gaps.push((code_bits[n_before] - chunk_bit) as u8);
-            if self.next_chunk.is_multiple_of(THREADS_PER_BLOCK as u64) {
-                self.positions.push(element + n_before as u32);
-            }
-            self.next_chunk += 1;
-        }
-    }
 }

@@ -15,6 +15,7 @@ mod group;
 #[cfg(feature = "files")]
 mod layout;
 mod lookup;
+mod pack;
 mod parallel;
 mod plan;
 pub mod reference;
