@@ -9,6 +9,8 @@ use lacuna::simt::{Config, Fibres, Schedule};
 use lacuna::{Error, Queue};
 use proptest::prelude::*;
 
+use common::{clustered_weights, encode};
+
 /// What a launch over `groups` leaves: each group's bits, and the report.
 fn decode_on(queue: &Queue, groups: &[RawGroup<'_>]) -> (Vec<Vec<u16>>, Option<Corruption>) {
     let uploads: Vec<_> = groups
@@ -84,26 +86,6 @@ fn decode_by_reference(groups: &[RawGroup<'_>]) -> (Vec<Vec<u16>>, Option<Corrup
 fn assert_same(queue: &Queue, groups: &[RawGroup<'_>]) {
     assert_eq!(decode_on(queue, groups).1, decode_by_reference(groups).1, "report");
     assert!(decode_on(queue, groups).0 == decode_by_reference(groups).0, "bits differ");
-}
-
-fn encode(weights: &[u16]) -> huffman::EncodedGroup {
-    huffman::encode(&[bytemuck::cast_slice(weights)]).unwrap()
-}
-
-/// Weights whose exponents cluster as those of trained weights do, from a seed.
-fn clustered_weights(n: usize, seed: u64) -> Vec<u16> {
-    let mut state = seed | 1;
-    (0..n)
-        .map(|_| {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            let bits = (state >> 20) as u32;
-            // The number of trailing ones is geometric, as exponents below the largest are.
-            let exponent = 125 - (bits | 1 << 20).trailing_ones().min(20);
-            ((bits >> 16 & 0x80) << 8 | exponent << 7 | (state >> 57) as u32) as u16
-        })
-        .collect()
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! Which code each exponent gets, and the decode tables that say so.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
 use super::{BYTES_PER_BLOCK, FIRST_POINTER, GAP_BYTES_PER_BLOCK, MAX_CODE_BITS, MAX_LUT_ROWS};
 
 /// Bytes that one level of the decode tables looks at.
@@ -41,6 +44,13 @@ impl Codebook {
 
     pub(super) fn with_shortest(histogram: &[u64; 256], shortest: Shortest) -> Option<Self> {
         let mut best: Option<(u64, Self)> = None;
+        // Optimal codes differ in how many tables they need, and ties decide which of them an
+        // encoder finds: with the published one's among them, ours are never larger.
+        if shortest == Shortest::Unlimited
+            && let Some(book) = published_lengths(histogram).and_then(Self::from_lengths)
+        {
+            best = Some((book.group_bytes(histogram), book));
+        }
         let mut limit = MAX_CODE_BITS;
         // Eight bits hold every exponent below 240, the escape and the spare leaf in one table.
         loop {
@@ -65,6 +75,12 @@ impl Codebook {
                 return best.map(|(_, book)| book);
             }
         }
+    }
+
+    fn from_lengths(lengths: [u8; 256]) -> Option<Self> {
+        let (codes, _) = canonical_codes(&lengths, None);
+        let luts = build_luts(&codes, &lengths)?;
+        Some(Self { codes, lengths, luts })
     }
 
     /// The code of each exponent, right-aligned; 0 for exponents without one.
@@ -158,6 +174,30 @@ enum Escape {
     None,
     /// Below one leaf that has no weight of its own.
     Leaf,
+}
+
+/// Lengths of the published encoder's codes: Huffman's, with an end of the stream that occurs once
+/// and comes before all exponents among equals. `None` where the format cannot hold them.
+fn published_lengths(histogram: &[u64; 256]) -> Option<[u8; 256]> {
+    let end = std::iter::once(Reverse((1, vec![None])));
+    let leaf = |(exponent, count): (usize, &u64)| Reverse((*count, vec![Some(exponent)]));
+    let leaves = histogram.iter().enumerate().filter(|(_, count)| **count > 0).map(leaf);
+    let mut heap: BinaryHeap<_> = end.chain(leaves).collect();
+    let mut lengths = [0; 256];
+    while let (Some(Reverse((weight, mut symbols))), Some(Reverse((other_weight, others)))) =
+        (heap.pop(), heap.pop())
+    {
+        symbols.extend(others);
+        for exponent in symbols.iter().flatten() {
+            lengths[*exponent] += 1;
+        }
+        heap.push(Reverse((weight.saturating_add(other_weight), symbols)));
+    }
+    let can_hold = |(exponent, length): (usize, &u8)| {
+        u32::from(*length) <= MAX_CODE_BITS
+            && (*length == 0 || exponent < usize::from(FIRST_POINTER))
+    };
+    lengths.iter().enumerate().all(can_hold).then_some(lengths)
 }
 
 /// Lengths in `max(min_bits, 1)..=limit` of an optimal prefix code for `weights`, by package-merge

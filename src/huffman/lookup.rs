@@ -1,6 +1,9 @@
 //! Many codes at a time: the tables and the inner loop of the CPU decoder.
 
-use super::{BYTES_PER_BLOCK, MAX_BLOCK_ELEMENTS, RawGroup, THREADS_PER_BLOCK, reference};
+use super::{
+    BYTES_PER_BLOCK, FIRST_POINTER, MAX_BLOCK_ELEMENTS, MAX_CODE_BITS, RawGroup, THREADS_PER_BLOCK,
+    reference,
+};
 
 /// Bits of the stream that one lookup sees: 2,048 entries stay in the first cache.
 const LOOKUP_BITS: u32 = 11;
@@ -66,22 +69,17 @@ impl Entry {
 impl<'a> Table<'a> {
     pub(super) fn new(raw: &RawGroup<'a>) -> Self {
         let luts = raw.luts;
-        // The one code that each lookup's bits begin with.
-        let firsts: Vec<_> = (0..1_u32 << LOOKUP_BITS)
-            .map(|bits| {
-                let code = reference::code_in(luts, bits << (32 - LOOKUP_BITS));
-                code.ok().map(|(exponent, length)| (exponent, length as u32))
-            })
-            .collect();
-        let mask = (1 << LOOKUP_BITS) - 1;
+        let known = known_codes(luts);
         let entries = std::array::from_fn(|bits| {
             let mut n_codes = 0;
             let mut used = 0;
             let mut starts = 0_u64;
             let mut fields = 0;
-            while n_codes < CODES_PER_LOOKUP {
-                let Some((exponent, length)) = firsts[bits << used & mask] else { break };
-                if used + length > LOOKUP_BITS {
+            while n_codes < CODES_PER_LOOKUP && used < LOOKUP_BITS {
+                let n_left = LOOKUP_BITS - used;
+                let rest = bits & ((1 << n_left) - 1);
+                let Some((exponent, length)) = known[n_left as usize][rest] else { break };
+                if length > n_left {
                     break;
                 }
                 starts = (starts << 1 | 1) << (length - 1);
@@ -105,6 +103,38 @@ impl<'a> Table<'a> {
         first.or_else(|| reference::code_in(self.luts, (window >> 32) as u32).ok())
     }
 }
+
+/// For each count of bits up to a lookup's, and each value of theirs: the exponent and length of the
+/// code that they begin with, whatever bits follow.
+///
+/// In tables of a prefix code, a code's own bits decide. Tables of a hostile file may let later ones
+/// decide too, and the reference says what they mean.
+fn known_codes(luts: &[u8]) -> Vec<Vec<Option<(u8, u32)>>> {
+    let (tables, lengths) = luts.split_at(luts.len() - 256);
+    // A root entry is decided by eight bits; an entry below it by eight more, of which three are here.
+    let decided = |bits: usize| {
+        let mut entries = &tables[bits >> 3..][..1];
+        if entries[0] >= FIRST_POINTER {
+            let row = 256 - usize::from(entries[0]);
+            entries = tables.get(256 * row + ((bits & 7) << 5)..)?.get(..32)?;
+        }
+        let entry = entries[0];
+        let length = u32::from(lengths[usize::from(entry)]);
+        let is_code = entry < FIRST_POINTER && (1..=MAX_CODE_BITS).contains(&length);
+        (is_code && entries.iter().all(|other| *other == entry)).then_some((entry, length))
+    };
+    let mut known = vec![(0..1 << LOOKUP_BITS).map(decided).collect::<Vec<_>>()];
+    for _ in 0..LOOKUP_BITS {
+        let longer = &known[known.len() - 1];
+        let both =
+            longer.as_chunks().0.iter().map(|[zero, one]| if zero == one { *zero } else { None });
+        known.push(both.collect());
+    }
+    known.reverse();
+    known
+}
+
+const _: () = assert!(LOOKUP_BITS == 11, "known_codes counts on it");
 
 /// One block: its codes, the exponents decoded from them, and where in its chunks codes began.
 pub(super) struct Stream {

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use lacuna::huffman;
 use lacuna::simt::{Config, Schedule};
 use lacuna::{Device, Queue};
 
@@ -31,4 +32,25 @@ pub(crate) fn bf16_tensors(file: &str) -> Vec<u8> {
     let bytes = std::fs::read(data(file)).unwrap();
     let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
     bytes[8 + header..].to_vec()
+}
+
+/// Weights as one group.
+pub(crate) fn encode(weights: &[u16]) -> huffman::EncodedGroup {
+    huffman::encode(&[bytemuck::cast_slice(weights)]).unwrap()
+}
+
+/// Weights whose exponents cluster as those of trained weights do, from a seed.
+pub(crate) fn clustered_weights(n: usize, seed: u64) -> Vec<u16> {
+    let mut state = seed | 1;
+    (0..n)
+        .map(|_| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            let bits = (state >> 20) as u32;
+            // The number of trailing ones is geometric, as exponents below the largest are.
+            let exponent = 125 - (bits | 1 << 20).trailing_ones().min(20);
+            ((bits >> 16 & 0x80) << 8 | exponent << 7 | (state >> 57) as u32) as u16
+        })
+        .collect()
 }
