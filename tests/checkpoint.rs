@@ -69,6 +69,35 @@ fn the_published_checkpoint_opens_with_its_config_and_without() {
 }
 
 #[test]
+fn an_index_says_which_files_a_model_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name);
+    let sample = common::data("minilm-layer0.bf16.safetensors");
+    // The same tensors twice, as in repositories that hold a model in shards and in one file.
+    std::fs::copy(&sample, file("model-00001-of-00001.safetensors")).unwrap();
+    std::fs::copy(&sample, file("consolidated.safetensors")).unwrap();
+    let open = || huffman::Model::open(&[folder.path().to_owned()]).map_err(|e| e.to_string());
+    assert!(open().unwrap_err().contains("is in another file too"));
+    let index = |file_name: &str| {
+        let map = format!(r#"{{"weight_map": {{"a": "{file_name}"}}}}"#);
+        std::fs::write(file("model.safetensors.index.json"), map).unwrap();
+    };
+    index("model-00001-of-00001.safetensors");
+    let model = open().unwrap();
+    assert_eq!(model.tensors().count(), 6);
+    let tensor = model.tensor("encoder.layer.0.output.dense.weight").unwrap();
+    assert_eq!((tensor.shape, tensor.bytes.len()), (&[384, 1536][..], 2 * 384 * 1536));
+    for outside in ["../model.safetensors", "/etc/passwd", "..", ""] {
+        index(outside);
+        assert!(open().unwrap_err().contains("is not the name of a file"), "{outside}");
+    }
+    index("model-00002-of-00002.safetensors");
+    assert!(open().unwrap_err().contains("open the file"));
+    std::fs::write(file("model.safetensors.index.json"), "{}").unwrap();
+    assert!(open().unwrap_err().contains("it has no weight_map"));
+}
+
+#[test]
 fn what_is_not_a_checkpoint_is_refused_with_a_reason() {
     let folder = tempfile::tempdir().unwrap();
     let empty = Checkpoint::open(folder.path()).unwrap_err().to_string();

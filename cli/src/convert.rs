@@ -7,6 +7,7 @@ use std::time::Instant;
 use lacuna::huffman::{self, Checkpoint, GroupPattern, Summary};
 
 use crate::Outcome;
+use crate::interrupt::leave_nothing_beside;
 use crate::report::{Bar, bytes, percent, print, speed};
 
 pub(crate) fn compress(inputs: &[PathBuf], output: &Path, groups: &[String]) -> Outcome {
@@ -15,6 +16,7 @@ pub(crate) fn compress(inputs: &[PathBuf], output: &Path, groups: &[String]) -> 
         groups => groups.iter().map(|text| GroupPattern::parse(text)).collect(),
     };
     let start = Instant::now();
+    leave_nothing_beside(output)?;
     let bar = Bar::new();
     let summary = huffman::compress(inputs, output, &patterns, &|progress| bar.show(&progress))
         .map_err(|error| error.to_string())?;
@@ -33,6 +35,7 @@ pub(crate) fn compress(inputs: &[PathBuf], output: &Path, groups: &[String]) -> 
 pub(crate) fn decompress(checkpoint: &Path, output: &Path) -> Outcome {
     let start = Instant::now();
     let checkpoint = Checkpoint::open(checkpoint).map_err(|error| error.to_string())?;
+    leave_nothing_beside(output)?;
     let bar = Bar::new();
     let summary = huffman::decompress(&checkpoint, output, &|progress| bar.show(&progress))
         .map_err(|error| error.to_string())?;

@@ -4,6 +4,7 @@ mod convert;
 mod demo;
 mod doctor;
 mod inspect;
+mod interrupt;
 mod report;
 mod verify;
 

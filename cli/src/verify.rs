@@ -1,17 +1,19 @@
 //! `verify`: every bit of a checkpoint against the original.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use half::bf16;
-use lacuna::huffman::{Checkpoint, CheckpointGroup, DeviceWeights, Group};
+use lacuna::huffman::{
+    Checkpoint, CheckpointGroup, DeviceWeights, Group, Model, ModelTensor, Progress,
+};
 use lacuna::simt::Config;
 use lacuna::{Device, Queue};
-use safetensors::{Dtype, SafeTensors};
+use safetensors::Dtype;
 
-use crate::report::{bytes, percent, print, speed};
+use crate::report::{Bar, bytes, percent, print, speed};
 use crate::{On, Outcome};
 
 /// What verifying found.
@@ -23,7 +25,11 @@ pub(crate) struct Verdict {
     pub(crate) decode_time: Duration,
     /// What decoded.
     pub(crate) executor: String,
+    /// Tensors that are not compressed.
+    pub(crate) n_plain: usize,
     pub(crate) differences: Vec<String>,
+    /// Tensors of the original that the checkpoint does not have.
+    pub(crate) absent: Vec<String>,
 }
 
 pub(crate) fn run(checkpoint: &Path, originals: &[PathBuf], on: On) -> Outcome {
@@ -32,10 +38,17 @@ pub(crate) fn run(checkpoint: &Path, originals: &[PathBuf], on: On) -> Outcome {
     for difference in &verdict.differences {
         text += &format!("differs: {difference}\n");
     }
+    if let Some(first) = verdict.absent.first() {
+        let n = verdict.absent.len();
+        text +=
+            &format!("not compared: {n} tensors of the original are not in it, {first} first\n");
+    }
+    let n = verdict.n_groups + verdict.n_plain;
     text += &format!(
-        "{} of {} groups agree in every bit: {} as {} ({}), decoded on the {} at {}\n",
-        verdict.n_groups - verdict.differences.len(),
+        "{} of {n} agree in every bit (groups: {}, other tensors: {}): {} as {} ({}), decoded on the {} at {}\n",
+        n - verdict.differences.len(),
         verdict.n_groups,
+        verdict.n_plain,
         bytes(verdict.bf16_bytes),
         bytes(verdict.compressed_bytes),
         percent(verdict.compressed_bytes, verdict.bf16_bytes),
@@ -51,21 +64,25 @@ pub(crate) fn verify(checkpoint: &Path, originals: &[PathBuf], on: On) -> Result
     let queue = match on {
         On::Cpu => None,
         On::Simt => Some(Queue::simt(Config::default())),
-        On::Cuda => Some(
-            Device::open(0).and_then(|device| device.queue()).map_err(|error| error.to_string())?,
-        ),
+        On::Cuda => Some(Device::open(0).and_then(|device| device.queue()).map_err(|error| {
+            format!("{error}\n`lacuna doctor` says more; --on cpu and --on simt need no GPU")
+        })?),
     };
-    let files = read_all(originals)?;
-    let original = index(&files)?;
+    let original = Model::open(originals).map_err(|error| error.to_string())?;
     let mut verdict = Verdict {
         n_groups: checkpoint.entries().len(),
         bf16_bytes: 0,
         compressed_bytes: 0,
         decode_time: Duration::ZERO,
         executor: queue.as_ref().map_or("CPU".to_owned(), |queue| queue.executor().to_string()),
+        n_plain: 0,
         differences: Vec::new(),
+        absent: Vec::new(),
     };
     let groups = checkpoint.groups().map_err(|error| error.to_string())?;
+    let total_bytes = groups.iter().map(|group| 2 * group.n_elements()).sum();
+    let bar = Bar::new();
+    let mut named = HashSet::new();
     for (idx, (entry, group)) in checkpoint.entries().iter().zip(&groups).enumerate() {
         let start = Instant::now();
         let weights = match &queue {
@@ -80,7 +97,27 @@ pub(crate) fn verify(checkpoint: &Path, originals: &[PathBuf], on: On) -> Result
         if let Some(difference) = first_difference(entry, group, &weights, &expected) {
             verdict.differences.push(difference);
         }
+        named.extend(expected.iter().map(|tensor| tensor.name.to_owned()));
+        bar.show(&Progress {
+            group: &entry.name,
+            done_bytes: verdict.bf16_bytes,
+            total_bytes,
+            compressed_bytes: verdict.compressed_bytes,
+        });
     }
+    drop(bar);
+    for (name, dtype, shape, bytes) in checkpoint.plain_tensors() {
+        verdict.n_plain += 1;
+        match original.tensor(&name) {
+            Some(tensor)
+                if (tensor.dtype, tensor.shape, tensor.bytes) == (dtype, &shape, bytes) => {}
+            Some(_) => verdict.differences.push(format!("{name}: another type, shape or bits")),
+            None => verdict.differences.push(format!("{name}: the original does not have it")),
+        }
+        named.insert(name);
+    }
+    let rest = original.tensors().filter(|tensor| !named.contains(tensor.name));
+    verdict.absent = rest.map(|tensor| tensor.name.to_owned()).collect();
     Ok(verdict)
 }
 
@@ -94,66 +131,29 @@ fn decode_on(queue: &Queue, group: &Group<'_>) -> lacuna::Result<Vec<u16>> {
     Ok(queue.download(&output.view())?.into_iter().map(bf16::to_bits).collect())
 }
 
-fn read_all(paths: &[PathBuf]) -> Result<Vec<(PathBuf, Vec<u8>)>, String> {
-    let mut files = Vec::new();
-    for path in paths {
-        let mut found = vec![path.clone()];
-        if path.is_dir() {
-            let entries =
-                std::fs::read_dir(path).map_err(|error| format!("{}: {error}", path.display()))?;
-            found = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-            found.retain(|file| file.extension().is_some_and(|ending| ending == "safetensors"));
-            found.sort();
-        }
-        for file in found {
-            let content =
-                std::fs::read(&file).map_err(|error| format!("{}: {error}", file.display()))?;
-            files.push((file, content));
-        }
-    }
-    Ok(files)
-}
-
-/// The original's bf16 tensors by name.
-type Original<'a> = HashMap<String, &'a [u8]>;
-
-fn index(files: &[(PathBuf, Vec<u8>)]) -> Result<Original<'_>, String> {
-    let mut tensors = HashMap::new();
-    for (path, content) in files {
-        let parsed = SafeTensors::deserialize(content)
-            .map_err(|error| format!("{}: {error}", path.display()))?;
-        for (name, view) in parsed.tensors() {
-            if view.dtype() == Dtype::BF16 {
-                tensors.insert(name, view.data());
-            }
-        }
-    }
-    Ok(tensors)
-}
-
 /// The original bytes of each matrix: by the names the checkpoint gives, else the only pair.
 fn find_original<'a>(
     entry: &CheckpointGroup,
     group: &Group<'_>,
     n_groups: usize,
-    original: &Original<'a>,
-) -> Result<Vec<(String, &'a [u8])>, String> {
-    let only = (n_groups == 1 && original.len() == 1).then(|| original.iter().next()).flatten();
-    if let Some((name, bytes)) = only.filter(|_| group.n_matrices() == 1) {
-        return Ok(vec![(name.clone(), bytes)]);
+    original: &'a Model,
+) -> Result<Vec<ModelTensor<'a>>, String> {
+    let matrices: Vec<_> =
+        original.tensors().filter(|tensor| tensor.dtype == Dtype::BF16).collect();
+    if n_groups == 1 && matrices.len() == 1 && group.n_matrices() == 1 {
+        return Ok(matrices);
     }
     if entry.matrices.is_empty() {
         // Without names: matrices of this group in the order of the original's names would be a
         // guess, and a guess is no proof.
         let prefix = format!("{}.", entry.name);
-        let mut inside: Vec<_> =
-            original.iter().filter(|(name, _)| name.starts_with(&prefix)).collect();
-        inside.sort();
-        let sizes: Vec<_> = group.matrices().map(|range| 2 * (range.end - range.start)).collect();
-        if let ([(name, bytes)], [size]) = (&inside[..], &sizes[..])
-            && bytes.len() as u64 == *size
+        let inside: Vec<_> =
+            matrices.into_iter().filter(|tensor| tensor.name.starts_with(&prefix)).collect();
+        if let [only] = &inside[..]
+            && group.n_matrices() == 1
+            && only.bytes.len() as u64 == 2 * group.n_elements()
         {
-            return Ok(vec![((*name).clone(), bytes)]);
+            return Ok(inside);
         }
         return Err(format!(
             "{}: neither config.json nor the file names its matrices; put the checkpoint's \
@@ -164,9 +164,11 @@ fn find_original<'a>(
     entry
         .matrices
         .iter()
-        .map(|matrix| match original.get(&matrix.name) {
-            Some(bytes) => Ok((matrix.name.clone(), *bytes)),
-            None => Err(format!("the original has no bf16 tensor {}", matrix.name)),
+        .map(|matrix| {
+            let tensor = original.tensor(&matrix.name);
+            tensor
+                .filter(|tensor| tensor.dtype == Dtype::BF16)
+                .ok_or_else(|| format!("the original has no bf16 tensor {}", matrix.name))
         })
         .collect()
 }
@@ -175,9 +177,9 @@ fn first_difference(
     entry: &CheckpointGroup,
     group: &Group<'_>,
     weights: &[u16],
-    expected: &[(String, &[u8])],
+    expected: &[ModelTensor<'_>],
 ) -> Option<String> {
-    for ((name, bytes), range) in expected.iter().zip(group.matrices()) {
+    for (ModelTensor { name, bytes, .. }, range) in expected.iter().zip(group.matrices()) {
         let decoded = &weights[range.start as usize..range.end as usize];
         if bytes.len() != 2 * decoded.len() {
             return Some(format!(

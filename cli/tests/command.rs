@@ -82,6 +82,27 @@ fn a_difference_is_named_and_fails() {
 }
 
 #[test]
+fn tensors_that_are_not_compressed_are_compared_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = |norm: u16, extra: &str| {
+        let header = format!(
+            r#"{{"lm_head.weight":{{"dtype":"BF16","shape":[2,2],"data_offsets":[0,8]}},"norm.weight":{{"dtype":"BF16","shape":[1],"data_offsets":[8,10]}}{extra}}}"#
+        );
+        let mut file = (header.len() as u64).to_le_bytes().to_vec();
+        file.extend(header.as_bytes());
+        file.extend([0x3F80, 0xBF80, 0, 0x3F00, norm].into_iter().flat_map(u16::to_le_bytes));
+        std::fs::write(folder.path().join("model.safetensors"), file).unwrap();
+    };
+    let run = |arguments: &[&str]| show(folder.path(), &lacuna(folder.path(), arguments));
+    model(0x3F80, "");
+    run(&["compress", "model.safetensors", "-o", "df11"]);
+    insta::assert_snapshot!("plain_same", run(&["verify", "df11", "model.safetensors"]));
+    let empty = r#","bias":{"dtype":"F32","shape":[0],"data_offsets":[10,10]}"#;
+    model(0x3F81, empty);
+    insta::assert_snapshot!("plain_differs", run(&["verify", "df11", "model.safetensors"]));
+}
+
+#[test]
 fn errors_say_what_where_why_and_what_to_do() {
     let folder = folder_without_a_driver();
     let run = |arguments: &[&str]| show(folder.path(), &lacuna(folder.path(), arguments));
@@ -123,4 +144,44 @@ fn inspect_is_for_programs_too() {
     assert_eq!(group["code_bytes"], 601_497);
     assert_eq!(group["longest_code_bits"], 22);
     assert_eq!(group["checksum"], false);
+}
+
+/// bf16 safetensors of one matrix, large enough that its conversion takes a while.
+#[cfg(unix)]
+fn large_model(path: &Path) {
+    let n_rows = 64 * 1024;
+    let mut file = Vec::new();
+    let header = format!(
+        r#"{{"lm_head.weight":{{"dtype":"BF16","shape":[{n_rows},1024],"data_offsets":[0,{}]}}}}"#,
+        n_rows * 2048
+    );
+    file.extend((header.len() as u64).to_le_bytes());
+    file.extend(header.as_bytes());
+    file.extend((0..n_rows * 1024_u32).flat_map(|i| (0x3C00 + (i % 509) as u16).to_le_bytes()));
+    std::fs::write(path, file).unwrap();
+}
+
+#[test]
+#[cfg(unix)]
+fn an_interrupt_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    large_model(&folder.path().join("model.safetensors"));
+    let names = || -> Vec<String> {
+        let entries = std::fs::read_dir(folder.path()).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
+    };
+    let mut child = Command::new(env!("CARGO_BIN_EXE_lacuna"))
+        .args(["compress", "model.safetensors", "-o", "df11"])
+        .current_dir(folder.path())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    while !names().iter().any(|name| name.starts_with(".lacuna-")) {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it could be interrupted");
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(kill.success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(names(), ["model.safetensors"]);
 }

@@ -377,14 +377,7 @@ impl Checkpoint {
 /// XXH3-64 over the six tensors, one after the other.
 pub(super) fn stored_checksum(raw: &RawGroup<'_>) -> u64 {
     let mut hasher = xxhash_rust::xxh3::Xxh3::new();
-    for tensor in [
-        raw.encoded_exponent,
-        raw.sign_mantissa,
-        raw.luts,
-        raw.gaps,
-        raw.output_positions,
-        raw.split_positions,
-    ] {
+    for tensor in raw.tensors() {
         hasher.update(&(tensor.len() as u64).to_le_bytes());
         hasher.update(tensor);
     }

@@ -2,7 +2,7 @@
 //!
 //! One group is in memory at a time; everything else is mapped.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
@@ -11,10 +11,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::checkpoint::{
-    METADATA_PREFIX, TENSORS, TensorFile, broken, read_config, safetensors_in, stored_checksum,
-};
+use super::checkpoint::{METADATA_PREFIX, TENSORS, TensorFile, broken, stored_checksum};
 use super::layout::{PlannedGroup, plan_groups};
+use super::model::Model;
 use super::{BYTES_PER_THREAD, Checkpoint, EncodedGroup, GroupPattern, THREADS_PER_BLOCK, encode};
 use crate::{Error, Result};
 
@@ -67,22 +66,22 @@ pub fn compress(
     progress: &dyn Fn(Progress<'_>),
 ) -> Result<Summary> {
     let model = Model::open(inputs)?;
-    let groups = plan_groups(&model.path, &model.matrices(), patterns)?;
+    let groups = plan_groups(model.path(), &model.matrices(), patterns)?;
     if groups.is_empty() {
         return Err(broken(
-            &model.path,
+            model.path(),
             "no bf16 matrix in it belongs to a known group; name its groups with --group",
         ));
     }
     let mut summary = Summary::new(output);
-    let total_bytes = groups.iter().map(|group| model.group_bytes(group)).sum();
+    let total_bytes = groups.iter().map(|group| group_bytes(&model, group)).sum();
     let mut sink = Sink::create(output)?;
     for group in &groups {
-        let matrices: Vec<_> = group.tensors.iter().map(|name| model.bytes(name)).collect();
+        let matrices: Vec<_> = group_matrices(&model, group);
         let encoded = encode(&matrices)?;
         let facts = describe(&model, group, &encoded, &matrices);
         summary.n_groups += 1;
-        summary.bf16_bytes += model.group_bytes(group);
+        summary.bf16_bytes += group_bytes(&model, group);
         summary.compressed_bytes += sink.put_group(&group.name, &encoded, facts)?;
         progress(Progress {
             group: &group.name,
@@ -91,18 +90,15 @@ pub fn compress(
             compressed_bytes: summary.compressed_bytes,
         });
     }
+    let in_group: HashSet<_> = groups.iter().flat_map(|group| &group.tensors).collect();
     let plain: Vec<_> = model
-        .tensors
-        .iter()
-        .filter(|(name, _)| !groups.iter().any(|group| group.tensors.contains(name)))
-        .map(|(name, place)| {
-            let file = &model.files[place.file];
-            (name.clone(), place.dtype, place.shape.clone(), file.data_at(place.range.clone()))
-        })
+        .tensors()
+        .filter(|tensor| !in_group.contains(&tensor.name.to_owned()))
+        .map(|tensor| (tensor.name.to_owned(), tensor.dtype, tensor.shape.to_vec(), tensor.bytes))
         .collect();
     summary.n_plain = plain.len();
     summary.plain_bytes = plain.iter().map(|(_, _, _, bytes)| bytes.len() as u64).sum();
-    sink.finish(&plain, Some(model.df11_config(&groups, patterns)))?;
+    sink.finish(&plain, Some(df11_config(&model, &groups, patterns)))?;
     Ok(summary)
 }
 
@@ -169,98 +165,34 @@ impl Summary {
 /// A tensor to write: name, element type, shape, bytes.
 type Tensor<'a> = (String, Dtype, Vec<usize>, &'a [u8]);
 
-/// An uncompressed model, mapped.
-struct Model {
-    path: PathBuf,
-    files: Vec<TensorFile>,
-    tensors: Vec<(String, Place)>,
-    config: Option<Value>,
+/// The model's configuration with what other readers need to find the groups.
+fn df11_config(model: &Model, groups: &[PlannedGroup], patterns: &[GroupPattern]) -> Value {
+    let used = patterns
+        .iter()
+        .enumerate()
+        .filter(|(idx, _)| groups.iter().any(|group| group.pattern == *idx))
+        .map(|(_, pattern)| (pattern.pattern.clone(), json!(pattern.modules)));
+    let mut config = model.config().cloned().unwrap_or_else(|| json!({}));
+    if let Some(fields) = config.as_object_mut() {
+        fields.insert(
+            "dfloat11_config".to_owned(),
+            json!({
+                "version": VERSION,
+                "threads_per_block": [THREADS_PER_BLOCK],
+                "bytes_per_thread": BYTES_PER_THREAD,
+                "pattern_dict": used.collect::<serde_json::Map<_, _>>(),
+            }),
+        );
+    }
+    config
 }
 
-struct Place {
-    file: usize,
-    dtype: Dtype,
-    shape: Vec<usize>,
-    range: std::ops::Range<usize>,
+fn group_matrices<'a>(model: &'a Model, group: &PlannedGroup) -> Vec<&'a [u8]> {
+    group.tensors.iter().filter_map(|name| model.tensor(name)).map(|tensor| tensor.bytes).collect()
 }
 
-impl Model {
-    fn open(inputs: &[PathBuf]) -> Result<Self> {
-        let path = inputs.first().cloned().unwrap_or_default();
-        let mut paths = Vec::new();
-        for input in inputs {
-            match input.is_dir() {
-                true => paths.extend(safetensors_in(input)?),
-                false => paths.push(input.clone()),
-            }
-        }
-        let files = paths.iter().map(|path| TensorFile::open(path)).collect::<Result<Vec<_>>>()?;
-        let mut tensors: Vec<(String, Place)> = Vec::new();
-        let mut seen = std::collections::HashSet::new();
-        for (idx, file) in files.iter().enumerate() {
-            for (name, info) in file.tensors() {
-                if name.ends_with(".encoded_exponent") {
-                    return Err(broken(file.path(), format!("{name}: it is compressed already")));
-                }
-                if !seen.insert(name.clone()) {
-                    return Err(broken(file.path(), format!("{name} is in another file too")));
-                }
-                let place = Place {
-                    file: idx,
-                    dtype: info.dtype,
-                    shape: info.shape.clone(),
-                    range: info.data_offsets.0..info.data_offsets.1,
-                };
-                tensors.push((name, place));
-            }
-        }
-        let config = match path.is_dir() {
-            true => read_config(&path.join("config.json"))?,
-            false => None,
-        };
-        Ok(Self { path, files, tensors, config })
-    }
-
-    fn matrices(&self) -> Vec<String> {
-        let is_matrix = |place: &Place| {
-            place.dtype == Dtype::BF16 && place.shape.len() == 2 && !place.range.is_empty()
-        };
-        self.tensors.iter().filter(|(_, p)| is_matrix(p)).map(|(name, _)| name.clone()).collect()
-    }
-
-    fn place(&self, name: &str) -> Option<&Place> {
-        self.tensors.iter().find(|(own, _)| own == name).map(|(_, place)| place)
-    }
-
-    fn bytes(&self, name: &str) -> &[u8] {
-        self.place(name).map_or(&[], |place| self.files[place.file].data_at(place.range.clone()))
-    }
-
-    fn group_bytes(&self, group: &PlannedGroup) -> u64 {
-        group.tensors.iter().map(|name| self.bytes(name).len() as u64).sum()
-    }
-
-    /// The model's configuration with what other readers need to find the groups.
-    fn df11_config(&self, groups: &[PlannedGroup], patterns: &[GroupPattern]) -> Value {
-        let used = patterns
-            .iter()
-            .enumerate()
-            .filter(|(idx, _)| groups.iter().any(|group| group.pattern == *idx))
-            .map(|(_, pattern)| (pattern.pattern.clone(), json!(pattern.modules)));
-        let mut config = self.config.clone().unwrap_or_else(|| json!({}));
-        if let Some(fields) = config.as_object_mut() {
-            fields.insert(
-                "dfloat11_config".to_owned(),
-                json!({
-                    "version": VERSION,
-                    "threads_per_block": [THREADS_PER_BLOCK],
-                    "bytes_per_thread": BYTES_PER_THREAD,
-                    "pattern_dict": used.collect::<serde_json::Map<_, _>>(),
-                }),
-            );
-        }
-        config
-    }
+fn group_bytes(model: &Model, group: &PlannedGroup) -> u64 {
+    group_matrices(model, group).iter().map(|matrix| matrix.len() as u64).sum()
 }
 
 /// What the file says of a group beside its tensors.
@@ -277,7 +209,7 @@ fn describe(
     let shapes: Vec<_> = group
         .tensors
         .iter()
-        .map(|name| json!({ "name": name, "shape": model.place(name).map(|p| p.shape.clone()) }))
+        .map(|name| json!({ "name": name, "shape": model.tensor(name).map(|tensor| tensor.shape) }))
         .collect();
     json!({
         "matrices": shapes,
@@ -310,14 +242,7 @@ impl Sink {
 
     fn put_group(&mut self, name: &str, encoded: &EncodedGroup, facts: String) -> Result<u64> {
         let raw = encoded.as_raw(name);
-        let bytes = [
-            raw.encoded_exponent,
-            raw.sign_mantissa,
-            raw.luts,
-            raw.gaps,
-            raw.output_positions,
-            raw.split_positions,
-        ];
+        let bytes = raw.tensors();
         let tensors: Vec<Tensor<'_>> = TENSORS
             .iter()
             .zip(bytes)
@@ -364,11 +289,17 @@ impl Sink {
     }
 }
 
+/// How the names begin that this process gives to files and directories that are not finished: for
+/// those who clean up after an interrupt. They are beside the output.
+pub fn temporary_prefix() -> String {
+    format!(".lacuna-{}-", std::process::id())
+}
+
 /// A private directory on the same file system as `output`, so that a rename is a rename.
 fn spool_beside(output: &Path) -> Result<TempDir> {
     let folder = parent(output);
     tempfile::Builder::new()
-        .prefix(".lacuna-")
+        .prefix(&temporary_prefix())
         .tempdir_in(folder)
         .map_err(io(folder, "create a temporary directory"))
 }
@@ -415,7 +346,7 @@ fn write_safetensors(
 ) -> Result<()> {
     let folder = parent(output);
     let file = tempfile::Builder::new()
-        .prefix(".lacuna-")
+        .prefix(&temporary_prefix())
         .tempfile_in(folder)
         .map_err(io(folder, "create a temporary file"))?;
     let views = tensors

@@ -147,6 +147,18 @@ pub struct Group<'a> {
 }
 
 impl<'a> RawGroup<'a> {
+    /// The six tensors, in the order of the fields.
+    pub fn tensors(&self) -> [&'a [u8]; 6] {
+        [
+            self.encoded_exponent,
+            self.sign_mantissa,
+            self.luts,
+            self.gaps,
+            self.output_positions,
+            self.split_positions,
+        ]
+    }
+
     /// Checks everything that can be checked without decoding, in time linear in the tables and
     /// positions:
     /// sizes and counts fit the format and each other; every table entry that codes can reach is
@@ -373,18 +385,7 @@ impl<'a> Group<'a> {
 
     /// Bytes of all six tensors.
     pub fn n_bytes(&self) -> u64 {
-        let raw = &self.raw;
-        [
-            raw.encoded_exponent,
-            raw.sign_mantissa,
-            raw.luts,
-            raw.gaps,
-            raw.output_positions,
-            raw.split_positions,
-        ]
-        .iter()
-        .map(|tensor| tensor.len() as u64)
-        .sum()
+        self.raw.tensors().iter().map(|tensor| tensor.len() as u64).sum()
     }
 
     /// The sizes a launch is planned with.

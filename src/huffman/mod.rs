@@ -15,6 +15,8 @@ mod group;
 #[cfg(feature = "files")]
 mod layout;
 mod lookup;
+#[cfg(feature = "files")]
+mod model;
 mod pack;
 mod parallel;
 mod plan;
@@ -26,7 +28,7 @@ mod weights;
 pub use checkpoint::{Checked, Checkpoint, CheckpointError, CheckpointGroup, Matrix, VERSIONS};
 pub use codebook::Codebook;
 #[cfg(feature = "files")]
-pub use convert::{Progress, Summary, compress, decompress};
+pub use convert::{Progress, Summary, compress, decompress, temporary_prefix};
 pub use decode::decode;
 pub use encode::{EncodedGroup, encode};
 pub use group::{
@@ -35,6 +37,8 @@ pub use group::{
 };
 #[cfg(feature = "files")]
 pub use layout::GroupPattern;
+#[cfg(feature = "files")]
+pub use model::{Model, ModelTensor};
 pub use plan::{DecodePlan, GroupShape};
 #[cfg(any(feature = "cuda", feature = "simt"))]
 pub use weights::{DeviceWeights, GroupViews};

@@ -1,0 +1,151 @@
+//! Uncompressed models on disk.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+
+use safetensors::Dtype;
+use serde_json::Value;
+
+use super::checkpoint::{TensorFile, broken, read_config, safetensors_in};
+use crate::Result;
+
+/// The name of a sharded model's index.
+const INDEX: &str = "model.safetensors.index.json";
+
+/// An uncompressed model, mapped: safetensors files, whatever their element types.
+#[derive(Debug)]
+pub struct Model {
+    path: PathBuf,
+    files: Vec<TensorFile>,
+    places: Vec<Place>,
+    by_name: HashMap<String, usize>,
+    config: Option<Value>,
+}
+
+#[derive(Debug)]
+struct Place {
+    name: String,
+    file: usize,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    range: std::ops::Range<usize>,
+}
+
+/// One tensor of a [`Model`].
+#[derive(Debug, Clone, Copy)]
+pub struct ModelTensor<'a> {
+    /// As the file calls it.
+    pub name: &'a str,
+    /// The type of its elements.
+    pub dtype: Dtype,
+    /// Its dimensions, the slowest first.
+    pub shape: &'a [usize],
+    /// Its elements, little-endian.
+    pub bytes: &'a [u8],
+}
+
+impl Model {
+    /// Opens safetensors files, or directories of them. A directory with an index
+    /// (`model.safetensors.index.json`) is the files that the index names, and no others.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io); [`Error::Checkpoint`](crate::Error::Checkpoint) for files
+    /// that are not sound safetensors or are DF11, an index that is not one, and a name that two
+    /// tensors have.
+    pub fn open(inputs: &[PathBuf]) -> Result<Self> {
+        let path = inputs.first().cloned().unwrap_or_default();
+        let mut paths = Vec::new();
+        for input in inputs {
+            match input.is_dir() {
+                true => paths.extend(match indexed_files(input)? {
+                    Some(indexed) => indexed,
+                    None => safetensors_in(input)?,
+                }),
+                false => paths.push(input.clone()),
+            }
+        }
+        let files = paths.iter().map(|path| TensorFile::open(path)).collect::<Result<Vec<_>>>()?;
+        let mut places = Vec::new();
+        let mut by_name = HashMap::new();
+        for (idx, file) in files.iter().enumerate() {
+            for (name, info) in file.tensors() {
+                if name.ends_with(".encoded_exponent") {
+                    return Err(broken(file.path(), format!("{name}: it is compressed already")));
+                }
+                if by_name.insert(name.clone(), places.len()).is_some() {
+                    return Err(broken(file.path(), format!("{name} is in another file too")));
+                }
+                places.push(Place {
+                    name,
+                    file: idx,
+                    dtype: info.dtype,
+                    shape: info.shape.clone(),
+                    range: info.data_offsets.0..info.data_offsets.1,
+                });
+            }
+        }
+        let config = match path.is_dir() {
+            true => read_config(&path.join("config.json"))?,
+            false => None,
+        };
+        Ok(Self { path, files, places, by_name, config })
+    }
+
+    /// The first file or directory it was opened from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The `config.json` of the directory, where there is one.
+    pub fn config(&self) -> Option<&Value> {
+        self.config.as_ref()
+    }
+
+    /// All tensors, file by file, in the order of their bytes.
+    pub fn tensors(&self) -> impl Iterator<Item = ModelTensor<'_>> {
+        self.places.iter().map(|place| self.at(place))
+    }
+
+    /// A tensor by name.
+    pub fn tensor(&self, name: &str) -> Option<ModelTensor<'_>> {
+        self.by_name.get(name).map(|idx| self.at(&self.places[*idx]))
+    }
+
+    fn at<'a>(&'a self, place: &'a Place) -> ModelTensor<'a> {
+        ModelTensor {
+            name: &place.name,
+            dtype: place.dtype,
+            shape: &place.shape,
+            bytes: self.files[place.file].data_at(place.range.clone()),
+        }
+    }
+
+    /// The names of what can be compressed: bf16, two dimensions, not empty.
+    pub(super) fn matrices(&self) -> Vec<String> {
+        let is_matrix = |tensor: &ModelTensor<'_>| {
+            tensor.dtype == Dtype::BF16 && tensor.shape.len() == 2 && !tensor.bytes.is_empty()
+        };
+        self.tensors().filter(is_matrix).map(|tensor| tensor.name.to_owned()).collect()
+    }
+}
+
+/// The files that a directory's index names; `None` where it has no index.
+fn indexed_files(folder: &Path) -> Result<Option<Vec<PathBuf>>> {
+    let path = folder.join(INDEX);
+    let Some(index) = read_config(&path)? else { return Ok(None) };
+    let Some(map) = index.get("weight_map").and_then(Value::as_object) else {
+        return Err(broken(&path, "it has no weight_map of tensor names to files"));
+    };
+    let mut names = BTreeSet::new();
+    for (tensor, file) in map {
+        let name = file.as_str().map(Path::new).filter(|name| {
+            // A bare name: an index must not lead out of its directory.
+            name.file_name() == Some(name.as_os_str())
+        });
+        let Some(name) = name else {
+            return Err(broken(&path, format!("{tensor}: {file} is not the name of a file")));
+        };
+        names.insert(folder.join(name));
+    }
+    Ok(Some(names.into_iter().collect()))
+}
