@@ -188,3 +188,51 @@ impl Block<'_> {
         Some(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{EncodedGroup, encode};
+    use super::*;
+
+    /// Five blocks, four of them decoded together, of long codes, so that they hold few weights;
+    /// some are longer than a lookup.
+    fn group() -> (Vec<u16>, EncodedGroup) {
+        let mut state = 1_u64;
+        let weights: Vec<u16> = (0..19_000)
+            .map(|_| {
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
+                let is_rare = state >> 54 == 0;
+                let exponent = if is_rare { 200 + (state >> 40) % 30 } else { (state >> 40) % 200 };
+                (state >> 20) as u16 & 0x807F | (exponent as u16) << 7
+            })
+            .collect();
+        let encoded = encode(&[bytemuck::cast_slice(&weights)]).unwrap();
+        (weights, encoded)
+    }
+
+    // Small enough for Miri, which the laws in `tests/` are not.
+    #[test]
+    fn blocks_are_decoded_together_and_alone() {
+        let (weights, encoded) = group();
+        let raw = encoded.as_raw("group");
+        assert_eq!(reference::n_blocks(&raw), 5);
+        let mut decoded = vec![0; weights.len()];
+        decode(&raw.parse().unwrap(), &mut decoded).unwrap();
+        assert!(decoded == weights);
+    }
+
+    #[test]
+    fn damage_is_reported_as_the_reference_reports_it() {
+        let (weights, mut encoded) = group();
+        encoded.encoded_exponent[3 * BYTES_PER_BLOCK + 99] ^= 0x10;
+        encoded.gaps[4 * GAP_BYTES_PER_BLOCK] ^= 0x80;
+        let raw = encoded.as_raw("group");
+        let mut decoded = vec![0; weights.len()];
+        let result = decode(&raw.parse().unwrap(), &mut decoded);
+        assert_eq!(result, reference::decode(&raw, &mut vec![0; weights.len()]));
+        assert_eq!(result.unwrap_err().block, 3);
+        assert!(decoded.iter().all(|weight| *weight == CORRUPT_WEIGHT));
+    }
+}

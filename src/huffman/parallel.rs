@@ -1,7 +1,9 @@
 //! Work on all threads of the current rayon pool (feature `files`; else on the caller's).
+//!
+//! Under Miri, too, on the caller's: rayon's own queues do not keep to its aliasing model.
 
 /// What `f` makes of each item, in their order. `init` makes what a thread keeps between items.
-#[cfg(feature = "files")]
+#[cfg(all(feature = "files", not(miri)))]
 pub(super) fn map_init<T: Send, S, R: Send>(
     items: Vec<T>,
     init: impl Fn() -> S + Sync + Send,
@@ -11,7 +13,7 @@ pub(super) fn map_init<T: Send, S, R: Send>(
     items.into_par_iter().map_init(init, f).collect()
 }
 
-#[cfg(not(feature = "files"))]
+#[cfg(any(not(feature = "files"), miri))]
 pub(super) fn map_init<T, S, R>(
     items: Vec<T>,
     init: impl Fn() -> S,
