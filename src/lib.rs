@@ -40,3 +40,8 @@ pub use element::Element;
 pub use error::{Error, Result};
 #[cfg(any(feature = "cuda", feature = "simt"))]
 pub use queue::{Executor, Queue};
+
+/// The examples of the README compile.
+#[cfg(all(doctest, feature = "cuda", feature = "files"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -192,7 +192,9 @@ fn tables_that_no_prefix_code_has_mean_what_the_reference_says() {
 
 #[test]
 fn results_do_not_depend_on_the_number_of_threads() {
-    let weights = clustered_weights(1_200_000, 7);
+    let mut weights = clustered_weights(1_200_000, 7);
+    // Runs with an exponent far from the common ones, here and there.
+    weights.iter_mut().step_by(30_000).for_each(|weight| *weight = 0);
     let bytes: &[u8] = bytemuck::cast_slice(&weights);
     // Pieces that begin in the middle of a byte, of a chunk and of a run.
     let matrices = [&bytes[..2 * 300_001], &bytes[2 * 300_001..2 * 300_004], &bytes[2 * 300_004..]];

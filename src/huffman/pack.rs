@@ -39,28 +39,73 @@ pub(super) struct Part {
     pub(super) positions: Vec<u32>,
 }
 
-/// Of each exponent, the code, left-aligned, and its length in the lowest byte.
-pub(super) struct Packer([u64; 256]);
+/// Codes, left-aligned, with their lengths in the lowest byte.
+pub(super) struct Packer {
+    singles: [u64; 256],
+    /// Of two neighbours among [`N_COMMON`] exponents from `base` on, by both: the first one's place
+    /// in the lower bits. A length above [`MOST_BITS`] comes without codes.
+    pairs: Box<[u64; N_COMMON * N_COMMON]>,
+    base: u8,
+}
+
+/// Trained weights rarely have other exponents than these many neighbours.
+const N_COMMON: usize = 32;
 
 impl Packer {
     pub(super) fn new(book: &Codebook) -> Self {
-        Self(std::array::from_fn(|exponent| match u32::from(book.lengths()[exponent]) {
+        let singles: [u64; 256] = std::array::from_fn(|idx| match u32::from(book.lengths()[idx]) {
             0 => 0,
-            length => u64::from(book.codes()[exponent]) << (64 - length) | u64::from(length),
-        }))
+            length => u64::from(book.codes()[idx]) << (64 - length) | u64::from(length),
+        });
+        // A code of n bits is for one weight in about 2^n.
+        let share = |base: &usize| -> u64 {
+            let lengths = book.lengths()[*base..*base + N_COMMON].iter().filter(|l| **l > 0);
+            lengths.map(|length| 1 << (32 - length)).sum()
+        };
+        let base = (0..=256 - N_COMMON).max_by_key(share).unwrap_or(0);
+        let pair = |idx: usize| {
+            let [first, second] = [idx % N_COMMON, idx / N_COMMON].map(|own| singles[base + own]);
+            let [first_length, length] = [first & 0xFF, (first & 0xFF) + (second & 0xFF)];
+            // Sums of four stay below 256.
+            if length > MOST_BITS as u64 {
+                return length.min(63);
+            }
+            (first & !0xFF) | (second & !0xFF) >> first_length | length
+        };
+        let pairs = Box::new(std::array::from_fn(pair));
+        Self { singles, pairs, base: base as u8 }
     }
 
     fn at(&self, exponent: u8) -> u64 {
-        self.0[usize::from(exponent)]
+        self.singles[usize::from(exponent)]
     }
 
     fn length(&self, exponent: u8) -> usize {
         usize::from(self.at(exponent) as u8)
     }
 
-    /// Where each of four codes ends, the first of which begins at bit `bit`.
+    /// Where each of a run's pairs is in `pairs`, written to `scratch`; `None` where some exponent
+    /// is none of the common ones.
+    fn pairs_of<'a>(
+        &self,
+        exponents: &[u8],
+        scratch: &'a mut [u16; RUN_WEIGHTS / 2],
+    ) -> Option<&'a [u16]> {
+        let base = u16::from_le_bytes([self.base; 2]);
+        let pairs = &mut scratch[..exponents.len() / 2];
+        let mut seen = 0;
+        for (pair, both) in pairs.iter_mut().zip(exponents.as_chunks().0) {
+            // Where the first is below the base, it is far above it now, and the second is off by 1.
+            let places = u16::from_le_bytes(*both).wrapping_sub(base);
+            seen |= places;
+            *pair = places & 31 | (places >> 3 & 31 << 5);
+        }
+        (seen & 0xE0E0 == 0).then_some(pairs)
+    }
+
+    /// Where each of these codes ends, the first of which begins at bit `bit`.
     #[inline(always)]
-    fn ends(&self, bit: usize, exponents: [u8; 4]) -> [usize; 4] {
+    fn ends<const N: usize>(&self, bit: usize, exponents: [u8; N]) -> [usize; N] {
         let mut end = bit;
         exponents.map(|exponent| {
             end += self.length(exponent);
@@ -107,14 +152,14 @@ struct Writer<'a> {
     next_chunk: usize,
     gaps: Vec<u8>,
     positions: Vec<u32>,
-    /// For each of the latest chunks, by number modulo their count: the last four codes of the run
-    /// that begin in it together, and the bit where.
-    last_fours: [(u32, u32); N_LATEST],
+    /// For each of the latest chunks, by number modulo their count: the last group of codes of the
+    /// run that begins in it, and the bit where.
+    latest: [(u32, u32); N_LATEST],
 }
 
-/// Bits of four codes that go out together: with those that wait, less than a word.
+/// Bits of codes that go out together: with those that wait, less than a word.
 const MOST_BITS: usize = 56;
-/// More than the chunks of a run that goes out four codes at a time.
+/// More than the chunks of a run that goes out in groups of four codes or more.
 const N_LATEST: usize = 1024;
 const _: () = assert!(RUN_WEIGHTS / 4 * MOST_BITS / CHUNK_BITS + 2 <= N_LATEST);
 
@@ -133,12 +178,12 @@ impl<'a> Writer<'a> {
             next_chunk: start.next_chunk as usize - first_chunk,
             gaps: Vec::with_capacity(n_bytes / BYTES_PER_THREAD + 1),
             positions: Vec::new(),
-            last_fours: [(0, 0); N_LATEST],
+            latest: [(0, 0); N_LATEST],
         }
     }
 
     fn put_run(&mut self, exponents: &[u8]) {
-        if !self.put_fours(exponents) {
+        if !self.put_eights(exponents) && !self.put_fours(exponents) {
             self.put_singly(exponents);
         }
         self.element += exponents.len() as u32;
@@ -153,22 +198,48 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Says `false`, and does nothing that counts, where they are not fours, or four of them are
-    /// too long.
-    fn put_fours(&mut self, exponents: &[u8]) -> bool {
-        let (fours, []) = exponents.as_chunks::<4>() else { return false };
+    /// Says `false`, and does nothing that counts, where it cannot put them so.
+    fn put_eights(&mut self, exponents: &[u8]) -> bool {
+        let mut scratch = [0; RUN_WEIGHTS / 2];
         let packer = self.packer;
+        match packer.pairs_of(exponents, &mut scratch) {
+            Some(pairs) if exponents.len().is_multiple_of(8) => {
+                self.put_groups::<8, u16>(exponents, pairs.as_chunks().0, |pair| {
+                    packer.pairs[usize::from(pair) % (N_COMMON * N_COMMON)]
+                })
+            }
+            _ => false,
+        }
+    }
+
+    /// Says `false`, and does nothing that counts, where it cannot put them so.
+    fn put_fours(&mut self, exponents: &[u8]) -> bool {
+        let packer = self.packer;
+        let (fours, rest) = exponents.as_chunks();
+        rest.is_empty()
+            && self.put_groups::<4, u8>(exponents, fours, |exponent| packer.at(exponent))
+    }
+
+    /// Puts groups of `N` codes, each from four entries. Says `false`, and does nothing that
+    /// counts, where a group is longer than [`MOST_BITS`].
+    #[inline(always)]
+    fn put_groups<const N: usize, T: Copy>(
+        &mut self,
+        exponents: &[u8],
+        groups: &[[T; 4]],
+        entry_of: impl Fn(T) -> u64,
+    ) -> bool {
         let mut cursor = self.cursor;
         let mut longest = 0;
-        for (idx, four) in fours.iter().enumerate() {
+        for (idx, group) in groups.iter().enumerate() {
             let bit = cursor.bit();
-            self.last_fours[bit / CHUNK_BITS % N_LATEST] = (idx as u32, bit as u32);
-            let [a, b, c, d] = four.map(|exponent| packer.at(exponent));
+            self.latest[bit / CHUNK_BITS % N_LATEST] = (idx as u32, bit as u32);
+            let [a, b, c, d] = group.map(&entry_of);
             // Shifts see the lowest six bits of these sums, which are those of the lengths' sums.
             let ends = [a, a.wrapping_add(b), a.wrapping_add(b).wrapping_add(c)];
             let word = a | b >> (ends[0] % 64) | c >> (ends[1] % 64) | d >> (ends[2] % 64);
             let end = usize::from(ends[2].wrapping_add(d) as u8);
-            // What waits is all that one four needs of the four before it.
+            // What waits is all that one group needs of the one before it.
             cursor.waiting |= (word & !0xFF) >> cursor.n_waiting;
             longest = longest.max(end);
             cursor.write(&mut self.bytes, end);
@@ -176,24 +247,24 @@ impl<'a> Writer<'a> {
         if longest > MOST_BITS {
             return false;
         }
-        self.note_fours(exponents, cursor.bit());
+        self.note_groups::<N>(exponents, cursor.bit());
         self.cursor = cursor;
         true
     }
 
     /// Notes which of the run's codes, which end at bit `end`, are the first of their chunks.
-    fn note_fours(&mut self, exponents: &[u8], end: usize) {
+    fn note_groups<const N: usize>(&mut self, exponents: &[u8], end: usize) {
         let Some(last) = exponents.last() else { return };
         self.note_code(self.cursor.bit(), 0);
         let last_code = end - self.packer.length(*last);
         for chunk in self.next_chunk..=last_code / CHUNK_BITS {
-            // It begins in the four that began in the chunk before, or right after them.
-            let (four, bit) = self.last_fours[(chunk - 1) % N_LATEST];
-            let (four, chunk_bit) = (four as usize, chunk * CHUNK_BITS);
-            let codes = exponents[4 * four..].first_chunk().unwrap_or(&[0; 4]);
+            // It begins in the group that began last in the chunk before, or right after it.
+            let (group, bit) = self.latest[(chunk - 1) % N_LATEST];
+            let (first, chunk_bit) = (N * group as usize, chunk * CHUNK_BITS);
+            let codes = exponents[first..].first_chunk().unwrap_or(&[0; N]);
             let starts = self.packer.ends(bit as usize, *codes);
-            let n_before = starts[..3].iter().filter(|start| **start < chunk_bit).count();
-            self.note_code(starts[n_before], 4 * four + n_before + 1);
+            let n_before = starts[..N - 1].iter().filter(|start| **start < chunk_bit).count();
+            self.note_code(starts[n_before], first + n_before + 1);
         }
     }
 
