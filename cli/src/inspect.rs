@@ -4,11 +4,11 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use comfy_table::{CellAlignment, Table, presets};
-use lacuna::huffman::{Checkpoint, Group};
+use lacuna::huffman::{Checkpoint, Group, Progress};
 use serde_json::{Value, json};
 
 use crate::Outcome;
-use crate::report::{bytes, percent, print};
+use crate::report::{Bar, bytes, percent, print};
 
 /// What is shown of a group.
 struct Row {
@@ -92,12 +92,24 @@ impl Row {
 pub(crate) fn run(path: &Path, as_json: bool) -> Outcome {
     let text = |error: lacuna::Error| error.to_string();
     let checkpoint = Checkpoint::open(path).map_err(text)?;
+    let groups = checkpoint.groups().map_err(text)?;
+    let bar = Bar::new();
+    let mut progress = Progress {
+        group: "",
+        done_bytes: 0,
+        total_bytes: groups.iter().map(|group| 2 * group.n_elements()).sum(),
+        compressed_bytes: 0,
+    };
     let mut rows = Vec::new();
-    for (idx, entry) in checkpoint.entries().iter().enumerate() {
-        let Some(group) = checkpoint.group(idx).map_err(text)? else { continue };
+    for (idx, (entry, group)) in checkpoint.entries().iter().zip(&groups).enumerate() {
         let (weights, _) = checkpoint.decode_group(idx).map_err(text)?;
-        rows.push(Row::read(&group, &weights, entry.checksum.is_some()));
+        rows.push(Row::read(group, &weights, entry.checksum.is_some()));
+        progress.group = &entry.name;
+        progress.done_bytes += 2 * group.n_elements();
+        progress.compressed_bytes += group.n_bytes();
+        bar.show(&progress);
     }
+    drop(bar);
     let plain = checkpoint.plain_tensors();
     let plain_bytes: u64 = plain.iter().map(|(_, _, _, bytes)| bytes.len() as u64).sum();
     if as_json {
