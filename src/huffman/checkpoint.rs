@@ -1,17 +1,14 @@
 //! DF11 checkpoints as they are found: a directory with `config.json`, or one file without.
-#![allow(unsafe_code)]
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use memmap2::Mmap;
 use regex::{Regex, RegexBuilder};
-use safetensors::tensor::{Metadata, TensorInfo};
-use safetensors::{Dtype, SafeTensors};
+use safetensors::Dtype;
 use serde_json::Value;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::files::{TensorFile, broken, read_config, safetensors_in};
 use super::{BYTES_PER_THREAD, Group, RawGroup, THREADS_PER_BLOCK, decode};
 use crate::{Error, Result};
 
@@ -19,11 +16,6 @@ use crate::{Error, Result};
 pub const VERSIONS: [&str; 4] = ["0.2.0", "0.3.1", "0.3.2", "0.5.0"];
 /// Key of a group's facts in the safetensors metadata of files this crate wrote, before its name.
 pub(super) const METADATA_PREFIX: &str = "lacuna.group.";
-/// More tensors than any checkpoint has.
-const MAX_TENSORS: usize = 1 << 20;
-/// More than any `config.json` has.
-const MAX_CONFIG_BYTES: u64 = 16 << 20;
-
 /// Suffix, element type and rank of a group's tensors, in the order of [`RawGroup`].
 pub(super) const TENSORS: [(&str, Dtype, usize); 6] = [
     ("encoded_exponent", Dtype::U8, 1),
@@ -76,92 +68,6 @@ pub enum Checked {
     NoChecksum,
 }
 
-#[derive(Debug)]
-enum Bytes {
-    Mapped(Mmap),
-    Owned(Vec<u8>),
-}
-
-/// A safetensors file in memory, its header parsed and its data where it was.
-#[derive(Debug)]
-pub(super) struct TensorFile {
-    path: PathBuf,
-    bytes: Bytes,
-    data_start: usize,
-    metadata: Metadata,
-}
-
-impl TensorFile {
-    pub(super) fn open(path: &Path) -> Result<Self> {
-        let io = |action| move |source| Error::Io { path: path.to_owned(), action, source };
-        let file = File::open(path).map_err(io("open the file"))?;
-        let kind = file.metadata().map_err(io("read the file's size"))?;
-        if !kind.is_file() {
-            return Err(broken(path, "it is not a regular file"));
-        }
-        // SAFETY: the map is only read. A file that someone truncates meanwhile ends the process
-        // with a bus error; SECURITY.md says so.
-        let map = unsafe { Mmap::map(&file) }.map_err(io("map the file"))?;
-        Self::parse(path.to_owned(), Bytes::Mapped(map))
-    }
-
-    fn parse(path: PathBuf, bytes: Bytes) -> Result<Self> {
-        let (n_header_bytes, metadata) = {
-            let bytes = match &bytes {
-                Bytes::Mapped(map) => &map[..],
-                Bytes::Owned(bytes) => bytes,
-            };
-            // Reads the header and holds every offset against the file's length.
-            SafeTensors::deserialize(bytes)
-                .and_then(|_| SafeTensors::read_metadata(bytes))
-                .map_err(|error| {
-                    broken(
-                        &path,
-                        format!("it is not a sound safetensors file ({error}); get it again"),
-                    )
-                })?
-        };
-        if metadata.tensors().len() > MAX_TENSORS {
-            return Err(broken(&path, format!("it has more than {MAX_TENSORS} tensors")));
-        }
-        Ok(Self { path, bytes, data_start: 8 + n_header_bytes, metadata })
-    }
-
-    fn bytes(&self) -> &[u8] {
-        match &self.bytes {
-            Bytes::Mapped(map) => map,
-            Bytes::Owned(bytes) => bytes,
-        }
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    pub(super) fn tensors(&self) -> Vec<(String, &TensorInfo)> {
-        let mut tensors: Vec<_> = self.metadata.tensors().into_iter().collect();
-        tensors.sort_by_key(|(_, info)| info.data_offsets);
-        tensors
-    }
-
-    pub(super) fn data(&self, info: &TensorInfo) -> &[u8] {
-        self.data_at(info.data_offsets.0..info.data_offsets.1)
-    }
-
-    /// `range` is a tensor's own, held against the file's length when the header was read.
-    pub(super) fn data_at(&self, range: std::ops::Range<usize>) -> &[u8] {
-        &self.bytes()[self.data_start + range.start..self.data_start + range.end]
-    }
-
-    fn fact(&self, key: &str) -> Option<&str> {
-        self.metadata.metadata().as_ref()?.get(key).map(String::as_str)
-    }
-}
-
-pub(super) fn broken(path: &Path, reason: impl Into<String>) -> Error {
-    Error::Checkpoint(CheckpointError { path: path.to_owned(), reason: reason.into() })
-}
-
 /// A DF11 checkpoint, mapped into memory. Nothing is copied: its groups borrow the file.
 #[derive(Debug)]
 pub struct Checkpoint {
@@ -197,7 +103,7 @@ impl Checkpoint {
     /// As [`open`](Self::open), but for files.
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Self> {
         let path = PathBuf::from("(memory)");
-        let file = TensorFile::parse(path.clone(), Bytes::Owned(bytes))?;
+        let file = TensorFile::from_bytes(path.clone(), bytes)?;
         Self::assemble(path, vec![file], None)
     }
 
@@ -210,8 +116,8 @@ impl Checkpoint {
         for (idx, file) in files.iter().enumerate() {
             for (name, _) in file.tensors() {
                 if let Some(other) = owners.insert(name.clone(), idx) {
-                    let other = files[other].path.display();
-                    return Err(broken(&file.path, format!("{name} is in {other} too")));
+                    let other = files[other].path().display();
+                    return Err(broken(file.path(), format!("{name} is in {other} too")));
                 }
             }
         }
@@ -252,7 +158,7 @@ impl Checkpoint {
         let [encoded_exponent, sign_mantissa, luts, gaps, output_positions, split_positions] =
             TENSORS.map(|(suffix, _, _)| {
                 let name = format!("{}.{suffix}", entry.name);
-                file.metadata.info(&name).map_or(&[][..], |info| file.data(info))
+                file.info(&name).map_or(&[][..], |info| file.data(info))
             });
         Some(RawGroup {
             name: &entry.name,
@@ -274,7 +180,7 @@ impl Checkpoint {
         let (Some(raw), Some(entry)) = (self.raw_group(idx), self.groups.get(idx)) else {
             return Ok(None);
         };
-        let path = &self.files[entry.file].path;
+        let path = self.files[entry.file].path();
         if let Some(expected) = entry.stored_checksum
             && stored_checksum(&raw) != expected
         {
@@ -350,7 +256,7 @@ impl Checkpoint {
                 Ok(Checked::Verified)
             }
             Some(_) => Err(broken(
-                &self.files[entry.file].path,
+                self.files[entry.file].path(),
                 format!("{}: its weights are damaged (checksum); get the file again", entry.name),
             )),
         }
@@ -382,43 +288,6 @@ pub(super) fn stored_checksum(raw: &RawGroup<'_>) -> u64 {
         hasher.update(tensor);
     }
     hasher.digest()
-}
-
-/// Files in a directory by name, so that every run sees them in one order.
-pub(super) fn safetensors_in(folder: &Path) -> Result<Vec<PathBuf>> {
-    let io = |source| Error::Io { path: folder.to_owned(), action: "list the directory", source };
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(io)? {
-        let path = entry.map_err(io)?.path();
-        if path.extension().is_some_and(|extension| extension == "safetensors") {
-            files.push(path);
-        }
-    }
-    files.sort();
-    if files.is_empty() {
-        let reason = match folder.join("decode.ptx").exists() {
-            true => "it has the layout of DFloat11 before 0.2.0 (pickle files), which is not read",
-            false => "there is no .safetensors file in it",
-        };
-        return Err(broken(folder, reason));
-    }
-    Ok(files)
-}
-
-pub(super) fn read_config(path: &Path) -> Result<Option<Value>> {
-    let io = |source| Error::Io { path: path.to_owned(), action: "read the file", source };
-    match std::fs::metadata(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(io(error)),
-        Ok(kind) if kind.len() > MAX_CONFIG_BYTES => {
-            return Err(broken(path, "it is too large for a model's configuration"));
-        }
-        Ok(_) => {}
-    }
-    let text = std::fs::read_to_string(path).map_err(io)?;
-    let value = serde_json::from_str(&text)
-        .map_err(|error| broken(path, format!("it is not JSON ({error})")))?;
-    Ok(Some(value))
 }
 
 /// A pattern of group names, and the modules each such group holds, in order.
@@ -466,7 +335,7 @@ fn check_group(
     name: &str,
     file: usize,
 ) -> Result<()> {
-    let path = &files[file].path;
+    let path = files[file].path();
     for (suffix, dtype, rank) in TENSORS {
         let tensor = format!("{name}.{suffix}");
         match owners.get(&tensor) {
@@ -474,7 +343,7 @@ fn check_group(
                 return Err(broken(path, format!("{tensor} is missing; the group is incomplete")));
             }
             Some(owner) if *owner != file => {
-                let other = files[*owner].path.display();
+                let other = files[*owner].path().display();
                 return Err(broken(
                     path,
                     format!("{tensor} is in {other}; a group is in one file"),
@@ -482,7 +351,7 @@ fn check_group(
             }
             Some(_) => {}
         }
-        let Some(info) = files[file].metadata.info(&tensor) else { continue };
+        let Some(info) = files[file].info(&tensor) else { continue };
         if info.dtype != dtype || info.shape.len() != rank {
             return Err(broken(
                 path,

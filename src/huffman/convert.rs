@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::checkpoint::{METADATA_PREFIX, TENSORS, TensorFile, broken, stored_checksum};
+use super::checkpoint::{METADATA_PREFIX, TENSORS, stored_checksum};
+use super::files::{TensorFile, broken};
 use super::layout::{PlannedGroup, plan_groups};
 use super::model::Model;
 use super::{BYTES_PER_THREAD, Checkpoint, EncodedGroup, GroupPattern, THREADS_PER_BLOCK, encode};

@@ -11,6 +11,8 @@ mod codebook;
 mod convert;
 mod decode;
 mod encode;
+#[cfg(feature = "files")]
+mod files;
 mod group;
 #[cfg(feature = "files")]
 mod layout;
