@@ -11,6 +11,7 @@
 //! | a CUDA device, or an engine's stream on one | [`Device`], [`Queue`] |
 //! | device memory, ours or an engine's | [`Buffer`], [`View`], [`ViewMut`] |
 //! | a machine without a GPU, and a kernel to test | `Queue::simt` (feature `simt`) |
+//! | a question what a tensor core would answer | [`mma::Model`] |
 
 #[allow(missing_docs, reason = "padding and layout checks; the header documents every field")]
 #[rustfmt::skip]
@@ -27,6 +28,7 @@ pub mod huffman;
 pub mod image;
 #[cfg(any(feature = "cuda", feature = "simt"))]
 pub mod launch;
+pub mod mma;
 #[cfg(any(feature = "cuda", feature = "simt"))]
 pub mod queue;
 #[cfg(feature = "simt")]

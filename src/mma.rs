@@ -1,0 +1,220 @@
+//! What a tensor core answers, bit for bit: a model of `mma.sync` for bf16 and f16 operands with
+//! f32 accumulators, in integers.
+//!
+//! One fused step adds up to [`Model::chunk`] products to an accumulator: every product is exact
+//! and not normalised, all terms are truncated toward zero to a common number of bits below the
+//! largest exponent among them, their sum is exact, and the result is truncated toward zero. After
+//! MMA-Sim (arXiv:2511.10909) and Khattak and Mikaitis (arXiv:2512.07004), whose recorded hardware
+//! answers it reproduces.
+
+/// A generation of tensor cores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Model {
+    fraction_bits: i32,
+    chunk: usize,
+}
+
+/// The element type of the operands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Operand {
+    /// bfloat16: 8 bits of exponent, 7 of fraction.
+    Bf16,
+    /// IEEE binary16: 5 bits of exponent, 10 of fraction.
+    F16,
+}
+
+/// A result, and whether it is known to be that of the hardware.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answer {
+    /// f32 bits. NaN is always 0x7FFFFFFF, and an exact zero +0.
+    pub bits: u32,
+    /// Whether the published models agree on it. They do not where no term of a step reaches
+    /// 2^-126, and no hardware answer settles it yet.
+    pub is_settled: bool,
+}
+
+const NAN: u32 = 0x7FFF_FFFF;
+const INFINITY: u32 = 0x7F80_0000;
+const SIGN: u32 = 0x8000_0000;
+/// Fraction bits of f32, and its smallest normal exponent.
+const F32_FRACTION: i32 = 23;
+const F32_MIN_EXPONENT: i32 = -126;
+
+impl Model {
+    /// sm_80, sm_86 and sm_89. The answers on record are of 8 products; that 16 are two steps is
+    /// MMA-Sim's word.
+    pub const AMPERE: Self = Self { fraction_bits: 24, chunk: 8 };
+    /// sm_90 and sm_100: 16 products in one step.
+    pub const HOPPER: Self = Self { fraction_bits: 25, chunk: 16 };
+
+    /// Products of one step; more are steps one after the other.
+    pub const fn chunk(self) -> usize {
+        self.chunk
+    }
+
+    /// `c + a[0] * b[0] + a[1] * b[1] + …`, all of them bit patterns, `c` of an f32.
+    ///
+    /// # Panics
+    /// Where `a` and `b` have different lengths.
+    pub fn dot_add(self, operand: Operand, a: &[u16], b: &[u16], c: u32) -> Answer {
+        assert_eq!(a.len(), b.len(), "as many of each operand");
+        let steps = a.chunks(self.chunk).zip(b.chunks(self.chunk));
+        steps.fold(Answer { bits: c, is_settled: true }, |sum, (a, b)| {
+            let Answer { bits, is_settled } = self.step(operand, a, b, sum.bits);
+            Answer { bits, is_settled: is_settled && sum.is_settled }
+        })
+    }
+
+    fn step(self, operand: Operand, a: &[u16], b: &[u16], c: u32) -> Answer {
+        let products = a.iter().zip(b).map(|(a, b)| operand.read(*a).times(operand.read(*b)));
+        let terms: Vec<Number> = products.chain([read_f32(c)]).collect();
+        let infinities =
+            |negative| terms.iter().any(|term| *term == Number::Infinite { is_negative: negative });
+        let settled = |bits| Answer { bits, is_settled: true };
+        match (terms.contains(&Number::NaN), infinities(false), infinities(true)) {
+            (true, ..) | (_, true, true) => return settled(NAN),
+            (_, true, false) => return settled(INFINITY),
+            (_, false, true) => return settled(SIGN | INFINITY),
+            _ => {}
+        }
+        let exponents = terms.iter().filter_map(|term| term.exponent());
+        let Some(largest) = exponents.max() else { return settled(0) };
+        let sum = terms.iter().map(|term| term.align(largest, self.fraction_bits)).sum();
+        let bits = round_toward_zero(sum, largest - self.fraction_bits);
+        Answer { bits, is_settled: largest >= F32_MIN_EXPONENT }
+    }
+}
+
+/// An operand, a product or an accumulator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Number {
+    NaN,
+    Infinite {
+        is_negative: bool,
+    },
+    /// `significand * 2^(exponent - n_fraction)`; the exponent is not that of the leading bit
+    /// where the number is subnormal or a product.
+    Finite {
+        is_negative: bool,
+        significand: i64,
+        exponent: i32,
+        n_fraction: i32,
+    },
+}
+
+impl Operand {
+    fn read(self, bits: u16) -> Number {
+        match self {
+            Self::Bf16 => read(bits.into(), 8, 7),
+            Self::F16 => read(bits.into(), 5, 10),
+        }
+    }
+}
+
+fn read_f32(bits: u32) -> Number {
+    read(bits, 8, F32_FRACTION)
+}
+
+/// IEEE's layout of a sign, `n_exponent` and `n_fraction` bits.
+fn read(bits: u32, n_exponent: i32, n_fraction: i32) -> Number {
+    let is_negative = bits >> (n_exponent + n_fraction) & 1 == 1;
+    let largest = (1 << n_exponent) - 1;
+    let bias = largest / 2;
+    let fraction = i64::from(bits & ((1 << n_fraction) - 1));
+    match (bits >> n_fraction) as i32 & largest {
+        field if field == largest && fraction != 0 => Number::NaN,
+        field if field == largest => Number::Infinite { is_negative },
+        0 => Number::Finite { is_negative, significand: fraction, exponent: 1 - bias, n_fraction },
+        field => Number::Finite {
+            is_negative,
+            significand: 1 << n_fraction | fraction,
+            exponent: field - bias,
+            n_fraction,
+        },
+    }
+}
+
+impl Number {
+    fn is_negative(self) -> bool {
+        match self {
+            Self::NaN => false,
+            Self::Infinite { is_negative } | Self::Finite { is_negative, .. } => is_negative,
+        }
+    }
+
+    fn times(self, other: Self) -> Self {
+        let is_negative = self.is_negative() != other.is_negative();
+        match (self, other) {
+            (
+                Self::Finite {
+                    significand: a, exponent: a_exponent, n_fraction: a_fraction, ..
+                },
+                Self::Finite {
+                    significand: b, exponent: b_exponent, n_fraction: b_fraction, ..
+                },
+            ) => Self::Finite {
+                is_negative,
+                significand: a * b,
+                exponent: a_exponent + b_exponent,
+                n_fraction: a_fraction + b_fraction,
+            },
+            (Self::NaN, _) | (_, Self::NaN) => Self::NaN,
+            // Infinity times zero.
+            (Self::Finite { significand: 0, .. }, _) | (_, Self::Finite { significand: 0, .. }) => {
+                Self::NaN
+            }
+            _ => Self::Infinite { is_negative },
+        }
+    }
+
+    /// `None` for zeros, which take no part.
+    fn exponent(self) -> Option<i32> {
+        match self {
+            Self::Finite { significand, exponent, .. } if significand != 0 => Some(exponent),
+            _ => None,
+        }
+    }
+
+    /// In units of `2^(largest - fraction_bits)`, truncated toward zero.
+    fn align(self, largest: i32, fraction_bits: i32) -> i64 {
+        let Self::Finite { is_negative, significand, exponent, n_fraction } = self else {
+            return 0;
+        };
+        let n_right = n_fraction - fraction_bits + (largest - exponent);
+        let magnitude = match u32::try_from(n_right) {
+            Ok(n_right) => significand.checked_shr(n_right).unwrap_or(0),
+            Err(_) => significand << -n_right,
+        };
+        if significand == 0 {
+            0
+        } else if is_negative {
+            -magnitude
+        } else {
+            magnitude
+        }
+    }
+}
+
+/// `sum * 2^exponent` as an f32, truncated toward zero; too large is infinity.
+fn round_toward_zero(sum: i64, exponent: i32) -> u32 {
+    if sum == 0 {
+        return 0;
+    }
+    let sign = if sum < 0 { SIGN } else { 0 };
+    let magnitude = sum.unsigned_abs();
+    let n_bits = 64 - magnitude.leading_zeros() as i32;
+    let leading = n_bits - 1 + exponent;
+    if leading > 127 {
+        return sign | INFINITY;
+    }
+    // The last bit that an f32 of this size has.
+    let last = leading.max(F32_MIN_EXPONENT) - F32_FRACTION;
+    let shift = last - exponent;
+    let significand = match u32::try_from(shift) {
+        Ok(shift) => magnitude.checked_shr(shift).unwrap_or(0),
+        Err(_) => magnitude << -shift,
+    } as u32;
+    // A normal number's leading bit is the lowest of the exponent.
+    let field = (leading.max(F32_MIN_EXPONENT) + 126) as u32;
+    sign | ((field << F32_FRACTION) + significand)
+}
