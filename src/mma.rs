@@ -68,8 +68,7 @@ impl Model {
     fn step(self, operand: Operand, a: &[u16], b: &[u16], c: u32) -> Answer {
         let products = a.iter().zip(b).map(|(a, b)| operand.read(*a).times(operand.read(*b)));
         let terms: Vec<Number> = products.chain([read_f32(c)]).collect();
-        let infinities =
-            |negative| terms.iter().any(|term| *term == Number::Infinite { is_negative: negative });
+        let infinities = |is_negative| terms.contains(&Number::Infinite { is_negative });
         let settled = |bits| Answer { bits, is_settled: true };
         match (terms.contains(&Number::NaN), infinities(false), infinities(true)) {
             (true, ..) | (_, true, true) => return settled(NAN),
