@@ -179,6 +179,10 @@ impl Number {
         let Self::Finite { is_negative, significand, exponent, n_fraction } = self else {
             return 0;
         };
+        // A zero's exponent means nothing.
+        if significand == 0 {
+            return 0;
+        }
         let n_right = n_fraction - fraction_bits + (largest - exponent);
         let magnitude = match u32::try_from(n_right) {
             Ok(n_right) => significand.checked_shr(n_right).unwrap_or(0),

@@ -15,6 +15,8 @@ use std::fmt;
 use std::ptr::NonNull;
 use std::thread::available_parallelism;
 
+use crate::mma::{Answer, Model, Operand};
+
 /// The order in which the threads of a block run between their barriers, and blocks in the grid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[repr(u32)]
@@ -196,6 +198,32 @@ struct RawFault {
 
 unsafe extern "C" {
     fn lacuna_simt_launch(launch: *const RawLaunch, fault: *mut RawFault);
+    fn lacuna_simt_dot_add(
+        is_hopper: u32,
+        operand: u32,
+        a: *const u16,
+        b: *const u16,
+        n: u32,
+        c: u32,
+    ) -> u64;
+}
+
+/// [`Model::dot_add`] as kernels in the executor compute it: the model's twin in C++, for tests that
+/// hold the two against each other.
+///
+/// # Panics
+/// Where `a` and `b` have different lengths, or 2^32 elements.
+pub fn dot_add(model: Model, operand: Operand, a: &[u16], b: &[u16], c: u32) -> Answer {
+    assert_eq!(a.len(), b.len(), "as many of each operand");
+    let n = u32::try_from(a.len()).expect("fewer than 2^32 products");
+    let is_hopper = u32::from(model == Model::HOPPER);
+    let operand = match operand {
+        Operand::Bf16 => 0,
+        Operand::F16 => 1,
+    };
+    // SAFETY: both slices have `n` elements, and the function only reads them.
+    let answer = unsafe { lacuna_simt_dot_add(is_hopper, operand, a.as_ptr(), b.as_ptr(), n, c) };
+    Answer { bits: answer as u32, is_settled: answer >> 32 == 1 }
 }
 
 /// Runs a kernel to its end.

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use lacuna::mma::{Model, Operand};
+use lacuna::simt;
+use proptest::prelude::*;
 
 /// Where the answers are: `LACUNA_MMA_VECTORS`, or those of the repository.
 fn folder() -> PathBuf {
@@ -43,6 +45,7 @@ fn every_recorded_answer_is_reproduced() {
             let [c, d] = [0, 1].map(|i| u32::from_le_bytes(words.as_chunks().0[i]));
             let answer = model.dot_add(operand, &operands[..k], &operands[k..], c);
             assert_eq!(answer.bits, d, "{name}, record {idx}: {answer:x?}, and not {d:#x}");
+            assert_eq!(simt::dot_add(model, operand, &operands[..k], &operands[k..], c), answer);
             n_answers += 1;
         }
     }
@@ -79,7 +82,37 @@ fn what_no_hardware_answer_settles_is_said() {
     // A product of normal numbers below 2^-126.
     let product = Model::HOPPER.dot_add(Operand::Bf16, &[0x1F80], &[0x1F80], 0);
     assert!(!product.is_settled);
+    assert_eq!(Model::HOPPER.dot_add(Operand::Bf16, &[1], &[1], 0).bits, 0, "2^-266");
     // Nor is what a later step makes of it.
     let steps = Model::AMPERE.dot_add(Operand::Bf16, &[0x1F80; 16], &[0x1F80; 16], 0);
     assert!(!steps.is_settled);
+}
+
+/// Any bits; bits near one exponent, so that terms meet; special values.
+fn bits() -> impl Strategy<Value = u16> {
+    prop_oneof![
+        any::<u16>(),
+        (0x3C00_u16..0x4000, any::<bool>()).prop_map(|(bits, sign)| bits | u16::from(sign) << 15),
+        prop::sample::select(vec![0, 0x8000, 1, 0x7F80, 0xFF80, 0x7C00, 0x7FFF, 0x0080, 0x0400]),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4096, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_twin_gives_the_same_answers(
+        pairs in prop::collection::vec((bits(), bits()), 0..40),
+        c in prop_oneof![any::<u32>(), any::<f32>().prop_map(f32::to_bits), Just(0)],
+    ) {
+        let (a, b): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
+        for model in [Model::AMPERE, Model::HOPPER] {
+            for operand in [Operand::Bf16, Operand::F16] {
+                prop_assert_eq!(
+                    simt::dot_add(model, operand, &a, &b, c),
+                    model.dot_add(operand, &a, &b, c)
+                );
+            }
+        }
+    }
 }
