@@ -102,7 +102,7 @@ pub(crate) fn run(path: &Path, as_json: bool) -> Outcome {
     };
     let mut rows = Vec::new();
     for (idx, (entry, group)) in checkpoint.entries().iter().zip(&groups).enumerate() {
-        let (weights, _) = checkpoint.decode_group(idx).map_err(text)?;
+        let (weights, _) = checkpoint.decode_checked(idx, group).map_err(text)?;
         rows.push(Row::read(group, &weights, entry.checksum.is_some()));
         progress.group = &entry.name;
         progress.done_bytes += 2 * group.n_elements();

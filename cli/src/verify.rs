@@ -86,7 +86,7 @@ pub(crate) fn verify(checkpoint: &Path, originals: &[PathBuf], on: On) -> Result
     for (idx, (entry, group)) in checkpoint.entries().iter().zip(&groups).enumerate() {
         let start = Instant::now();
         let weights = match &queue {
-            None => checkpoint.decode_group(idx).map(|(weights, _)| weights),
+            None => checkpoint.decode_checked(idx, group).map(|(weights, _)| weights),
             Some(queue) => decode_on(queue, group),
         }
         .map_err(|error| format!("{}: {error}", entry.name))?;

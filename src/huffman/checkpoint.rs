@@ -238,8 +238,17 @@ impl Checkpoint {
             value: idx as u64,
             allowed: "the checkpoint's groups",
         })?;
+        self.decode_checked(idx, &group)
+    }
+
+    /// [`decode_group`](Self::decode_group), of a group that [`group`](Self::group) or
+    /// [`groups`](Self::groups) gave for `idx`: its tensors are not checked again.
+    ///
+    /// # Errors
+    /// Those of [`decode`] and [`check_decoded`](Self::check_decoded).
+    pub fn decode_checked(&self, idx: usize, group: &Group<'_>) -> Result<(Vec<u16>, Checked)> {
         let mut weights = vec![0; group.n_elements() as usize];
-        decode(&group, &mut weights)?;
+        decode(group, &mut weights)?;
         let checked = self.check_decoded(idx, &weights)?;
         Ok((weights, checked))
     }

@@ -78,7 +78,7 @@ pub fn compress(
     let total_bytes = groups.iter().map(|group| group_bytes(&model, group)).sum();
     let mut sink = Sink::create(output)?;
     for group in &groups {
-        let matrices: Vec<_> = group_matrices(&model, group);
+        let matrices = group_matrices(&model, group);
         let encoded = encode(&matrices)?;
         let facts = describe(&model, group, &encoded, &matrices);
         summary.n_groups += 1;
@@ -91,10 +91,11 @@ pub fn compress(
             compressed_bytes: summary.compressed_bytes,
         });
     }
-    let in_group: HashSet<_> = groups.iter().flat_map(|group| &group.tensors).collect();
+    let in_group: HashSet<&str> =
+        groups.iter().flat_map(|group| &group.tensors).map(String::as_str).collect();
     let plain: Vec<_> = model
         .tensors()
-        .filter(|tensor| !in_group.contains(&tensor.name.to_owned()))
+        .filter(|tensor| !in_group.contains(tensor.name))
         .map(|tensor| (tensor.name.to_owned(), tensor.dtype, tensor.shape.to_vec(), tensor.bytes))
         .collect();
     summary.n_plain = plain.len();
@@ -120,7 +121,7 @@ pub fn decompress(
     let spool = spool_beside(output)?;
     let mut parts = Vec::new();
     for (idx, group) in groups.iter().enumerate() {
-        let (weights, _) = checkpoint.decode_group(idx)?;
+        let (weights, _) = checkpoint.decode_checked(idx, group)?;
         let entry = &checkpoint.entries()[idx];
         let mut tensors = Vec::new();
         for (place, range) in group.matrices().enumerate() {
