@@ -205,7 +205,7 @@ fn every_flipped_byte_of_a_small_group_gives_what_the_reference_gives() {
             for mask in [0xFF, 1 << (byte % 8)] {
                 let mut damaged = tensors.map(<[u8]>::to_vec);
                 damaged[idx][byte] ^= mask;
-                let damaged = raw_of(&damaged);
+                let damaged = common::raw_of(&damaged);
                 assert_same(&queue, &[damaged]);
                 n_reported += usize::from(decode_by_reference(&[damaged]).1.is_some());
             }
@@ -213,18 +213,6 @@ fn every_flipped_byte_of_a_small_group_gives_what_the_reference_gives() {
     }
     // Signs and mantissas carry no redundancy, and unused table entries and gaps are not read.
     assert!(n_reported > 100, "{n_reported}");
-}
-
-fn raw_of(tensors: &[Vec<u8>; 5]) -> RawGroup<'_> {
-    RawGroup {
-        name: "damaged",
-        encoded_exponent: &tensors[0],
-        sign_mantissa: &tensors[1],
-        luts: &tensors[2],
-        gaps: &tensors[3],
-        output_positions: &tensors[4],
-        split_positions: &[],
-    }
 }
 
 #[test]
@@ -288,14 +276,8 @@ proptest! {
         let queue = Queue::simt(Config { schedule: Schedule::Random, seed, ..Config::default() });
         let encoded = encode(&clustered_weights(n, seed));
         let raw = encoded.as_raw("group");
-        let mut tensors =
-            [raw.encoded_exponent, raw.sign_mantissa, raw.luts, raw.gaps, raw.output_positions]
-                .map(<[u8]>::to_vec);
-        for (tensor, at, value) in damage {
-            let at = at.index(tensors[tensor].len());
-            tensors[tensor][at] = value;
-        }
-        let raw = raw_of(&tensors);
+        let tensors = common::damaged(&raw, damage);
+        let raw = common::raw_of(&tensors);
         prop_assert_eq!(decode_on(&queue, &[raw]), decode_by_reference(&[raw]));
     }
 
@@ -313,7 +295,7 @@ proptest! {
         positions.resize(n_blocks + 1, n as u32);
         let positions: Vec<u8> = positions.iter().flat_map(|p| p.to_le_bytes()).collect();
         let tensors = [codes, vec![0x5A; n], luts, vec![gap; 320 * n_blocks], positions];
-        let raw = raw_of(&tensors);
+        let raw = common::raw_of(&tensors);
         prop_assert_eq!(decode_on(&queue, &[raw]), decode_by_reference(&[raw]));
     }
 }

@@ -6,7 +6,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use lacuna::huffman::{
-    self, Checkpoint, Codebook, EncodedGroup, PUBLISHED_BLOCK_ELEMENTS, RawGroup, reference,
+    self, Checkpoint, Codebook, EncodedGroup, PUBLISHED_BLOCK_ELEMENTS, reference,
 };
 use proptest::prelude::*;
 
@@ -292,22 +292,8 @@ proptest! {
     ) {
         let encoded = encode(&weights);
         let raw = encoded.as_raw("group");
-        let mut tensors =
-            [raw.encoded_exponent, raw.sign_mantissa, raw.luts, raw.gaps, raw.output_positions]
-                .map(<[u8]>::to_vec);
-        for (tensor, at, value) in damage {
-            let at = at.index(tensors[tensor].len());
-            tensors[tensor][at] = value;
-        }
-        let [codes, sign_mantissa, luts, gaps, positions] = &tensors;
-        let raw = RawGroup {
-            encoded_exponent: codes,
-            sign_mantissa,
-            luts,
-            gaps,
-            output_positions: positions,
-            ..raw
-        };
+        let tensors = common::damaged(&raw, damage);
+        let raw = common::raw_of(&tensors);
         let mut expected = vec![0; weights.len()];
         let result = reference::decode(&raw, &mut expected);
         if let Ok(group) = raw.parse() {

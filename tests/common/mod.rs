@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use lacuna::huffman;
+use lacuna::huffman::{self, RawGroup};
 use lacuna::simt::{Config, Schedule};
 use lacuna::{Device, Queue};
 
@@ -53,4 +53,33 @@ pub(crate) fn clustered_weights(n: usize, seed: u64) -> Vec<u16> {
             ((bits >> 16 & 0x80) << 8 | exponent << 7 | (state >> 57) as u32) as u16
         })
         .collect()
+}
+
+/// A group of these tensors, in the order of [`RawGroup`], without splits.
+pub(crate) fn raw_of(tensors: &[Vec<u8>; 5]) -> RawGroup<'_> {
+    RawGroup {
+        name: "damaged",
+        encoded_exponent: &tensors[0],
+        sign_mantissa: &tensors[1],
+        luts: &tensors[2],
+        gaps: &tensors[3],
+        output_positions: &tensors[4],
+        split_positions: &[],
+    }
+}
+
+/// All tensors of a group but the splits, with some of their bytes overwritten: which tensor, where
+/// and by what.
+pub(crate) fn damaged(
+    raw: &RawGroup<'_>,
+    damage: Vec<(usize, proptest::sample::Index, u8)>,
+) -> [Vec<u8>; 5] {
+    let mut tensors =
+        [raw.encoded_exponent, raw.sign_mantissa, raw.luts, raw.gaps, raw.output_positions]
+            .map(<[u8]>::to_vec);
+    for (tensor, at, value) in damage {
+        let at = at.index(tensors[tensor].len());
+        tensors[tensor][at] = value;
+    }
+    tensors
 }
