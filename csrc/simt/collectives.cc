@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+// What the threads of a block do together: barriers and warp collectives, and the diagnosis where
+// they never meet.
+#include <string.h>
+
+#include "worker.h"
+
+namespace lacuna_simt {
+namespace {
+
+bool is_shuffle(Op op) { return op <= Op::kShuffleXor; }
+
+// The lane that a shuffle reads; the lane itself where the source leaves its segment.
+uint32_t shuffle_source(const Fibre& fibre) {
+  const uint32_t lane = fibre.idx % kWarpSize;
+  const uint32_t first = lane / fibre.width * fibre.width;
+  const uint32_t last = first + fibre.width - 1;
+  switch (fibre.op) {
+    case Op::kShuffle:
+      return first + fibre.argument % fibre.width;
+    case Op::kShuffleUp:
+      return lane >= first + fibre.argument ? lane - fibre.argument : lane;
+    case Op::kShuffleDown:
+      return fibre.argument <= last - lane ? lane + fibre.argument : lane;
+    default: {
+      const uint32_t source = lane ^ fibre.argument;
+      return source <= last ? source : lane;
+    }
+  }
+}
+
+uint64_t reduce(Op op, uint64_t a, uint64_t b) {
+  const uint32_t x = static_cast<uint32_t>(a);
+  const uint32_t y = static_cast<uint32_t>(b);
+  switch (op) {
+    case Op::kReduceAdd:
+      return x + y;
+    case Op::kReduceMin:
+      return std::min(x, y);
+    case Op::kReduceMax:
+      return std::max(x, y);
+    case Op::kReduceMinSigned:
+      return static_cast<uint32_t>(std::min(static_cast<int32_t>(x), static_cast<int32_t>(y)));
+    case Op::kReduceMaxSigned:
+      return static_cast<uint32_t>(std::max(static_cast<int32_t>(x), static_cast<int32_t>(y)));
+    case Op::kReduceAnd:
+      return x & y;
+    case Op::kReduceOr:
+      return x | y;
+    default:
+      return x ^ y;
+  }
+}
+
+// All lanes of `mask` have arrived: gives each its result and lets it run. False on a fault.
+bool resolve_collective(Worker* w, const Fibre& last) {
+  const uint32_t warp = last.idx / kWarpSize;
+  Fibre* lanes = &w->fibres[warp * kWarpSize];
+  const uint32_t mask = last.mask;
+  uint32_t ballot = 0;
+  for (uint32_t lane = 0; lane < kWarpSize; ++lane) {
+    if (!(mask >> lane & 1)) continue;
+    const Fibre& other = lanes[lane];
+    if (other.op != last.op || other.line != last.line || other.mask != mask) {
+      set_fault(w, kWarpMask, last, last.file, last.line,
+                "lane %u waits for mask 0x%08x here, and lane %u, which it names, for mask 0x%08x "
+                "at %s:%u",
+                last.idx % kWarpSize, mask, lane, other.mask, other.file, other.line);
+      return false;
+    }
+    if (other.value != 0) ballot |= 1u << lane;
+  }
+  uint64_t results[kWarpSize];
+  uint64_t reduced = 0;
+  bool is_first = true;
+  for (uint32_t lane = 0; lane < kWarpSize; ++lane) {
+    if (!(mask >> lane & 1)) continue;
+    reduced = is_first ? lanes[lane].value : reduce(last.op, reduced, lanes[lane].value);
+    is_first = false;
+  }
+  for (uint32_t lane = 0; lane < kWarpSize; ++lane) {
+    if (!(mask >> lane & 1)) continue;
+    const Fibre& fibre = lanes[lane];
+    if (is_shuffle(fibre.op)) {
+      const uint32_t source = shuffle_source(fibre);
+      if (!(mask >> source & 1)) {
+        set_fault(w, kWarpMask, fibre, fibre.file, fibre.line,
+                  "lane %u reads lane %u, which mask 0x%08x does not name", lane, source, mask);
+        return false;
+      }
+      results[lane] = lanes[source].value;
+      continue;
+    }
+    switch (fibre.op) {
+      case Op::kBallot:
+        results[lane] = ballot;
+        break;
+      case Op::kAny:
+        results[lane] = ballot != 0;
+        break;
+      case Op::kAll:
+        results[lane] = ballot == mask;
+        break;
+      case Op::kMatchAny: {
+        uint64_t same = 0;
+        for (uint32_t i = 0; i < kWarpSize; ++i) {
+          if ((mask >> i & 1) && lanes[i].value == fibre.value) same |= 1u << i;
+        }
+        results[lane] = same;
+        break;
+      }
+      case Op::kSyncWarp:
+        results[lane] = 0;
+        break;
+      default:
+        results[lane] = reduced;
+    }
+  }
+  for (uint32_t lane = 0; lane < kWarpSize; ++lane) {
+    if (!(mask >> lane & 1)) continue;
+    lanes[lane].value = results[lane];
+    lanes[lane].state = State::kReady;
+  }
+  w->waiting[warp] &= ~mask;
+  return true;
+}
+
+const char* where(const Fibre& fibre) {
+  switch (fibre.state) {
+    case State::kDone:
+      return "has returned";
+    case State::kAtBarrier:
+      return "waits at a barrier";
+    case State::kInCollective:
+      return "waits in a warp collective";
+    default:
+      return "runs";
+  }
+}
+
+}  // namespace
+
+void diagnose_stall(Worker* w) {
+  for (const Fibre& fibre : w->fibres) {
+    if (fibre.state != State::kInCollective) continue;
+    const uint32_t warp = fibre.idx / kWarpSize;
+    for (uint32_t lane = 0; lane < kWarpSize; ++lane) {
+      if (!(fibre.mask >> lane & 1)) continue;
+      const Fibre& other = w->fibres[warp * kWarpSize + lane];
+      if (other.state == State::kInCollective && other.line == fibre.line && other.op == fibre.op) {
+        continue;
+      }
+      if (other.state == State::kAtBarrier && w->n_at_barrier + 1 < w->n_threads) {
+        set_fault(w, kDeadlock, fibre, fibre.file, fibre.line,
+                  "lane %u waits for lane %u, which waits at the barrier at %s:%u",
+                  fibre.idx % kWarpSize, lane, other.file, other.line);
+      } else {
+        set_fault(w, kWarpMask, fibre, fibre.file, fibre.line,
+                  "mask 0x%08x names lane %u, which %s", fibre.mask, lane, where(other));
+      }
+      return;
+    }
+  }
+  const Fibre* at_barrier = nullptr;
+  const Fibre* missing = nullptr;
+  for (const Fibre& fibre : w->fibres) {
+    if (fibre.state == State::kAtBarrier && at_barrier == nullptr) at_barrier = &fibre;
+    if (fibre.state != State::kAtBarrier && missing == nullptr) missing = &fibre;
+  }
+  if (at_barrier != nullptr && missing != nullptr) {
+    set_fault(w, kBarrierDivergence, *missing, at_barrier->file, at_barrier->line,
+              "%u of %u threads wait at this barrier, and thread %u %s", w->n_at_barrier,
+              w->n_threads, missing->idx, where(*missing));
+  } else {
+    const Fibre& first = w->fibres.front();
+    set_fault(w, kDeadlock, first, first.file, first.line, "no thread of the block can run");
+  }
+}
+
+uint32_t barrier(bool predicate, const char* file, uint32_t line) {
+  Worker* w = worker;
+  Fibre* fibre = w->running;
+  fibre->file = file;
+  fibre->line = line;
+  fibre->state = State::kAtBarrier;
+  w->n_at_barrier += 1;
+  w->n_predicates += predicate;
+  if (w->n_at_barrier < w->n_threads) {
+    give_way(w);
+    return static_cast<uint32_t>(fibre->value);
+  }
+  const uint32_t n_predicates = w->n_predicates;
+  for (const Fibre& other : w->fibres) {
+    if (other.line == line && strcmp(other.file, file) == 0) continue;
+    set_fault(w, kBarrierDivergence, other, other.file, other.line,
+              "thread %u waits at this barrier, and thread %u at the one at %s:%u", other.idx,
+              fibre->idx, file, line);
+    abandon(w);
+  }
+  w->n_at_barrier = 0;
+  w->n_predicates = 0;
+  for (Fibre& other : w->fibres) {
+    other.value = n_predicates;
+    other.state = State::kReady;
+  }
+  return n_predicates;
+}
+
+uint64_t collect(Op op, uint32_t mask, uint64_t value, uint32_t argument, uint32_t width,
+                 const char* file, uint32_t line) {
+  Worker* w = worker;
+  Fibre* fibre = w->running;
+  const uint32_t warp = fibre->idx / kWarpSize;
+  const uint32_t lane = fibre->idx % kWarpSize;
+  fibre->file = file;
+  fibre->line = line;
+  if (!(mask >> lane & 1)) {
+    set_fault(w, kWarpMask, *fibre, file, line, "mask 0x%08x does not name the caller, lane %u",
+              mask, lane);
+    abandon(w);
+  }
+  const uint32_t gone = mask & (w->returned[warp] | ~lanes_of_warp(w, warp));
+  if (gone != 0) {
+    set_fault(w, kWarpMask, *fibre, file, line,
+              "mask 0x%08x names lane %u, which has returned or never was", mask,
+              static_cast<uint32_t>(__builtin_ctz(gone)));
+    abandon(w);
+  }
+  if (is_shuffle(op) && (width == 0 || width > kWarpSize || (width & (width - 1)) != 0)) {
+    set_fault(w, kWarpMask, *fibre, file, line,
+              "a shuffle's width is a power of two up to 32, not %u", width);
+    abandon(w);
+  }
+  fibre->op = op;
+  fibre->mask = mask;
+  fibre->value = value;
+  fibre->argument = argument;
+  fibre->width = width;
+  fibre->state = State::kInCollective;
+  w->waiting[warp] |= 1u << lane;
+  if ((w->waiting[warp] & mask) == mask) {
+    if (!resolve_collective(w, *fibre)) abandon(w);
+  } else {
+    give_way(w);
+  }
+  return fibre->value;
+}
+
+}  // namespace lacuna_simt

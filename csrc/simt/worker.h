@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+// What one OS thread runs a block with; shared by the executor's own files.
+#ifndef LACUNA_SIMT_WORKER_H_
+#define LACUNA_SIMT_WORKER_H_
+
+#include <stdint.h>
+
+#include <algorithm>
+#include <memory>
+#include <vector>
+
+#include "executor.h"
+#include "fibre.h"
+
+namespace lacuna_simt {
+
+enum Kind : uint32_t {
+  kNoFault = 0,
+  kBarrierDivergence = 1,
+  kWarpMask = 2,
+  kDeadlock = 3,
+  kStepBudget = 4,
+  kSharedMemory = 5,
+  kResources = 6,
+};
+
+enum class State : uint8_t { kReady, kAtBarrier, kInCollective, kDone };
+
+constexpr uint32_t kWarpSize = 32;
+constexpr size_t kMaxStaticShared = 48 * 1024;
+constexpr size_t kMaxDynamicShared = 227 * 1024;
+
+struct Random {
+  uint64_t state;
+  // SplitMix64.
+  uint64_t next() {
+    uint64_t z = state += 0x9E3779B97F4A7C15u;
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+    return z ^ (z >> 31);
+  }
+  uint32_t below(uint32_t n) { return static_cast<uint32_t>((next() >> 32) * n >> 32); }
+};
+
+struct Fibre {
+  Context context;
+  Dim3 thread_idx;
+  uint32_t idx;
+  State state;
+  uint64_t steps_left;
+  // What it waits for, while it waits; then what it got.
+  Op op;
+  uint32_t mask;
+  uint32_t argument;
+  uint32_t width;
+  uint64_t value;
+  const char* file;
+  uint32_t line;
+};
+
+struct SharedObject {
+  const void* key;
+  uint8_t* start;
+};
+
+struct Worker {
+  const LacunaSimtLaunch* launch;
+  Stacks stacks;
+  std::vector<Fibre> fibres;
+  std::vector<uint32_t> order;
+  // Lanes of each warp that wait in a collective, and that have returned.
+  std::vector<uint32_t> waiting;
+  std::vector<uint32_t> returned;
+  std::vector<SharedObject> shared_objects;
+  std::unique_ptr<uint8_t[]> shared{new uint8_t[kMaxStaticShared + kMaxDynamicShared + 256]};
+  size_t shared_bytes;
+  Context scheduler;
+  Fibre* running;
+  Dim3 block_idx;
+  Dim3 block_dim;
+  Dim3 grid_dim;
+  uint32_t n_threads;
+  uint32_t n_at_barrier;
+  uint32_t n_predicates;
+  uint32_t n_done;
+  Random random;
+  uint64_t steps_to_preemption;
+  bool native;
+  LacunaSimtFault fault = {};
+};
+
+extern thread_local Worker* worker;
+
+inline uint8_t* align_up(uint8_t* pointer, size_t alignment) {
+  const uintptr_t address = reinterpret_cast<uintptr_t>(pointer);
+  return pointer + ((alignment - address % alignment) % alignment);
+}
+
+// Lanes of a warp that exist.
+inline uint32_t lanes_of_warp(const Worker* w, uint32_t warp) {
+  const uint32_t n_lanes = std::min(kWarpSize, w->n_threads - warp * kWarpSize);
+  return n_lanes == kWarpSize ? ~0u : (1u << n_lanes) - 1;
+}
+
+// The first fault of a block counts.
+__attribute__((format(printf, 6, 7))) void set_fault(Worker* w, Kind kind, const Fibre& fibre,
+                                                     const char* file, uint32_t line,
+                                                     const char* format, ...);
+void give_way(Worker* w);
+// The scheduler sees the fault and runs no fibre of the block again.
+[[noreturn]] void abandon(Worker* w);
+// No thread can run and not all have returned: says why.
+void diagnose_stall(Worker* w);
+
+}  // namespace lacuna_simt
+
+#endif  // LACUNA_SIMT_WORKER_H_
