@@ -5,10 +5,11 @@
 use std::ffi::c_void;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use lacuna::simt::{Config, Fibres, Launch, Schedule, launch};
+use lacuna::region::{Region, Role};
+use lacuna::simt::{Checks, Config, Fibres, Launch, Recorder, Schedule, launch};
 
 unsafe extern "C" {
-    fn lacuna_simt_selftest_scan(params: *const c_void);
+    fn lacuna_simt_selftest_scan(params: *const c_void, is_checked: u32);
 }
 
 fn block_scan(c: &mut Criterion) {
@@ -23,16 +24,29 @@ fn block_scan(c: &mut Criterion) {
         block: [512, 1, 1],
         dynamic_shared_bytes: 0,
     };
-    for (name, schedule, fibres) in [
-        ("native", Schedule::InOrder, Fibres::Native),
-        ("native_random", Schedule::Random, Fibres::Native),
-        ("portable", Schedule::InOrder, Fibres::Portable),
+    let region = |name, role, address| Region { name, role, address, n_bytes: 4 * 512 };
+    let regions = [
+        region("input".into(), Role::Input, params[0]),
+        region("output".into(), Role::Output, params[1]),
+    ];
+    let native = Config { n_workers: 1, ..Config::default() };
+    let checked = Config { checks: Checks::ALL, ..native.clone() };
+    for (name, config) in [
+        ("native", native.clone()),
+        ("native_random", Config { schedule: Schedule::Random, ..native.clone() }),
+        ("portable", Config { fibres: Fibres::Portable, ..native }),
+        ("checked", checked.clone()),
+        ("checked_and_counted", Config { recorder: Some(Recorder::default()), ..checked }),
     ] {
-        let config = Config { schedule, fibres, n_workers: 1, ..Config::default() };
         c.bench_function(&format!("simt/block_scan_512/{name}"), |b| {
             b.iter(|| {
                 // SAFETY: the scan reads and writes 512 words.
-                unsafe { launch(&config, &scan, params.as_ptr().cast()) }.unwrap();
+                let run = unsafe {
+                    launch(&config, &scan, params.as_ptr().cast(), size_of_val(&params), &regions)
+                };
+                run.unwrap();
+                // Else a long measurement would keep the counters of every launch.
+                config.recorder.as_ref().map(Recorder::take)
             });
         });
     }

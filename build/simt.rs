@@ -6,13 +6,28 @@ pub(crate) fn build() {
     println!("cargo::rerun-if-changed=csrc");
     // The executor is not instrumented: only a kernel's own steps count.
     compiler().files(files_in("csrc/simt", "cc")).compile("lacuna_simt_executor");
-    compiler()
+    kernel_compiler().compile("lacuna_simt_kernels");
+    // The same kernels again, with a call before every access. The sanitizers' runtimes are not
+    // linked: csrc/simt/hooks.cc is what is called.
+    kernel_compiler()
+        .define("LACUNA_SIMT_CHECKED", None)
+        .flag("-fsanitize=thread")
+        .flag("--param=tsan-instrument-func-entry-exit=0")
+        .flag("--param=tsan-distinguish-volatile=1")
+        .flag("-fsanitize=bounds,shift,integer-divide-by-zero,float-cast-overflow")
+        .flag("-fsanitize=signed-integer-overflow")
+        .compile("lacuna_simt_checked_kernels");
+}
+
+fn kernel_compiler() -> cc::Build {
+    let mut build = compiler();
+    build
         .files(kernels())
         // A kernel reads the same memory as bytes and as vectors, as it does on a GPU.
         .flag("-fno-strict-aliasing")
         .flag("-fsanitize-coverage=trace-pc")
-        .flag("-xc++")
-        .compile("lacuna_simt_kernels");
+        .flag("-xc++");
+    build
 }
 
 fn compiler() -> cc::Build {

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use crate::queue::{Inner, Queue};
+use crate::region::Regions;
 use crate::{Error, Result};
 
 /// A kernel: its name, and where it is compiled for the SIMT executor.
@@ -79,10 +80,18 @@ pub unsafe trait KernelParams: Copy + 'static {
 /// [`Error::Range`] for a grid no device takes; [`Error::Image`] and [`Error::Driver`] from CUDA;
 /// `Error::Simt` where the executor stopped the kernel.
 ///
+/// `memory` names the buffers that `params` refers to, each with what the launch does with it. Only
+/// the SIMT executor asks for it, to hold the kernel to it.
+///
 /// # Safety
 /// Every address in `params` is valid for what the fields' documentation says, in the memory of
 /// `queue`, until the launch has ended.
-pub unsafe fn launch<P: KernelParams>(queue: &Queue, grid: &Grid, params: &P) -> Result<()> {
+pub unsafe fn launch<P: KernelParams>(
+    queue: &Queue,
+    grid: &Grid,
+    params: &P,
+    #[cfg_attr(not(feature = "simt"), allow(unused_variables))] memory: impl FnOnce(&mut Regions),
+) -> Result<()> {
     grid.check()?;
     if grid.is_empty() {
         return Ok(());
@@ -102,8 +111,11 @@ pub unsafe fn launch<P: KernelParams>(queue: &Queue, grid: &Grid, params: &P) ->
                 block: grid.threads,
                 dynamic_shared_bytes: grid.dynamic_shared_bytes,
             };
+            let mut regions = Regions::default();
+            memory(&mut regions);
+            let address = std::ptr::from_ref(params).cast();
             // SAFETY: passed on to the caller; `P` is the entry's parameter.
-            unsafe { crate::simt::launch(config, &launch, std::ptr::from_ref(params).cast()) }
+            unsafe { crate::simt::launch(config, &launch, address, size_of::<P>(), &regions.list) }
                 .map_err(Error::Simt)
         }
     }

@@ -31,6 +31,8 @@ pub mod launch;
 pub mod mma;
 #[cfg(any(feature = "cuda", feature = "simt"))]
 pub mod queue;
+#[cfg(any(feature = "cuda", feature = "simt"))]
+pub mod region;
 #[cfg(feature = "simt")]
 pub mod simt;
 

@@ -9,13 +9,23 @@
 //! block depends on schedule, seed and block alone, so the same [`Config`] replays it.
 #![allow(unsafe_code)]
 
-use std::alloc::Layout;
-use std::ffi::{CStr, c_char, c_void};
-use std::fmt;
-use std::ptr::NonNull;
+mod checks;
+mod counters;
+mod fault;
+mod memory;
+
+use std::ffi::{CStr, CString, c_char, c_void};
 use std::thread::available_parallelism;
 
 use crate::mma::{Answer, Model, Operand};
+use crate::region::Region;
+
+pub use checks::Checks;
+pub use counters::{Counters, Direction, LineCounters, Recorder, Space};
+pub use fault::{Fault, FaultKind};
+pub(crate) use memory::HostMemory;
+
+use counters::RawSite;
 
 /// The order in which the threads of a block run between their barriers, and blocks in the grid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -60,6 +70,10 @@ pub struct Config {
     pub n_workers: u32,
     /// How fibres switch.
     pub fibres: Fibres,
+    /// What is checked; a launch with checks runs on one worker.
+    pub checks: Checks,
+    /// Where the counters of each launch go; `None` counts nothing.
+    pub recorder: Option<Recorder>,
 }
 
 impl Default for Config {
@@ -70,91 +84,15 @@ impl Default for Config {
             step_budget: 1 << 26,
             n_workers: available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1)),
             fibres: Fibres::Native,
+            checks: Checks::NONE,
+            recorder: None,
         }
     }
 }
 
-/// What a kernel did wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum FaultKind {
-    /// Not all threads of a block reached the same barrier.
-    BarrierDivergence,
-    /// A warp collective whose mask is not the set of lanes that reach it, or a shuffle from a lane
-    /// outside it.
-    WarpMask,
-    /// Threads wait for each other at different places.
-    Deadlock,
-    /// A thread ran more steps than its budget.
-    StepBudget,
-    /// More shared memory than a block has.
-    SharedMemory,
-    /// The machine has no memory for the fibres.
-    Resources,
-}
-
-impl FaultKind {
-    fn from_number(number: u32) -> Option<Self> {
-        Some(match number {
-            0 => return None,
-            1 => Self::BarrierDivergence,
-            2 => Self::WarpMask,
-            3 => Self::Deadlock,
-            4 => Self::StepBudget,
-            5 => Self::SharedMemory,
-            _ => Self::Resources,
-        })
-    }
-
-    fn describe(self) -> &'static str {
-        match self {
-            Self::BarrierDivergence => "divergent barrier",
-            Self::WarpMask => "wrong warp mask",
-            Self::Deadlock => "deadlock",
-            Self::StepBudget => "step budget exhausted",
-            Self::SharedMemory => "too much shared memory",
-            Self::Resources => "out of memory",
-        }
-    }
-}
-
-/// Why the executor stopped a kernel, and how to see it again.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
-    /// What went wrong.
-    pub kind: FaultKind,
-    /// The kernel's entry.
-    pub kernel: String,
-    /// The thread block, in x, y and z.
-    pub block: [u32; 3],
-    /// The thread, in x, y and z.
-    pub thread: [u32; 3],
-    /// Source file and line; `None` where the program carries no line numbers.
-    pub location: Option<(String, u32)>,
-    /// The schedule that showed it.
-    pub schedule: Schedule,
-    /// The seed that showed it.
-    pub seed: u64,
-    /// What was seen.
-    pub message: String,
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { kernel, block, thread, message, schedule, seed, .. } = self;
-        write!(f, "{} in {kernel}, block {block:?}, thread {thread:?}", self.kind.describe())?;
-        match &self.location {
-            Some((file, line)) => write!(f, ", at {file}:{line}")?,
-            None => f.write_str(", at an unknown line (built without line numbers)")?,
-        }
-        write!(f, ": {message} (schedule {schedule:?}, seed {seed} replays it)")
-    }
-}
-
-impl std::error::Error for Fault {}
-
-/// A kernel as the host compiler made it: takes a pointer to its parameter struct.
-pub type Entry = unsafe extern "C" fn(*const c_void);
+/// A kernel as the host compiler made it: takes a pointer to its parameter struct, and whether the
+/// twin that reports its accesses shall run.
+pub type Entry = unsafe extern "C" fn(*const c_void, u32);
 
 /// What to run.
 #[derive(Debug, Clone, Copy)]
@@ -172,9 +110,19 @@ pub struct Launch<'a> {
 }
 
 #[repr(C)]
+struct RawRegion {
+    start: u64,
+    n_bytes: u64,
+    name: *const c_char,
+    role: u32,
+    reserved: u32,
+}
+
+#[repr(C)]
 struct RawLaunch {
     entry: Entry,
     params: *const c_void,
+    params_bytes: u64,
     grid: [u32; 3],
     block: [u32; 3],
     dynamic_shared_bytes: u32,
@@ -183,6 +131,15 @@ struct RawLaunch {
     n_workers: u32,
     seed: u64,
     step_budget: u64,
+    checks: u32,
+    most_sectors: u32,
+    most_conflict_ways: u32,
+    reserved: u32,
+    regions: *const RawRegion,
+    n_regions: u64,
+    on_site: extern "C" fn(*mut c_void, *const RawSite),
+    context: *mut c_void,
+    totals: *mut [u64; 3],
 }
 
 #[repr(C)]
@@ -193,6 +150,7 @@ struct RawFault {
     line: u32,
     file: *const c_char,
     pc: u64,
+    other_pc: u64,
     message: [c_char; 256],
 }
 
@@ -232,19 +190,38 @@ pub fn dot_add(model: Model, operand: Operand, a: &[u16], b: &[u16], c: u32) -> 
 /// The [`Fault`] of the lowest block that has one. Other blocks may have run or not.
 ///
 /// # Safety
-/// `params` points to the parameter struct of the entry, and every address in it is valid for what
-/// the kernel does with it: the executor, in this form, does not check accesses.
+/// `params` points to the parameter struct of the entry, `params_bytes` long. Unless
+/// [`Checks::accesses`] is on, every address in it is valid for what the kernel does with it; with
+/// it on, every one of `regions` is memory of the caller.
 pub unsafe fn launch(
     config: &Config,
     launch: &Launch<'_>,
     params: *const c_void,
+    params_bytes: usize,
+    regions: &[Region],
 ) -> Result<(), Box<Fault>> {
     if launch.grid.contains(&0) || launch.block.contains(&0) {
         return Ok(());
     }
+    let names: Vec<_> =
+        regions.iter().map(|region| CString::new(&*region.name).unwrap_or_default()).collect();
+    let raw_regions: Vec<_> = regions
+        .iter()
+        .zip(&names)
+        .map(|(region, name)| RawRegion {
+            start: region.address,
+            n_bytes: region.n_bytes,
+            name: name.as_ptr(),
+            role: region.role as u32,
+            reserved: 0,
+        })
+        .collect();
+    let mut sites: Vec<RawSite> = Vec::new();
+    let mut totals = [0; 3];
     let raw = RawLaunch {
         entry: launch.entry,
         params,
+        params_bytes: params_bytes as u64,
         grid: launch.grid,
         block: launch.block,
         dynamic_shared_bytes: launch.dynamic_shared_bytes,
@@ -253,6 +230,15 @@ pub unsafe fn launch(
         n_workers: config.n_workers,
         seed: config.seed,
         step_budget: config.step_budget,
+        checks: config.checks.bits(config.recorder.is_some()),
+        most_sectors: config.checks.most_sectors,
+        most_conflict_ways: config.checks.most_conflict_ways,
+        reserved: 0,
+        regions: raw_regions.as_ptr(),
+        n_regions: raw_regions.len() as u64,
+        on_site: counters::push_site,
+        context: (&raw mut sites).cast(),
+        totals: &raw mut totals,
     };
     let mut fault = RawFault {
         kind: 0,
@@ -261,76 +247,36 @@ pub unsafe fn launch(
         line: 0,
         file: std::ptr::null(),
         pc: 0,
+        other_pc: 0,
         message: [0; 256],
     };
-    // SAFETY: both structs are those of csrc/simt/executor.h; the entry and its parameter are the
-    // caller's word.
+    // SAFETY: all structs are those of csrc/simt/executor.h, and what they point to outlives the
+    // call; the entry and its parameter are the caller's word.
     unsafe { lacuna_simt_launch(&raw, &mut fault) };
     let Some(kind) = FaultKind::from_number(fault.kind) else {
+        if let Some(recorder) = &config.recorder {
+            recorder.push(Counters::new(launch.kernel, totals, &sites));
+        }
         return Ok(());
     };
     // SAFETY: the executor always terminates the message.
     let message = unsafe { CStr::from_ptr(fault.message.as_ptr()) };
+    let location = if fault.file.is_null() {
+        fault::locate(fault.pc)
+    } else {
+        // SAFETY: a string literal of the kernel's file.
+        let file = unsafe { CStr::from_ptr(fault.file) };
+        Some((file.to_string_lossy().into_owned(), fault.line))
+    };
     Err(Box::new(Fault {
         kind,
         kernel: launch.kernel.to_owned(),
         block: fault.block,
         thread: fault.thread,
-        location: locate(&fault),
+        location,
+        other: fault::locate(fault.other_pc),
         schedule: config.schedule,
         seed: config.seed,
         message: message.to_string_lossy().into_owned(),
     }))
-}
-
-fn locate(fault: &RawFault) -> Option<(String, u32)> {
-    if !fault.file.is_null() {
-        // SAFETY: a string literal of the kernel's file.
-        let file = unsafe { CStr::from_ptr(fault.file) };
-        return Some((file.to_string_lossy().into_owned(), fault.line));
-    }
-    // The address is the one after the call, which may be of the next line already.
-    let mut location = None;
-    let address = fault.pc.checked_sub(1)? as usize;
-    backtrace::resolve(std::ptr::without_provenance_mut(address), |symbol| {
-        if let (Some(file), Some(line)) = (symbol.filename(), symbol.lineno()) {
-            location = location.take().or(Some((file.display().to_string(), line)));
-        }
-    });
-    location
-}
-
-/// Host memory for the SIMT executor, as aligned as device allocations are.
-#[derive(Debug)]
-pub(crate) struct HostMemory {
-    start: NonNull<u8>,
-    layout: Layout,
-}
-
-// SAFETY: the memory is owned, and reached only through borrows of the buffer that owns it.
-unsafe impl Send for HostMemory {}
-// SAFETY: as above; shared borrows only read.
-unsafe impl Sync for HostMemory {}
-
-impl HostMemory {
-    const ALIGNMENT: usize = 256;
-
-    /// `None` where the size overflows or memory is short.
-    pub(crate) fn zeroed(n_bytes: usize) -> Option<Self> {
-        let layout = Layout::from_size_align(n_bytes.max(1), Self::ALIGNMENT).ok()?;
-        // SAFETY: the size is not zero.
-        let start = NonNull::new(unsafe { std::alloc::alloc_zeroed(layout) })?;
-        Some(Self { start, layout })
-    }
-
-    pub(crate) fn address(&self) -> u64 {
-        self.start.as_ptr().expose_provenance() as u64
-    }
-}
-
-impl Drop for HostMemory {
-    fn drop(&mut self) {
-        // SAFETY: allocated with this layout, and nothing borrows it any more.
-        unsafe { std::alloc::dealloc(self.start.as_ptr(), self.layout) }
-    }
 }

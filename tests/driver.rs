@@ -282,7 +282,7 @@ fn a_refused_image_names_driver_image_and_remedy() {
 #[derive(Clone, Copy)]
 struct Params(u64);
 
-unsafe extern "C" fn never_run(_: *const c_void) {}
+unsafe extern "C" fn never_run(_: *const c_void, _: u32) {}
 
 // SAFETY: the fake driver runs nothing, and reads the first eight bytes.
 unsafe impl KernelParams for Params {
@@ -313,7 +313,7 @@ fn grid(blocks: u32) -> Grid {
 
 fn launch(queue: &Queue, grid: &Grid, param: u64) -> Result<(), Error> {
     // SAFETY: the fake driver runs nothing.
-    unsafe { launch::launch(queue, grid, &Params(param)) }
+    unsafe { launch::launch(queue, grid, &Params(param), |_| {}) }
 }
 
 fn launch_raw(device: &Device, stream: sys::CUstream, param: u64) -> Result<(), Error> {

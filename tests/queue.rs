@@ -174,7 +174,7 @@ struct CountParams {
     count: u64,
 }
 
-unsafe extern "C" fn count_threads(params: *const c_void) {
+unsafe extern "C" fn count_threads(params: *const c_void, _is_checked: u32) {
     use std::sync::atomic::{AtomicU64, Ordering};
     // SAFETY: the launch below gives the address of one u64, in memory that outlives it.
     unsafe {
@@ -194,7 +194,7 @@ fn count(queue: &Queue, blocks: [u32; 3], threads: [u32; 3]) -> Result<u64, Erro
     let params = CountParams { count: buffer.view().address() };
     let grid = Grid { blocks, threads, dynamic_shared_bytes: 0 };
     // SAFETY: one u64 of the queue's own memory, read only after the launch.
-    unsafe { launch::launch(queue, &grid, &params) }?;
+    unsafe { launch::launch(queue, &grid, &params, |_| {}) }?;
     Ok(queue.download(&buffer.view())?[0])
 }
 

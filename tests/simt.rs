@@ -26,7 +26,7 @@ const SCHEDULES: [Schedule; 5] = [
 macro_rules! kernels {
     ($($name:ident = $symbol:ident),* $(,)?) => {
         unsafe extern "C" {
-            $(fn $symbol(params: *const c_void);)*
+            $(fn $symbol(params: *const c_void, is_checked: u32);)*
         }
         $(const $name: (&str, Entry) = (stringify!($symbol), $symbol);)*
     };
@@ -69,7 +69,7 @@ fn run(
     };
     // SAFETY: the kernels of csrc/simt/selftest take this struct, and each test brings buffers as
     // long as its kernel uses.
-    unsafe { simt::launch(config, &launch, (&raw const params).cast()) }
+    unsafe { simt::launch(config, &launch, (&raw const params).cast(), size_of_val(&params), &[]) }
 }
 
 fn configs() -> Vec<Config> {

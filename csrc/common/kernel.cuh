@@ -18,17 +18,29 @@
 
 #include "../simt/cuda.h"
 
-#define LACUNA_ENTRY(name, Params, n_threads)              \
-  static void name##_body(const Params&);                  \
-  extern "C" void lacuna_simt_##name(const void* params) { \
-    name##_body(*static_cast<const Params*>(params));      \
-  }                                                        \
+// Compiled twice: once as it is, and once with every access reported to the executor.
+#ifdef LACUNA_SIMT_CHECKED
+#define LACUNA_DEFINE_ENTRY(name, Params)                          \
+  extern "C" void lacuna_simt_checked_##name(const void* params) { \
+    name##_body(*static_cast<const Params*>(params));              \
+  }
+#else
+#define LACUNA_DEFINE_ENTRY(name, Params)                                       \
+  extern "C" void lacuna_simt_checked_##name(const void* params);               \
+  extern "C" void lacuna_simt_##name(const void* params, uint32_t is_checked) { \
+    if (is_checked != 0) return lacuna_simt_checked_##name(params);             \
+    name##_body(*static_cast<const Params*>(params));                           \
+  }
+#endif
+#define LACUNA_ENTRY(name, Params, n_threads) \
+  static void name##_body(const Params&);     \
+  LACUNA_DEFINE_ENTRY(name, Params)           \
   static void name##_body([[maybe_unused]] const Params& params)
 // The address of a variable of its own is the key: every thread of a block gets the same memory.
 #define LACUNA_SHARED(Type, name)             \
   static const char lacuna_key_of_##name = 0; \
   Type& name = *static_cast<Type*>(           \
-      lacuna_simt::static_shared(&lacuna_key_of_##name, sizeof(Type), alignof(Type)))
+      lacuna_simt::static_shared(&lacuna_key_of_##name, sizeof(Type), alignof(Type), #name))
 #define LACUNA_DYNAMIC_SHARED(name) \
   unsigned char* const name = static_cast<unsigned char*>(lacuna_simt::dynamic_shared())
 

@@ -293,21 +293,22 @@ __device__ Reason decode_block(const HuffmanGroup& group, const Block& block, ui
 // was corrupt, nothing but quiet NaNs in its output.
 __device__ void finish_group(const HuffmanGroup& group, HuffmanGroupState* state, uint64_t* status,
                              Reason reason, uint16_t* output, Shared& shared) {
-  // Orders this block's writes before its count in `n_done`.
-  __threadfence();
   __syncthreads();
   if (threadIdx.x == 0) {
     if (reason != kSound) {
       atomicMax(reinterpret_cast<unsigned long long*>(status),
                 static_cast<unsigned long long>(0xFFFFFFFFu - blockIdx.x) << 32 | reason);
       atomicExch(&state->corrupt, 1u);
-      __threadfence();
     }
+    // The barrier orders the block's writes before the fence, and the fence before the count; the
+    // same way back for the block that counts last. A fence orders only with an atomic of its own
+    // thread.
+    __threadfence();
     shared.is_last_done = atomicAdd(&state->n_done, 1u) + 1 == group.n_blocks;
+    __threadfence();
   }
   __syncthreads();
   if (!shared.is_last_done) return;
-  __threadfence();
   if (atomicAdd(&state->corrupt, 0u) != 0) {
     for (uint64_t i = threadIdx.x; i < group.n_elements; i += kThreads) output[i] = kQuietNan;
   }

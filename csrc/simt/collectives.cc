@@ -122,6 +122,9 @@ bool resolve_collective(Worker* w, const Fibre& last) {
     lanes[lane].state = State::kReady;
   }
   w->waiting[warp] &= ~mask;
+  w->totals.n_collectives += 1;
+  // Of all collectives, only this one orders memory.
+  if (last.op == Op::kSyncWarp && w->checker != nullptr) w->checker->order().at_sync(warp, mask);
   return true;
 }
 
@@ -197,6 +200,8 @@ uint32_t barrier(bool predicate, const char* file, uint32_t line) {
               fibre->idx, file, line);
     abandon(w);
   }
+  w->totals.n_barriers += 1;
+  if (w->checker != nullptr) w->checker->at_barrier();
   w->n_at_barrier = 0;
   w->n_predicates = 0;
   for (Fibre& other : w->fibres) {

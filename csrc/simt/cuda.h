@@ -22,6 +22,10 @@
 #define __launch_bounds__(...)
 #define __grid_constant__
 
+// In the kernel's own code, so that a kernel compiled with checks shares none with its twin, and
+// a fault's line is the kernel's.
+#define LACUNA_INLINE static inline __attribute__((always_inline))
+
 #define threadIdx (lacuna_simt::thread_idx())
 #define blockIdx (lacuna_simt::block_idx())
 #define blockDim (lacuna_simt::block_dim())
@@ -32,12 +36,12 @@ constexpr int warpSize = 32;
   struct alignas(2 * sizeof(T)) name { \
     T x, y;                            \
   };                                   \
-  static inline name make_##name(T x, T y) { return {x, y}; }
+  LACUNA_INLINE name make_##name(T x, T y) { return {x, y}; }
 #define LACUNA_VECTOR4(name, T)                                  \
   struct alignas(4 * sizeof(T) > 16 ? 16 : 4 * sizeof(T)) name { \
     T x, y, z, w;                                                \
   };                                                             \
-  static inline name make_##name(T x, T y, T z, T w) { return {x, y, z, w}; }
+  LACUNA_INLINE name make_##name(T x, T y, T z, T w) { return {x, y, z, w}; }
 LACUNA_VECTOR2(uchar2, unsigned char)
 LACUNA_VECTOR2(ushort2, unsigned short)
 LACUNA_VECTOR2(int2, int)
@@ -56,82 +60,85 @@ LACUNA_VECTOR4(float4, float)
 #define LACUNA_PLACE const char *file = __builtin_FILE(), uint32_t line = __builtin_LINE()
 #define LACUNA_PASS_PLACE file, line
 
-static inline void __syncthreads(LACUNA_PLACE) { lacuna_simt::barrier(false, LACUNA_PASS_PLACE); }
-static inline int __syncthreads_count(int predicate, LACUNA_PLACE) {
+LACUNA_INLINE void __syncthreads(LACUNA_PLACE) { lacuna_simt::barrier(false, LACUNA_PASS_PLACE); }
+LACUNA_INLINE int __syncthreads_count(int predicate, LACUNA_PLACE) {
   return static_cast<int>(lacuna_simt::barrier(predicate != 0, LACUNA_PASS_PLACE));
 }
-static inline int __syncthreads_or(int predicate, LACUNA_PLACE) {
+LACUNA_INLINE int __syncthreads_or(int predicate, LACUNA_PLACE) {
   return lacuna_simt::barrier(predicate != 0, LACUNA_PASS_PLACE) != 0;
 }
-static inline int __syncthreads_and(int predicate, LACUNA_PLACE) {
+LACUNA_INLINE int __syncthreads_and(int predicate, LACUNA_PLACE) {
   return lacuna_simt::barrier(predicate == 0, LACUNA_PASS_PLACE) == 0;
 }
 
-static inline void __syncwarp(uint32_t mask = 0xFFFFFFFFu, LACUNA_PLACE) {
+LACUNA_INLINE void __syncwarp(uint32_t mask = 0xFFFFFFFFu, LACUNA_PLACE) {
   lacuna_simt::collect(lacuna_simt::Op::kSyncWarp, mask, 0, 0, 32, LACUNA_PASS_PLACE);
 }
-static inline uint32_t __ballot_sync(uint32_t mask, int predicate, LACUNA_PLACE) {
+LACUNA_INLINE uint32_t __ballot_sync(uint32_t mask, int predicate, LACUNA_PLACE) {
   return static_cast<uint32_t>(lacuna_simt::collect(lacuna_simt::Op::kBallot, mask, predicate != 0,
                                                     0, 32, LACUNA_PASS_PLACE));
 }
-static inline int __any_sync(uint32_t mask, int predicate, LACUNA_PLACE) {
+LACUNA_INLINE int __any_sync(uint32_t mask, int predicate, LACUNA_PLACE) {
   return static_cast<int>(
       lacuna_simt::collect(lacuna_simt::Op::kAny, mask, predicate != 0, 0, 32, LACUNA_PASS_PLACE));
 }
-static inline int __all_sync(uint32_t mask, int predicate, LACUNA_PLACE) {
+LACUNA_INLINE int __all_sync(uint32_t mask, int predicate, LACUNA_PLACE) {
   return static_cast<int>(
       lacuna_simt::collect(lacuna_simt::Op::kAll, mask, predicate != 0, 0, 32, LACUNA_PASS_PLACE));
 }
 
 namespace lacuna_simt {
 template <typename T>
-uint64_t to_bits(T value) {
+LACUNA_INLINE uint64_t to_bits(T value) {
   static_assert(sizeof(T) == 4 || sizeof(T) == 8, "shuffles move 32 or 64 bits");
   uint64_t bits = 0;
   memcpy(&bits, &value, sizeof value);
   return bits;
 }
 template <typename T>
-T from_bits(uint64_t bits) {
+LACUNA_INLINE T from_bits(uint64_t bits) {
   T value;
   memcpy(&value, &bits, sizeof value);
   return value;
 }
 template <typename T>
-T collect_as(Op op, uint32_t mask, T value, uint32_t argument, int width, const char* file,
-             uint32_t line) {
+LACUNA_INLINE T collect_as(Op op, uint32_t mask, T value, uint32_t argument, int width,
+                           const char* file, uint32_t line) {
   return from_bits<T>(
       collect(op, mask, to_bits(value), argument, static_cast<uint32_t>(width), file, line));
 }
 }  // namespace lacuna_simt
 
 template <typename T>
-T __shfl_sync(uint32_t mask, T value, int lane, int width = 32, LACUNA_PLACE) {
+LACUNA_INLINE T __shfl_sync(uint32_t mask, T value, int lane, int width = 32, LACUNA_PLACE) {
   return lacuna_simt::collect_as(lacuna_simt::Op::kShuffle, mask, value,
                                  static_cast<uint32_t>(lane), width, LACUNA_PASS_PLACE);
 }
 template <typename T>
-T __shfl_up_sync(uint32_t mask, T value, uint32_t delta, int width = 32, LACUNA_PLACE) {
+LACUNA_INLINE T __shfl_up_sync(uint32_t mask, T value, uint32_t delta, int width = 32,
+                               LACUNA_PLACE) {
   return lacuna_simt::collect_as(lacuna_simt::Op::kShuffleUp, mask, value, delta, width,
                                  LACUNA_PASS_PLACE);
 }
 template <typename T>
-T __shfl_down_sync(uint32_t mask, T value, uint32_t delta, int width = 32, LACUNA_PLACE) {
+LACUNA_INLINE T __shfl_down_sync(uint32_t mask, T value, uint32_t delta, int width = 32,
+                                 LACUNA_PLACE) {
   return lacuna_simt::collect_as(lacuna_simt::Op::kShuffleDown, mask, value, delta, width,
                                  LACUNA_PASS_PLACE);
 }
 template <typename T>
-T __shfl_xor_sync(uint32_t mask, T value, int lane_mask, int width = 32, LACUNA_PLACE) {
+LACUNA_INLINE T __shfl_xor_sync(uint32_t mask, T value, int lane_mask, int width = 32,
+                                LACUNA_PLACE) {
   return lacuna_simt::collect_as(lacuna_simt::Op::kShuffleXor, mask, value,
                                  static_cast<uint32_t>(lane_mask), width, LACUNA_PASS_PLACE);
 }
 template <typename T>
-uint32_t __match_any_sync(uint32_t mask, T value, LACUNA_PLACE) {
+LACUNA_INLINE uint32_t __match_any_sync(uint32_t mask, T value, LACUNA_PLACE) {
   return static_cast<uint32_t>(lacuna_simt::collect(
       lacuna_simt::Op::kMatchAny, mask, lacuna_simt::to_bits(value), 0, 32, LACUNA_PASS_PLACE));
 }
 #define LACUNA_REDUCE(name, T, op)                                                              \
-  static inline T name(uint32_t mask, T value, LACUNA_PLACE) {                                  \
+  LACUNA_INLINE T name(uint32_t mask, T value, LACUNA_PLACE) {                                  \
     return lacuna_simt::collect_as(lacuna_simt::Op::op, mask, value, 0, 32, LACUNA_PASS_PLACE); \
   }
 LACUNA_REDUCE(__reduce_add_sync, uint32_t, kReduceAdd)
@@ -145,42 +152,42 @@ LACUNA_REDUCE(__reduce_or_sync, uint32_t, kReduceOr)
 LACUNA_REDUCE(__reduce_xor_sync, uint32_t, kReduceXor)
 #undef LACUNA_REDUCE
 
-static inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
-static inline void __threadfence_block() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+LACUNA_INLINE void __threadfence() { lacuna_simt::fence(lacuna_simt::Scope::kDevice); }
+LACUNA_INLINE void __threadfence_block() { lacuna_simt::fence(lacuna_simt::Scope::kBlock); }
 
 // Blocks run on several threads of the machine, so atomics are real ones.
 template <typename T>
-T atomicAdd(T* address, T value) {
+LACUNA_INLINE T atomicAdd(T* address, T value) {
   return __atomic_fetch_add(address, value, __ATOMIC_RELAXED);
 }
 template <typename T>
-T atomicSub(T* address, T value) {
+LACUNA_INLINE T atomicSub(T* address, T value) {
   return __atomic_fetch_sub(address, value, __ATOMIC_RELAXED);
 }
 template <typename T>
-T atomicAnd(T* address, T value) {
+LACUNA_INLINE T atomicAnd(T* address, T value) {
   return __atomic_fetch_and(address, value, __ATOMIC_RELAXED);
 }
 template <typename T>
-T atomicOr(T* address, T value) {
+LACUNA_INLINE T atomicOr(T* address, T value) {
   return __atomic_fetch_or(address, value, __ATOMIC_RELAXED);
 }
 template <typename T>
-T atomicXor(T* address, T value) {
+LACUNA_INLINE T atomicXor(T* address, T value) {
   return __atomic_fetch_xor(address, value, __ATOMIC_RELAXED);
 }
 template <typename T>
-T atomicExch(T* address, T value) {
+LACUNA_INLINE T atomicExch(T* address, T value) {
   return __atomic_exchange_n(address, value, __ATOMIC_RELAXED);
 }
 template <typename T>
-T atomicCAS(T* address, T expected, T value) {
+LACUNA_INLINE T atomicCAS(T* address, T expected, T value) {
   __atomic_compare_exchange_n(address, &expected, value, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
   return expected;
 }
 namespace lacuna_simt {
 template <typename T, typename Next>
-T update(T* address, Next next) {
+LACUNA_INLINE T update(T* address, Next next) {
   T old = __atomic_load_n(address, __ATOMIC_RELAXED);
   while (!__atomic_compare_exchange_n(address, &old, next(old), true, __ATOMIC_RELAXED,
                                       __ATOMIC_RELAXED)) {
@@ -189,43 +196,43 @@ T update(T* address, Next next) {
 }
 }  // namespace lacuna_simt
 template <typename T>
-T atomicMin(T* address, T value) {
+LACUNA_INLINE T atomicMin(T* address, T value) {
   return lacuna_simt::update(address, [&](T old) { return old < value ? old : value; });
 }
 template <typename T>
-T atomicMax(T* address, T value) {
+LACUNA_INLINE T atomicMax(T* address, T value) {
   return lacuna_simt::update(address, [&](T old) { return old > value ? old : value; });
 }
-static inline uint32_t atomicInc(uint32_t* address, uint32_t last) {
+LACUNA_INLINE uint32_t atomicInc(uint32_t* address, uint32_t last) {
   return lacuna_simt::update(address, [&](uint32_t old) { return old >= last ? 0 : old + 1; });
 }
-static inline uint32_t atomicDec(uint32_t* address, uint32_t last) {
+LACUNA_INLINE uint32_t atomicDec(uint32_t* address, uint32_t last) {
   return lacuna_simt::update(address,
                              [&](uint32_t old) { return old == 0 || old > last ? last : old - 1; });
 }
 
 template <typename T>
-T __ldg(const T* address) {
+LACUNA_INLINE T __ldg(const T* address) {
   return *address;
 }
-static inline int __popc(uint32_t x) { return __builtin_popcount(x); }
-static inline int __popcll(uint64_t x) { return __builtin_popcountll(x); }
-static inline int __clz(uint32_t x) { return x == 0 ? 32 : __builtin_clz(x); }
-static inline int __clzll(uint64_t x) { return x == 0 ? 64 : __builtin_clzll(x); }
-static inline int __ffs(uint32_t x) { return __builtin_ffs(static_cast<int>(x)); }
-static inline int __ffsll(uint64_t x) { return __builtin_ffsll(static_cast<long long>(x)); }
-static inline uint32_t __brev(uint32_t x) {
+LACUNA_INLINE int __popc(uint32_t x) { return __builtin_popcount(x); }
+LACUNA_INLINE int __popcll(uint64_t x) { return __builtin_popcountll(x); }
+LACUNA_INLINE int __clz(uint32_t x) { return x == 0 ? 32 : __builtin_clz(x); }
+LACUNA_INLINE int __clzll(uint64_t x) { return x == 0 ? 64 : __builtin_clzll(x); }
+LACUNA_INLINE int __ffs(uint32_t x) { return __builtin_ffs(static_cast<int>(x)); }
+LACUNA_INLINE int __ffsll(uint64_t x) { return __builtin_ffsll(static_cast<long long>(x)); }
+LACUNA_INLINE uint32_t __brev(uint32_t x) {
   uint32_t reversed = 0;
   for (int i = 0; i < 32; ++i) reversed |= (x >> i & 1) << (31 - i);
   return reversed;
 }
-static inline uint32_t __funnelshift_l(uint32_t low, uint32_t high, uint32_t shift) {
+LACUNA_INLINE uint32_t __funnelshift_l(uint32_t low, uint32_t high, uint32_t shift) {
   return static_cast<uint32_t>(((uint64_t{high} << 32 | low) << (shift & 31)) >> 32);
 }
-static inline uint32_t __funnelshift_r(uint32_t low, uint32_t high, uint32_t shift) {
+LACUNA_INLINE uint32_t __funnelshift_r(uint32_t low, uint32_t high, uint32_t shift) {
   return static_cast<uint32_t>((uint64_t{high} << 32 | low) >> (shift & 31));
 }
-static inline uint32_t __byte_perm(uint32_t low, uint32_t high, uint32_t selector) {
+LACUNA_INLINE uint32_t __byte_perm(uint32_t low, uint32_t high, uint32_t selector) {
   const uint64_t bytes = uint64_t{high} << 32 | low;
   uint32_t result = 0;
   for (int i = 0; i < 4; ++i) {
@@ -237,37 +244,42 @@ static inline uint32_t __byte_perm(uint32_t low, uint32_t high, uint32_t selecto
   }
   return result;
 }
-static inline uint32_t __umulhi(uint32_t x, uint32_t y) {
+LACUNA_INLINE uint32_t __umulhi(uint32_t x, uint32_t y) {
   return static_cast<uint32_t>(uint64_t{x} * y >> 32);
 }
-static inline uint64_t __umul64hi(uint64_t x, uint64_t y) {
+LACUNA_INLINE uint64_t __umul64hi(uint64_t x, uint64_t y) {
   return static_cast<uint64_t>(static_cast<unsigned __int128>(x) * y >> 64);
 }
 
 template <typename T>
-constexpr T min(T x, T y) {
+LACUNA_INLINE constexpr T min(T x, T y) {
   return y < x ? y : x;
 }
 template <typename T>
-constexpr T max(T x, T y) {
+LACUNA_INLINE constexpr T max(T x, T y) {
   return x < y ? y : x;
 }
 
-static inline float __fadd_rn(float x, float y) { return x + y; }
-static inline float __fsub_rn(float x, float y) { return x - y; }
-static inline float __fmul_rn(float x, float y) { return x * y; }
-static inline float __fdiv_rn(float x, float y) { return x / y; }
-static inline float __fsqrt_rn(float x) { return sqrtf(x); }
-static inline float __fmaf_rn(float x, float y, float z) { return fmaf(x, y, z); }
-static inline uint32_t __float_as_uint(float x) {
+LACUNA_INLINE float __fadd_rn(float x, float y) { return x + y; }
+LACUNA_INLINE float __fsub_rn(float x, float y) { return x - y; }
+LACUNA_INLINE float __fmul_rn(float x, float y) { return x * y; }
+LACUNA_INLINE float __fdiv_rn(float x, float y) { return x / y; }
+LACUNA_INLINE float __fsqrt_rn(float x) { return sqrtf(x); }
+LACUNA_INLINE float __fmaf_rn(float x, float y, float z) { return fmaf(x, y, z); }
+LACUNA_INLINE uint32_t __float_as_uint(float x) {
   uint32_t bits;
   memcpy(&bits, &x, sizeof bits);
   return bits;
 }
-static inline float __uint_as_float(uint32_t bits) {
+LACUNA_INLINE float __uint_as_float(uint32_t bits) {
   float x;
   memcpy(&x, &bits, sizeof x);
   return x;
 }
+
+#ifdef LACUNA_SIMT_CHECKED
+#define memcpy(target, source, n_bytes) lacuna_simt::copy(target, source, n_bytes)
+#define memset(target, value, n_bytes) lacuna_simt::fill(target, value, n_bytes)
+#endif
 
 #endif  // LACUNA_SIMT_CUDA_H_

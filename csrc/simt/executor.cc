@@ -30,7 +30,7 @@ constexpr int kPoison = 0xCD;
 
 void enter_fibre() {
   Worker* w = worker;
-  w->launch->entry(w->launch->params);
+  w->launch->entry(w->launch->params, w->checker != nullptr);
   w = worker;
   Fibre* fibre = w->running;
   fibre->state = State::kDone;
@@ -83,7 +83,11 @@ void run_block(Worker* w, uint64_t block) {
   w->n_done = 0;
   w->shared_bytes = 0;
   w->shared_objects.clear();
-  memset(align_up(w->shared.get(), 128), kPoison, launch.dynamic_shared_bytes);
+  if (launch.dynamic_shared_bytes > 0) {
+    memset(w->shared_start(), kPoison, launch.dynamic_shared_bytes);
+    w->shared_objects.push_back(
+        {nullptr, w->shared_start(), launch.dynamic_shared_bytes, "dynamic shared memory"});
+  }
   std::fill(w->waiting.begin(), w->waiting.end(), 0u);
   std::fill(w->returned.begin(), w->returned.end(), 0u);
   for (uint32_t i = 0; i < w->n_threads; ++i) {
@@ -98,6 +102,7 @@ void run_block(Worker* w, uint64_t block) {
     prepare_context(&fibre.context, w->native, w->stacks.stack(i), Stacks::kStackBytes,
                     enter_fibre);
   }
+  if (w->checker != nullptr) w->checker->begin_block(block);
   set_order(w);
   // Only a random schedule interrupts threads between their collectives.
   w->steps_to_preemption = ~uint64_t{0};
@@ -118,6 +123,7 @@ void run_block(Worker* w, uint64_t block) {
       return;
     }
   }
+  if (w->checker != nullptr) w->checker->end_block();
 }
 
 struct Grid {
@@ -131,6 +137,7 @@ struct Grid {
   std::atomic<uint64_t> lowest_fault{~uint64_t{0}};
   std::mutex mutex;
   LacunaSimtFault fault = {};
+  LacunaSimtTotals totals = {};
 };
 
 // Stacks are dear to map: workers outlive their launches and are lent to the next.
@@ -154,6 +161,21 @@ void return_worker(std::unique_ptr<Worker> lent) {
   idle_workers().push_back(std::move(lent));
 }
 
+// What can be said once every block has ended.
+void finish_launch(Worker* w, Grid* grid) {
+  const std::lock_guard<std::mutex> lock(grid->mutex);
+  grid->totals.n_barriers += w->totals.n_barriers;
+  grid->totals.n_collectives += w->totals.n_collectives;
+  grid->totals.n_atomics += w->totals.n_atomics;
+  if (w->checker == nullptr || grid->fault.kind != kNoFault) return;
+  w->fault = LacunaSimtFault();
+  if (!w->checker->end_launch()) {
+    grid->fault = w->fault;
+    return;
+  }
+  if (w->checker->has(kCounters)) w->checker->counters().report(*grid->launch);
+}
+
 void run_worker(Grid* grid) {
   std::unique_ptr<Worker> owned = borrow_worker();
   Worker* w = owned.get();
@@ -168,6 +190,13 @@ void run_worker(Grid* grid) {
   w->waiting.resize(n_warps);
   w->returned.resize(n_warps);
   const bool has_stacks = w->stacks.reserve(w->n_threads);
+  w->totals = {};
+  w->checker = nullptr;
+  if (launch.checks != 0) {
+    if (w->idle_checker == nullptr) w->idle_checker.reset(new Checker(w));
+    w->checker = w->idle_checker.get();
+    w->checker->begin_launch(launch);
+  }
   worker = w;
   for (;;) {
     const size_t next = grid->next.fetch_add(1);
@@ -190,6 +219,7 @@ void run_worker(Grid* grid) {
       grid->fault = w->fault;
     }
   }
+  finish_launch(w, grid);
   worker = nullptr;
   return_worker(std::move(owned));
 }
@@ -222,30 +252,40 @@ void give_way(Worker* w) { switch_context(&w->running->context, &w->scheduler, w
   for (;;) give_way(w);
 }
 
-const Dim3& thread_idx() { return worker->running->thread_idx; }
-const Dim3& block_idx() { return worker->block_idx; }
-const Dim3& block_dim() { return worker->block_dim; }
-const Dim3& grid_dim() { return worker->grid_dim; }
+Dim3 thread_idx() { return worker->running->thread_idx; }
+Dim3 block_idx() { return worker->block_idx; }
+Dim3 block_dim() { return worker->block_dim; }
+Dim3 grid_dim() { return worker->grid_dim; }
 
-void* dynamic_shared() { return align_up(worker->shared.get(), 128); }
+void* dynamic_shared() { return worker->shared_start(); }
 
-void* static_shared(const void* key, size_t n_bytes, size_t alignment) {
+void* static_shared(const void* key, size_t n_bytes, size_t alignment, const char* name) {
   Worker* w = worker;
+  size_t n_objects = 0;
   for (const SharedObject& object : w->shared_objects) {
     if (object.key == key) return object.start;
+    n_objects += object.key != nullptr;
   }
   const size_t first = (w->shared_bytes + alignment - 1) / alignment * alignment;
-  if (first + n_bytes > kMaxStaticShared) {
+  if (first + n_bytes > kMaxStaticShared || n_objects == Worker::kMaxZones) {
     set_fault(w, kSharedMemory, *w->running, nullptr, 0,
-              "%zu bytes of static shared memory, and a block has 49152", first + n_bytes);
+              "%zu bytes of static shared memory in %zu objects, and a block has 49152",
+              first + n_bytes, n_objects + 1);
     w->fault.pc = reinterpret_cast<uint64_t>(__builtin_return_address(0));
     abandon(w);
   }
-  uint8_t* start = align_up(w->shared.get(), 128) + kMaxDynamicShared + first;
+  uint8_t* start =
+      w->shared_start() + kMaxDynamicShared + (n_objects + 1) * Worker::kZoneBytes + first;
   memset(start, kPoison, n_bytes);
   w->shared_bytes = first + n_bytes;
-  w->shared_objects.push_back({key, start});
+  w->shared_objects.push_back({key, start, n_bytes, name});
   return start;
+}
+
+void fence(Scope scope) {
+  Worker* w = worker;
+  __atomic_thread_fence(__ATOMIC_SEQ_CST);
+  if (w->checker != nullptr) w->checker->order().at_fence(w->running->idx, scope);
 }
 
 }  // namespace lacuna_simt
@@ -293,7 +333,9 @@ extern "C" void lacuna_simt_launch(const LacunaSimtLaunch* launch, LacunaSimtFau
       grid.stride = 1 + random.next() % n_blocks;
     } while (std::gcd(grid.stride, n_blocks) != 1);
   }
-  const size_t n_workers = std::min<uint64_t>(std::max<uint32_t>(launch->n_workers, 1), n_blocks);
+  // A checked launch runs block after block: what it finds is then the same every time.
+  const uint32_t n_allowed = launch->checks != 0 ? 1 : std::max<uint32_t>(launch->n_workers, 1);
+  const size_t n_workers = std::min<uint64_t>(n_allowed, n_blocks);
   std::vector<std::thread> threads;
   try {
     for (size_t i = 1; i < n_workers; ++i) threads.emplace_back(run_worker, &grid);
@@ -303,4 +345,5 @@ extern "C" void lacuna_simt_launch(const LacunaSimtLaunch* launch, LacunaSimtFau
   run_worker(&grid);
   for (std::thread& thread : threads) thread.join();
   *fault = grid.fault;
+  if (launch->totals != nullptr) *launch->totals = grid.totals;
 }

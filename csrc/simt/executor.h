@@ -9,9 +9,39 @@
 
 extern "C" {
 
+// Memory that a launch may touch.
+typedef struct LacunaSimtRegion {
+  uint64_t start;
+  uint64_t n_bytes;
+  const char* name;
+  // The numbers of Role in src/region.rs.
+  uint32_t role;
+  uint32_t reserved;
+} LacunaSimtRegion;
+
+// What the accesses of one instruction of a kernel came to.
+typedef struct LacunaSimtSite {
+  uint64_t pc;
+  // The numbers of Space and Direction in src/simt/counters.rs.
+  uint32_t space;
+  uint32_t direction;
+  uint64_t n_requests;
+  uint64_t n_bytes;
+  // 32-byte sectors of global memory, or ways of shared memory's banks, summed over requests.
+  uint64_t n_units;
+  uint64_t most_units;
+} LacunaSimtSite;
+
+typedef struct LacunaSimtTotals {
+  uint64_t n_barriers;
+  uint64_t n_collectives;
+  uint64_t n_atomics;
+} LacunaSimtTotals;
+
 typedef struct LacunaSimtLaunch {
-  void (*entry)(const void* params);
+  void (*entry)(const void* params, uint32_t is_checked);
   const void* params;
+  uint64_t params_bytes;
   uint32_t grid[3];
   uint32_t block[3];
   uint32_t dynamic_shared_bytes;
@@ -21,6 +51,18 @@ typedef struct LacunaSimtLaunch {
   uint32_t n_workers;
   uint64_t seed;
   uint64_t step_budget;
+  // The bits of Checks in src/simt/checks.rs.
+  uint32_t checks;
+  // Budgets of one request, counted only with the counters on; 0 is none.
+  uint32_t most_sectors;
+  uint32_t most_conflict_ways;
+  uint32_t reserved;
+  const LacunaSimtRegion* regions;
+  uint64_t n_regions;
+  // Called for every instruction that touched memory, with the counters on.
+  void (*on_site)(void* context, const LacunaSimtSite* site);
+  void* context;
+  LacunaSimtTotals* totals;
 } LacunaSimtLaunch;
 
 typedef struct LacunaSimtFault {
@@ -32,6 +74,8 @@ typedef struct LacunaSimtFault {
   // Null where only `pc` is known.
   const char* file;
   uint64_t pc;
+  // The other access of a race; 0 where there is none.
+  uint64_t other_pc;
   char message[256];
 } LacunaSimtFault;
 
@@ -65,13 +109,21 @@ enum class Op : uint32_t {
   kSyncWarp,
 };
 
-const Dim3& thread_idx();
-const Dim3& block_idx();
-const Dim3& block_dim();
-const Dim3& grid_dim();
+// By value: what the executor keeps is not the kernel's memory.
+Dim3 thread_idx();
+Dim3 block_idx();
+Dim3 block_dim();
+Dim3 grid_dim();
 
-void* static_shared(const void* key, size_t n_bytes, size_t alignment);
+void* static_shared(const void* key, size_t n_bytes, size_t alignment, const char* name);
 void* dynamic_shared();
+
+enum class Scope : uint32_t { kBlock, kDevice };
+void fence(Scope scope);
+
+// memcpy and memset for checked kernels: the compiler does not report calls of those.
+void copy(void* target, const void* source, size_t n_bytes);
+void fill(void* target, int value, size_t n_bytes);
 
 // Threads of the block that gave a nonzero predicate; all of them have arrived.
 uint32_t barrier(bool predicate, const char* file, uint32_t line);

@@ -9,6 +9,7 @@
 #include <memory>
 #include <vector>
 
+#include "checker.h"
 #include "executor.h"
 #include "fibre.h"
 
@@ -22,6 +23,16 @@ enum Kind : uint32_t {
   kStepBudget = 4,
   kSharedMemory = 5,
   kResources = 6,
+  kOutOfBounds = 7,
+  kMisaligned = 8,
+  kWriteToInput = 9,
+  kRace = 10,
+  kUnwrittenRead = 11,
+  kUnwrittenOutput = 12,
+  kAsyncCopy = 13,
+  kUndefined = 14,
+  kBankConflict = 15,
+  kSectors = 16,
 };
 
 enum class State : uint8_t { kReady, kAtBarrier, kInCollective, kDone };
@@ -61,7 +72,14 @@ struct Fibre {
 struct SharedObject {
   const void* key;
   uint8_t* start;
+  size_t n_bytes;
+  const char* name;
 };
+
+inline uint8_t* align_up(uint8_t* pointer, size_t alignment) {
+  const uintptr_t address = reinterpret_cast<uintptr_t>(pointer);
+  return pointer + ((alignment - address % alignment) % alignment);
+}
 
 struct Worker {
   const LacunaSimtLaunch* launch;
@@ -72,7 +90,13 @@ struct Worker {
   std::vector<uint32_t> waiting;
   std::vector<uint32_t> returned;
   std::vector<SharedObject> shared_objects;
-  std::unique_ptr<uint8_t[]> shared{new uint8_t[kMaxStaticShared + kMaxDynamicShared + 256]};
+  // Dynamic shared memory, then static objects, each after a zone that belongs to none.
+  static constexpr size_t kZoneBytes = 256;
+  static constexpr size_t kMaxZones = 64;
+  static constexpr size_t kSharedBytes =
+      kMaxDynamicShared + kMaxStaticShared + kMaxZones * kZoneBytes;
+  std::unique_ptr<uint8_t[]> shared{new uint8_t[kSharedBytes + kZoneBytes]};
+  uint8_t* shared_start() const { return align_up(shared.get(), kZoneBytes); }
   size_t shared_bytes;
   Context scheduler;
   Fibre* running;
@@ -87,14 +111,14 @@ struct Worker {
   uint64_t steps_to_preemption;
   bool native;
   LacunaSimtFault fault = {};
+  LacunaSimtTotals totals;
+  // Null in a launch without checks.
+  Checker* checker = nullptr;
+  // Kept for the next checked launch.
+  std::unique_ptr<Checker> idle_checker;
 };
 
 extern thread_local Worker* worker;
-
-inline uint8_t* align_up(uint8_t* pointer, size_t alignment) {
-  const uintptr_t address = reinterpret_cast<uintptr_t>(pointer);
-  return pointer + ((alignment - address % alignment) % alignment);
-}
 
 // Lanes of a warp that exist.
 inline uint32_t lanes_of_warp(const Worker* w, uint32_t warp) {

@@ -10,6 +10,7 @@ use crate::bindings::{HuffmanDecodeParams, HuffmanGroup};
 use crate::buffer::{Buffer, View, ViewMut};
 use crate::launch::{self, Kernel, KernelParams};
 use crate::queue::Queue;
+use crate::region::{Regions, Role};
 use crate::{Error, Result};
 
 /// Tensors of one upload start at multiples of this many bytes.
@@ -17,7 +18,7 @@ const TENSOR_ALIGNMENT: usize = 256;
 
 #[cfg(feature = "simt")]
 unsafe extern "C" {
-    fn lacuna_simt_decode_bf16(params: *const core::ffi::c_void);
+    fn lacuna_simt_decode_bf16(params: *const core::ffi::c_void, is_checked: u32);
 }
 
 // SAFETY: `HuffmanDecodeParams` is generated from the header that csrc/huffman/decode.cu takes its
@@ -91,6 +92,8 @@ impl GroupViews<'_> {
 #[derive(Debug)]
 pub struct DeviceWeights<'a> {
     plan: DecodePlan,
+    /// What the table holds.
+    rows: Vec<HuffmanGroup>,
     table: Buffer<u8>,
     /// The uploaded tensors, one buffer per group; empty where the memory is an engine's.
     tensors: Vec<Buffer<u8>>,
@@ -120,7 +123,7 @@ impl DeviceWeights<'static> {
             tensors.push(buffer);
         }
         let table = queue.upload(bytemuck::cast_slice::<HuffmanGroup, u8>(&rows))?;
-        Ok(Self { plan, table, tensors, borrowed: PhantomData })
+        Ok(Self { plan, rows, table, tensors, borrowed: PhantomData })
     }
 }
 
@@ -166,7 +169,7 @@ impl<'a> DeviceWeights<'a> {
             })
             .collect();
         let table = queue.upload(bytemuck::cast_slice::<HuffmanGroup, u8>(&rows))?;
-        Ok(Self { plan, table, tensors: Vec::new(), borrowed: PhantomData })
+        Ok(Self { plan, rows, table, tensors: Vec::new(), borrowed: PhantomData })
     }
 
     /// The launch: where each group's weights go, and the workspace it needs.
@@ -219,7 +222,34 @@ impl<'a> DeviceWeights<'a> {
         // SAFETY: the table holds one row per group whose addresses and sizes come from views that
         // live as long as `self`; the output and the workspace were checked against the plan that
         // the rows were made from, and are borrowed mutably.
-        unsafe { launch::launch(queue, &self.plan.grid(), &params) }
+        unsafe {
+            launch::launch(queue, &self.plan.grid(), &params, |regions| {
+                self.list_memory(regions, &params);
+            })
+        }
+    }
+
+    /// Every buffer of a launch, to the byte.
+    fn list_memory(&self, regions: &mut Regions, params: &HuffmanDecodeParams) {
+        regions.input("groups", &self.table.view());
+        regions.add(Role::InOut, "status", params.status, 8);
+        let n_groups = self.plan.n_groups();
+        regions.add(Role::InOut, "states", params.states, 8 * n_groups as u64);
+        for (idx, row) in self.rows.iter().enumerate() {
+            let luts_bytes = (u64::from(row.n_lut_rows) + 1) * 256;
+            for (name, address, n_bytes) in [
+                ("codes", row.codes, row.n_code_bytes),
+                ("sign_mantissa", row.sign_mantissa, row.n_elements),
+                ("luts", row.luts, luts_bytes),
+                ("gaps", row.gaps, super::GAP_BYTES_PER_BLOCK as u64 * u64::from(row.n_blocks)),
+                ("positions", row.positions, 4 * u64::from(row.n_positions)),
+            ] {
+                regions.add(Role::Input, format!("{name} of group {idx}"), address, n_bytes);
+            }
+            let output = params.output + 2 * row.output_offset;
+            let name = format!("output of group {idx}");
+            regions.add(Role::Output, name, output, 2 * row.n_elements);
+        }
     }
 
     /// Waits for the queue and reports the lowest corrupt block that any launch with this

@@ -4,14 +4,14 @@
 use std::path::PathBuf;
 
 use lacuna::huffman::{self, RawGroup};
-use lacuna::simt::{Config, Schedule};
+use lacuna::simt::{Checks, Config, Schedule};
 use lacuna::{Device, Queue};
 
 /// A queue per executor: the SIMT one always, a GPU where there is one. Under
 /// `LACUNA_REQUIRE_GPU=1` a missing GPU fails the test.
 pub(crate) fn queues() -> Vec<Queue> {
-    let mut queues =
-        vec![Queue::simt(Config { schedule: Schedule::Random, seed: 1, ..Config::default() })];
+    let config = Config { schedule: Schedule::Random, seed: 1, ..Config::default() };
+    let mut queues = vec![Queue::simt(Config { checks: Checks::ALL, ..config })];
     match Device::open(0).and_then(|device| device.queue()) {
         Ok(queue) => queues.push(queue),
         Err(error) if std::env::var_os("LACUNA_REQUIRE_GPU").is_some_and(|v| v == "1") => {

@@ -1,0 +1,415 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+#include "checker.h"
+
+#include <link.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include <algorithm>
+
+#include "worker.h"
+
+namespace lacuna_simt {
+namespace {
+
+const char* name_of(AccessKind kind) {
+  switch (kind) {
+    case AccessKind::kRead:
+      return "reads";
+    case AccessKind::kWrite:
+      return "writes";
+    case AccessKind::kIssueCopy:
+      return "copies to";
+    default:
+      return "updates";
+  }
+}
+
+bool writes(AccessKind kind) {
+  return kind != AccessKind::kRead && kind != AccessKind::kAtomicRead;
+}
+
+bool is_atomic(AccessKind kind) {
+  return kind == AccessKind::kAtomicRead || kind == AccessKind::kAtomicWrite ||
+         kind == AccessKind::kAtomicUpdate;
+}
+
+bool reads(AccessKind kind) {
+  return kind == AccessKind::kRead || kind == AccessKind::kAtomicRead ||
+         kind == AccessKind::kAtomicUpdate;
+}
+
+struct Range {
+  uint64_t start;
+  uint64_t end;
+};
+
+// The part of the program that holds the kernels, and their constants.
+int find_program(dl_phdr_info* info, size_t, void* found) {
+  const uint64_t own = reinterpret_cast<uint64_t>(&find_program);
+  Range program = {~uint64_t{0}, 0};
+  for (int i = 0; i < info->dlpi_phnum; ++i) {
+    if (info->dlpi_phdr[i].p_type != PT_LOAD) continue;
+    const uint64_t start = info->dlpi_addr + info->dlpi_phdr[i].p_vaddr;
+    program.start = std::min<uint64_t>(program.start, start);
+    program.end = std::max<uint64_t>(program.end, start + info->dlpi_phdr[i].p_memsz);
+  }
+  if (own < program.start || own >= program.end) return 0;
+  *static_cast<Range*>(found) = program;
+  return 1;
+}
+
+bool is_constant(uint64_t address) {
+  static const Range program = [] {
+    Range found = {0, 0};
+    dl_iterate_phdr(find_program, &found);
+    return found;
+  }();
+  return address >= program.start && address < program.end;
+}
+
+const char* name_of(Sharing sharing) {
+  return sharing == Sharing::kReads ? "read" : "used atomically";
+}
+
+}  // namespace
+
+void Checker::begin_launch(const LacunaSimtLaunch& launch) {
+  checks_ = launch.checks;
+  order_.begin_launch();
+  counters_.begin_launch(launch.most_sectors, launch.most_conflict_ways);
+  arena_.reset();
+  regions_.clear();
+  for (uint64_t i = 0; i < launch.n_regions; ++i) {
+    const LacunaSimtRegion& region = launch.regions[i];
+    if (region.n_bytes == 0) continue;
+    regions_.push_back({region.start, region.start + region.n_bytes, static_cast<Role>(region.role),
+                        region.name, 0});
+  }
+  std::stable_sort(regions_.begin(), regions_.end(),
+                   [](const Region& a, const Region& b) { return a.start < b.start; });
+  shadows_.resize(std::max(shadows_.size(), regions_.size()));
+  for (uint32_t i = 0; i < regions_.size(); ++i) {
+    regions_[i].shadow = i;
+    // What nobody may write needs no memory of who read it.
+    if (regions_[i].role != Role::kInput) {
+      shadows_[i].reset(regions_[i].end - regions_[i].start);
+    }
+  }
+  // A launch ago another block may have lain here; its stamps are older than any of this one.
+  shared_arena_.reset();
+  shared_.reset(Worker::kSharedBytes);
+}
+
+void Checker::begin_block(uint64_t block) {
+  order_.begin_block(static_cast<uint32_t>(block), w_->n_threads);
+  counters_.begin_block(w_->n_threads);
+}
+
+void Checker::at_barrier() {
+  order_.at_barrier();
+  if (has(kCounters)) counters_.flush();
+}
+
+bool Checker::end_block() {
+  if (!has(kCounters)) return true;
+  counters_.flush();
+  const Overrun* overrun = counters_.overrun();
+  if (overrun == nullptr) return true;
+  const bool is_shared = overrun->space == Space::kShared;
+  set_fault(w_, is_shared ? kBankConflict : kSectors, w_->fibres[overrun->warp * kWarpSize],
+            nullptr, 0,
+            is_shared ? "a request of this warp takes %llu passes over the banks, and its budget "
+                        "is %u"
+                      : "a request of this warp touches %llu sectors, and its budget is %u",
+            static_cast<unsigned long long>(overrun->n_units),
+            is_shared ? w_->launch->most_conflict_ways : w_->launch->most_sectors);
+  w_->fault.pc = overrun->pc;
+  return false;
+}
+
+bool Checker::end_launch() {
+  if (!has(kUnwritten)) return true;
+  for (const Region& region : regions_) {
+    if (region.role != Role::kOutput) continue;
+    const size_t n_bytes = region.end - region.start;
+    const size_t first = shadows_[region.shadow].find_unwritten(n_bytes, order_.first_of_launch());
+    if (first == n_bytes) continue;
+    set_fault(w_, kUnwrittenOutput, w_->fibres[0], nullptr, 0,
+              "the launch has ended, and nothing wrote byte %zu of the %zu of output `%s`", first,
+              n_bytes, region.name);
+    w_->fault.pc = reinterpret_cast<uint64_t>(w_->launch->entry) + 1;
+    return false;
+  }
+  return true;
+}
+
+void Checker::fail(uint32_t kind, uint64_t pc, const char* format, ...) {
+  char message[sizeof w_->fault.message];
+  va_list arguments;
+  va_start(arguments, format);
+  vsnprintf(message, sizeof message, format, arguments);
+  va_end(arguments);
+  set_fault(w_, static_cast<Kind>(kind), *w_->running, nullptr, 0, "%s", message);
+  w_->fault.pc = pc;
+  abandon(w_);
+}
+
+bool Checker::is_in_fibre(uint64_t address) const {
+  const uint64_t stack = reinterpret_cast<uint64_t>(w_->stacks.stack(w_->running->idx));
+  return address - stack < Stacks::kStackBytes;
+}
+
+Checker::Place Checker::find_shared(uint64_t address, uint32_t n_bytes, uint64_t pc) {
+  const uint64_t base = reinterpret_cast<uint64_t>(w_->shared_start());
+  const auto starts = [](const SharedObject& object) {
+    return reinterpret_cast<uint64_t>(object.start);
+  };
+  for (const SharedObject& object : w_->shared_objects) {
+    const uint64_t start = starts(object);
+    if (address >= start && address + n_bytes <= start + object.n_bytes) {
+      return {Space::kShared, object.name, base, start, Role::kWorkspace, &shared_};
+    }
+  }
+  if (w_->shared_objects.empty()) {
+    fail(kOutOfBounds, pc, "%u bytes of shared memory, of which the kernel declares none", n_bytes);
+  }
+  const SharedObject* nearest = nullptr;
+  uint64_t distance = ~uint64_t{0};
+  for (const SharedObject& object : w_->shared_objects) {
+    const uint64_t end = starts(object) + object.n_bytes;
+    const uint64_t found =
+        address + n_bytes > end ? address + n_bytes - end : starts(object) - address;
+    if (found < distance) {
+      distance = found;
+      nearest = &object;
+    }
+  }
+  const bool is_after = address >= starts(*nearest);
+  fail(kOutOfBounds, pc, "%u bytes reach %llu bytes %s shared `%s` (%zu bytes)", n_bytes,
+       static_cast<unsigned long long>(distance), is_after ? "past the end of" : "before",
+       nearest->name, nearest->n_bytes);
+}
+
+void Checker::fail_outside(uint64_t address, uint32_t n_bytes, AccessKind kind, uint64_t pc) {
+  const Region* nearest = nullptr;
+  uint64_t distance = ~uint64_t{0};
+  bool is_after = false;
+  for (const Region& region : regions_) {
+    const bool after = address + n_bytes > region.end && address >= region.start;
+    const uint64_t found = after ? address + n_bytes - region.end : region.start - address;
+    if (found < distance) {
+      distance = found;
+      nearest = &region;
+      is_after = after;
+    }
+  }
+  if (nearest == nullptr) {
+    fail(kOutOfBounds, pc, "%s %u bytes at 0x%llx, and the launch was given no buffer",
+         name_of(kind), n_bytes, static_cast<unsigned long long>(address));
+  }
+  fail(kOutOfBounds, pc, "%s %u bytes that reach %llu bytes %s `%s` (%llu bytes)", name_of(kind),
+       n_bytes, static_cast<unsigned long long>(distance), is_after ? "past the end of" : "before",
+       nearest->name, static_cast<unsigned long long>(nearest->end - nearest->start));
+}
+
+bool Checker::find_global(uint64_t address, uint32_t n_bytes, AccessKind kind, uint32_t site,
+                          uint64_t pc, Place* place) {
+  const auto holds = [&](const Region& region) {
+    return address >= region.start && address + n_bytes <= region.end;
+  };
+  uint32_t idx = sites_[site].region;
+  if (idx >= regions_.size() || !holds(regions_[idx])) {
+    const auto after =
+        std::upper_bound(regions_.begin(), regions_.end(), address,
+                         [](uint64_t value, const Region& region) { return value < region.start; });
+    // Views may overlap where both are read.
+    auto found = after;
+    while (found != regions_.begin() && !holds(*(found - 1))) {
+      --found;
+      if (after - found > 8) break;
+    }
+    if (found == regions_.begin() || !holds(*(found - 1))) {
+      if (!writes(kind) && is_constant(address)) return false;
+      fail_outside(address, n_bytes, kind, pc);
+    }
+    idx = static_cast<uint32_t>(found - 1 - regions_.begin());
+    sites_[site].region = idx;
+  }
+  const Region& region = regions_[idx];
+  *place = {Space::kGlobal, region.name, region.start,
+            region.start,   region.role, &shadows_[region.shadow]};
+  return true;
+}
+
+void Checker::access(uint64_t address, uint32_t n_bytes, AccessKind kind, bool is_vector,
+                     uint64_t pc) {
+  if (is_in_fibre(address) || n_bytes == 0) return;
+  const uint64_t params = reinterpret_cast<uint64_t>(w_->launch->params);
+  if (address - params < w_->launch->params_bytes) {
+    if (writes(kind)) fail(kWriteToInput, pc, "%s its own parameters", name_of(kind));
+    return;
+  }
+  const uint32_t site = sites_.find(pc);
+  const uint32_t thread = w_->running->idx;
+  Place place;
+  const uint64_t shared = reinterpret_cast<uint64_t>(w_->shared_start());
+  if (address - shared < Worker::kSharedBytes) {
+    place = find_shared(address, n_bytes, pc);
+  } else if (!find_global(address, n_bytes, kind, site, pc, &place)) {
+    return;
+  }
+  if (has(kAccesses)) {
+    if (is_vector && address % n_bytes != 0) {
+      fail(kMisaligned, pc, "%s %u bytes of `%s` at an address %llu bytes past a multiple of %u",
+           name_of(kind), n_bytes, place.name, static_cast<unsigned long long>(address % n_bytes),
+           n_bytes);
+    }
+    if (place.role == Role::kInput && writes(kind)) {
+      fail(kWriteToInput, pc, "%s %u bytes of input `%s`, at byte %llu", name_of(kind), n_bytes,
+           place.name, static_cast<unsigned long long>(address - place.start));
+    }
+  }
+  w_->totals.n_atomics += is_atomic(kind);
+  if (has(kCounters)) {
+    const Direction direction = is_atomic(kind) ? Direction::kAtomic
+                                : writes(kind)  ? Direction::kWrite
+                                                : Direction::kRead;
+    counters_.add(site, pc, place.space, direction, thread, address, n_bytes);
+  }
+  if (place.role == Role::kInput || (checks_ & (kRaces | kUnwritten)) == 0) return;
+  if (is_atomic(kind)) order_.begin_atomic(thread, address);
+  const StampId stamp = order_.stamp(thread);
+  Arena* arena = place.space == Space::kShared ? &shared_arena_ : &arena_;
+  place.shadow->visit(arena, address - place.base, n_bytes, [&](Cell& cell) {
+    check_cell(&cell, place, address, n_bytes, kind, site, stamp, thread, pc);
+    return true;
+  });
+  if (is_atomic(kind)) order_.end_atomic(thread);
+}
+
+void Checker::deliver(uint64_t address, uint32_t n_bytes, StampId stamp, uint32_t lane,
+                      uint64_t pc) {
+  const uint64_t start = reinterpret_cast<uint64_t>(w_->shared_start());
+  const uint32_t site = sites_.find(pc);
+  shared_.visit(&shared_arena_, address - start, n_bytes, [&](Cell& cell) {
+    cell = {};
+    cell.write = stamp;
+    cell.write_site = site;
+    cell.write_lane = static_cast<uint8_t>(lane);
+    return true;
+  });
+}
+
+void Checker::fail_race(const Place& place, uint64_t address, uint32_t n_bytes, AccessKind kind,
+                        const char* other, StampId stamp, uint32_t lane, uint32_t site,
+                        uint64_t pc) {
+  w_->fault.other_pc = sites_[site].pc;
+  const uint32_t other_thread = order_.warp_of(stamp) * kWarpSize + lane;
+  fail(kRace, pc,
+       "%s %u bytes of `%s`, at byte %llu, that thread %u of block %u has %s, and nothing orders "
+       "the two",
+       name_of(kind), n_bytes, place.name, static_cast<unsigned long long>(address - place.start),
+       other_thread, order_.block_of(stamp), other);
+}
+
+void Checker::check_cell(Cell* cell, const Place& place, uint64_t address, uint32_t n_bytes,
+                         AccessKind kind, uint32_t site, StampId stamp, uint32_t thread,
+                         uint64_t pc) {
+  const uint32_t lane = thread % kWarpSize;
+  const StampId first =
+      place.space == Space::kShared ? order_.first_of_block() : order_.first_of_launch();
+  if (cell->write < first) {
+    if (has(kUnwritten) && reads(kind) && place.role != Role::kInOut) {
+      fail(kUnwrittenRead, pc, "reads %u bytes of %s `%s` that nothing has written", n_bytes,
+           place.space == Space::kShared ? "shared" : "buffer", place.name);
+    }
+  } else if (cell->is_in_flight) {
+    w_->fault.other_pc = sites_[cell->write_site].pc;
+    fail(kAsyncCopy, pc, "%s %u bytes of `%s` while an asynchronous copy to them is under way",
+         name_of(kind), n_bytes, place.name);
+  }
+  if (!has(kRaces)) {
+    if (writes(kind)) cell->write = stamp;
+    return;
+  }
+  const bool atomic = is_atomic(kind);
+  if (cell->write >= first && !(cell->is_atomic && atomic) &&
+      !(cell->write == stamp && cell->write_lane == lane) &&
+      !order_.is_before(cell->write, 1u << cell->write_lane, thread)) {
+    fail_race(place, address, n_bytes, kind, cell->is_atomic ? "used atomically" : "written",
+              cell->write, cell->write_lane, cell->write_site, pc);
+  }
+  // The rest of the reads of one warp under one stamp.
+  if (kind == AccessKind::kRead && cell->sharing == Sharing::kReads &&
+      cell->slots[0].stamp == stamp) {
+    cell->slots[0].lanes |= 1u << lane;
+    return;
+  }
+  const auto conflicts = [&](Sharing sharing) {
+    switch (sharing) {
+      case Sharing::kAtomicReads:
+        return kind == AccessKind::kWrite || kind == AccessKind::kIssueCopy;
+      case Sharing::kReads:
+        return writes(kind);
+      default:
+        return !atomic;
+    }
+  };
+  for (Slot& slot : cell->slots) {
+    if (slot.stamp < first) {
+      slot = {};
+      continue;
+    }
+    const uint32_t own = slot.stamp == stamp ? 1u << lane : 0;
+    if ((slot.lanes & ~own) == 0) continue;
+    if (order_.is_before(slot.stamp, slot.lanes, thread)) {
+      // Whatever comes after this access comes after those too.
+      slot = {};
+    } else if (conflicts(cell->sharing)) {
+      fail_race(place, address, n_bytes, kind, name_of(cell->sharing), slot.stamp,
+                static_cast<uint32_t>(__builtin_ctz(slot.lanes & ~own)), slot.site, pc);
+    }
+  }
+  if (writes(kind) && !atomic) {
+    *cell = {};
+    cell->write = stamp;
+    cell->write_site = site;
+    cell->write_lane = static_cast<uint8_t>(lane);
+    cell->is_in_flight = kind == AccessKind::kIssueCopy;
+    return;
+  }
+  if (writes(kind) && cell->write < first) {
+    cell->write = stamp;
+    cell->write_site = site;
+    cell->write_lane = static_cast<uint8_t>(lane);
+    cell->is_atomic = true;
+    cell->is_in_flight = false;
+  }
+  const Sharing sharing = !atomic                           ? Sharing::kReads
+                          : kind == AccessKind::kAtomicRead ? Sharing::kAtomicReads
+                                                            : Sharing::kAtomics;
+  if (cell->slots[0].stamp == 0 && cell->slots[1].stamp == 0) {
+    cell->sharing = sharing;
+  } else if (sharing > cell->sharing) {
+    cell->sharing = sharing;
+    cell->slots[0] = cell->slots[1] = {};
+  } else if (sharing < cell->sharing) {
+    return;
+  }
+  for (Slot& slot : cell->slots) {
+    if (slot.stamp != stamp) continue;
+    slot.lanes |= 1u << lane;
+    return;
+  }
+  const bool is_elsewhere =
+      cell->slots[0].stamp != 0 &&
+      (cell->slots[1].stamp == 0 || cell->slots[1].stamp < order_.first_of_block());
+  if (cell->slots[0].stamp == 0) {
+    cell->slots[0] = {stamp, 1u << lane, site};
+  } else if (is_elsewhere) {
+    cell->slots[1] = {stamp, 1u << lane, site};
+  }
+}
+
+}  // namespace lacuna_simt

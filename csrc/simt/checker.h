@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+// Sees every access of a checked launch before it happens, and stops the thread that makes a wrong
+// one. Kernels compiled for it call it through the hooks in hooks.cc.
+#ifndef LACUNA_SIMT_CHECKER_H_
+#define LACUNA_SIMT_CHECKER_H_
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include <vector>
+
+#include "counters.h"
+#include "executor.h"
+#include "order.h"
+#include "shadow.h"
+
+namespace lacuna_simt {
+
+struct Worker;
+
+// The bits of Checks in src/simt/checks.rs.
+enum Check : uint32_t { kAccesses = 1, kRaces = 2, kUnwritten = 4, kCounters = 8 };
+
+enum class Role : uint32_t { kInput, kOutput, kInOut, kWorkspace };
+
+enum class AccessKind : uint8_t {
+  kRead,
+  kWrite,
+  kAtomicRead,
+  // A write whose old value nobody sees.
+  kAtomicWrite,
+  kAtomicUpdate,
+  // The destination of an asynchronous copy, when the copy is issued.
+  kIssueCopy,
+};
+
+class Checker {
+ public:
+  explicit Checker(Worker* worker) : w_(worker) {}
+
+  bool has(Check check) const { return (checks_ & check) != 0; }
+  Order& order() { return order_; }
+  Counters& counters() { return counters_; }
+
+  void begin_launch(const LacunaSimtLaunch& launch);
+  void begin_block(uint64_t block);
+  void at_barrier();
+  // False on a fault.
+  bool end_block();
+  bool end_launch();
+
+  // Returns where the access is right; else the thread ends here.
+  void access(uint64_t address, uint32_t n_bytes, AccessKind kind, bool is_vector, uint64_t pc);
+  // An asynchronous copy has written `n_bytes` of shared memory; nothing is checked.
+  void deliver(uint64_t address, uint32_t n_bytes, StampId stamp, uint32_t lane, uint64_t pc);
+  [[noreturn]] void fail(uint32_t kind, uint64_t pc, const char* format, ...)
+      __attribute__((format(printf, 4, 5)));
+
+ private:
+  struct Region {
+    uint64_t start;
+    uint64_t end;
+    Role role;
+    const char* name;
+    uint32_t shadow;
+  };
+  // What an access is in.
+  struct Place {
+    Space space;
+    const char* name;
+    // Where the shadow starts, and what is named.
+    uint64_t base;
+    uint64_t start;
+    Role role;
+    Shadow* shadow;
+  };
+
+  bool is_in_fibre(uint64_t address) const;
+  Place find_shared(uint64_t address, uint32_t n_bytes, uint64_t pc);
+  // False for the program's own constants.
+  bool find_global(uint64_t address, uint32_t n_bytes, AccessKind kind, uint32_t site, uint64_t pc,
+                   Place* place);
+  [[noreturn]] void fail_outside(uint64_t address, uint32_t n_bytes, AccessKind kind, uint64_t pc);
+  void check_cell(Cell* cell, const Place& place, uint64_t address, uint32_t n_bytes,
+                  AccessKind kind, uint32_t site, StampId stamp, uint32_t thread, uint64_t pc);
+  [[noreturn]] void fail_race(const Place& place, uint64_t address, uint32_t n_bytes,
+                              AccessKind kind, const char* other, StampId stamp, uint32_t lane,
+                              uint32_t site, uint64_t pc);
+
+  Worker* w_;
+  uint32_t checks_ = 0;
+  Order order_;
+  Counters counters_;
+  Sites sites_;
+  // By address.
+  std::vector<Region> regions_;
+  std::vector<Shadow> shadows_;
+  Arena arena_;
+  Shadow shared_;
+  Arena shared_arena_;
+};
+
+}  // namespace lacuna_simt
+
+#endif  // LACUNA_SIMT_CHECKER_H_

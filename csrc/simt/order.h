@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+// What happened before what, by CUDA's memory model: barriers order a block, __syncwarp the lanes
+// it names, and a fence followed by an atomic releases what an atomic followed by a fence acquires.
+// Shuffles and votes order nothing.
+//
+// Blocks of a checked launch run one after the other, so an access of another block is in a block
+// that has ended.
+#ifndef LACUNA_SIMT_ORDER_H_
+#define LACUNA_SIMT_ORDER_H_
+
+#include <stdint.h>
+
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+#include "executor.h"
+
+namespace lacuna_simt {
+
+// Names the accesses that one warp makes between two events that order something. 0 names none;
+// later stamps are greater, in later launches too.
+using StampId = uint32_t;
+
+class Order {
+ public:
+  void begin_launch();
+  void begin_block(uint32_t block, uint32_t n_threads);
+  void at_barrier();
+  void at_sync(uint32_t warp, uint32_t lanes);
+  void at_fence(uint32_t thread, Scope scope);
+  // Around an atomic access of `thread`.
+  void begin_atomic(uint32_t thread, uint64_t address);
+  void end_atomic(uint32_t thread);
+  // What an mbarrier does: an arrival releases, and a wait acquires, without a fence.
+  void release(uint32_t thread, uint64_t address);
+  void acquire(uint32_t thread, uint64_t address);
+  // The stamp of an access that no thread makes, and that those see who acquire from `address`.
+  StampId release_copy(uint64_t address);
+
+  StampId stamp(uint32_t thread);
+  StampId first_of_launch() const { return first_of_launch_; }
+  StampId first_of_block() const { return first_of_block_; }
+  // Whether every access that `lanes` made under this stamp is this thread's own or before what it
+  // does now.
+  bool is_before(StampId stamp, uint32_t lanes, uint32_t thread) const;
+  uint32_t block_of(StampId stamp) const { return at(stamp).block; }
+  uint32_t warp_of(StampId stamp) const { return at(stamp).warp; }
+
+ private:
+  struct Stamp {
+    uint32_t block;
+    uint32_t warp;
+    uint32_t event;
+  };
+  struct Log;
+  // The first `n` releases of a log.
+  struct Known {
+    Log* log;
+    uint32_t n;
+    bool same_block_only;
+  };
+  // What a thread knows at a fence, and hands on.
+  struct Record {
+    uint32_t block;
+    uint32_t warp;
+    uint32_t lane;
+    StampId first_of_epoch;
+    // The atomic itself.
+    StampId atomic;
+    bool same_block_only;
+    uint32_t synced[32];
+    std::vector<Known> known;
+  };
+  // The releases on one address, in the order of its atomics.
+  struct Log {
+    std::vector<Record> records;
+    std::unordered_map<uint32_t, std::vector<uint32_t>> of_block;
+    // Records that hand on what they acquired elsewhere.
+    std::vector<uint32_t> nested;
+  };
+  struct Warp {
+    StampId stamp;
+    uint32_t event;
+    // The last event at which the row's lane met the column's.
+    uint32_t synced[32][32];
+  };
+  struct Thread {
+    std::unique_ptr<Record> fence;
+    std::vector<Known> pending;
+    std::vector<Known> known;
+  };
+
+  const Stamp& at(StampId stamp) const { return stamps_[stamp - first_of_launch_]; }
+  void bump(uint32_t warp);
+  StampId add_stamp(uint32_t warp);
+  Record snapshot(uint32_t thread, bool same_block_only) const;
+  void append(uint64_t address, Record record);
+  bool is_known(const std::vector<Known>& known, StampId stamp, uint32_t lane,
+                std::vector<const Log*>& visited) const;
+  bool covers(const Record& record, StampId stamp, uint32_t lane) const;
+
+  StampId next_ = 1;
+  StampId first_of_launch_ = 1;
+  StampId first_of_block_ = 1;
+  StampId first_of_epoch_ = 1;
+  uint32_t block_ = 0;
+  std::vector<Stamp> stamps_;
+  std::vector<Warp> warps_;
+  std::vector<Thread> threads_;
+  // What every thread of the block knows since a barrier.
+  std::vector<Known> block_known_;
+  bool has_known_ = false;
+  std::unordered_map<uint64_t, Log> logs_;
+};
+
+}  // namespace lacuna_simt
+
+#endif  // LACUNA_SIMT_ORDER_H_
