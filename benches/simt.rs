@@ -15,8 +15,8 @@ unsafe extern "C" {
 fn block_scan(c: &mut Criterion) {
     let input = vec![1_u32; 512];
     let mut output = vec![0_u32; 512];
-    // The struct of csrc/simt/selftest/params.h: two addresses and two words.
-    let params = [input.as_ptr() as u64, output.as_mut_ptr() as u64, 0];
+    // The struct of csrc/simt/selftest/params.h: four addresses and two words.
+    let params = [input.as_ptr() as u64, output.as_mut_ptr() as u64, 0, 0, 0];
     let scan = Launch {
         kernel: "selftest_scan",
         entry: lacuna_simt_selftest_scan,

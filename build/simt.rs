@@ -5,13 +5,16 @@ use std::path::{Path, PathBuf};
 pub(crate) fn build() {
     println!("cargo::rerun-if-changed=csrc");
     // The executor is not instrumented: only a kernel's own steps count.
-    compiler().files(files_in("csrc/simt", "cc")).compile("lacuna_simt_executor");
+    let selftest = files_in("csrc/simt/selftest", "cc");
+    compiler().files(files_in("csrc/simt", "cc")).files(selftest).compile("lacuna_simt_executor");
     kernel_compiler().compile("lacuna_simt_kernels");
     // The same kernels again, with a call before every access. The sanitizers' runtimes are not
     // linked: csrc/simt/hooks.cc is what is called.
     kernel_compiler()
         .define("LACUNA_SIMT_CHECKED", None)
         .flag("-fsanitize=thread")
+        // Else the last call of a function would return to another line.
+        .flag("-fno-optimize-sibling-calls")
         .flag("--param=tsan-instrument-func-entry-exit=0")
         .flag("--param=tsan-distinguish-volatile=1")
         .flag("-fsanitize=bounds,shift,integer-divide-by-zero,float-cast-overflow")

@@ -76,6 +76,7 @@ const char* name_of(Sharing sharing) {
 
 void Checker::begin_launch(const LacunaSimtLaunch& launch) {
   checks_ = launch.checks;
+  unwritten_ = {};
   order_.begin_launch();
   counters_.begin_launch(launch.most_sectors, launch.most_conflict_ways);
   arena_.reset();
@@ -112,6 +113,10 @@ void Checker::at_barrier() {
 }
 
 bool Checker::end_block() {
+  if (unwritten_.kind != kNoFault && is_unwritten_shared_) {
+    w_->fault = unwritten_;
+    return false;
+  }
   if (!has(kCounters)) return true;
   counters_.flush();
   const Overrun* overrun = counters_.overrun();
@@ -130,6 +135,10 @@ bool Checker::end_block() {
 
 bool Checker::end_launch() {
   if (!has(kUnwritten)) return true;
+  if (unwritten_.kind != kNoFault) {
+    w_->fault = unwritten_;
+    return false;
+  }
   for (const Region& region : regions_) {
     if (region.role != Role::kOutput) continue;
     const size_t n_bytes = region.end - region.start;
@@ -313,6 +322,22 @@ void Checker::fail_race(const Place& place, uint64_t address, uint32_t n_bytes, 
        other_thread, order_.block_of(stamp), other);
 }
 
+void Checker::note_unwritten(const Place& place, uint64_t address, uint32_t n_bytes, uint64_t pc) {
+  const LacunaSimtFault kept = w_->fault;
+  set_fault(w_, kUnwrittenRead, *w_->running, nullptr, 0,
+            "reads %u bytes of `%s`, at byte %llu, that nothing has written", n_bytes, place.name,
+            static_cast<unsigned long long>(address - place.start));
+  w_->fault.pc = pc;
+  unwritten_ = w_->fault;
+  is_unwritten_shared_ = place.space == Space::kShared;
+  w_->fault = kept;
+}
+
+void Checker::settle(LacunaSimtFault* fault) const {
+  const bool is_other = fault->kind != kNoFault && fault->kind != kRace;
+  if (unwritten_.kind != kNoFault && is_other) *fault = unwritten_;
+}
+
 void Checker::check_cell(Cell* cell, const Place& place, uint64_t address, uint32_t n_bytes,
                          AccessKind kind, uint32_t site, StampId stamp, uint32_t thread,
                          uint64_t pc) {
@@ -320,9 +345,9 @@ void Checker::check_cell(Cell* cell, const Place& place, uint64_t address, uint3
   const StampId first =
       place.space == Space::kShared ? order_.first_of_block() : order_.first_of_launch();
   if (cell->write < first) {
-    if (has(kUnwritten) && reads(kind) && place.role != Role::kInOut) {
-      fail(kUnwrittenRead, pc, "reads %u bytes of %s `%s` that nothing has written", n_bytes,
-           place.space == Space::kShared ? "shared" : "buffer", place.name);
+    if (has(kUnwritten) && unwritten_.kind == kNoFault && reads(kind) &&
+        place.role != Role::kInOut) {
+      note_unwritten(place, address, n_bytes, pc);
     }
   } else if (cell->is_in_flight) {
     w_->fault.other_pc = sites_[cell->write_site].pc;

@@ -49,6 +49,10 @@ class Checker {
   bool end_block();
   bool end_launch();
 
+  // A read of what nothing had written comes before what it led to; but a write that nothing orders
+  // after it makes the two a race.
+  void settle(LacunaSimtFault* fault) const;
+
   // Returns where the access is right; else the thread ends here.
   void access(uint64_t address, uint32_t n_bytes, AccessKind kind, bool is_vector, uint64_t pc);
   // An asynchronous copy has written `n_bytes` of shared memory; nothing is checked.
@@ -81,6 +85,7 @@ class Checker {
   bool find_global(uint64_t address, uint32_t n_bytes, AccessKind kind, uint32_t site, uint64_t pc,
                    Place* place);
   [[noreturn]] void fail_outside(uint64_t address, uint32_t n_bytes, AccessKind kind, uint64_t pc);
+  void note_unwritten(const Place& place, uint64_t address, uint32_t n_bytes, uint64_t pc);
   void check_cell(Cell* cell, const Place& place, uint64_t address, uint32_t n_bytes,
                   AccessKind kind, uint32_t site, StampId stamp, uint32_t thread, uint64_t pc);
   [[noreturn]] void fail_race(const Place& place, uint64_t address, uint32_t n_bytes,
@@ -89,6 +94,9 @@ class Checker {
 
   Worker* w_;
   uint32_t checks_ = 0;
+  // The first read of memory that nothing had written.
+  LacunaSimtFault unwritten_ = {};
+  bool is_unwritten_shared_ = false;
   Order order_;
   Counters counters_;
   Sites sites_;

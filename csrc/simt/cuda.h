@@ -32,15 +32,62 @@
 #define gridDim (lacuna_simt::grid_dim())
 constexpr int warpSize = 32;
 
-#define LACUNA_VECTOR2(name, T)        \
-  struct alignas(2 * sizeof(T)) name { \
-    T x, y;                            \
-  };                                   \
+namespace lacuna_simt {
+// A vector moves as one access, whatever the host compiler would rather make of its parts. Where
+// accesses are checked, a wrong alignment is seen before it can hurt; elsewhere none is assumed.
+#ifdef LACUNA_SIMT_CHECKED
+#define LACUNA_ALIGNED(n) aligned(n)
+#else
+#define LACUNA_ALIGNED(n) aligned(1)
+#endif
+template <int kBytes>
+struct Word;
+template <>
+struct Word<2> {
+  typedef uint16_t Type __attribute__((may_alias, LACUNA_ALIGNED(2)));
+};
+template <>
+struct Word<4> {
+  typedef uint32_t Type __attribute__((may_alias, LACUNA_ALIGNED(4)));
+};
+template <>
+struct Word<8> {
+  typedef uint64_t Type __attribute__((may_alias, LACUNA_ALIGNED(8)));
+};
+template <>
+struct Word<16> {
+  typedef uint64_t Type __attribute__((vector_size(16), may_alias, LACUNA_ALIGNED(16)));
+};
+#undef LACUNA_ALIGNED
+template <int kBytes>
+__attribute__((always_inline)) static inline void move_vector(void* target, const void* source) {
+  using Type = typename Word<kBytes>::Type;
+  *static_cast<Type*>(target) = *static_cast<const Type*>(source);
+}
+}  // namespace lacuna_simt
+
+#define LACUNA_MOVES(name)                                                                    \
+  name() = default;                                                                           \
+  __forceinline__ name(const name& other) { lacuna_simt::move_vector<kBytes>(this, &other); } \
+  __forceinline__ name& operator=(const name& other) {                                        \
+    lacuna_simt::move_vector<kBytes>(this, &other);                                           \
+    return *this;                                                                             \
+  }
+#define LACUNA_VECTOR2(name, T)                        \
+  struct alignas(2 * sizeof(T)) name {                 \
+    static constexpr int kBytes = 2 * sizeof(T);       \
+    T x, y;                                            \
+    __forceinline__ name(T x_, T y_) : x(x_), y(y_) {} \
+    LACUNA_MOVES(name)                                 \
+  };                                                   \
   LACUNA_INLINE name make_##name(T x, T y) { return {x, y}; }
-#define LACUNA_VECTOR4(name, T)                                  \
-  struct alignas(4 * sizeof(T) > 16 ? 16 : 4 * sizeof(T)) name { \
-    T x, y, z, w;                                                \
-  };                                                             \
+#define LACUNA_VECTOR4(name, T)                                                  \
+  struct alignas(4 * sizeof(T)) name {                                           \
+    static constexpr int kBytes = 4 * sizeof(T);                                 \
+    T x, y, z, w;                                                                \
+    __forceinline__ name(T x_, T y_, T z_, T w_) : x(x_), y(y_), z(z_), w(w_) {} \
+    LACUNA_MOVES(name)                                                           \
+  };                                                                             \
   LACUNA_INLINE name make_##name(T x, T y, T z, T w) { return {x, y, z, w}; }
 LACUNA_VECTOR2(uchar2, unsigned char)
 LACUNA_VECTOR2(ushort2, unsigned short)
@@ -53,6 +100,7 @@ LACUNA_VECTOR4(ushort4, unsigned short)
 LACUNA_VECTOR4(int4, int)
 LACUNA_VECTOR4(uint4, unsigned int)
 LACUNA_VECTOR4(float4, float)
+#undef LACUNA_MOVES
 #undef LACUNA_VECTOR2
 #undef LACUNA_VECTOR4
 

@@ -212,6 +212,7 @@ void run_worker(Grid* grid) {
     } else {
       set_fault(w, kResources, Fibre(), nullptr, 0, "no memory for %u fibres", w->n_threads);
     }
+    if (w->checker != nullptr) w->checker->settle(&w->fault);
     if (w->fault.kind == kNoFault) continue;
     const std::lock_guard<std::mutex> lock(grid->mutex);
     if (block < grid->lowest_fault.load()) {

@@ -134,13 +134,15 @@ impl std::error::Error for Fault {}
 
 /// Source file and line of the call that returns to `pc`.
 pub(super) fn locate(pc: u64) -> Option<(String, u32)> {
+    if pc == 0 {
+        return None;
+    }
     let mut location = None;
-    // The address is the one after the call, which may be of the next line already.
-    let address = pc.checked_sub(1)? as usize;
-    backtrace::resolve(std::ptr::without_provenance_mut(address), |symbol| {
+    // `pc` is behind the call, and may be of the next line already: the crate looks one byte before.
+    backtrace::resolve(std::ptr::without_provenance_mut(pc as usize), |symbol| {
         if let (Some(file), Some(line)) = (symbol.filename(), symbol.lineno()) {
             // What is inlined comes first: CUDA's own functions are no one's mistake.
-            let is_ours = file.ends_with("csrc/simt/cuda.h");
+            let is_ours = file.ends_with("simt/cuda.h");
             if location.is_none() && !is_ours {
                 location = Some((file.display().to_string(), line));
             }

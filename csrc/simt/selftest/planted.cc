@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+// The planted defects: for each, what it must be reported as, and the launch that shows it.
+#include <stddef.h>
+#include <stdint.h>
+
+// name, FaultKind, blocks, threads, output words, dynamic shared bytes
+#define LACUNA_PLANTED(X)                                     \
+  X(scan_after_sums, Race, 1, 256, 256, 0)                    \
+  X(scan_before_reuse, Race, 1, 256, 256, 0)                  \
+  X(scan_after_values, Race, 1, 256, 256, 0)                  \
+  X(divergent_barrier, BarrierDivergence, 1, 64, 64, 0)       \
+  X(barrier_in_branch, BarrierDivergence, 1, 64, 64, 0)       \
+  X(counted_barrier_in_loop, BarrierDivergence, 1, 64, 64, 0) \
+  X(two_barriers, BarrierDivergence, 1, 64, 64, 0)            \
+  X(barrier_and_warp_deadlock, Deadlock, 1, 64, 64, 0)        \
+  X(double_buffer, Race, 1, 256, 256, 0)                      \
+  X(same_value_by_all, Race, 1, 256, 256, 0)                  \
+  X(one_schedule_in_thousands, Race, 1, 256, 256, 0)          \
+  X(missing_syncwarp, Race, 1, 32, 32, 0)                     \
+  X(syncwarp_of_halves, Race, 1, 32, 32, 0)                   \
+  X(missing_syncwarp_before_reuse, Race, 1, 32, 32, 0)        \
+  X(shuffle_for_syncwarp, Race, 1, 32, 32, 0)                 \
+  X(syncwarp_for_barrier, Race, 1, 64, 64, 0)                 \
+  X(mask_too_wide, WarpMask, 1, 32, 32, 0)                    \
+  X(mask_too_narrow, WarpMask, 1, 32, 32, 0)                  \
+  X(masks_that_differ, WarpMask, 1, 32, 32, 0)                \
+  X(lane_that_left, WarpMask, 1, 32, 32, 0)                   \
+  X(source_outside_mask, WarpMask, 1, 32, 32, 0)              \
+  X(shuffle_width, WarpMask, 1, 32, 32, 0)                    \
+  X(two_shuffles, WarpMask, 1, 32, 32, 0)                     \
+  X(endless_loop, StepBudget, 1, 32, 32, 0)                   \
+  X(too_much_shared, SharedMemory, 1, 32, 32, 0)              \
+  X(global_past_by_one, OutOfBounds, 1, 32, 32, 0)            \
+  X(global_before, OutOfBounds, 1, 32, 32, 0)                 \
+  X(global_past_by_2_to_32, OutOfBounds, 1, 32, 32, 0)        \
+  X(global_null, OutOfBounds, 1, 32, 32, 0)                   \
+  X(vector_past_end, OutOfBounds, 1, 32, 32, 0)               \
+  X(wild_index, OutOfBounds, 1, 32, 32, 0)                    \
+  X(atomic_outside, OutOfBounds, 1, 32, 32, 0)                \
+  X(write_to_input, WriteToInput, 1, 32, 32, 0)               \
+  X(shared_past_by_one, OutOfBounds, 1, 32, 32, 64)           \
+  X(shared_object_into_next, OutOfBounds, 1, 32, 32, 0)       \
+  X(shared_array_into_next, OutOfBounds, 1, 32, 32, 0)        \
+  X(local_array_past_end, OutOfBounds, 1, 32, 32, 0)          \
+  X(misaligned_float4, Misaligned, 1, 32, 32, 0)              \
+  X(misaligned_shared_pair, Misaligned, 1, 32, 32, 0)         \
+  X(shared_read_before_write, UnwrittenRead, 1, 32, 32, 0)    \
+  X(shared_tail_unwritten, UnwrittenRead, 1, 32, 32, 0)       \
+  X(output_read_before_write, UnwrittenRead, 1, 32, 32, 0)    \
+  X(workspace_not_cleared, UnwrittenRead, 1, 32, 32, 0)       \
+  X(atomic_on_unwritten, UnwrittenRead, 1, 32, 32, 0)         \
+  X(output_tail_unwritten, UnwrittenOutput, 1, 32, 32, 0)     \
+  X(output_half_unwritten, UnwrittenOutput, 1, 32, 32, 0)     \
+  X(shift_by_width, Undefined, 1, 32, 32, 0)                  \
+  X(division_by_zero, Undefined, 1, 32, 32, 0)                \
+  X(float_past_int, Undefined, 1, 32, 32, 0)                  \
+  X(signed_overflow, Undefined, 1, 32, 32, 0)                 \
+  X(bank_conflict, BankConflict, 1, 32, 32, 32 * 33 * 4)      \
+  X(strided_global, Sectors, 1, 32, 32, 0)                    \
+  X(release_missing, Race, 4, 64, 64, 0)                      \
+  X(acquire_missing, Race, 4, 64, 64, 0)                      \
+  X(release_late, Race, 4, 64, 64, 0)                         \
+  X(fences_of_strangers, Race, 4, 64, 64, 0)                  \
+  X(fence_of_block, Race, 4, 64, 64, 0)                       \
+  X(two_blocks_one_word, Race, 2, 32, 64, 0)                  \
+  X(blocks_that_overlap, Race, 4, 64, 128, 0)                 \
+  X(neighbour_of_another_block, Race, 2, 32, 64, 0)           \
+  X(lost_update, Race, 2, 32, 64, 0)                          \
+  X(atomic_and_plain, Race, 2, 32, 64, 0)                     \
+  X(bytes_of_one_word, Race, 2, 32, 64, 0)
+
+extern "C" {
+
+typedef void Entry(const void* params, uint32_t is_checked);
+
+// tests/planted.rs mirrors it.
+struct LacunaSimtPlanted {
+  const char* name;
+  const char* kind;
+  Entry* wrong;
+  Entry* right;
+  uint32_t n_blocks;
+  uint32_t n_threads;
+  uint32_t n_output;
+  uint32_t dynamic_shared_bytes;
+};
+
+#define LACUNA_DECLARE(name, ...) \
+  Entry lacuna_simt_wrong_##name; \
+  Entry lacuna_simt_right_##name;
+LACUNA_PLANTED(LACUNA_DECLARE)
+
+const LacunaSimtPlanted* lacuna_simt_planted(size_t* n_planted) {
+#define LACUNA_ROW(name, kind, n_blocks, n_threads, n_output, n_shared)                        \
+  {#name,    #kind,   lacuna_simt_wrong_##name, lacuna_simt_right_##name, n_blocks, n_threads, \
+   n_output, n_shared},
+  static const LacunaSimtPlanted planted[] = {LACUNA_PLANTED(LACUNA_ROW)};
+  *n_planted = sizeof planted / sizeof planted[0];
+  return planted;
+}
+
+}  // extern "C"

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+// Planted defects: collectives of a warp, threads that never end.
+
+#include "../../common/kernel.cuh"
+#include "params.h"
+
+namespace {
+constexpr uint32_t kAll = 0xFFFFFFFFu;
+
+struct Words {
+  uint32_t words[32];
+};
+
+struct TooLarge {
+  uint8_t bytes[48 * 1024 + 1];
+};
+}  // namespace
+
+LACUNA_TWINS(missing_syncwarp) {
+  LACUNA_SHARED(Words, shared);
+  shared.words[threadIdx.x] = params.input[threadIdx.x];  // FAULT: missing_syncwarp
+  if (kRight) __syncwarp();
+  params.output[threadIdx.x] = shared.words[31 - threadIdx.x];  // FAULT: missing_syncwarp
+}
+
+LACUNA_TWINS(syncwarp_of_halves) {
+  LACUNA_SHARED(Words, shared);
+  shared.words[threadIdx.x] = params.input[threadIdx.x];  // FAULT: syncwarp_of_halves
+  __syncwarp(kRight ? kAll : threadIdx.x < 16 ? 0xFFFFu : 0xFFFF0000u);
+  params.output[threadIdx.x] = shared.words[31 - threadIdx.x];  // FAULT: syncwarp_of_halves
+}
+
+LACUNA_TWINS(missing_syncwarp_before_reuse) {
+  LACUNA_SHARED(Words, shared);
+  shared.words[threadIdx.x] = params.input[threadIdx.x];
+  __syncwarp();
+  const uint32_t other = shared.words[threadIdx.x ^ 1];  // FAULT: missing_syncwarp_before_reuse
+  if (kRight) __syncwarp();
+  shared.words[threadIdx.x] = other;  // FAULT: missing_syncwarp_before_reuse
+  __syncwarp();
+  params.output[threadIdx.x] = shared.words[threadIdx.x ^ 2];
+}
+
+// A shuffle moves registers and orders no memory.
+LACUNA_TWINS(shuffle_for_syncwarp) {
+  LACUNA_SHARED(Words, shared);
+  shared.words[threadIdx.x] = params.input[threadIdx.x];  // FAULT: shuffle_for_syncwarp
+  const uint32_t zero = __shfl_sync(kAll, 0u, 0);
+  if (kRight) __syncwarp();
+  params.output[threadIdx.x] =
+      shared.words[31 - threadIdx.x] + zero;  // FAULT: shuffle_for_syncwarp
+}
+
+// A warp is not the block.
+LACUNA_TWINS(syncwarp_for_barrier) {
+  LACUNA_SHARED(Words, shared);
+  if (threadIdx.x < 32) shared.words[threadIdx.x] = threadIdx.x;  // FAULT: syncwarp_for_barrier
+  if (kRight) {
+    __syncthreads();
+  } else {
+    __syncwarp();
+  }
+  params.output[threadIdx.x] = shared.words[threadIdx.x % 32];  // FAULT: syncwarp_for_barrier
+}
+
+LACUNA_TWINS(mask_too_wide) {
+  uint32_t sum = 0;
+  if (threadIdx.x < 16)
+    sum = __reduce_add_sync(kRight ? 0xFFFFu : kAll, 1u);  // FAULT: mask_too_wide
+  params.output[threadIdx.x] = sum;
+}
+
+LACUNA_TWINS(mask_too_narrow) {
+  params.output[threadIdx.x] = __ballot_sync(kRight ? kAll : 0xFFFFu, 1);  // FAULT: mask_too_narrow
+}
+
+LACUNA_TWINS(masks_that_differ) {
+  const uint32_t mask = kRight || threadIdx.x != 9 ? kAll : kAll ^ 1u;
+  params.output[threadIdx.x] = __ballot_sync(mask, 1);  // FAULT: masks_that_differ
+}
+
+LACUNA_TWINS(lane_that_left) {
+  if (!kRight && threadIdx.x == 5) return;
+  params.output[threadIdx.x] = __shfl_sync(kAll, 1u, 5);  // FAULT: lane_that_left
+}
+
+LACUNA_TWINS(source_outside_mask) {
+  uint32_t value = 0;
+  if (threadIdx.x < 16) {
+    value = __shfl_sync(0xFFFFu, 1u, kRight ? 12 : 20);  // FAULT: source_outside_mask
+  }
+  params.output[threadIdx.x] = value;
+}
+
+LACUNA_TWINS(shuffle_width) {
+  params.output[threadIdx.x] = __shfl_sync(kAll, 1u, 3, kRight ? 8 : 12);  // FAULT: shuffle_width
+}
+
+LACUNA_TWINS(two_shuffles) {
+  uint32_t value = threadIdx.x;
+  if (kRight) {
+    value = __shfl_sync(kAll, value, 0);
+  } else if (threadIdx.x < 16) {
+    value = __shfl_sync(kAll, value, 0);  // FAULT: two_shuffles
+  } else {
+    value = __shfl_sync(kAll, value, 1);  // FAULT: two_shuffles
+  }
+  params.output[threadIdx.x] = value;
+}
+
+LACUNA_TWINS(endless_loop) {
+  params.output[threadIdx.x] = 0;
+  if (threadIdx.x != 7) return;
+  const volatile uint32_t* flag = params.state;
+  while (*flag == (kRight ? 1 : 0)) {  // FAULT: endless_loop
+  }
+}
+
+LACUNA_TWINS(too_much_shared) {
+  if (kRight) {
+    params.output[threadIdx.x] = 1;
+    return;
+  }
+  LACUNA_SHARED(TooLarge, shared);  // FAULT: too_much_shared
+  shared.bytes[threadIdx.x] = 1;
+  params.output[threadIdx.x] = shared.bytes[threadIdx.x];
+}
