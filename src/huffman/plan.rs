@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{BYTES_PER_BLOCK, MAX_LUT_ROWS};
+use super::{BYTES_PER_BLOCK, GAP_BYTES_PER_BLOCK, MAX_LUT_ROWS};
 #[cfg(any(feature = "cuda", feature = "simt"))]
 use crate::launch::Grid;
 use crate::{Error, Result};
@@ -29,6 +29,13 @@ impl GroupShape {
     /// Blocks of 4,096 code bytes.
     pub fn n_blocks(&self) -> u64 {
         self.n_code_bytes.div_ceil(BYTES_PER_BLOCK as u64)
+    }
+
+    fn least_bytes(&self) -> u64 {
+        let tables = 256 * (u64::from(self.n_lut_rows) + 1);
+        let gaps = GAP_BYTES_PER_BLOCK as u64 * self.n_blocks();
+        let positions = 4 * u64::from(self.n_positions);
+        self.n_code_bytes + self.n_elements + tables + gaps + positions + 2 * self.n_elements
     }
 
     fn check(&self) -> Result<()> {
@@ -64,6 +71,7 @@ pub struct DecodePlan {
     outputs: Vec<Range<u64>>,
     first_blocks: Vec<u32>,
     n_blocks: u32,
+    least_bytes: u64,
 }
 
 impl DecodePlan {
@@ -76,6 +84,7 @@ impl DecodePlan {
         let mut outputs = Vec::with_capacity(groups.len());
         let mut first_blocks = Vec::with_capacity(groups.len());
         let mut n_blocks = 0_u64;
+        let mut least_bytes = 0;
         let mut next_output = 0_u64;
         for group in groups {
             group.check()?;
@@ -85,9 +94,10 @@ impl DecodePlan {
             next_output = (next_output + group.n_elements).next_multiple_of(OUTPUT_ALIGNMENT);
             first_blocks.push(n_blocks as u32);
             n_blocks += group.n_blocks();
+            least_bytes += group.least_bytes();
             check_range("thread blocks of a launch", n_blocks, 0..MAX_BLOCKS + 1, "0..2^31")?;
         }
-        Ok(Self { outputs, first_blocks, n_blocks: n_blocks as u32 })
+        Ok(Self { outputs, first_blocks, n_blocks: n_blocks as u32, least_bytes })
     }
 
     /// Groups in the launch.
@@ -112,6 +122,12 @@ impl DecodePlan {
         }
         let idx = self.first_blocks.partition_point(|first| *first <= block) - 1;
         Some((idx, block - self.first_blocks[idx]))
+    }
+
+    /// Bytes that any decoder of these groups moves: every tensor read once, every weight written
+    /// once. What a launch moves beyond it is waste.
+    pub fn least_bytes(&self) -> u64 {
+        self.least_bytes
     }
 
     /// Words of u64 the workspace must hold: the status, then one per group. The caller zeroes it

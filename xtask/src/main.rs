@@ -1,20 +1,24 @@
 //! What maintainers run: `cargo xtask generate` makes the committed bindings, images and manifest
 //! from their sources with pinned tools, and `cargo xtask generate --check` fails where they
-//! differ.
+//! differ. `cargo xtask counters` and `cargo xtask planted` print what the SIMT executor finds.
 
 mod bindings;
 mod images;
+mod instrument;
 mod wheels;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 const HELP: &str = "\
-usage: cargo xtask generate [--check]
+usage: cargo xtask generate [--check] | counters [--json] [--only ROOM] | planted
 
 generate          make src/bindings.rs, ptx/*.ptx and ptx/MANIFEST from csrc/, with pinned tools
                   (libclang and NVRTC wheels, installed into the target directory by pip)
 generate --check  change nothing; fail where a committed file differs, and name the command to run
+counters          bytes, sectors, bank conflicts and barriers of each kernel, by source line, beside the
+                  least bytes any kernel could move; --json prints rows; --only takes one room
+planted           the table of planted defects and what the SIMT executor says of each
 ";
 
 /// What stops a task, for people to read.
@@ -32,6 +36,13 @@ fn main() -> ExitCode {
     let result = match arguments[..] {
         ["generate"] => generate().and_then(|files| write(&files)),
         ["generate", "--check"] => generate().and_then(|files| check(&files)),
+        ["planted"] => instrument::planted(),
+        ["counters"] => instrument::counters(false, None),
+        ["counters", "--json"] => instrument::counters(true, None),
+        ["counters", "--only", room] => instrument::counters(false, Some(room)),
+        ["counters", "--json", "--only", room] | ["counters", "--only", room, "--json"] => {
+            instrument::counters(true, Some(room))
+        }
         [] | ["help" | "--help" | "-h"] => {
             print!("{HELP}");
             Ok(())
