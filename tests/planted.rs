@@ -138,7 +138,7 @@ fn configs() -> Vec<Config> {
     let mut configs = Vec::new();
     for schedule in SCHEDULES {
         for (fibres, seed) in [(Fibres::Native, 0), (Fibres::Native, 1), (Fibres::Portable, 2)] {
-            let step_budget = 100_000;
+            let step_budget = 10_000;
             let config =
                 Config { schedule, fibres, seed, checks, step_budget, ..Config::default() };
             configs.push(config);
@@ -154,6 +154,7 @@ fn marked_lines() -> BTreeMap<String, Vec<(&'static str, u32)>> {
         ("barriers.cu", include_str!("../csrc/simt/selftest/barriers.cu")),
         ("blocks.cu", include_str!("../csrc/simt/selftest/blocks.cu")),
         ("bounds.cu", include_str!("../csrc/simt/selftest/bounds.cu")),
+        ("copies.cu", include_str!("../csrc/simt/selftest/copies.cu")),
         ("warps.cu", include_str!("../csrc/simt/selftest/warps.cu")),
     ] {
         // A mark alone on its line is of the statement below it.

@@ -32,6 +32,7 @@ void enter_fibre() {
   Worker* w = worker;
   w->launch->entry(w->launch->params, w->checker != nullptr);
   w = worker;
+  if (!finish_copies(w)) abandon(w);
   Fibre* fibre = w->running;
   fibre->state = State::kDone;
   w->n_done += 1;
@@ -83,6 +84,8 @@ void run_block(Worker* w, uint64_t block) {
   w->n_done = 0;
   w->shared_bytes = 0;
   w->shared_objects.clear();
+  w->bulk_copies.clear();
+  w->barriers.clear();
   if (launch.dynamic_shared_bytes > 0) {
     memset(w->shared_start(), kPoison, launch.dynamic_shared_bytes);
     w->shared_objects.push_back(
@@ -98,6 +101,8 @@ void run_block(Worker* w, uint64_t block) {
     fibre.state = State::kReady;
     fibre.steps_left = launch.step_budget;
     fibre.file = nullptr;
+    fibre.copies.clear();
+    fibre.groups.clear();
     fibre.line = 0;
     prepare_context(&fibre.context, w->native, w->stacks.stack(i), Stacks::kStackBytes,
                     enter_fibre);

@@ -121,6 +121,15 @@ void* dynamic_shared();
 enum class Scope : uint32_t { kBlock, kDevice };
 void fence(Scope scope);
 
+// What common/async.cuh names; an mbarrier is known by its address.
+void copy_async(void* target, const void* source, uint32_t n_bytes, bool is_valid);
+void commit_copies();
+void wait_copies(uint32_t n_pending);
+void init_barrier(uint64_t* barrier, uint32_t n_arrivals);
+void arrive(uint64_t* barrier, uint32_t n_bytes);
+void copy_bulk(void* target, const void* source, uint32_t n_bytes, uint64_t* barrier);
+void wait_barrier(uint64_t* barrier, uint32_t parity);
+
 // memcpy and memset for checked kernels: the compiler does not report calls of those.
 void copy(void* target, const void* source, size_t n_bytes);
 void fill(void* target, int value, size_t n_bytes);

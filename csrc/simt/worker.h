@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <unordered_map>
 #include <vector>
 
 #include "checker.h"
@@ -53,6 +54,26 @@ struct Random {
   uint32_t below(uint32_t n) { return static_cast<uint32_t>((next() >> 32) * n >> 32); }
 };
 
+// An asynchronous copy that has not arrived.
+struct Copy {
+  void* target;
+  const void* source;
+  uint32_t n_bytes;
+  // Else zeros arrive.
+  bool is_valid;
+  uint64_t pc;
+  // Null where the thread itself waits for it.
+  uint64_t* barrier;
+};
+
+// What an mbarrier holds.
+struct Barrier {
+  uint32_t n_arrivals;
+  uint32_t n_missing;
+  int64_t n_bytes_missing;
+  uint32_t parity;
+};
+
 struct Fibre {
   Context context;
   Dim3 thread_idx;
@@ -67,6 +88,9 @@ struct Fibre {
   uint64_t value;
   const char* file;
   uint32_t line;
+  std::vector<Copy> copies;
+  // Copies up to the end of each committed group.
+  std::vector<size_t> groups;
 };
 
 struct SharedObject {
@@ -98,6 +122,8 @@ struct Worker {
   std::unique_ptr<uint8_t[]> shared{new uint8_t[kSharedBytes + kZoneBytes]};
   uint8_t* shared_start() const { return align_up(shared.get(), kZoneBytes); }
   size_t shared_bytes;
+  std::vector<Copy> bulk_copies;
+  std::unordered_map<const uint64_t*, Barrier> barriers;
   Context scheduler;
   Fibre* running;
   Dim3 block_idx;
@@ -133,6 +159,8 @@ __attribute__((format(printf, 6, 7))) void set_fault(Worker* w, Kind kind, const
 void give_way(Worker* w);
 // The scheduler sees the fault and runs no fibre of the block again.
 [[noreturn]] void abandon(Worker* w);
+// False on a fault: the thread has copies that it did not wait for.
+bool finish_copies(Worker* w);
 // No thread can run and not all have returned: says why.
 void diagnose_stall(Worker* w);
 

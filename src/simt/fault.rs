@@ -141,9 +141,11 @@ pub(super) fn locate(pc: u64) -> Option<(String, u32)> {
     // `pc` is behind the call, and may be of the next line already: the crate looks one byte before.
     backtrace::resolve(std::ptr::without_provenance_mut(pc as usize), |symbol| {
         if let (Some(file), Some(line)) = (symbol.filename(), symbol.lineno()) {
-            // What is inlined comes first: CUDA's own functions are no one's mistake.
-            let is_ours = file.ends_with("simt/cuda.h");
-            if location.is_none() && !is_ours {
+            // What is inlined comes first: CUDA's own functions are no one's mistake, and what the
+            // house shares is called by a kernel's line.
+            let is_shared = file.ends_with("simt/cuda.h")
+                || file.parent().is_some_and(|f| f.ends_with("common"));
+            if location.is_none() && !is_shared {
                 location = Some((file.display().to_string(), line));
             }
         }

@@ -67,7 +67,20 @@
   X(neighbour_of_another_block, Race, 2, 32, 64, 0)           \
   X(lost_update, Race, 2, 32, 64, 0)                          \
   X(atomic_and_plain, Race, 2, 32, 64, 0)                     \
-  X(bytes_of_one_word, Race, 2, 32, 64, 0)
+  X(bytes_of_one_word, Race, 2, 32, 64, 0)                    \
+  X(copy_without_wait, AsyncCopy, 1, 32, 32, 0)               \
+  X(copy_without_commit, AsyncCopy, 1, 32, 32, 0)             \
+  X(wait_for_too_few, AsyncCopy, 1, 32, 32, 0)                \
+  X(copy_without_barrier, Race, 1, 32, 32, 0)                 \
+  X(write_under_copy, AsyncCopy, 1, 32, 32, 0)                \
+  X(copy_past_end, OutOfBounds, 1, 32, 32, 0)                 \
+  X(misaligned_copy, Misaligned, 1, 32, 32, 0)                \
+  X(copy_left_behind, AsyncCopy, 1, 32, 32, 0)                \
+  X(bulk_without_wait, AsyncCopy, 1, 32, 32, 0)               \
+  X(bulk_wrong_parity, AsyncCopy, 1, 32, 32, 0)               \
+  X(bulk_expects_too_much, StepBudget, 1, 32, 32, 0)          \
+  X(barrier_used_before_init, Race, 1, 32, 32, 0)             \
+  X(arrive_after_write, Race, 1, 32, 32, 0)
 
 extern "C" {
 
