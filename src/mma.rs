@@ -1,5 +1,5 @@
-//! What a tensor core answers, bit for bit: a model of `mma.sync` for bf16 and f16 operands with
-//! f32 accumulators, in integers.
+//! What a tensor core answers, bit for bit: a model of `mma.sync` for bf16, f16 and fp8 operands with
+//! f32 accumulators, in integers. (Products of integers need no model: their sums are exact.)
 //!
 //! One fused step adds up to [`Model::chunk`] products to an accumulator: every product is exact
 //! and not normalised, all terms are truncated toward zero to a common number of bits below the
@@ -10,8 +10,18 @@
 /// A generation of tensor cores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Model {
+    half: Unit,
+    fp8: Unit,
+}
+
+/// How one kind of operand is added up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Unit {
+    /// Bits kept below the largest exponent.
     fraction_bits: i32,
     chunk: usize,
+    /// Fraction bits of the result.
+    result_fraction: i32,
 }
 
 /// The element type of the operands.
@@ -21,6 +31,11 @@ pub enum Operand {
     Bf16,
     /// IEEE binary16: 5 bits of exponent, 10 of fraction.
     F16,
+    /// OCP fp8 with 4 bits of exponent and 3 of fraction, in the low byte: no infinities, and NaN is
+    /// all ones.
+    E4M3,
+    /// OCP fp8 with 5 bits of exponent and 2 of fraction, in the low byte.
+    E5M2,
 }
 
 /// A result, and whether it is known to be that of the hardware.
@@ -29,7 +44,8 @@ pub struct Answer {
     /// f32 bits. NaN is always 0x7FFFFFFF, and an exact zero +0.
     pub bits: u32,
     /// Whether the published models agree on it. They do not where no term of a step reaches
-    /// 2^-126, and no hardware answer settles it yet.
+    /// 2^-126, and no hardware answer settles it yet. Of fp8, the answers on record begin with an
+    /// accumulator of zero.
     pub is_settled: bool,
 }
 
@@ -41,15 +57,26 @@ const F32_FRACTION: i32 = 23;
 const F32_MIN_EXPONENT: i32 = -126;
 
 impl Model {
-    /// sm_80, sm_86 and sm_89. The answers on record are of 8 products; that 16 are two steps is
-    /// MMA-Sim's word.
-    pub const AMPERE: Self = Self { fraction_bits: 24, chunk: 8 };
-    /// sm_90 and sm_100: 16 products in one step.
-    pub const HOPPER: Self = Self { fraction_bits: 25, chunk: 16 };
+    /// sm_80, sm_86 and sm_89 (fp8: sm_89 alone). The answers on record are of 8 products; that 16
+    /// are two steps is MMA-Sim's word.
+    pub const AMPERE: Self = Self {
+        half: Unit { fraction_bits: 24, chunk: 8, result_fraction: F32_FRACTION },
+        fp8: Unit { fraction_bits: 13, chunk: 16, result_fraction: 13 },
+    };
+    /// sm_90 and sm_100: 16 products in one step, of fp8 32 (that is sm_90's; sm_100 has no answers on
+    /// record).
+    pub const HOPPER: Self = Self {
+        half: Unit { fraction_bits: 25, chunk: 16, result_fraction: F32_FRACTION },
+        fp8: Unit { fraction_bits: 13, chunk: 32, result_fraction: 13 },
+    };
+
+    fn unit(self, operand: Operand) -> Unit {
+        if operand.is_fp8() { self.fp8 } else { self.half }
+    }
 
     /// Products of one step; more are steps one after the other.
-    pub const fn chunk(self) -> usize {
-        self.chunk
+    pub fn chunk(self, operand: Operand) -> usize {
+        self.unit(operand).chunk
     }
 
     /// `c + a[0] * b[0] + a[1] * b[1] + …`, all of them bit patterns, `c` of an f32.
@@ -58,8 +85,10 @@ impl Model {
     /// Where `a` and `b` have different lengths.
     pub fn dot_add(self, operand: Operand, a: &[u16], b: &[u16], c: u32) -> Answer {
         assert_eq!(a.len(), b.len(), "as many of each operand");
-        let steps = a.chunks(self.chunk).zip(b.chunks(self.chunk));
-        steps.fold(Answer { bits: c, is_settled: true }, |sum, (a, b)| {
+        let chunk = self.chunk(operand);
+        let steps = a.chunks(chunk).zip(b.chunks(chunk));
+        let is_settled = !operand.is_fp8() || c & !SIGN == 0;
+        steps.fold(Answer { bits: c, is_settled }, |sum, (a, b)| {
             let Answer { bits, is_settled } = self.step(operand, a, b, sum.bits);
             Answer { bits, is_settled: is_settled && sum.is_settled }
         })
@@ -78,8 +107,9 @@ impl Model {
         }
         let exponents = terms.iter().filter_map(|term| term.exponent());
         let Some(largest) = exponents.max() else { return settled(0) };
-        let sum = terms.iter().map(|term| term.align(largest, self.fraction_bits)).sum();
-        let bits = round_toward_zero(sum, largest - self.fraction_bits);
+        let Unit { fraction_bits, result_fraction, .. } = self.unit(operand);
+        let sum = terms.iter().map(|term| term.align(largest, fraction_bits)).sum();
+        let bits = round_toward_zero(sum, largest - fraction_bits, result_fraction);
         Answer { bits, is_settled: largest >= F32_MIN_EXPONENT }
     }
 }
@@ -106,7 +136,24 @@ impl Operand {
         match self {
             Self::Bf16 => read(bits.into(), 8, 7),
             Self::F16 => read(bits.into(), 5, 10),
+            Self::E4M3 => read_e4m3(bits.into()),
+            Self::E5M2 => read((bits & 0xFF).into(), 5, 2),
         }
+    }
+
+    fn is_fp8(self) -> bool {
+        matches!(self, Self::E4M3 | Self::E5M2)
+    }
+}
+
+/// The largest exponent holds numbers too; only its last fraction is NaN.
+fn read_e4m3(bits: u32) -> Number {
+    let is_negative = bits & 0x80 != 0;
+    let significand = i64::from(8 | bits & 7);
+    match bits & 0x7F {
+        0x7F => Number::NaN,
+        0x78..0x7F => Number::Finite { is_negative, significand, exponent: 8, n_fraction: 3 },
+        _ => read(bits & 0xFF, 4, 3),
     }
 }
 
@@ -198,8 +245,9 @@ impl Number {
     }
 }
 
-/// `sum * 2^exponent` as an f32, truncated toward zero; too large is infinity.
-fn round_toward_zero(sum: i64, exponent: i32) -> u32 {
+/// `sum * 2^exponent` as an f32 of which `n_fraction` bits are kept, truncated toward zero; too large
+/// is infinity.
+fn round_toward_zero(sum: i64, exponent: i32, n_fraction: i32) -> u32 {
     if sum == 0 {
         return 0;
     }
@@ -211,7 +259,7 @@ fn round_toward_zero(sum: i64, exponent: i32) -> u32 {
         return sign | INFINITY;
     }
     // The last bit that an f32 of this size has.
-    let last = leading.max(F32_MIN_EXPONENT) - F32_FRACTION;
+    let last = leading.max(F32_MIN_EXPONENT) - n_fraction;
     let shift = last - exponent;
     let significand = match u32::try_from(shift) {
         Ok(shift) => magnitude.checked_shr(shift).unwrap_or(0),
@@ -219,5 +267,5 @@ fn round_toward_zero(sum: i64, exponent: i32) -> u32 {
     } as u32;
     // A normal number's leading bit is the lowest of the exponent.
     let field = (leading.max(F32_MIN_EXPONENT) + 126) as u32;
-    sign | ((field << F32_FRACTION) + significand)
+    sign | ((field << F32_FRACTION) + (significand << (F32_FRACTION - n_fraction)))
 }

@@ -178,6 +178,8 @@ pub fn dot_add(model: Model, operand: Operand, a: &[u16], b: &[u16], c: u32) -> 
     let operand = match operand {
         Operand::Bf16 => 0,
         Operand::F16 => 1,
+        Operand::E4M3 => 2,
+        Operand::E5M2 => 3,
     };
     // SAFETY: both slices have `n` elements, and the function only reads them.
     let answer = unsafe { lacuna_simt_dot_add(is_hopper, operand, a.as_ptr(), b.as_ptr(), n, c) };

@@ -75,6 +75,30 @@ fn special_values_follow_the_rule() {
 }
 
 #[test]
+fn fp8_is_read_as_its_specification_says() {
+    let read = |operand, bits: u16| {
+        let one = if operand == Operand::E4M3 { 0x38 } else { 0x3C };
+        f32::from_bits(Model::HOPPER.dot_add(operand, &[bits], &[one], 0).bits)
+    };
+    for (bits, value) in
+        [(0x38, 1.0), (0x7E, 448.0), (0x78, 256.0), (0x01, 1.0 / 512.0), (0xB8, -1.0), (0x80, 0.0)]
+    {
+        assert_eq!(read(Operand::E4M3, bits), value, "{bits:#x}");
+    }
+    for (bits, value) in
+        [(0x3C, 1.0), (0x7B, 57344.0), (0x7C, f32::INFINITY), (0x01, 1.0 / 65536.0)]
+    {
+        assert_eq!(read(Operand::E5M2, bits), value, "{bits:#x}");
+    }
+    assert!(read(Operand::E4M3, 0x7F).is_nan() && read(Operand::E5M2, 0x7D).is_nan());
+    // 13 bits are kept: of 2^13 + 1/2 the half is lost, and of 2^13 + 1 nothing.
+    let sum = |small| Model::HOPPER.dot_add(Operand::E5M2, &[0x70, small], &[0x3C, 0x3C], 0).bits;
+    assert_eq!(sum(0x38), 8192.0_f32.to_bits());
+    assert_eq!(sum(0x3C), 8193.0_f32.to_bits());
+    assert!(!Model::HOPPER.dot_add(Operand::E4M3, &[0x38], &[0x38], 0x3F80_0000).is_settled);
+}
+
+#[test]
 fn what_no_hardware_answer_settles_is_said() {
     let answer = |a, c| Model::HOPPER.dot_add(Operand::Bf16, &[a], &[0x3F80], c);
     assert!(answer(0x0080, 0).is_settled, "2^-126");
@@ -107,7 +131,7 @@ proptest! {
     ) {
         let (a, b): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
         for model in [Model::AMPERE, Model::HOPPER] {
-            for operand in [Operand::Bf16, Operand::F16] {
+            for operand in [Operand::Bf16, Operand::F16, Operand::E4M3, Operand::E5M2] {
                 prop_assert_eq!(
                     simt::dot_add(model, operand, &a, &b, c),
                     model.dot_add(operand, &a, &b, c)

@@ -38,9 +38,28 @@ Number read(uint32_t bits, int32_t n_exponent, int32_t n_fraction) {
           n_fraction};
 }
 
-Number read(Operand operand, uint16_t bits) {
-  return operand == Operand::kBf16 ? read(bits, 8, 7) : read(bits, 5, 10);
+// The largest exponent holds numbers too; only its last fraction is NaN.
+Number read_e4m3(uint32_t bits) {
+  const bool is_negative = (bits & 0x80) != 0;
+  if ((bits & 0x7F) == 0x7F) return {Class::kNan, is_negative, 0, 0, 0};
+  if ((bits & 0x78) == 0x78) return {Class::kFinite, is_negative, 8 | (bits & 7), 8, 3};
+  return read(bits & 0xFF, 4, 3);
 }
+
+Number read(Operand operand, uint16_t bits) {
+  switch (operand) {
+    case Operand::kBf16:
+      return read(bits, 8, 7);
+    case Operand::kF16:
+      return read(bits, 5, 10);
+    case Operand::kE4m3:
+      return read_e4m3(bits);
+    default:
+      return read(bits & 0xFF, 5, 2);
+  }
+}
+
+bool is_fp8(Operand operand) { return operand == Operand::kE4m3 || operand == Operand::kE5m2; }
 
 bool is_zero(const Number& x) { return x.kind == Class::kFinite && x.significand == 0; }
 
@@ -67,15 +86,16 @@ int64_t align(const Number& x, int32_t largest, int32_t fraction_bits) {
   return x.is_negative ? -magnitude : magnitude;
 }
 
-// sum * 2^exponent as an f32, truncated toward zero; too large is infinity.
-uint32_t round_toward_zero(int64_t sum, int32_t exponent) {
+// sum * 2^exponent as an f32 of which `n_fraction` bits are kept, truncated toward zero; too large
+// is infinity.
+uint32_t round_toward_zero(int64_t sum, int32_t exponent, int32_t n_fraction) {
   if (sum == 0) return 0;
   const uint32_t sign = sum < 0 ? kSign : 0;
   const uint64_t magnitude = sum < 0 ? uint64_t{0} - static_cast<uint64_t>(sum) : sum;
   const int32_t leading = 63 - __builtin_clzll(magnitude) + exponent;
   if (leading > 127) return sign | kInfinity;
   const int32_t top = std::max(leading, kF32MinExponent);
-  const int32_t shift = top - kF32Fraction - exponent;
+  const int32_t shift = top - n_fraction - exponent;
   uint64_t significand = 0;
   if (shift < 0) {
     significand = magnitude << -shift;
@@ -84,11 +104,12 @@ uint32_t round_toward_zero(int64_t sum, int32_t exponent) {
   }
   // A normal number's leading bit is the lowest of the exponent.
   const uint32_t field = static_cast<uint32_t>(top + 126);
-  return sign | ((field << kF32Fraction) + static_cast<uint32_t>(significand));
+  const uint32_t fraction = static_cast<uint32_t>(significand) << (kF32Fraction - n_fraction);
+  return sign | ((field << kF32Fraction) + fraction);
 }
 
-MmaAnswer step(MmaModel model, Operand operand, const uint16_t* a, const uint16_t* b, uint32_t n,
-               uint32_t c) {
+MmaAnswer step(const MmaUnit& unit, Operand operand, const uint16_t* a, const uint16_t* b,
+               uint32_t n, uint32_t c) {
   const auto term = [&](uint32_t i) {
     return i < n ? multiply(read(operand, a[i]), read(operand, b[i])) : read(c, 8, kF32Fraction);
   };
@@ -106,18 +127,20 @@ MmaAnswer step(MmaModel model, Operand operand, const uint16_t* a, const uint16_
   if (has_infinity[1]) return {kSign | kInfinity, true};
   if (largest == kNone) return {0, true};
   int64_t sum = 0;
-  for (uint32_t i = 0; i <= n; ++i) sum += align(term(i), largest, model.fraction_bits);
-  return {round_toward_zero(sum, largest - model.fraction_bits), largest >= kF32MinExponent};
+  for (uint32_t i = 0; i <= n; ++i) sum += align(term(i), largest, unit.fraction_bits);
+  return {round_toward_zero(sum, largest - unit.fraction_bits, unit.result_fraction),
+          largest >= kF32MinExponent};
 }
 
 }  // namespace
 
 MmaAnswer dot_add(MmaModel model, Operand operand, const uint16_t* a, const uint16_t* b, uint32_t n,
                   uint32_t c) {
-  MmaAnswer sum = {c, true};
-  for (uint32_t first = 0; first < n; first += model.chunk) {
-    const uint32_t n_products = std::min(model.chunk, n - first);
-    const MmaAnswer next = step(model, operand, a + first, b + first, n_products, sum.bits);
+  const MmaUnit& unit = is_fp8(operand) ? model.fp8 : model.half;
+  MmaAnswer sum = {c, !is_fp8(operand) || (c & ~kSign) == 0};
+  for (uint32_t first = 0; first < n; first += unit.chunk) {
+    const uint32_t n_products = std::min(unit.chunk, n - first);
+    const MmaAnswer next = step(unit, operand, a + first, b + first, n_products, sum.bits);
     sum = {next.bits, next.is_settled && sum.is_settled};
   }
   return sum;

@@ -8,15 +8,22 @@
 
 namespace lacuna_simt {
 
-struct MmaModel {
+enum class Operand : uint32_t { kBf16, kF16, kE4m3, kE5m2 };
+
+// How one kind of operand is added up.
+struct MmaUnit {
   int32_t fraction_bits;
   // Products of one step.
   uint32_t chunk;
+  int32_t result_fraction;
 };
-constexpr MmaModel kAmpere = {24, 8};
-constexpr MmaModel kHopper = {25, 16};
 
-enum class Operand : uint32_t { kBf16, kF16 };
+struct MmaModel {
+  MmaUnit half;
+  MmaUnit fp8;
+};
+constexpr MmaModel kAmpere = {{24, 8, 23}, {13, 16, 13}};
+constexpr MmaModel kHopper = {{25, 16, 23}, {13, 32, 13}};
 
 struct MmaAnswer {
   uint32_t bits;
