@@ -4,5 +4,6 @@
 #define LACUNA_PARAMS_H_
 
 #include "huffman/params.h"
+#include "mma/params.h"
 
 #endif  // LACUNA_PARAMS_H_

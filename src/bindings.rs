@@ -115,3 +115,38 @@ const _: () = {
     ["Offset of field: HuffmanDecodeParams::reserved"]
         [::core::mem::offset_of!(HuffmanDecodeParams, reserved) - 36usize];
 };
+/// Products of small matrices, each by one instruction of a tensor core: `d = a * b + c`.
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct MmaProductsParams {
+    /// `[n_products, 16, 32]` bytes: rows of 16 elements of 16 bits or 32 of 8 bits. 16-byte aligned.
+    pub a: u64,
+    /// `[n_products, 8, 32]` bytes: columns, as `a` has rows. 16-byte aligned.
+    pub b: u64,
+    /// `[n_products, 16, 8]` f32, or i32 for integers; as bits.
+    pub c: u64,
+    /// `[n_products, 16, 8]`, out: as `c`.
+    pub d: u64,
+    /// Products; one thread block each.
+    pub n_products: u32,
+    /** The element type of `a` and `b`: 0 bf16, 1 f16, 2 e4m3, 3 e5m2, 4 i8, 5 u8. An image for a
+    device without fp8 leaves `d = c` for 2 and 3.*/
+    pub operand: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of MmaProductsParams"][::core::mem::size_of::<MmaProductsParams>() - 40usize];
+    ["Alignment of MmaProductsParams"][::core::mem::align_of::<MmaProductsParams>() - 8usize];
+    ["Offset of field: MmaProductsParams::a"]
+        [::core::mem::offset_of!(MmaProductsParams, a) - 0usize];
+    ["Offset of field: MmaProductsParams::b"]
+        [::core::mem::offset_of!(MmaProductsParams, b) - 8usize];
+    ["Offset of field: MmaProductsParams::c"]
+        [::core::mem::offset_of!(MmaProductsParams, c) - 16usize];
+    ["Offset of field: MmaProductsParams::d"]
+        [::core::mem::offset_of!(MmaProductsParams, d) - 24usize];
+    ["Offset of field: MmaProductsParams::n_products"]
+        [::core::mem::offset_of!(MmaProductsParams, n_products) - 32usize];
+    ["Offset of field: MmaProductsParams::operand"]
+        [::core::mem::offset_of!(MmaProductsParams, operand) - 36usize];
+};

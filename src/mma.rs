@@ -7,6 +7,12 @@
 //! MMA-Sim (arXiv:2511.10909) and Khattak and Mikaitis (arXiv:2512.07004), whose recorded hardware
 //! answers it reproduces.
 
+#[cfg(any(feature = "cuda", feature = "simt"))]
+mod products;
+
+#[cfg(any(feature = "cuda", feature = "simt"))]
+pub use products::{Factor, multiply};
+
 /// A generation of tensor cores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Model {

@@ -72,6 +72,8 @@ pub struct Config {
     pub fibres: Fibres,
     /// What is checked; a launch with checks runs on one worker.
     pub checks: Checks,
+    /// Whose tensor cores answer.
+    pub mma: Model,
     /// Where the counters of each launch go; `None` counts nothing.
     pub recorder: Option<Recorder>,
 }
@@ -85,6 +87,7 @@ impl Default for Config {
             n_workers: available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1)),
             fibres: Fibres::Native,
             checks: Checks::NONE,
+            mma: Model::HOPPER,
             recorder: None,
         }
     }
@@ -134,7 +137,7 @@ struct RawLaunch {
     checks: u32,
     most_sectors: u32,
     most_conflict_ways: u32,
-    reserved: u32,
+    mma_model: u32,
     regions: *const RawRegion,
     n_regions: u64,
     on_site: extern "C" fn(*mut c_void, *const RawSite),
@@ -235,7 +238,7 @@ pub unsafe fn launch(
         checks: config.checks.bits(config.recorder.is_some()),
         most_sectors: config.checks.most_sectors,
         most_conflict_ways: config.checks.most_conflict_ways,
-        reserved: 0,
+        mma_model: u32::from(config.mma == Model::HOPPER),
         regions: raw_regions.as_ptr(),
         n_regions: raw_regions.len() as u64,
         on_site: counters::push_site,

@@ -2,13 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use lacuna::bindings::HuffmanDecodeParams;
+use lacuna::bindings::{HuffmanDecodeParams, MmaProductsParams};
 use lacuna::image;
 use sha2::{Digest, Sha256};
 
 /// Size and alignment of the parameter of each entry, as Rust has them.
-const PARAMS: [(&str, usize, usize); 1] =
-    [("decode_bf16", size_of::<HuffmanDecodeParams>(), align_of::<HuffmanDecodeParams>())];
+const PARAMS: [(&str, usize, usize); 2] = [
+    ("decode_bf16", size_of::<HuffmanDecodeParams>(), align_of::<HuffmanDecodeParams>()),
+    ("mma_products", size_of::<MmaProductsParams>(), align_of::<MmaProductsParams>()),
+];
 
 /// `.param .align 8 .b8 name[40]` of each `.visible .entry`.
 fn params(ptx: &str) -> Vec<(String, usize, usize)> {

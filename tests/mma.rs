@@ -1,9 +1,12 @@
-//! The tensor-core model against what tensor cores answered.
+//! The tensor-core model against what tensor cores answered, and against those at hand.
+
+mod common;
 
 use std::path::PathBuf;
 
-use lacuna::mma::{Model, Operand};
-use lacuna::simt;
+use lacuna::mma::{self, Factor, Model, Operand};
+use lacuna::simt::{self, Checks, Config, FaultKind};
+use lacuna::{Error, Executor, Queue};
 use proptest::prelude::*;
 
 /// Where the answers are: `LACUNA_MMA_VECTORS`, or those of the repository.
@@ -137,6 +140,204 @@ proptest! {
                     model.dot_add(operand, &a, &b, c)
                 );
             }
+        }
+    }
+}
+
+/// Products of matrices of these elements, in `mma::multiply`'s layout.
+struct Problem {
+    a: Vec<u8>,
+    b: Vec<u8>,
+    c: Vec<u32>,
+}
+
+impl Problem {
+    fn new(n: usize, seed: u64, mut element: impl FnMut(u64) -> [u8; 2]) -> Self {
+        let mut state = seed;
+        let mut next = move || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            state >> 16
+        };
+        let mut bytes = |n: usize| (0..n / 2).flat_map(|_| element(next())).collect::<Vec<_>>();
+        Self { a: bytes(n * 512), b: bytes(n * 256), c: vec![0; n * 128] }
+    }
+
+    fn multiply(&self, queue: &Queue, factor: Factor) -> Result<Vec<u32>, Error> {
+        let a = queue.upload(&self.a)?;
+        let b = queue.upload(&self.b)?;
+        let c = queue.upload(&self.c)?;
+        let mut d = queue.alloc::<u32>(self.c.len())?;
+        mma::multiply(queue, factor, &a.view(), &b.view(), &c.view(), &mut d.view_mut())?;
+        queue.download(&d.view())
+    }
+
+    /// Row, column and accumulator of each result, elements widened.
+    fn sums(&self, factor: Factor) -> impl Iterator<Item = (Vec<u16>, Vec<u16>, u32)> {
+        let widen = move |bytes: &[u8]| -> Vec<u16> {
+            match factor.n_products() {
+                16 => bytes.as_chunks().0.iter().map(|pair| u16::from_le_bytes(*pair)).collect(),
+                _ => bytes.iter().map(|byte| u16::from(*byte)).collect(),
+            }
+        };
+        self.c.iter().enumerate().map(move |(i, c)| {
+            let (product, row, column) = (i / 128, i / 8 % 16, i % 8);
+            let a = &self.a[product * 512 + row * 32..][..32];
+            let b = &self.b[product * 256 + column * 32..][..32];
+            (widen(a), widen(b), *c)
+        })
+    }
+}
+
+/// bf16 or f16 within some powers of two of one: nothing comes below 2^-126.
+fn moderate(operand: Operand) -> impl FnMut(u64) -> [u8; 2] {
+    let (exponent, n_fraction) = if operand == Operand::Bf16 { (117, 7) } else { (8, 10) };
+    move |random| {
+        let fraction = random as u16 & ((1 << n_fraction) - 1);
+        let exponent = exponent + (random >> 20) as u16 % 16;
+        let sign = (random >> 30) as u16 & 1;
+        (sign << 15 | exponent << n_fraction | fraction).to_le_bytes()
+    }
+}
+
+fn simt(model: Model, checks: Checks) -> Queue {
+    Queue::simt(Config { mma: model, checks, ..Config::default() })
+}
+
+#[test]
+fn fragments_are_laid_out_as_documented() {
+    for operand in [Operand::Bf16, Operand::F16] {
+        let mut problem = Problem::new(20, 1, moderate(operand));
+        for (i, c) in problem.c.iter_mut().enumerate() {
+            *c = (i as f32 - 700.5).to_bits();
+        }
+        for model in [Model::AMPERE, Model::HOPPER] {
+            let d = problem.multiply(&simt(model, Checks::ALL), Factor::Float(operand)).unwrap();
+            for ((a, b, c), d) in problem.sums(Factor::Float(operand)).zip(d) {
+                assert_eq!(d, model.dot_add(operand, &a, &b, c).bits);
+            }
+        }
+    }
+    for operand in [Operand::E4M3, Operand::E5M2] {
+        let problem = Problem::new(20, 2, |random| (random as u16 & 0xBFBF).to_le_bytes());
+        let queue = simt(Model::HOPPER, Checks::ALL);
+        let d = problem.multiply(&queue, Factor::Float(operand)).unwrap();
+        for ((a, b, c), d) in problem.sums(Factor::Float(operand)).zip(d) {
+            assert_eq!(d, Model::HOPPER.dot_add(operand, &a, &b, c).bits);
+        }
+    }
+}
+
+#[test]
+fn integer_products_are_exact_on_every_executor() {
+    for queue in common::queues() {
+        for (factor, widen) in [
+            (Factor::I8, (|byte| i32::from(byte as u8 as i8)) as fn(u16) -> i32),
+            (Factor::U8, |byte| i32::from(byte)),
+        ] {
+            let mut problem = Problem::new(20, 3, |random| (random as u16).to_le_bytes());
+            problem.c[5] = i32::MAX as u32;
+            let d = problem.multiply(&queue, factor).unwrap();
+            for ((a, b, c), d) in problem.sums(factor).zip(d) {
+                let sum = a
+                    .iter()
+                    .zip(&b)
+                    .fold(c as i32, |sum, (a, b)| sum.wrapping_add(widen(*a) * widen(*b)));
+                assert_eq!(d as i32, sum);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_result_that_nothing_settles_is_refused_where_that_is_asked() {
+    let tiny = |_| 0x0C00_u16.to_le_bytes();
+    let problem = Problem::new(1, 4, tiny);
+    let bf16 = Factor::Float(Operand::Bf16);
+    assert!(problem.multiply(&simt(Model::HOPPER, Checks::NONE), bf16).is_ok());
+    let strict = Checks { settled: true, ..Checks::NONE };
+    match problem.multiply(&simt(Model::HOPPER, strict), bf16) {
+        Err(Error::Simt(fault)) => {
+            assert_eq!(fault.kind, FaultKind::Unsettled);
+            let (file, _) = fault.location.unwrap();
+            assert!(file.ends_with("csrc/mma/products.cu"), "{file}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn shapes_that_do_not_fit_are_refused() {
+    let queue = simt(Model::HOPPER, Checks::ALL);
+    let bf16 = Factor::Float(Operand::Bf16);
+    let mut problem = Problem::new(2, 5, moderate(Operand::Bf16));
+    problem.b.pop();
+    let error = problem.multiply(&queue, bf16).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        Error::Shape { what: "b, in bytes", expected: 512, got: 511 }.to_string()
+    );
+    assert!(Problem::new(0, 5, moderate(Operand::Bf16)).multiply(&queue, bf16).unwrap().is_empty());
+}
+
+/// Of which generation a device is, by its name.
+fn model_of(executor: &Executor) -> Option<Model> {
+    let Executor::Cuda { name, .. } = executor else { return Some(Model::HOPPER) };
+    let is_any = |names: &[&str]| names.iter().any(|part| name.contains(part));
+    if is_any(&["H100", "H200", "H800", "H20", "GH200", "B100", "B200", "B300"]) {
+        Some(Model::HOPPER)
+    } else if is_any(&["A100", "A800", "A30", "A10", "A40", "L40", "L4", "RTX 30", "RTX 40"]) {
+        Some(Model::AMPERE)
+    } else {
+        None
+    }
+}
+
+/// On a GPU, every settled answer is the model's; and what the unsettled ones are is printed, so that
+/// the model can be completed. Without one, the executor stands in, and the model meets itself.
+#[test]
+fn tensor_cores_at_hand_answer_as_the_model_says() {
+    for queue in common::queues_without_checks() {
+        let executor = queue.executor();
+        let Some(model) = model_of(&executor) else {
+            println!("{executor}: no model of its tensor cores");
+            continue;
+        };
+        for operand in [Operand::Bf16, Operand::F16] {
+            // Any bits: subnormals, infinities and NaNs among them.
+            let mut problem = Problem::new(200, 6, |random| (random as u16).to_le_bytes());
+            for (i, c) in problem.c.iter_mut().enumerate() {
+                *c = (i as u32).wrapping_mul(0x9E37_79B9);
+            }
+            // In the first half, sums below 2^-126: factors of bf16 near 2^-64, of f16 at most 2^-9,
+            // and accumulators that small, or zero.
+            let small = if operand == Operand::Bf16 { 0x1F } else { 0x07 };
+            for factors in [&mut problem.a[..100 * 512], &mut problem.b[..100 * 256]] {
+                for byte in factors.iter_mut().skip(1).step_by(2) {
+                    *byte = *byte & 0x80 | small;
+                }
+            }
+            for c in problem.c.iter_mut().take(100 * 128) {
+                *c &= if *c & 1 == 0 { 0x807F_FFFF } else { 0 };
+            }
+            let d = problem.multiply(&queue, Factor::Float(operand)).unwrap();
+            let mut n_unsettled = 0;
+            let mut n_other = 0;
+            for ((a, b, c), d) in problem.sums(Factor::Float(operand)).zip(d) {
+                let answer = model.dot_add(operand, &a, &b, c);
+                if answer.is_settled {
+                    assert_eq!(d, answer.bits, "{operand:?}: {a:x?} {b:x?} {c:#x}");
+                    continue;
+                }
+                n_unsettled += 1;
+                n_other += usize::from(d != answer.bits);
+                if d != answer.bits && n_other <= 20 {
+                    println!("{operand:?}: {a:x?} {b:x?} {c:#x}: {d:#x}, model {answer:x?}");
+                }
+            }
+            println!(
+                "{executor}, {operand:?}: {n_other} of {n_unsettled} unsettled answers differ"
+            );
+            assert!(n_unsettled > 0 || operand == Operand::F16);
         }
     }
 }

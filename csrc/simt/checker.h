@@ -19,7 +19,13 @@ namespace lacuna_simt {
 struct Worker;
 
 // The bits of Checks in src/simt/checks.rs.
-enum Check : uint32_t { kAccesses = 1, kRaces = 2, kUnwritten = 4, kCounters = 8 };
+enum Check : uint32_t {
+  kAccesses = 1,
+  kRaces = 2,
+  kUnwritten = 4,
+  kCounters = 8,
+  kSettled = 16,
+};
 
 enum class Role : uint32_t { kInput, kOutput, kInOut, kWorkspace };
 

@@ -61,7 +61,9 @@ bool resolve_collective(Worker* w, const Fibre& last) {
   for (uint32_t lane = 0; lane < kWarpSize; ++lane) {
     if (!(mask >> lane & 1)) continue;
     const Fibre& other = lanes[lane];
-    if (other.op != last.op || other.line != last.line || other.mask != mask) {
+    const bool is_same = other.op == last.op && other.line == last.line && other.mask == mask &&
+                         (last.op != Op::kJoint || other.argument == last.argument);
+    if (!is_same) {
       set_fault(w, kWarpMask, last, last.file, last.line,
                 "lane %u waits for mask 0x%08x here, and lane %u, which it names, for mask 0x%08x "
                 "at %s:%u",
@@ -69,6 +71,13 @@ bool resolve_collective(Worker* w, const Fibre& last) {
       return false;
     }
     if (other.value != 0) ballot |= 1u << lane;
+  }
+  if (last.op == Op::kJoint) {
+    void* values[kWarpSize];
+    for (uint32_t lane = 0; lane < kWarpSize; ++lane) {
+      values[lane] = reinterpret_cast<void*>(lanes[lane].value);
+    }
+    last.joint(values);
   }
   uint64_t results[kWarpSize];
   uint64_t reduced = 0;
@@ -110,6 +119,7 @@ bool resolve_collective(Worker* w, const Fibre& last) {
         break;
       }
       case Op::kSyncWarp:
+      case Op::kJoint:
         results[lane] = 0;
         break;
       default:
@@ -249,6 +259,12 @@ uint64_t collect(Op op, uint32_t mask, uint64_t value, uint32_t argument, uint32
     give_way(w);
   }
   return fibre->value;
+}
+
+void collect_jointly(void (*joint)(void* const* values), uint32_t what, void* own, const char* file,
+                     uint32_t line) {
+  worker->running->joint = joint;
+  collect(Op::kJoint, ~0u, reinterpret_cast<uint64_t>(own), what, kWarpSize, file, line);
 }
 
 }  // namespace lacuna_simt

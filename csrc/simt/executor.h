@@ -56,7 +56,8 @@ typedef struct LacunaSimtLaunch {
   // Budgets of one request, counted only with the counters on; 0 is none.
   uint32_t most_sectors;
   uint32_t most_conflict_ways;
-  uint32_t reserved;
+  // Of mma.h: 0 is Ampere's model, 1 Hopper's.
+  uint32_t mma_model;
   const LacunaSimtRegion* regions;
   uint64_t n_regions;
   // Called for every instruction that touched memory, with the counters on.
@@ -107,7 +108,16 @@ enum class Op : uint32_t {
   kReduceOr,
   kReduceXor,
   kSyncWarp,
+  // What common/mma.cuh names: all lanes' values at once.
+  kJoint,
 };
+
+// The first four as Operand in mma.h.
+enum class MmaKind : uint32_t { kBf16, kF16, kE4m3, kE5m2, kS8, kU8 };
+void multiply(MmaKind kind, void* d, const uint32_t* a, const uint32_t* b, const char* file,
+              uint32_t line);
+void load_matrices(uint32_t* words, uint32_t n_words, const void* row, bool is_transposed,
+                   const char* file, uint32_t line);
 
 // By value: what the executor keeps is not the kernel's memory.
 Dim3 thread_idx();

@@ -34,6 +34,7 @@ enum Kind : uint32_t {
   kUndefined = 14,
   kBankConflict = 15,
   kSectors = 16,
+  kUnsettled = 17,
 };
 
 enum class State : uint8_t { kReady, kAtBarrier, kInCollective, kDone };
@@ -86,6 +87,7 @@ struct Fibre {
   uint32_t argument;
   uint32_t width;
   uint64_t value;
+  void (*joint)(void* const* values);
   const char* file;
   uint32_t line;
   std::vector<Copy> copies;
@@ -161,6 +163,9 @@ void give_way(Worker* w);
 [[noreturn]] void abandon(Worker* w);
 // False on a fault: the thread has copies that it did not wait for.
 bool finish_copies(Worker* w);
+// A collective of all 32 lanes: `joint` sees what each brought. `what` is the same for all.
+void collect_jointly(void (*joint)(void* const* values), uint32_t what, void* own, const char* file,
+                     uint32_t line);
 // No thread can run and not all have returned: says why.
 void diagnose_stall(Worker* w);
 

@@ -12,6 +12,9 @@ pub struct Checks {
     pub races: bool,
     /// No memory is read before it is written, and every output is written.
     pub unwritten: bool,
+    /// No tensor core computes what the published models disagree on and no hardware has answered
+    /// for; [`Answer::is_settled`](crate::mma::Answer::is_settled) says when.
+    pub settled: bool,
     /// The most 32-byte sectors of global memory that one request of a warp may touch; 0 is no
     /// budget.
     pub most_sectors: u32,
@@ -26,11 +29,13 @@ impl Checks {
         accesses: false,
         races: false,
         unwritten: false,
+        settled: false,
         most_sectors: 0,
         most_conflict_ways: 0,
     };
     /// Every check but the budgets.
-    pub const ALL: Self = Self { accesses: true, races: true, unwritten: true, ..Self::NONE };
+    pub const ALL: Self =
+        Self { accesses: true, races: true, unwritten: true, settled: true, ..Self::NONE };
 
     /// The bits of Check in csrc/simt/checker.h.
     pub(super) fn bits(self, is_counted: bool) -> u32 {
@@ -39,5 +44,6 @@ impl Checks {
             | u32::from(self.races) << 1
             | u32::from(self.unwritten) << 2
             | u32::from(is_counted) << 3
+            | u32::from(self.settled) << 4
     }
 }

@@ -43,6 +43,8 @@ pub enum FaultKind {
     BankConflict,
     /// A request that touches more 32-byte sectors than its budget.
     Sectors,
+    /// A tensor core's result that no hardware has answered for.
+    Unsettled,
 }
 
 impl FaultKind {
@@ -64,6 +66,7 @@ impl FaultKind {
             14 => Self::Undefined,
             15 => Self::BankConflict,
             16 => Self::Sectors,
+            17 => Self::Unsettled,
             _ => Self::Resources,
         })
     }
@@ -86,6 +89,7 @@ impl FaultKind {
             Self::AsyncCopy => "access to an unfinished copy",
             Self::Undefined => "undefined behaviour",
             Self::BankConflict => "bank conflict over budget",
+            Self::Unsettled => "unsettled result of a tensor core",
             Self::Sectors => "uncoalesced access over budget",
         }
     }

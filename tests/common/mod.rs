@@ -10,8 +10,17 @@ use lacuna::{Device, Queue};
 /// A queue per executor: the SIMT one always, a GPU where there is one. Under
 /// `LACUNA_REQUIRE_GPU=1` a missing GPU fails the test.
 pub(crate) fn queues() -> Vec<Queue> {
-    let config = Config { schedule: Schedule::Random, seed: 1, ..Config::default() };
-    let mut queues = vec![Queue::simt(Config { checks: Checks::ALL, ..config })];
+    queues_with(Checks::ALL)
+}
+
+/// The same, for what the executor's checks would refuse and a GPU would not.
+pub(crate) fn queues_without_checks() -> Vec<Queue> {
+    queues_with(Checks::NONE)
+}
+
+fn queues_with(checks: Checks) -> Vec<Queue> {
+    let config = Config { schedule: Schedule::Random, seed: 1, checks, ..Config::default() };
+    let mut queues = vec![Queue::simt(config)];
     match Device::open(0).and_then(|device| device.queue()) {
         Ok(queue) => queues.push(queue),
         Err(error) if std::env::var_os("LACUNA_REQUIRE_GPU").is_some_and(|v| v == "1") => {

@@ -24,8 +24,10 @@ struct Room {
     image: &'static str,
 }
 
-const ROOMS: [Room; 1] =
-    [Room { name: "huffman", source: "csrc/huffman/decode.cu", image: "ptx/huffman.sm80.ptx" }];
+const ROOMS: [Room; 2] = [
+    Room { name: "huffman", source: "csrc/huffman/decode.cu", image: "ptx/huffman.sm80.ptx" },
+    Room { name: "mma", source: "csrc/mma/products.cu", image: "ptx/mma.sm80.ptx" },
+];
 
 pub(crate) fn generate() -> Result<Vec<Generated>> {
     let compiler = Compiler::load()?;
