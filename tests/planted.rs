@@ -155,6 +155,7 @@ fn marked_lines() -> BTreeMap<String, Vec<(&'static str, u32)>> {
         ("blocks.cu", include_str!("../csrc/simt/selftest/blocks.cu")),
         ("bounds.cu", include_str!("../csrc/simt/selftest/bounds.cu")),
         ("copies.cu", include_str!("../csrc/simt/selftest/copies.cu")),
+        ("tensors.cu", include_str!("../csrc/simt/selftest/tensors.cu")),
         ("warps.cu", include_str!("../csrc/simt/selftest/warps.cu")),
     ] {
         // A mark alone on its line is of the statement below it.

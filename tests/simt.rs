@@ -39,6 +39,7 @@ kernels! {
     COLLECTIVES = lacuna_simt_selftest_collectives,
     LAST_BLOCK = lacuna_simt_selftest_last_block,
     POISON = lacuna_simt_selftest_poison,
+    TRANSPOSED = lacuna_simt_selftest_transposed,
     MISSING_BARRIER = lacuna_simt_wrong_scan_after_values,
 }
 
@@ -145,6 +146,19 @@ fn every_collective_gives_what_its_definition_says() {
         for (kind, (got, expected)) in output.chunks(32).zip(expected.chunks(32)).enumerate() {
             assert_eq!(got, expected, "collective {kind}, {config:?}");
         }
+    }
+}
+
+#[test]
+fn matrices_are_transposed_as_documented() {
+    let mut output = vec![0; 32 * 6];
+    run(&Config::default(), TRANSPOSED, 1, 32, &[], &mut output).unwrap();
+    for (lane, words) in output.chunks(6).enumerate() {
+        let (group, pair) = (lane / 4, lane % 4);
+        // Element (row, column) of matrix i is its place in memory.
+        let element = |i: usize, row: usize, column: usize| (i * 64 + row * 8 + column) as u32;
+        let word = |i| element(i, pair * 2, group) | element(i, pair * 2 + 1, group) << 16;
+        assert_eq!(words, [0, 1, 2, 3, 0, 1].map(word), "lane {lane}");
     }
 }
 

@@ -80,7 +80,14 @@
   X(bulk_wrong_parity, AsyncCopy, 1, 32, 32, 0)               \
   X(bulk_expects_too_much, StepBudget, 1, 32, 32, 0)          \
   X(barrier_used_before_init, Race, 1, 32, 32, 0)             \
-  X(arrive_after_write, Race, 1, 32, 32, 0)
+  X(arrive_after_write, Race, 1, 32, 32, 0)                   \
+  X(product_of_half_a_warp, WarpMask, 1, 32, 32, 0)           \
+  X(two_products_at_once, WarpMask, 1, 32, 32, 0)             \
+  X(product_below_the_least, Unsettled, 1, 32, 32, 0)         \
+  X(misaligned_matrix_row, Misaligned, 1, 32, 32, 0)          \
+  X(matrix_row_unwritten, UnwrittenRead, 1, 32, 32, 0)        \
+  X(matrix_row_in_global, OutOfBounds, 1, 32, 32, 0)          \
+  X(matrix_without_syncwarp, Race, 1, 32, 32, 0)
 
 extern "C" {
 
