@@ -7,10 +7,22 @@ pub(crate) fn build() {
     // The executor is not instrumented: only a kernel's own steps count.
     let selftest = files_in("csrc/simt/selftest", "cc");
     compiler().files(files_in("csrc/simt", "cc")).files(selftest).compile("lacuna_simt_executor");
-    kernel_compiler().compile("lacuna_simt_kernels");
-    // The same kernels again, with a call before every access. The sanitizers' runtimes are not
-    // linked: csrc/simt/hooks.cc is what is called.
-    kernel_compiler()
+    kernel_compiler().files(kernels()).compile("lacuna_simt_kernels");
+    let checked = checked_compiler();
+    checked.clone().files(kernels()).compile("lacuna_simt_checked_kernels");
+    // tests/mutants.rs compiles more of the same, and loads it beside the executor.
+    let tool = checked.get_compiler();
+    let arguments = tool.args().iter().map(|argument| argument.to_string_lossy());
+    let command: Vec<_> = [tool.path().to_string_lossy()].into_iter().chain(arguments).collect();
+    println!("cargo::rustc-env=LACUNA_SIMT_COMPILER={}", command.join("\t"));
+    println!("cargo::rustc-link-arg-tests=-Wl,--export-dynamic");
+}
+
+/// With a call before every access. The sanitizers' runtimes are not linked: csrc/simt/hooks.cc is
+/// what is called.
+fn checked_compiler() -> cc::Build {
+    let mut build = kernel_compiler();
+    build
         .define("LACUNA_SIMT_CHECKED", None)
         .flag("-fsanitize=thread")
         // Else the last call of a function would return to another line.
@@ -18,14 +30,13 @@ pub(crate) fn build() {
         .flag("--param=tsan-instrument-func-entry-exit=0")
         .flag("--param=tsan-distinguish-volatile=1")
         .flag("-fsanitize=bounds,shift,integer-divide-by-zero,float-cast-overflow")
-        .flag("-fsanitize=signed-integer-overflow")
-        .compile("lacuna_simt_checked_kernels");
+        .flag("-fsanitize=signed-integer-overflow");
+    build
 }
 
 fn kernel_compiler() -> cc::Build {
     let mut build = compiler();
     build
-        .files(kernels())
         // A kernel reads the same memory as bytes and as vectors, as it does on a GPU.
         .flag("-fno-strict-aliasing")
         .flag("-fsanitize-coverage=trace-pc")

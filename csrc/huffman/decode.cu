@@ -279,11 +279,8 @@ __device__ Reason decode_block(const HuffmanGroup& group, const Block& block, ui
   if (reason != kSound) return reason;
 
   uint8_t* place = shared.exponents + block.start % 8 + before;
-  const uint32_t n_places = n_expected > before ? n_expected - before : 0;
-  walk_codes(shared, n_lut_rows, limit, [&](uint32_t i, uint8_t exponent) {
-    // The last block may hold padding that reads as codes.
-    if (i < n_places) place[i] = exponent;
-  });
+  // Padding of the last block may read as codes: past the last element there is room for them.
+  walk_codes(shared, n_lut_rows, limit, [&](uint32_t i, uint8_t exponent) { place[i] = exponent; });
   __syncthreads();
   write_weights(group, block, output, shared);
   return kSound;

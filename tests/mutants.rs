@@ -1,0 +1,337 @@
+//! The decode kernel with its own barriers and bounds taken away, one at a time: each mutation that
+//! can change a result is caught, by the executor's checks or by the reference.
+
+#![allow(unsafe_code, reason = "mutants are compiled here, loaded, and launched by their symbol")]
+
+mod common;
+
+use std::ffi::c_void;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use lacuna::bindings::{HuffmanDecodeParams, HuffmanGroup};
+use lacuna::huffman::{self, RawGroup, reference};
+use lacuna::region::{Region, Role};
+use lacuna::simt::{self, Checks, Config, Entry, Launch, Schedule};
+
+const SOURCE: &str = include_str!("../csrc/huffman/decode.cu");
+
+/// What is replaced, and which of its occurrences.
+struct Mutation {
+    what: &'static str,
+    nth: usize,
+    by: &'static str,
+}
+
+const fn of(what: &'static str, nth: usize, by: &'static str) -> Mutation {
+    Mutation { what, nth, by }
+}
+
+/// Every barrier, fence and atomic of the kernel, and every comparison that keeps an index inside.
+const MUTATIONS: &[Mutation] = &[
+    // scan_counts, agree_on_reason, decode_block (2), finish_group (3), in the order of the file.
+    of("  __syncthreads();", 0, ""),
+    of("  __syncthreads();", 1, ""),
+    of("  __syncthreads();", 2, ""),
+    of("  __syncthreads();", 3, ""),
+    of("  __syncthreads();", 4, ""),
+    of("  __syncthreads();", 5, ""),
+    of("  __syncthreads();", 6, ""),
+    of("    __threadfence();", 0, ""),
+    of("    __threadfence();", 1, ""),
+    of("atomicAdd(&state->n_done, 1u) + 1", 0, "++state->n_done"),
+    of("atomicMax(&shared.reason, static_cast<uint32_t>(mine))", 0, "shared.reason = mine"),
+    of("0xFFFFFFFFu, inclusive, distance", 0, "0x7FFFFFFFu, inclusive, distance"),
+    of("idx >= group.n_positions", 0, "idx > group.n_positions"),
+    of("idx >= group.n_positions", 0, "false"),
+    // Without it the difference below wraps, and is too large: the two go together.
+    of(
+        "block.start <= block.end && block.end <= group.n_elements &&
+         block.end - block.start <= kMaxBlockElements &&",
+        0,
+        "true &&",
+    ),
+    of("block.end <= group.n_elements &&", 0, "true &&"),
+    of("block.end - block.start <= kMaxBlockElements &&", 0, "true &&"),
+    of("block.first_byte != 0 || block.start == 0", 0, "true"),
+    of("!block.is_last || block.end == group.n_elements", 0, "true"),
+    of("(n_lut_rows + 1) * 256; i += kThreads", 0, "n_lut_rows * 256; i += kThreads"),
+    of("block.is_last ? kGapBytes : kGapBytes + 1", 0, "kGapBytes + 1"),
+    of("thread <= kGapBytes", 0, "thread < kGapBytes"),
+    of(
+        "thread < n_gap_bytes ? group.gaps[first_gap + thread] : 0",
+        0,
+        "group.gaps[first_gap + thread]",
+    ),
+    of("n_left >= kBlockBytes && is_aligned(codes, 16)", 0, "is_aligned(codes, 16)"),
+    of("n_left >= kBlockBytes && is_aligned(codes, 16)", 0, "n_left >= kBlockBytes"),
+    of("thread < kBlockBytes / 16", 0, "thread <= kBlockBytes / 16"),
+    of("i < kBlockBytes + kLookAheadBytes", 0, "i < kBlockBytes"),
+    of("i < n_left ? codes[i] : 0", 0, "codes[i]"),
+    of("row >= n_lut_rows", 0, "row > n_lut_rows"),
+    of("row >= n_lut_rows", 0, "false"),
+    of("if (shift == 0) break;", 0, ""),
+    of("n_bits == 0 || n_bits > kMaxCodeBits", 0, "n_bits > kMaxCodeBits"),
+    of("if (lane >= distance) inclusive += before;", 0, "inclusive += before;"),
+    of("if (lane == 31) shared", 0, "shared"),
+    of("block.is_last ? n_codes < n_expected : n_codes != n_expected", 0, "false"),
+    of("vector_end = block.end / 8 * 8;", 0, "vector_end = (block.end + 7) / 8 * 8;"),
+    of("is_aligned(output, 16) && is_aligned(sign_mantissa, 8)", 0, "true"),
+    of("uint64_t i = vector_end + threadIdx.x;", 0, "uint64_t i = vector_end + threadIdx.x + 1;"),
+    of(
+        "i < group.n_elements; i += kThreads) output[i] = kQuietNan",
+        0,
+        "i <= group.n_elements; i += kThreads) output[i] = kQuietNan",
+    ),
+    of(
+        "if (block_idx >= group.n_blocks) return;",
+        0,
+        "if (block_idx + 1 >= group.n_blocks) return;",
+    ),
+    of("state->n_done = 0;", 0, ""),
+];
+
+unsafe extern "C" {
+    // The kernel as it is; and with it come the hooks that the mutants call.
+    fn lacuna_simt_decode_bf16(params: *const c_void, is_checked: u32);
+}
+
+fn mutate(mutation: &Mutation) -> String {
+    let at = SOURCE.match_indices(mutation.what).nth(mutation.nth);
+    let (at, _) = at.unwrap_or_else(|| panic!("the kernel has no `{}`", mutation.what));
+    let (before, after) = SOURCE.split_at(at);
+    let after = &after[mutation.what.len()..];
+    let root = env!("CARGO_MANIFEST_DIR");
+    let source = format!("{before}{}{after}", mutation.by)
+        .replace("#include \"params.h\"", &format!("#include \"{root}/csrc/huffman/params.h\""))
+        .replace("#include \"../", &format!("#include \"{root}/csrc/"));
+    source
+        + "\nextern \"C\" void mutant(const void* params, uint32_t) {\n\
+             lacuna_simt_checked_decode_bf16(params);\n}\n"
+}
+
+fn compile(folder: &Path, idx: usize, source: &str) -> libloading::Library {
+    let file = folder.join(format!("mutant{idx}.cu"));
+    let library = folder.join(format!("mutant{idx}.so"));
+    std::fs::write(&file, source).unwrap();
+    let object = folder.join(format!("mutant{idx}.o"));
+    let mut command = env!("LACUNA_SIMT_COMPILER").split('\t');
+    let compiler = command.next().unwrap();
+    let run = |command: &mut Command| {
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    // Lines are of no use here, and debug information is half of the time.
+    let compile = ["-g0", "-w", "-fPIC", "-c", "-o"];
+    run(Command::new(compiler).args(command).args(compile).arg(&object).arg(&file));
+    // The hooks are this program's, and no sanitizer's runtime; the kernel is the library's own.
+    run(Command::new(compiler)
+        .args(["-shared", "-Wl,-Bsymbolic", "-o"])
+        .arg(&library)
+        .arg(&object));
+    // SAFETY: a library without initialisers.
+    unsafe { libloading::Library::new(&library) }.unwrap()
+}
+
+/// Groups that reach every bound: sound ones of several shapes, and one for each kind of damage.
+fn groups() -> Vec<[Vec<u8>; 5]> {
+    let mut groups = Vec::new();
+    for n in [1, 9, 511, 4097, 12_345, 33_000] {
+        let encoded = common::encode(&common::clustered_weights(n, n as u64));
+        groups.push(common::damaged(&encoded.as_raw("sound"), vec![]));
+    }
+    let mut every_value = Vec::new();
+    for exponent in 0..256_u16 {
+        every_value.extend(std::iter::repeat_n(exponent << 7, 1 + usize::from(exponent) % 7 * 40));
+    }
+    let encoded = common::encode(&every_value);
+    groups.push(common::damaged(&encoded.as_raw("every exponent"), vec![]));
+    let sound = groups[5].clone();
+    for (tensor, at, bytes) in [
+        (4, 4, &[0xFF, 0xFF, 0xFF, 0xFF][..]),
+        (4, 4, &[0xFF, 0x20, 0, 0]),
+        (4, 0, &[1, 0, 0, 0]),
+        (4, 4, &[0, 0, 0, 0]),
+        // 32,900, and 33,001 of 33,000.
+        (4, 4, &[0x84, 0x80, 0, 0]),
+        (4, 8, &[0xE9, 0x80, 0, 0]),
+        (4, 12, &[0xE7, 0x80, 0, 0]),
+        (3, 7, &[0x55]),
+        (3, 318, &[0xFF, 0xFF]),
+        (2, 10, &[240]),
+        (2, 200, &[255]),
+        (2, 10, &[250]),
+        (1, 0, &[0xFF]),
+        (0, 100, &[0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF]),
+        (0, 4000, &[0; 96]),
+    ] {
+        let mut damaged = sound.clone();
+        let length = damaged[tensor].len();
+        let end = (at + bytes.len()).min(length);
+        if at < end {
+            damaged[tensor][at..end].copy_from_slice(&bytes[..end - at]);
+        }
+        groups.push(damaged);
+    }
+    // All lengths zero, then all too long; fewer elements than codes; tables that point on and on.
+    for (at, value) in [(256, 0), (256, 33)] {
+        let mut damaged = sound.clone();
+        let n = damaged[2].len();
+        damaged[2][n - at..].fill(value);
+        groups.push(damaged);
+    }
+    // Tables that point to the row of lengths, and one position less.
+    let mut past_tables = sound.clone();
+    let n_rows = past_tables[2].len() / 256 - 1;
+    past_tables[2][..256].fill((256 - n_rows) as u8);
+    groups.push(past_tables);
+    // The same for some codes alone, in a block that has more codes than elements: then the pointer
+    // is what is reported, and not the count.
+    for entry in [0, 64, 128, 192, 240, 248, 252, 254, 255] {
+        let mut some = groups[3].clone();
+        some[1].truncate(2000);
+        some[4][4..8].copy_from_slice(&2000_u32.to_le_bytes());
+        let n_rows = some[2].len() / 256 - 1;
+        some[2][entry] = (256 - n_rows) as u8;
+        groups.push(some);
+    }
+    let mut short_positions = sound.clone();
+    let n = short_positions[4].len();
+    short_positions[4].truncate(n - 4);
+    groups.push(short_positions);
+    let mut short = sound.clone();
+    short[1].truncate(12_000);
+    groups.push(short);
+    let mut endless = sound;
+    let n = endless[2].len();
+    endless[2][..n - 256].fill(255);
+    groups.push(endless);
+    groups
+}
+
+/// One group, decoded by `entry` under all checks; `shift` moves the tensors off their alignment.
+fn differs(entry: Entry, group: &RawGroup<'_>, shift: usize, schedule: Schedule) -> bool {
+    let tensors = [
+        group.encoded_exponent,
+        group.sign_mantissa,
+        group.luts,
+        group.gaps,
+        group.output_positions,
+    ];
+    let copies = tensors.map(|tensor| {
+        let mut words = vec![0_u128; tensor.len().div_ceil(16) + 1];
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
+        bytes[shift..shift + tensor.len()].copy_from_slice(tensor);
+        words
+    });
+    let address = |i: usize| copies[i].as_ptr().expose_provenance() as u64 + shift as u64;
+    let n_blocks = group.encoded_exponent.len().div_ceil(huffman::BYTES_PER_BLOCK) as u32;
+    let row = HuffmanGroup {
+        codes: address(0),
+        sign_mantissa: address(1),
+        luts: address(2),
+        gaps: address(3),
+        positions: address(4),
+        n_code_bytes: group.encoded_exponent.len() as u64,
+        n_elements: group.sign_mantissa.len() as u64,
+        output_offset: 0,
+        first_block: 0,
+        n_blocks,
+        n_lut_rows: (group.luts.len() / 256 - 1) as u32,
+        n_positions: (group.output_positions.len() / 4) as u32,
+    };
+    let n = group.sign_mantissa.len();
+    let mut output = vec![0_u128; n.div_ceil(8) + 1];
+    let mut state = [0_u64; 2];
+    let output_address = output.as_mut_ptr().expose_provenance() as u64 + shift as u64 / 2 * 2;
+    let state_address = state.as_mut_ptr().expose_provenance() as u64;
+    let params = HuffmanDecodeParams {
+        groups: (&raw const row).expose_provenance() as u64,
+        output: output_address,
+        states: state_address + 8,
+        status: state_address,
+        n_groups: 1,
+        reserved: 0,
+    };
+    let region = |name: &'static str, role, address, n_bytes: usize| Region {
+        name: name.into(),
+        role,
+        address,
+        n_bytes: n_bytes as u64,
+    };
+    let mut regions = vec![
+        region("groups", Role::Input, params.groups, size_of_val(&row)),
+        region("status", Role::InOut, params.status, 8),
+        region("states", Role::InOut, params.states, 8),
+        region("output", Role::Output, output_address, 2 * n),
+    ];
+    for (i, tensor) in tensors.iter().enumerate() {
+        regions.push(region("tensor", Role::Input, address(i), tensor.len()));
+    }
+    let launch = Launch {
+        kernel: "mutant",
+        entry,
+        grid: [n_blocks, 1, 1],
+        block: [512, 1, 1],
+        dynamic_shared_bytes: 0,
+    };
+    let config = Config {
+        schedule,
+        seed: 7,
+        step_budget: 100_000,
+        checks: Checks::ALL,
+        ..Config::default()
+    };
+    // SAFETY: the kernel takes this struct, and every region is memory of this function.
+    let outcome = unsafe {
+        let address = (&raw const params).cast::<c_void>();
+        simt::launch(&config, &launch, address, size_of_val(&params), &regions)
+    };
+    if outcome.is_err() {
+        return true;
+    }
+    let mut expected = vec![0_u16; n];
+    let report = reference::decode(group, &mut expected).err();
+    let bytes: &[u8] = bytemuck::cast_slice(&output);
+    let decoded = &bytes[shift / 2 * 2..][..2 * n];
+    decoded != bytemuck::cast_slice::<u16, u8>(&expected)
+        || huffman::Corruption::from_status(state[0]) != report
+        || state[1] != 0
+}
+
+#[test]
+fn every_mutation_that_can_change_a_result_is_caught() {
+    let folder = tempfile::tempdir().unwrap();
+    let groups = groups();
+    let is_caught = |entry: Entry| {
+        groups.iter().any(|group| {
+            [(0, Schedule::InOrder), (1, Schedule::Random)]
+                .into_iter()
+                .any(|(shift, schedule)| differs(entry, &common::raw_of(group), shift, schedule))
+        })
+    };
+    assert!(!is_caught(lacuna_simt_decode_bf16), "the kernel itself is caught");
+    let survivors = Mutex::new(Vec::new());
+    let next = AtomicUsize::new(0);
+    let run = || {
+        loop {
+            let idx = next.fetch_add(1, Ordering::Relaxed);
+            let Some(mutation) = MUTATIONS.get(idx) else { break };
+            let library = compile(folder.path(), idx, &mutate(mutation));
+            // SAFETY: the source ends with this function.
+            let entry = unsafe { *library.get::<Entry>(b"mutant").unwrap() };
+            if !is_caught(entry) {
+                let Mutation { what, nth, by } = mutation;
+                survivors.lock().unwrap().push(format!("`{what}` ({nth}) by `{by}`"));
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(run);
+        run();
+    });
+    let survivors = survivors.into_inner().unwrap();
+    assert!(survivors.is_empty(), "nothing catches\n{}", survivors.join("\n"));
+}
