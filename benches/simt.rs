@@ -1,10 +1,14 @@
-//! The executor's speed: launches of a 512-thread block scan with 18 barriers and 5 shuffles.
+//! The executor's speed: launches of a 512-thread block scan with 18 barriers and 5 shuffles, and the
+//! decode kernel, which reads and writes more than it waits.
 
 #![allow(unsafe_code, reason = "a kernel is launched by its symbol")]
 
 use std::ffi::c_void;
 
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use half::bf16;
+use lacuna::Queue;
+use lacuna::huffman::{self, DeviceWeights};
 use lacuna::region::{Region, Role};
 use lacuna::simt::{Checks, Config, Fibres, Launch, Recorder, Schedule, launch};
 
@@ -52,5 +56,41 @@ fn block_scan(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, block_scan);
+fn decode(c: &mut Criterion) {
+    let mut state = 1_u64;
+    let weights: Vec<u16> = (0..1 << 16)
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let exponent = 125 - ((state >> 20) as u32 | 1 << 20).trailing_ones().min(20);
+            (exponent << 7) as u16 | (state >> 57) as u16
+        })
+        .collect();
+    let encoded = huffman::encode(&[bytemuck::cast_slice(&weights)]).unwrap();
+    let group = encoded.as_raw("weights").parse().unwrap();
+    let plain = Config::default();
+    let checked = Config { checks: Checks::ALL, ..Config::default() };
+    let mut benches = c.benchmark_group("simt/decode_bf16_64Ki");
+    benches.throughput(Throughput::Bytes(size_of_val(&*weights) as u64));
+    for (name, config) in [
+        ("one_worker", Config { n_workers: 1, ..plain.clone() }),
+        ("all_workers", plain),
+        ("checked", checked.clone()),
+        ("checked_and_counted", Config { recorder: Some(Recorder::default()), ..checked }),
+    ] {
+        let recorder = config.recorder.clone();
+        let queue = Queue::simt(config);
+        let device = DeviceWeights::upload(&queue, std::slice::from_ref(&group)).unwrap();
+        let plan = device.plan();
+        let mut output = queue.alloc::<bf16>(plan.output_len() as usize).unwrap();
+        let mut workspace = queue.alloc::<u64>(plan.workspace_len() as usize).unwrap();
+        benches.bench_function(name, |b| {
+            b.iter(|| {
+                device.decode(&queue, &mut workspace.view_mut(), &mut output.view_mut()).unwrap();
+                recorder.as_ref().map(Recorder::take)
+            });
+        });
+    }
+}
+
+criterion_group!(benches, block_scan, decode);
 criterion_main!(benches);

@@ -165,8 +165,7 @@ void Checker::fail(uint32_t kind, uint64_t pc, const char* format, ...) {
 }
 
 bool Checker::is_in_fibre(uint64_t address) const {
-  const uint64_t stack = reinterpret_cast<uint64_t>(w_->stacks.stack(w_->running->idx));
-  return address - stack < Stacks::kStackBytes;
+  return address - reinterpret_cast<uint64_t>(w_->running->stack) < Stacks::kStackBytes;
 }
 
 Checker::Place Checker::find_shared(uint64_t address, uint32_t n_bytes, uint64_t pc) {
@@ -364,12 +363,6 @@ void Checker::check_cell(Cell* cell, const Place& place, uint64_t address, uint3
       !order_.is_before(cell->write, 1u << cell->write_lane, thread)) {
     fail_race(place, address, n_bytes, kind, cell->is_atomic ? "used atomically" : "written",
               cell->write, cell->write_lane, cell->write_site, pc);
-  }
-  // The rest of the reads of one warp under one stamp.
-  if (kind == AccessKind::kRead && cell->sharing == Sharing::kReads &&
-      cell->slots[0].stamp == stamp) {
-    cell->slots[0].lanes |= 1u << lane;
-    return;
   }
   const auto conflicts = [&](Sharing sharing) {
     switch (sharing) {

@@ -96,6 +96,7 @@ void run_block(Worker* w, uint64_t block) {
   for (uint32_t i = 0; i < w->n_threads; ++i) {
     Fibre& fibre = w->fibres[i];
     fibre.idx = i;
+    fibre.stack = w->stacks.stack(i);
     fibre.thread_idx = {i % launch.block[0], i / launch.block[0] % launch.block[1],
                         i / launch.block[0] / launch.block[1]};
     fibre.state = State::kReady;

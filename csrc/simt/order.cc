@@ -208,8 +208,7 @@ bool Order::is_known(const std::vector<Known>& known, StampId stamp, uint32_t la
   return false;
 }
 
-bool Order::is_before(StampId stamp, uint32_t lanes, uint32_t thread) const {
-  if (stamp >= first_of_block_ && stamp < first_of_epoch_) return true;
+bool Order::is_before_here(StampId stamp, uint32_t lanes, uint32_t thread) const {
   const uint32_t warp_idx = thread / kWarpSize;
   const Stamp& found = at(stamp);
   if (stamp >= first_of_block_ && found.warp == warp_idx) {

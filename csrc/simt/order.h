@@ -41,9 +41,14 @@ class Order {
   StampId stamp(uint32_t thread);
   StampId first_of_launch() const { return first_of_launch_; }
   StampId first_of_block() const { return first_of_block_; }
+  // Of the accesses since the last barrier.
+  StampId first_of_epoch() const { return first_of_epoch_; }
   // Whether every access that `lanes` made under this stamp is this thread's own or before what it
   // does now.
-  bool is_before(StampId stamp, uint32_t lanes, uint32_t thread) const;
+  bool is_before(StampId stamp, uint32_t lanes, uint32_t thread) const {
+    const bool is_before_barrier = stamp >= first_of_block_ && stamp < first_of_epoch_;
+    return is_before_barrier || is_before_here(stamp, lanes, thread);
+  }
   uint32_t block_of(StampId stamp) const { return at(stamp).block; }
   uint32_t warp_of(StampId stamp) const { return at(stamp).warp; }
 
@@ -91,6 +96,8 @@ class Order {
     std::vector<Known> known;
   };
 
+  // The same where no barrier is in between.
+  bool is_before_here(StampId stamp, uint32_t lanes, uint32_t thread) const;
   const Stamp& at(StampId stamp) const { return stamps_[stamp - first_of_launch_]; }
   void bump(uint32_t warp);
   StampId add_stamp(uint32_t warp);

@@ -77,6 +77,7 @@ struct Barrier {
 
 struct Fibre {
   Context context;
+  const uint8_t* stack;
   Dim3 thread_idx;
   uint32_t idx;
   State state;
