@@ -10,7 +10,15 @@ pub(crate) fn build() {
     kernel_compiler().files(kernels()).compile("lacuna_simt_kernels");
     let checked = checked_compiler();
     checked.clone().files(kernels()).compile("lacuna_simt_checked_kernels");
-    // tests/mutants.rs compiles more of the same, and loads it beside the executor.
+    lend_compiler(&checked);
+}
+
+/// tests/mutants.rs compiles more of the same, and loads it beside the executor. A packaged crate has
+/// no tests, and Cargo takes no arguments for them there.
+fn lend_compiler(checked: &cc::Build) {
+    if !Path::new("tests/mutants.rs").exists() {
+        return;
+    }
     let tool = checked.get_compiler();
     let arguments = tool.args().iter().map(|argument| argument.to_string_lossy());
     let command: Vec<_> = [tool.path().to_string_lossy()].into_iter().chain(arguments).collect();

@@ -5,7 +5,7 @@ mod common;
 
 use half::bf16;
 use lacuna::huffman::{self, Corruption, DeviceWeights, GroupViews, RawGroup, reference};
-use lacuna::simt::{Config, Fibres, Schedule};
+use lacuna::simt::{Checks, Config, Fibres, Schedule};
 use lacuna::{Error, Queue};
 use proptest::prelude::*;
 
@@ -183,7 +183,13 @@ fn every_schedule_and_fibre_gives_the_same_bits() {
     for schedule in schedules {
         for fibres in [Fibres::Native, Fibres::Portable] {
             for seed in 0..3 {
-                let queue = Queue::simt(Config { schedule, seed, fibres, ..Config::default() });
+                let queue = Queue::simt(Config {
+                    schedule,
+                    seed,
+                    fibres,
+                    checks: Checks::ALL,
+                    ..Config::default()
+                });
                 let (decoded, report) = decode_on(&queue, &raw);
                 assert_eq!(report, None, "{schedule:?} {fibres:?} seed {seed}");
                 assert!(decoded == weights, "{schedule:?} {fibres:?} seed {seed}");
@@ -260,7 +266,8 @@ proptest! {
 
     #[test]
     fn any_weights_come_back(weights in prop::collection::vec(any::<u16>(), 1..9000), seed: u64) {
-        let queue = Queue::simt(Config { schedule: Schedule::Random, seed, ..Config::default() });
+        let config = Config { schedule: Schedule::Random, seed, ..Config::default() };
+        let queue = Queue::simt(Config { checks: Checks::ALL, ..config });
         let encoded = encode(&weights);
         let (decoded, report) = decode_on(&queue, &[encoded.as_raw("group")]);
         prop_assert_eq!(report, None);
@@ -273,7 +280,8 @@ proptest! {
         seed: u64,
         damage in prop::collection::vec((0_usize..5, any::<prop::sample::Index>(), any::<u8>()), 1..12),
     ) {
-        let queue = Queue::simt(Config { schedule: Schedule::Random, seed, ..Config::default() });
+        let config = Config { schedule: Schedule::Random, seed, ..Config::default() };
+        let queue = Queue::simt(Config { checks: Checks::ALL, ..config });
         let encoded = encode(&clustered_weights(n, seed));
         let raw = encoded.as_raw("group");
         let tensors = common::damaged(&raw, damage);

@@ -39,6 +39,11 @@ bool reads(AccessKind kind) {
          kind == AccessKind::kAtomicUpdate;
 }
 
+// Whether `n_bytes` from `address` are all in a piece of memory; no address wraps around.
+bool holds(uint64_t start, uint64_t size, uint64_t address, uint64_t n_bytes) {
+  return n_bytes <= size && address - start <= size - n_bytes;
+}
+
 struct Range {
   uint64_t start;
   uint64_t end;
@@ -175,7 +180,7 @@ Checker::Place Checker::find_shared(uint64_t address, uint32_t n_bytes, uint64_t
   };
   for (const SharedObject& object : w_->shared_objects) {
     const uint64_t start = starts(object);
-    if (address >= start && address + n_bytes <= start + object.n_bytes) {
+    if (holds(start, object.n_bytes, address, n_bytes)) {
       return {Space::kShared, object.name, base, start, Role::kWorkspace, &shared_};
     }
   }
@@ -204,8 +209,8 @@ void Checker::fail_outside(uint64_t address, uint32_t n_bytes, AccessKind kind, 
   uint64_t distance = ~uint64_t{0};
   bool is_after = false;
   for (const Region& region : regions_) {
-    const bool after = address + n_bytes > region.end && address >= region.start;
-    const uint64_t found = after ? address + n_bytes - region.end : region.start - address;
+    const bool after = address >= region.start;
+    const uint64_t found = after ? address - region.end + n_bytes : region.start - address;
     if (found < distance) {
       distance = found;
       nearest = &region;
@@ -223,21 +228,21 @@ void Checker::fail_outside(uint64_t address, uint32_t n_bytes, AccessKind kind, 
 
 bool Checker::find_global(uint64_t address, uint32_t n_bytes, AccessKind kind, uint32_t site,
                           uint64_t pc, Place* place) {
-  const auto holds = [&](const Region& region) {
-    return address >= region.start && address + n_bytes <= region.end;
+  const auto is_in = [&](const Region& region) {
+    return holds(region.start, region.end - region.start, address, n_bytes);
   };
   uint32_t idx = sites_[site].region;
-  if (idx >= regions_.size() || !holds(regions_[idx])) {
+  if (idx >= regions_.size() || !is_in(regions_[idx])) {
     const auto after =
         std::upper_bound(regions_.begin(), regions_.end(), address,
                          [](uint64_t value, const Region& region) { return value < region.start; });
     // Views may overlap where both are read.
     auto found = after;
-    while (found != regions_.begin() && !holds(*(found - 1))) {
+    while (found != regions_.begin() && !is_in(*(found - 1))) {
       --found;
       if (after - found > 8) break;
     }
-    if (found == regions_.begin() || !holds(*(found - 1))) {
+    if (found == regions_.begin() || !is_in(*(found - 1))) {
       if (!writes(kind) && is_constant(address)) return false;
       fail_outside(address, n_bytes, kind, pc);
     }
@@ -286,7 +291,7 @@ void Checker::access(uint64_t address, uint32_t n_bytes, AccessKind kind, bool i
     counters_.add(site, pc, place.space, direction, thread, address, n_bytes);
   }
   if (place.role == Role::kInput || (checks_ & (kRaces | kUnwritten)) == 0) return;
-  if (is_atomic(kind)) order_.begin_atomic(thread, address);
+  if (is_atomic(kind)) order_.begin_atomic(thread, address, writes(kind));
   const StampId stamp = order_.stamp(thread);
   Arena* arena = place.space == Space::kShared ? &shared_arena_ : &arena_;
   place.shadow->visit(arena, address - place.base, n_bytes, [&](Cell& cell) {

@@ -125,7 +125,7 @@ void Order::append(uint64_t address, Record record) {
   log.records.push_back(std::move(record));
 }
 
-void Order::begin_atomic(uint32_t thread, uint64_t address) {
+void Order::begin_atomic(uint32_t thread, uint64_t address, bool writes) {
   Thread& own = threads_[thread];
   if (!logs_.empty()) {
     const auto found = logs_.find(address);
@@ -141,7 +141,7 @@ void Order::begin_atomic(uint32_t thread, uint64_t address) {
       }
     }
   }
-  if (own.fence == nullptr) return;
+  if (own.fence == nullptr || !writes) return;
   bump(thread / kWarpSize);
   Record record = *own.fence;
   record.atomic = stamp(thread);

@@ -29,8 +29,8 @@ class Order {
   void at_barrier();
   void at_sync(uint32_t warp, uint32_t lanes);
   void at_fence(uint32_t thread, Scope scope);
-  // Around an atomic access of `thread`.
-  void begin_atomic(uint32_t thread, uint64_t address);
+  // Around an atomic access of `thread`; one that only reads releases nothing.
+  void begin_atomic(uint32_t thread, uint64_t address, bool writes);
   void end_atomic(uint32_t thread);
   // What an mbarrier does: an arrival releases, and a wait acquires, without a fence.
   void release(uint32_t thread, uint64_t address);

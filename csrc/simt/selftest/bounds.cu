@@ -42,6 +42,15 @@ LACUNA_TWINS(global_null) {
   params.output[threadIdx.x] = pointer[threadIdx.x + read_zero(params)];  // FAULT: global_null
 }
 
+// The last 16 bytes that an address can name: the sum of address and size is 0.
+LACUNA_TWINS(global_end_of_memory) {
+  const uint64_t last = ~uint64_t{0} - 15;
+  const uint4* pointer = reinterpret_cast<const uint4*>(params.input);
+  if (!kRight) pointer = reinterpret_cast<const uint4*>(last + read_zero(params));
+  const uint4 four = *pointer;  // FAULT: global_end_of_memory
+  params.output[threadIdx.x] = four.x;
+}
+
 LACUNA_TWINS(vector_past_end) {
   const uint4 four = {1, 2, 3, 4};
   if (threadIdx.x < params.n - 4) params.output[threadIdx.x] = 1;
