@@ -56,7 +56,7 @@ impl Queue {
         Self { inner: Inner::Cuda(stream) }
     }
 
-    /// A queue that runs kernels on the CPU, checked, as `config` says.
+    /// A queue that runs kernels on the CPU, with the schedule and the checks that `config` names.
     #[cfg(feature = "simt")]
     pub fn simt(config: simt::Config) -> Self {
         Self { inner: Inner::Simt(config) }

@@ -1,12 +1,27 @@
 //! The SIMT executor: the crate's CUDA kernels on the CPU, one fibre per CUDA thread.
 //!
 //! A kernel's `.cu` file is compiled by the host compiler against `csrc/simt/`: barriers, warp
-//! collectives, atomics and shared memory are real, and each schedule runs the threads of a block in
-//! another order. It is how kernels are tested on a machine without a GPU; it is not a product
-//! backend.
+//! collectives, atomics, shared memory, asynchronous copies and tensor cores are real, and each
+//! schedule runs the threads of a block in another order. It is how kernels are tested on a machine
+//! without a GPU; it is not a product backend.
 //!
+//! [`Config::checks`] sees every access of a launch before it happens: bounds, alignment, races,
+//! memory that nothing wrote. [`Config::recorder`] counts what the accesses cost, by source line.
 //! A [`Fault`] names kernel, block, thread, source line, schedule and seed. What happens inside a
 //! block depends on schedule, seed and block alone, so the same [`Config`] replays it.
+//!
+//! ```
+//! use lacuna::Queue;
+//! use lacuna::simt::{Checks, Config, Recorder};
+//!
+//! let recorder = Recorder::default();
+//! let config = Config { checks: Checks::ALL, recorder: Some(recorder.clone()), ..Config::default() };
+//! let queue = Queue::simt(config);
+//! // Launches on this queue are checked; what was wrong is an `Error::Simt`.
+//! for launch in recorder.take() {
+//!     println!("{}: {} bytes read", launch.kernel, launch.read_bytes());
+//! }
+//! ```
 #![allow(unsafe_code)]
 
 mod checks;

@@ -173,7 +173,7 @@ bool Checker::is_in_fibre(uint64_t address) const {
   return address - reinterpret_cast<uint64_t>(w_->running->stack) < Stacks::kStackBytes;
 }
 
-Checker::Place Checker::find_shared(uint64_t address, uint32_t n_bytes, uint64_t pc) {
+void Checker::find_shared(uint64_t address, uint32_t n_bytes, uint64_t pc, Place* place) {
   const uint64_t base = reinterpret_cast<uint64_t>(w_->shared_start());
   const auto starts = [](const SharedObject& object) {
     return reinterpret_cast<uint64_t>(object.start);
@@ -181,7 +181,13 @@ Checker::Place Checker::find_shared(uint64_t address, uint32_t n_bytes, uint64_t
   for (const SharedObject& object : w_->shared_objects) {
     const uint64_t start = starts(object);
     if (holds(start, object.n_bytes, address, n_bytes)) {
-      return {Space::kShared, object.name, base, start, Role::kWorkspace, &shared_};
+      place->space = Space::kShared;
+      place->name = object.name;
+      place->base = base;
+      place->start = start;
+      place->role = Role::kWorkspace;
+      place->shadow = &shared_;
+      return;
     }
   }
   if (w_->shared_objects.empty()) {
@@ -250,8 +256,11 @@ bool Checker::find_global(uint64_t address, uint32_t n_bytes, AccessKind kind, u
     sites_[site].region = idx;
   }
   const Region& region = regions_[idx];
-  *place = {Space::kGlobal, region.name, region.start,
-            region.start,   region.role, &shadows_[region.shadow]};
+  place->space = Space::kGlobal;
+  place->name = region.name;
+  place->base = place->start = region.start;
+  place->role = region.role;
+  place->shadow = &shadows_[region.shadow];
   return true;
 }
 
@@ -265,10 +274,11 @@ void Checker::access(uint64_t address, uint32_t n_bytes, AccessKind kind, bool i
   }
   const uint32_t site = sites_.find(pc);
   const uint32_t thread = w_->running->idx;
+  // Written field by field: a copy of what was just written would wait for the stores.
   Place place;
   const uint64_t shared = reinterpret_cast<uint64_t>(w_->shared_start());
   if (address - shared < Worker::kSharedBytes) {
-    place = find_shared(address, n_bytes, pc);
+    find_shared(address, n_bytes, pc, &place);
   } else if (!find_global(address, n_bytes, kind, site, pc, &place)) {
     return;
   }

@@ -86,7 +86,7 @@ class Checker {
   };
 
   bool is_in_fibre(uint64_t address) const;
-  Place find_shared(uint64_t address, uint32_t n_bytes, uint64_t pc);
+  void find_shared(uint64_t address, uint32_t n_bytes, uint64_t pc, Place* place);
   // False for the program's own constants.
   bool find_global(uint64_t address, uint32_t n_bytes, AccessKind kind, uint32_t site, uint64_t pc,
                    Place* place);
