@@ -40,6 +40,33 @@ enum class AccessKind : uint8_t {
   kIssueCopy,
 };
 
+inline const char* name_of(AccessKind kind) {
+  switch (kind) {
+    case AccessKind::kRead:
+      return "reads";
+    case AccessKind::kWrite:
+      return "writes";
+    case AccessKind::kIssueCopy:
+      return "copies to";
+    default:
+      return "updates";
+  }
+}
+
+inline bool writes(AccessKind kind) {
+  return kind != AccessKind::kRead && kind != AccessKind::kAtomicRead;
+}
+
+inline bool is_atomic(AccessKind kind) {
+  return kind == AccessKind::kAtomicRead || kind == AccessKind::kAtomicWrite ||
+         kind == AccessKind::kAtomicUpdate;
+}
+
+inline bool reads(AccessKind kind) {
+  return kind == AccessKind::kRead || kind == AccessKind::kAtomicRead ||
+         kind == AccessKind::kAtomicUpdate;
+}
+
 class Checker {
  public:
   explicit Checker(Worker* worker) : w_(worker) {}
