@@ -297,9 +297,7 @@ __device__ void finish_group(const HuffmanGroup& group, HuffmanGroupState* state
                 static_cast<unsigned long long>(0xFFFFFFFFu - blockIdx.x) << 32 | reason);
       atomicExch(&state->corrupt, 1u);
     }
-    // The barrier orders the block's writes before the fence, and the fence before the count; the
-    // same way back for the block that counts last. A fence orders only with an atomic of its own
-    // thread.
+    // The barriers carry one thread's fences to the block's writes and to the last block's reads.
     __threadfence();
     shared.is_last_done = atomicAdd(&state->n_done, 1u) + 1 == group.n_blocks;
     __threadfence();

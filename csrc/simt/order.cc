@@ -28,7 +28,12 @@ void Order::begin_block(uint32_t block, uint32_t n_threads) {
   threads_.clear();
   threads_.resize(n_threads);
   block_known_.clear();
+  block_pending_.clear();
   has_known_ = false;
+  fences_.first_of_epoch = 0;
+  fences_.events.assign(n_threads, 0);
+  has_new_fences_ = false;
+  block_fences_.reset();
 }
 
 StampId Order::add_stamp(uint32_t warp) {
@@ -51,10 +56,14 @@ void Order::bump(uint32_t warp) {
 void Order::at_barrier() {
   for (uint32_t warp = 0; warp < warps_.size(); ++warp) bump(warp);
   first_of_epoch_ = next_;
+  if (has_new_fences_) block_fences_ = std::make_shared<const Fences>(fences_);
+  has_new_fences_ = false;
   if (!has_known_) return;
   for (Thread& thread : threads_) {
     block_known_.insert(block_known_.end(), thread.known.begin(), thread.known.end());
     thread.known.clear();
+    block_pending_.insert(block_pending_.end(), thread.pending.begin(), thread.pending.end());
+    thread.pending.clear();
   }
   has_known_ = false;
 }
@@ -94,6 +103,7 @@ Order::Record Order::snapshot(uint32_t thread, bool same_block_only) const {
   record.same_block_only = same_block_only;
   memcpy(record.synced, warp.synced[record.lane], sizeof record.synced);
   record.synced[record.lane] = warp.event;
+  record.fences = block_fences_;
   record.known = threads_[thread].known;
   record.known.insert(record.known.end(), block_known_.begin(), block_known_.end());
   return record;
@@ -102,6 +112,7 @@ Order::Record Order::snapshot(uint32_t thread, bool same_block_only) const {
 void Order::at_fence(uint32_t thread, Scope scope) {
   Thread& own = threads_[thread];
   const bool same_block_only = scope == Scope::kBlock;
+  own.pending.insert(own.pending.end(), block_pending_.begin(), block_pending_.end());
   for (Known known : own.pending) {
     known.same_block_only |= same_block_only;
     own.known.push_back(known);
@@ -109,6 +120,11 @@ void Order::at_fence(uint32_t thread, Scope scope) {
   }
   own.pending.clear();
   bump(thread / kWarpSize);
+  if (!same_block_only) {
+    fences_.first_of_epoch = first_of_epoch_;
+    fences_.events[thread] = warps_[thread / kWarpSize].event;
+    has_new_fences_ = true;
+  }
   own.fence.reset(new Record(snapshot(thread, same_block_only)));
 }
 
@@ -138,18 +154,32 @@ void Order::begin_atomic(uint32_t thread, uint64_t address, bool writes) {
         *same = known;
       } else {
         own.pending.push_back(known);
+        has_known_ = true;
       }
     }
   }
-  if (own.fence == nullptr || !writes) return;
+  if (!is_releasing(thread) || !writes) return;
   bump(thread / kWarpSize);
-  Record record = *own.fence;
+  Record record;
+  if (own.fence != nullptr) {
+    record = *own.fence;
+  } else {
+    // Only the fences of others.
+    record = snapshot(thread, false);
+    record.first_of_epoch = 0;
+    memset(record.synced, 0, sizeof record.synced);
+  }
+  record.fences = block_fences_;
   record.atomic = stamp(thread);
   append(address, std::move(record));
 }
 
 void Order::end_atomic(uint32_t thread) {
-  if (threads_[thread].fence != nullptr) bump(thread / kWarpSize);
+  if (is_releasing(thread)) bump(thread / kWarpSize);
+}
+
+bool Order::is_releasing(uint32_t thread) const {
+  return threads_[thread].fence != nullptr || block_fences_ != nullptr;
 }
 
 void Order::release(uint32_t thread, uint64_t address) {
@@ -181,7 +211,10 @@ bool Order::covers(const Record& record, StampId stamp, uint32_t lane) const {
   if (stamp < record.first_of_epoch) return true;
   if (stamp == record.atomic) return lane == record.lane;
   const Stamp& found = at(stamp);
-  return found.warp == record.warp && record.synced[lane] > found.event;
+  if (found.warp == record.warp && record.synced[lane] > found.event) return true;
+  if (record.fences == nullptr || found.warp == kNoWarp) return false;
+  return stamp < record.fences->first_of_epoch ||
+         record.fences->events[found.warp * kWarpSize + lane] > found.event;
 }
 
 bool Order::is_known(const std::vector<Known>& known, StampId stamp, uint32_t lane,

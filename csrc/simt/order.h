@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 // What happened before what, by CUDA's memory model: barriers order a block, __syncwarp the lanes
-// it names, and a fence followed by an atomic releases what an atomic followed by a fence acquires.
-// Shuffles and votes order nothing.
+// it names, and a fence before an atomic releases what a fence after a later atomic on the same
+// address acquires. Fence and atomic may be of two threads with a barrier between them: fences are
+// sequentially consistent. Shuffles and votes order nothing.
 //
 // Blocks of a checked launch run one after the other, so an access of another block is in a block
 // that has ended.
@@ -65,6 +66,13 @@ class Order {
     uint32_t n;
     bool same_block_only;
   };
+  // What the fences of a block's threads have seen.
+  struct Fences {
+    // The latest epoch of any.
+    StampId first_of_epoch;
+    // Of each thread, the event of its last; 0 for none.
+    std::vector<uint32_t> events;
+  };
   // What a thread knows at a fence, and hands on.
   struct Record {
     uint32_t block;
@@ -75,6 +83,8 @@ class Order {
     StampId atomic;
     bool same_block_only;
     uint32_t synced[32];
+    // Fences of the block before its last barrier; null for none.
+    std::shared_ptr<const Fences> fences;
     std::vector<Known> known;
   };
   // The releases on one address, in the order of its atomics.
@@ -99,6 +109,7 @@ class Order {
   // The same where no barrier is in between.
   bool is_before_here(StampId stamp, uint32_t lanes, uint32_t thread) const;
   const Stamp& at(StampId stamp) const { return stamps_[stamp - first_of_launch_]; }
+  bool is_releasing(uint32_t thread) const;
   void bump(uint32_t warp);
   StampId add_stamp(uint32_t warp);
   Record snapshot(uint32_t thread, bool same_block_only) const;
@@ -115,9 +126,14 @@ class Order {
   std::vector<Stamp> stamps_;
   std::vector<Warp> warps_;
   std::vector<Thread> threads_;
-  // What every thread of the block knows since a barrier.
+  // What every thread of the block knows since a barrier, and will know at its next fence.
   std::vector<Known> block_known_;
+  std::vector<Known> block_pending_;
   bool has_known_ = false;
+  // Fences so far, and those before the last barrier.
+  Fences fences_;
+  bool has_new_fences_ = false;
+  std::shared_ptr<const Fences> block_fences_;
   std::unordered_map<uint64_t, Log> logs_;
 };
 

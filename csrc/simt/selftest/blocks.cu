@@ -9,12 +9,22 @@ struct OneWord {
   uint32_t word;
 };
 
-enum Lapse : uint32_t { kNoLapse, kNoRelease, kNoAcquire, kLateRelease, kStrangers, kBlockScope };
+enum Lapse : uint32_t {
+  kNoLapse,
+  kNoRelease,
+  kNoAcquire,
+  kLateRelease,
+  kStrangers,
+  kEarlyStrangers,
+  kBlockScope
+};
 
 // Every block's threads write, and the last block to count itself sums what all have written.
 template <Lapse kLapse>
 __forceinline__ void sum_in_last_block(const SelfTestParams& params) {
   LACUNA_SHARED(OneWord, is_last);
+  const bool by_all = kLapse == kStrangers || kLapse == kEarlyStrangers;
+  if (kLapse == kEarlyStrangers) __threadfence();
   // FAULT: release_missing
   // FAULT: acquire_missing
   // FAULT: release_late
@@ -26,16 +36,16 @@ __forceinline__ void sum_in_last_block(const SelfTestParams& params) {
   if (threadIdx.x == 0) {
     if (kLapse == kBlockScope) {
       __threadfence_block();
-    } else if (kLapse != kNoRelease && kLapse != kLateRelease && kLapse != kStrangers) {
+    } else if (kLapse != kNoRelease && kLapse != kLateRelease && !by_all) {
       __threadfence();
     }
     is_last.word = atomicAdd(params.state, 1u) + 1 == gridDim.x;
     if (kLapse == kLateRelease) __threadfence();
-    if (kLapse != kNoAcquire && kLapse != kStrangers) __threadfence();
+    if (kLapse != kNoAcquire && !by_all) __threadfence();
   }
   __syncthreads();
   if (!is_last.word) return;
-  if (kLapse == kStrangers) __threadfence();
+  if (by_all) __threadfence();
   uint32_t sum = 0;
   for (uint32_t block = 0; block < gridDim.x; ++block) {
     // FAULT: release_missing
@@ -55,7 +65,11 @@ LACUNA_TWINS(acquire_missing) { sum_in_last_block<kRight ? kNoLapse : kNoAcquire
 
 LACUNA_TWINS(release_late) { sum_in_last_block<kRight ? kNoLapse : kLateRelease>(params); }
 
-LACUNA_TWINS(fences_of_strangers) { sum_in_last_block<kRight ? kNoLapse : kStrangers>(params); }
+// Every thread fences its own writes, and another thread counts: right after the writes, and wrong
+// before them.
+LACUNA_TWINS(fences_of_strangers) {
+  sum_in_last_block<kRight ? kStrangers : kEarlyStrangers>(params);
+}
 
 LACUNA_TWINS(fence_of_block) { sum_in_last_block<kRight ? kNoLapse : kBlockScope>(params); }
 
