@@ -29,7 +29,8 @@ const fn of(what: &'static str, nth: usize, by: &'static str) -> Mutation {
     Mutation { what, nth, by }
 }
 
-/// Every barrier, fence and atomic of the kernel, and every comparison that keeps an index inside.
+/// The barriers, fences and atomics of the kernel, and the comparisons that keep an index inside. Not
+/// among them: the last block's atomic read of `corrupt`, which behind its fence could be a plain one.
 const MUTATIONS: &[Mutation] = &[
     // scan_counts, agree_on_reason, decode_block (2), finish_group (3), in the order of the file.
     of("  __syncthreads();", 0, ""),
@@ -90,6 +91,10 @@ const MUTATIONS: &[Mutation] = &[
         0,
         "if (block_idx + 1 >= group.n_blocks) return;",
     ),
+    of("atomicExch(&state->corrupt, 1u);", 0, ""),
+    of("atomicExch(&state->corrupt, 1u)", 0, "state->corrupt = 1"),
+    of("atomicMax(reinterpret_cast", 0, "atomicExch(reinterpret_cast"),
+    of("state->corrupt = 0;", 0, ""),
     of("state->n_done = 0;", 0, ""),
 ];
 

@@ -4,19 +4,13 @@
 
 #![allow(unsafe_code, reason = "a kernel is launched by its symbol")]
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::ffi::{CStr, c_char, c_void};
 
 use lacuna::region::{Region, Role};
-use lacuna::simt::{self, Checks, Config, Entry, Fault, Fibres, Launch, Schedule};
-
-const SCHEDULES: [Schedule; 5] = [
-    Schedule::InOrder,
-    Schedule::Reverse,
-    Schedule::Random,
-    Schedule::WarpFirst,
-    Schedule::LaneLast,
-];
+use lacuna::simt::{self, Checks, Config, Entry, Fault, Fibres, Launch};
 
 /// A row of csrc/simt/selftest/planted.cc.
 #[repr(C)]
@@ -47,16 +41,6 @@ fn rows() -> &'static [Row] {
 fn text(literal: *const c_char) -> &'static str {
     // SAFETY: a string literal of the table.
     unsafe { CStr::from_ptr(literal) }.to_str().unwrap()
-}
-
-#[repr(C)]
-struct Params {
-    input: *const u32,
-    output: *mut u32,
-    state: *mut u32,
-    workspace: *mut u32,
-    n: u32,
-    reserved: u32,
 }
 
 const N_INPUT: u32 = 1024;
@@ -98,7 +82,7 @@ fn run(row: &Row, kernel: &str, entry: Entry, config: &Config) -> Result<Vec<u32
     let mut output = Memory::new(row.n_output, |_| 0xDEAD_BEEF);
     let mut state = Memory::new(1024, |_| 0);
     let mut workspace = Memory::new(1024, |_| 0xDEAD_BEEF);
-    let params = Params {
+    let params = common::SelfTestParams {
         input: input.start(),
         output: output.start(),
         state: state.start(),
@@ -136,7 +120,7 @@ fn run(row: &Row, kernel: &str, entry: Entry, config: &Config) -> Result<Vec<u32
 fn configs() -> Vec<Config> {
     let checks = Checks { most_sectors: 16, most_conflict_ways: 8, ..Checks::ALL };
     let mut configs = Vec::new();
-    for schedule in SCHEDULES {
+    for schedule in common::SCHEDULES {
         for (fibres, seed) in [(Fibres::Native, 0), (Fibres::Native, 1), (Fibres::Portable, 2)] {
             let step_budget = 10_000;
             let config =

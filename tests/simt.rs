@@ -3,27 +3,11 @@
 
 #![allow(unsafe_code, reason = "a kernel is launched by its symbol")]
 
+mod common;
+
 use std::ffi::c_void;
 
 use lacuna::simt::{self, Config, Entry, Fault, Fibres, Launch, Schedule};
-
-#[repr(C)]
-struct Params {
-    input: *const u32,
-    output: *mut u32,
-    state: *mut u32,
-    workspace: *mut u32,
-    n: u32,
-    reserved: u32,
-}
-
-const SCHEDULES: [Schedule; 5] = [
-    Schedule::InOrder,
-    Schedule::Reverse,
-    Schedule::Random,
-    Schedule::WarpFirst,
-    Schedule::LaneLast,
-];
 
 macro_rules! kernels {
     ($($name:ident = $symbol:ident),* $(,)?) => {
@@ -52,7 +36,7 @@ fn run(
     output: &mut [u32],
 ) -> Result<(), Box<Fault>> {
     let kernel = symbol.strip_prefix("lacuna_simt_").unwrap();
-    let params = Params {
+    let params = common::SelfTestParams {
         input: input.as_ptr(),
         output: output.as_mut_ptr(),
         state: std::ptr::null_mut(),
@@ -74,7 +58,7 @@ fn run(
 
 fn configs() -> Vec<Config> {
     let mut configs = Vec::new();
-    for schedule in SCHEDULES {
+    for schedule in common::SCHEDULES {
         for fibres in [Fibres::Native, Fibres::Portable] {
             for seed in [0, 1, 0xDEAD_BEEF] {
                 configs.push(Config { schedule, fibres, seed, ..Config::default() });

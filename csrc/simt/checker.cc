@@ -71,7 +71,6 @@ void Checker::begin_launch(const LacunaSimtLaunch& launch) {
       shadows_[i].reset(regions_[i].end - regions_[i].start);
     }
   }
-  // A launch ago another block may have lain here; its stamps are older than any of this one.
   shared_arena_.reset();
   shared_.reset(Worker::kSharedBytes);
 }
@@ -211,13 +210,10 @@ bool Checker::find_global(uint64_t address, uint32_t n_bytes, AccessKind kind, u
     const auto after =
         std::upper_bound(regions_.begin(), regions_.end(), address,
                          [](uint64_t value, const Region& region) { return value < region.start; });
-    // Views may overlap where both are read.
+    // Views may overlap: one that begins before may reach further.
     auto found = after;
-    while (found != regions_.begin() && !is_in(*(found - 1))) {
-      --found;
-      if (after - found > 8) break;
-    }
-    if (found == regions_.begin() || !is_in(*(found - 1))) {
+    while (found != regions_.begin() && !is_in(*(found - 1))) --found;
+    if (found == regions_.begin()) {
       if (!writes(kind) && is_constant(address)) return false;
       fail_outside(address, n_bytes, kind, pc);
     }

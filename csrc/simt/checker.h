@@ -43,6 +43,7 @@ enum class AccessKind : uint8_t {
 inline const char* name_of(AccessKind kind) {
   switch (kind) {
     case AccessKind::kRead:
+    case AccessKind::kAtomicRead:
       return "reads";
     case AccessKind::kWrite:
       return "writes";

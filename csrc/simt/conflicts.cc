@@ -16,12 +16,16 @@ void Checker::fail_race(const Place& place, uint64_t address, uint32_t n_bytes, 
                         const char* other, StampId stamp, uint32_t lane, uint32_t site,
                         uint64_t pc) {
   w_->fault.other_pc = sites_[site].pc;
+  const unsigned long long first = address - place.start;
+  if (order_.is_copy(stamp)) {
+    fail(kRace, pc, "%s %u bytes of `%s`, at byte %llu, that a bulk copy has written, unwaited for",
+         name_of(kind), n_bytes, place.name, first);
+  }
   const uint32_t other_thread = order_.warp_of(stamp) * kWarpSize + lane;
   fail(kRace, pc,
        "%s %u bytes of `%s`, at byte %llu, that thread %u of block %u has %s, and nothing orders "
        "the two",
-       name_of(kind), n_bytes, place.name, static_cast<unsigned long long>(address - place.start),
-       other_thread, order_.block_of(stamp), other);
+       name_of(kind), n_bytes, place.name, first, other_thread, order_.block_of(stamp), other);
 }
 
 void Checker::note_unwritten(const Place& place, uint64_t address, uint32_t n_bytes, uint64_t pc) {
@@ -46,6 +50,18 @@ void Checker::check_cell(Cell* cell, const Place& place, uint64_t address, uint3
   const uint32_t lane = thread % kWarpSize;
   const StampId first =
       place.space == Space::kShared ? order_.first_of_block() : order_.first_of_launch();
+  // Most accesses: a read of what was written before the last barrier, and read since by this warp
+  // or by two others.
+  const StampId epoch = order_.first_of_epoch();
+  if (kind == AccessKind::kRead && cell->sharing == Sharing::kReads && !cell->is_in_flight &&
+      cell->write >= order_.first_of_block() && cell->write < epoch) {
+    for (Slot& slot : cell->slots) {
+      if (slot.stamp != stamp) continue;
+      slot.lanes |= 1u << lane;
+      return;
+    }
+    if (cell->slots[0].stamp >= epoch && cell->slots[1].stamp >= epoch) return;
+  }
   if (cell->write < first) {
     if (has(kUnwritten) && unwritten_.kind == kNoFault && reads(kind) &&
         place.role != Role::kInOut) {

@@ -6,7 +6,6 @@
 namespace lacuna_simt {
 namespace {
 
-constexpr uint32_t kWarpSize = 32;
 constexpr uint64_t kSectorBytes = 32;
 constexpr uint64_t kBankBytes = 4;
 constexpr uint32_t kBanks = 32;

@@ -86,6 +86,8 @@ void lacuna_simt_launch(const LacunaSimtLaunch* launch, LacunaSimtFault* fault);
 
 namespace lacuna_simt {
 
+constexpr uint32_t kWarpSize = 32;
+
 struct Dim3 {
   uint32_t x, y, z;
 };

@@ -6,14 +6,9 @@
 #include <algorithm>
 
 namespace lacuna_simt {
-namespace {
-constexpr uint32_t kWarpSize = 32;
-// A pseudo-warp: copies that the hardware makes.
-constexpr uint32_t kNoWarp = ~0u;
-}  // namespace
 
 void Order::begin_launch() {
-  first_of_launch_ = first_of_block_ = first_of_epoch_ = next_;
+  next_ = first_of_block_ = first_of_epoch_ = first_of_launch();
   stamps_.clear();
   logs_.clear();
 }

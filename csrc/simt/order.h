@@ -20,7 +20,7 @@
 namespace lacuna_simt {
 
 // Names the accesses that one warp makes between two events that order something. 0 names none;
-// later stamps are greater, in later launches too.
+// later stamps are greater.
 using StampId = uint32_t;
 
 class Order {
@@ -40,7 +40,7 @@ class Order {
   StampId release_copy(uint64_t address);
 
   StampId stamp(uint32_t thread);
-  StampId first_of_launch() const { return first_of_launch_; }
+  StampId first_of_launch() const { return 1; }
   StampId first_of_block() const { return first_of_block_; }
   // Of the accesses since the last barrier.
   StampId first_of_epoch() const { return first_of_epoch_; }
@@ -52,6 +52,7 @@ class Order {
   }
   uint32_t block_of(StampId stamp) const { return at(stamp).block; }
   uint32_t warp_of(StampId stamp) const { return at(stamp).warp; }
+  bool is_copy(StampId stamp) const { return at(stamp).warp == kNoWarp; }
 
  private:
   struct Stamp {
@@ -60,6 +61,8 @@ class Order {
     uint32_t event;
   };
   struct Log;
+  // A pseudo-warp: copies that the hardware makes.
+  static constexpr uint32_t kNoWarp = ~0u;
   // The first `n` releases of a log.
   struct Known {
     Log* log;
@@ -82,7 +85,7 @@ class Order {
     // The atomic itself.
     StampId atomic;
     bool same_block_only;
-    uint32_t synced[32];
+    uint32_t synced[kWarpSize];
     // Fences of the block before its last barrier; null for none.
     std::shared_ptr<const Fences> fences;
     std::vector<Known> known;
@@ -98,7 +101,7 @@ class Order {
     StampId stamp;
     uint32_t event;
     // The last event at which the row's lane met the column's.
-    uint32_t synced[32][32];
+    uint32_t synced[kWarpSize][kWarpSize];
   };
   struct Thread {
     std::unique_ptr<Record> fence;
@@ -108,7 +111,7 @@ class Order {
 
   // The same where no barrier is in between.
   bool is_before_here(StampId stamp, uint32_t lanes, uint32_t thread) const;
-  const Stamp& at(StampId stamp) const { return stamps_[stamp - first_of_launch_]; }
+  const Stamp& at(StampId stamp) const { return stamps_[stamp - first_of_launch()]; }
   bool is_releasing(uint32_t thread) const;
   void bump(uint32_t warp);
   StampId add_stamp(uint32_t warp);
@@ -119,7 +122,6 @@ class Order {
   bool covers(const Record& record, StampId stamp, uint32_t lane) const;
 
   StampId next_ = 1;
-  StampId first_of_launch_ = 1;
   StampId first_of_block_ = 1;
   StampId first_of_epoch_ = 1;
   uint32_t block_ = 0;

@@ -39,7 +39,6 @@ enum Kind : uint32_t {
 
 enum class State : uint8_t { kReady, kAtBarrier, kInCollective, kDone };
 
-constexpr uint32_t kWarpSize = 32;
 constexpr size_t kMaxStaticShared = 48 * 1024;
 constexpr size_t kMaxDynamicShared = 227 * 1024;
 

@@ -8,7 +8,8 @@ pub struct Checks {
     /// are aligned, inputs are not written, and nothing is done that C++ leaves undefined.
     pub accesses: bool,
     /// No two accesses conflict without an order between them: in shared memory, in global memory,
-    /// across blocks; whatever the schedule made of it.
+    /// across blocks; whatever the schedule made of it. And none is to what an asynchronous copy has
+    /// still to write.
     pub races: bool,
     /// No memory is read before it is written, and every output is written.
     pub unwritten: bool,

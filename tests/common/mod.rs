@@ -7,6 +7,25 @@ use lacuna::huffman::{self, RawGroup};
 use lacuna::simt::{Checks, Config, Schedule};
 use lacuna::{Device, Queue};
 
+pub(crate) const SCHEDULES: [Schedule; 5] = [
+    Schedule::InOrder,
+    Schedule::Reverse,
+    Schedule::Random,
+    Schedule::WarpFirst,
+    Schedule::LaneLast,
+];
+
+/// The struct of csrc/simt/selftest/params.h.
+#[repr(C)]
+pub(crate) struct SelfTestParams {
+    pub(crate) input: *const u32,
+    pub(crate) output: *mut u32,
+    pub(crate) state: *mut u32,
+    pub(crate) workspace: *mut u32,
+    pub(crate) n: u32,
+    pub(crate) reserved: u32,
+}
+
 /// A queue per executor: the SIMT one always, a GPU where there is one. Under
 /// `LACUNA_REQUIRE_GPU=1` a missing GPU fails the test.
 pub(crate) fn queues() -> Vec<Queue> {

@@ -13,6 +13,16 @@ struct BulkStage {
   alignas(16) uint32_t words[128];
   CopyBarrier barrier;
 };
+
+// One thread copies 512 bytes, and announces so many.
+__forceinline__ void start_bulk(const SelfTestParams& params, BulkStage& shared, uint32_t n_bytes) {
+  if (threadIdx.x == 0) init_barrier(shared.barrier, 1);
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    copy_bulk(shared.words, params.input, 512, shared.barrier);
+    arrive_expecting(shared.barrier, n_bytes);
+  }
+}
 }  // namespace
 
 LACUNA_TWINS(copy_without_wait) {
@@ -104,12 +114,7 @@ LACUNA_TWINS(copy_left_behind) {
 
 LACUNA_TWINS(bulk_without_wait) {
   LACUNA_SHARED(BulkStage, shared);
-  if (threadIdx.x == 0) init_barrier(shared.barrier, 1);
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    copy_bulk(shared.words, params.input, 512, shared.barrier);
-    arrive_expecting(shared.barrier, 512);
-  }
+  start_bulk(params, shared, 512);
   __syncthreads();
   if (kRight) wait_barrier(shared.barrier, 0);
   params.output[threadIdx.x] = shared.words[threadIdx.x];  // FAULT: bulk_without_wait
@@ -117,12 +122,7 @@ LACUNA_TWINS(bulk_without_wait) {
 
 LACUNA_TWINS(bulk_wrong_parity) {
   LACUNA_SHARED(BulkStage, shared);
-  if (threadIdx.x == 0) init_barrier(shared.barrier, 1);
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    copy_bulk(shared.words, params.input, 512, shared.barrier);
-    arrive_expecting(shared.barrier, 512);
-  }
+  start_bulk(params, shared, 512);
   __syncthreads();
   wait_barrier(shared.barrier, kRight ? 0 : 1);
   params.output[threadIdx.x] = shared.words[threadIdx.x];  // FAULT: bulk_wrong_parity
@@ -130,12 +130,7 @@ LACUNA_TWINS(bulk_wrong_parity) {
 
 LACUNA_TWINS(bulk_expects_too_much) {
   LACUNA_SHARED(BulkStage, shared);
-  if (threadIdx.x == 0) init_barrier(shared.barrier, 1);
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    copy_bulk(shared.words, params.input, 512, shared.barrier);
-    arrive_expecting(shared.barrier, kRight ? 512 : 528);
-  }
+  start_bulk(params, shared, kRight ? 512 : 528);
   wait_barrier(shared.barrier, 0);  // FAULT: bulk_expects_too_much
   params.output[threadIdx.x] = shared.words[threadIdx.x];
 }
