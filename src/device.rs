@@ -169,17 +169,17 @@ impl Device {
         Queue::cuda(Stream::borrow(self, stream))
     }
 
-    /// Loads every kernel now, so that no later launch loads one: needed once before launches are
+    /// Loads every kernel that the device can run now, so that no later launch loads one: needed once before launches are
     /// captured in a graph.
     ///
     /// # Errors
     /// [`Error::Image`] where no image loads, and [`Error::Driver`].
     pub fn warm_up(&self) -> Result<()> {
         let _entered = self.enter()?;
-        for image in image::all() {
-            for entry in image.entries {
-                let (idx, chosen) = self.choose(image.room, entry)?;
-                self.module(idx, chosen)?;
+        let ceiling = driver::ptx_ceiling(self.inner.driver_version);
+        for room in image::rooms() {
+            for image in image::choose_all(room, self.inner.info.capability, ceiling)? {
+                self.module(place(image), image)?;
             }
         }
         Ok(())
@@ -226,8 +226,7 @@ impl Device {
         let ceiling = driver::ptx_ceiling(self.inner.driver_version);
         let holders = image::all().iter().filter(|image| image.entries.contains(&entry));
         let chosen = image::choose(holders, room, self.inner.info.capability, ceiling)?;
-        let idx = image::all().iter().position(|image| std::ptr::eq(image, chosen)).unwrap_or(0);
-        Ok((idx, chosen))
+        Ok((place(chosen), chosen))
     }
 
     /// An image's module, loaded if it is not. The context is current.
@@ -324,6 +323,11 @@ impl Device {
         );
         Error::Image { room: image.room, device, reason }
     }
+}
+
+/// Where in [`image::all`] it is.
+fn place(chosen: &'static Image) -> usize {
+    image::all().iter().position(|image| std::ptr::eq(image, chosen)).unwrap_or(0)
 }
 
 impl Inner {

@@ -44,11 +44,7 @@ where
     I: IntoIterator<Item = &'a Image> + Clone,
 {
     let of_room = || images.clone().into_iter().filter(|image| image.room == room);
-    let runs = |image: &&Image| match image.runs_on() {
-        Some(Architectures::From(oldest)) => oldest <= capability,
-        Some(Architectures::Only(only)) => only == capability,
-        None => false,
-    };
+    let runs = |image: &&Image| image.is_for(capability);
     if let Some(image) = of_room()
         .filter(runs)
         .filter(|image| image.ptx_version <= ptx_ceiling)
@@ -73,6 +69,39 @@ where
     Err(Error::Image { room, device, reason })
 }
 
+/// The rooms that have images.
+pub fn rooms() -> impl Iterator<Item = &'static str> {
+    let is_first = |(idx, image): &(usize, &Image)| {
+        all()[..*idx].iter().all(|earlier| earlier.room != image.room)
+    };
+    all().iter().enumerate().filter(is_first).map(|(_, image)| image.room)
+}
+
+/// The images that a device loads for the kernels of `room`: for each kernel of an image that is for
+/// such devices, what [`choose`] takes of those that hold it.
+///
+/// # Errors
+/// Those of [`choose`], also where there is none at all.
+pub fn choose_all(
+    room: &'static str,
+    capability: (u32, u32),
+    ptx_ceiling: (u32, u32),
+) -> Result<Vec<&'static Image>> {
+    let runs = |image: &&Image| image.room == room && image.is_for(capability);
+    let mut chosen = Vec::new();
+    for entry in all().iter().filter(runs).flat_map(|image| image.entries) {
+        let holders = all().iter().filter(|image| image.entries.contains(entry));
+        let image = choose(holders, room, capability, ptx_ceiling)?;
+        if !chosen.contains(&image) {
+            chosen.push(image);
+        }
+    }
+    if chosen.is_empty() {
+        choose(all(), room, capability, ptx_ceiling)?;
+    }
+    Ok(chosen)
+}
+
 /// The devices that a target runs on, the better fit being the greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Architectures {
@@ -83,6 +112,15 @@ enum Architectures {
 }
 
 impl Image {
+    /// Whether devices of this compute capability run it, be their driver new enough.
+    pub fn is_for(&self, capability: (u32, u32)) -> bool {
+        match self.runs_on() {
+            Some(Architectures::From(oldest)) => oldest <= capability,
+            Some(Architectures::Only(only)) => only == capability,
+            None => false,
+        }
+    }
+
     /// `compute_80` is portable from 8.0, `sm_90a` runs on 9.0; `None` for any other form.
     fn runs_on(&self) -> Option<Architectures> {
         let capability = |number: &str| {

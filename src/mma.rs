@@ -11,7 +11,7 @@
 mod products;
 
 #[cfg(any(feature = "cuda", feature = "simt"))]
-pub use products::{Factor, multiply};
+pub use products::{Factor, Instruction, check_supported, multiply};
 
 /// A generation of tensor cores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -42,6 +42,17 @@ pub enum Operand {
     E4M3,
     /// OCP fp8 with 5 bits of exponent and 2 of fraction, in the low byte.
     E5M2,
+}
+
+/// What was published of a step none of whose terms reaches 2^-126. [`Model::dot_add`] aligns such
+/// terms to the largest of them; these align them to a fixed power of two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Rule {
+    /// MMA-Sim (arXiv:2511.10909): an accumulator of zero counts as one of 2^-126.
+    MmaSim,
+    /// Khattak and Mikaitis (arXiv:2512.07004): to 2^-133 on Hopper and Blackwell, 2^-132 on Ampere
+    /// and Ada.
+    Khattak,
 }
 
 /// A result, and whether it is known to be that of the hardware.
@@ -85,22 +96,40 @@ impl Model {
         self.unit(operand).chunk
     }
 
+    /// As [`dot_add`](Self::dot_add), by a rule that was published for what it calls unsettled: f32 bits.
+    ///
+    /// # Panics
+    /// Where `a` and `b` have different lengths.
+    pub fn dot_add_by(self, rule: Rule, operand: Operand, a: &[u16], b: &[u16], c: u32) -> u32 {
+        let floor = match rule {
+            Rule::MmaSim => F32_MIN_EXPONENT,
+            Rule::Khattak if self == Self::HOPPER => -133,
+            Rule::Khattak => -132,
+        };
+        self.add_steps(floor, operand, a, b, c).bits
+    }
+
     /// `c + a[0] * b[0] + a[1] * b[1] + …`, all of them bit patterns, `c` of an f32.
     ///
     /// # Panics
     /// Where `a` and `b` have different lengths.
     pub fn dot_add(self, operand: Operand, a: &[u16], b: &[u16], c: u32) -> Answer {
+        self.add_steps(i32::MIN, operand, a, b, c)
+    }
+
+    /// No step's terms are aligned to less than `2^floor`.
+    fn add_steps(self, floor: i32, operand: Operand, a: &[u16], b: &[u16], c: u32) -> Answer {
         assert_eq!(a.len(), b.len(), "as many of each operand");
         let chunk = self.chunk(operand);
         let steps = a.chunks(chunk).zip(b.chunks(chunk));
         let is_settled = !operand.is_fp8() || c & !SIGN == 0;
         steps.fold(Answer { bits: c, is_settled }, |sum, (a, b)| {
-            let Answer { bits, is_settled } = self.step(operand, a, b, sum.bits);
+            let Answer { bits, is_settled } = self.step(floor, operand, a, b, sum.bits);
             Answer { bits, is_settled: is_settled && sum.is_settled }
         })
     }
 
-    fn step(self, operand: Operand, a: &[u16], b: &[u16], c: u32) -> Answer {
+    fn step(self, floor: i32, operand: Operand, a: &[u16], b: &[u16], c: u32) -> Answer {
         let products = a.iter().zip(b).map(|(a, b)| operand.read(*a).times(operand.read(*b)));
         let terms: Vec<Number> = products.chain([read_f32(c)]).collect();
         let infinities = |is_negative| terms.contains(&Number::Infinite { is_negative });
@@ -114,9 +143,11 @@ impl Model {
         let exponents = terms.iter().filter_map(|term| term.exponent());
         let Some(largest) = exponents.max() else { return settled(0) };
         let Unit { fraction_bits, result_fraction, .. } = self.unit(operand);
+        let is_settled = largest >= F32_MIN_EXPONENT;
+        let largest = largest.max(floor);
         let sum = terms.iter().map(|term| term.align(largest, fraction_bits)).sum();
         let bits = round_toward_zero(sum, largest - fraction_bits, result_fraction);
-        Answer { bits, is_settled: largest >= F32_MIN_EXPONENT }
+        Answer { bits, is_settled }
     }
 }
 

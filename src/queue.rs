@@ -75,6 +75,16 @@ impl Queue {
         }
     }
 
+    /// The compute capability of its CUDA device; `None` of the SIMT executor.
+    pub fn capability(&self) -> Option<(u32, u32)> {
+        match self.inner {
+            #[cfg(feature = "cuda")]
+            Inner::Cuda(ref stream) => Some(stream.device().info().capability),
+            #[cfg(feature = "simt")]
+            Inner::Simt(_) => None,
+        }
+    }
+
     /// The memory this queue's kernels work on.
     pub fn memory(&self) -> Memory {
         self.origin().memory

@@ -4,7 +4,7 @@ mod common;
 
 use std::path::PathBuf;
 
-use lacuna::mma::{self, Factor, Model, Operand};
+use lacuna::mma::{self, Factor, Instruction, Model, Operand, Rule};
 use lacuna::simt::{self, Checks, Config, FaultKind};
 use lacuna::{Error, Executor, Queue};
 use proptest::prelude::*;
@@ -146,20 +146,27 @@ proptest! {
 
 /// Products of matrices of these elements, in `mma::multiply`'s layout.
 struct Problem {
+    instruction: Instruction,
     a: Vec<u8>,
     b: Vec<u8>,
     c: Vec<u32>,
 }
 
 impl Problem {
-    fn new(n: usize, seed: u64, mut element: impl FnMut(u64) -> [u8; 2]) -> Self {
+    fn new(
+        instruction: Instruction,
+        n: usize,
+        seed: u64,
+        mut element: impl FnMut(u64) -> [u8; 2],
+    ) -> Self {
         let mut state = seed;
         let mut next = move || {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             state >> 16
         };
         let mut bytes = |n: usize| (0..n / 2).flat_map(|_| element(next())).collect::<Vec<_>>();
-        Self { a: bytes(n * 512), b: bytes(n * 256), c: vec![0; n * 128] }
+        let n_rows = n * instruction.n_rows();
+        Self { instruction, a: bytes(n_rows * 32), b: bytes(n * 256), c: vec![0; n_rows * 8] }
     }
 
     fn multiply(&self, queue: &Queue, factor: Factor) -> Result<Vec<u32>, Error> {
@@ -167,7 +174,8 @@ impl Problem {
         let b = queue.upload(&self.b)?;
         let c = queue.upload(&self.c)?;
         let mut d = queue.alloc::<u32>(self.c.len())?;
-        mma::multiply(queue, factor, &a.view(), &b.view(), &c.view(), &mut d.view_mut())?;
+        let (a, b, c) = (a.view(), b.view(), c.view());
+        mma::multiply(queue, self.instruction, factor, &a, &b, &c, &mut d.view_mut())?;
         queue.download(&d.view())
     }
 
@@ -180,8 +188,9 @@ impl Problem {
             }
         };
         self.c.iter().enumerate().map(move |(i, c)| {
-            let (product, row, column) = (i / 128, i / 8 % 16, i % 8);
-            let a = &self.a[product * 512 + row * 32..][..32];
+            let (row, column) = (i / 8, i % 8);
+            let product = row / self.instruction.n_rows();
+            let a = &self.a[row * 32..][..32];
             let b = &self.b[product * 256 + column * 32..][..32];
             (widen(a), widen(b), *c)
         })
@@ -203,26 +212,32 @@ fn simt(model: Model, checks: Checks) -> Queue {
     Queue::simt(Config { mma: model, checks, ..Config::default() })
 }
 
+const INSTRUCTIONS: [Instruction; 2] = [Instruction::Mma, Instruction::Wgmma];
+
 #[test]
 fn fragments_are_laid_out_as_documented() {
-    for operand in [Operand::Bf16, Operand::F16] {
-        let mut problem = Problem::new(20, 1, moderate(operand));
-        for (i, c) in problem.c.iter_mut().enumerate() {
-            *c = (i as f32 - 700.5).to_bits();
-        }
-        for model in [Model::AMPERE, Model::HOPPER] {
-            let d = problem.multiply(&simt(model, Checks::ALL), Factor::Float(operand)).unwrap();
-            for ((a, b, c), d) in problem.sums(Factor::Float(operand)).zip(d) {
-                assert_eq!(d, model.dot_add(operand, &a, &b, c).bits);
+    for instruction in INSTRUCTIONS {
+        for operand in [Operand::Bf16, Operand::F16] {
+            let mut problem = Problem::new(instruction, 20, 1, moderate(operand));
+            for (i, c) in problem.c.iter_mut().enumerate() {
+                *c = (i as f32 - 700.5).to_bits();
+            }
+            for model in [Model::AMPERE, Model::HOPPER] {
+                let queue = simt(model, Checks::ALL);
+                let d = problem.multiply(&queue, Factor::Float(operand)).unwrap();
+                for ((a, b, c), d) in problem.sums(Factor::Float(operand)).zip(d) {
+                    assert_eq!(d, model.dot_add(operand, &a, &b, c).bits);
+                }
             }
         }
-    }
-    for operand in [Operand::E4M3, Operand::E5M2] {
-        let problem = Problem::new(20, 2, |random| (random as u16 & 0xBFBF).to_le_bytes());
-        let queue = simt(Model::HOPPER, Checks::ALL);
-        let d = problem.multiply(&queue, Factor::Float(operand)).unwrap();
-        for ((a, b, c), d) in problem.sums(Factor::Float(operand)).zip(d) {
-            assert_eq!(d, Model::HOPPER.dot_add(operand, &a, &b, c).bits);
+        for operand in [Operand::E4M3, Operand::E5M2] {
+            let element = |random| (random as u16 & 0xBFBF).to_le_bytes();
+            let problem = Problem::new(instruction, 20, 2, element);
+            let queue = simt(Model::HOPPER, Checks::ALL);
+            let d = problem.multiply(&queue, Factor::Float(operand)).unwrap();
+            for ((a, b, c), d) in problem.sums(Factor::Float(operand)).zip(d) {
+                assert_eq!(d, Model::HOPPER.dot_add(operand, &a, &b, c).bits);
+            }
         }
     }
 }
@@ -230,19 +245,26 @@ fn fragments_are_laid_out_as_documented() {
 #[test]
 fn integer_products_are_exact_on_every_executor() {
     for queue in common::queues() {
-        for (factor, widen) in [
-            (Factor::I8, (|byte| i32::from(byte as u8 as i8)) as fn(u16) -> i32),
-            (Factor::U8, |byte| i32::from(byte)),
-        ] {
-            let mut problem = Problem::new(20, 3, |random| (random as u16).to_le_bytes());
-            problem.c[5] = i32::MAX as u32;
-            let d = problem.multiply(&queue, factor).unwrap();
-            for ((a, b, c), d) in problem.sums(factor).zip(d) {
-                let sum = a
-                    .iter()
-                    .zip(&b)
-                    .fold(c as i32, |sum, (a, b)| sum.wrapping_add(widen(*a) * widen(*b)));
-                assert_eq!(d as i32, sum);
+        for instruction in INSTRUCTIONS {
+            for (factor, widen) in [
+                (Factor::I8, (|byte| i32::from(byte as u8 as i8)) as fn(u16) -> i32),
+                (Factor::U8, |byte| i32::from(byte)),
+            ] {
+                if let Err(error) = mma::check_supported(&queue, instruction, factor) {
+                    println!("{}, {instruction:?}: {error}", queue.executor());
+                    continue;
+                }
+                let element = |random| (random as u16).to_le_bytes();
+                let mut problem = Problem::new(instruction, 20, 3, element);
+                problem.c[5] = i32::MAX as u32;
+                let d = problem.multiply(&queue, factor).unwrap();
+                for ((a, b, c), d) in problem.sums(factor).zip(d) {
+                    let sum = a
+                        .iter()
+                        .zip(&b)
+                        .fold(c as i32, |sum, (a, b)| sum.wrapping_add(widen(*a) * widen(*b)));
+                    assert_eq!(d as i32, sum);
+                }
             }
         }
     }
@@ -251,7 +273,7 @@ fn integer_products_are_exact_on_every_executor() {
 #[test]
 fn a_result_that_nothing_settles_is_refused_where_that_is_asked() {
     let tiny = |_| 0x0C00_u16.to_le_bytes();
-    let problem = Problem::new(1, 4, tiny);
+    let problem = Problem::new(Instruction::Mma, 1, 4, tiny);
     let bf16 = Factor::Float(Operand::Bf16);
     assert!(problem.multiply(&simt(Model::HOPPER, Checks::NONE), bf16).is_ok());
     let strict = Checks { settled: true, ..Checks::NONE };
@@ -269,14 +291,17 @@ fn a_result_that_nothing_settles_is_refused_where_that_is_asked() {
 fn shapes_that_do_not_fit_are_refused() {
     let queue = simt(Model::HOPPER, Checks::ALL);
     let bf16 = Factor::Float(Operand::Bf16);
-    let mut problem = Problem::new(2, 5, moderate(Operand::Bf16));
+    let mut problem = Problem::new(Instruction::Mma, 2, 5, moderate(Operand::Bf16));
     problem.b.pop();
     let error = problem.multiply(&queue, bf16).unwrap_err();
     assert_eq!(
         error.to_string(),
         Error::Shape { what: "b, in bytes", expected: 512, got: 511 }.to_string()
     );
-    assert!(Problem::new(0, 5, moderate(Operand::Bf16)).multiply(&queue, bf16).unwrap().is_empty());
+    for instruction in INSTRUCTIONS {
+        let nothing = Problem::new(instruction, 0, 5, moderate(Operand::Bf16));
+        assert!(nothing.multiply(&queue, bf16).unwrap().is_empty());
+    }
 }
 
 /// Of which generation a device is, by its name.
@@ -292,8 +317,36 @@ fn model_of(executor: &Executor) -> Option<Model> {
     }
 }
 
-/// On a GPU, every settled answer is the model's; and what the unsettled ones are is printed, so that
-/// the model can be completed. Without one, the executor stands in, and the model meets itself.
+/// Factors of any bits, subnormals, infinities and NaNs among them, and any accumulators; in the first
+/// half, such whose sums are below 2^-126, or as small as the type allows: factors of bf16 from 2^-79 to
+/// 2^-64, of others small too, and accumulators that small, or zero.
+fn questions(instruction: Instruction, operand: Operand) -> Problem {
+    let n = 200 * 16 / instruction.n_rows();
+    let mut problem = Problem::new(instruction, n, 6, |random| (random as u16).to_le_bytes());
+    for (i, c) in problem.c.iter_mut().enumerate() {
+        *c = (i as u32).wrapping_mul(0x9E37_79B9);
+    }
+    let (width, kept, small) = match operand {
+        Operand::Bf16 => (2, 0x87, 0x18),
+        Operand::F16 => (2, 0x80, 0x07),
+        Operand::E4M3 | Operand::E5M2 => (1, 0x80, 0x07),
+    };
+    for factors in [&mut problem.a, &mut problem.b] {
+        let n_bytes = factors.len() / 2;
+        for byte in factors[..n_bytes].iter_mut().skip(width - 1).step_by(width) {
+            *byte = *byte & kept | small;
+        }
+    }
+    let n_small = problem.c.len() / 2;
+    for c in &mut problem.c[..n_small] {
+        *c &= if *c & 1 == 0 { 0x807F_FFFF } else { 0 };
+    }
+    problem
+}
+
+/// On a GPU, every settled answer is the model's; and of the unsettled ones it is printed which rule
+/// gives them, so that the model can be completed. Without one, the executor stands in, and the model
+/// meets itself.
 #[test]
 fn tensor_cores_at_hand_answer_as_the_model_says() {
     for queue in common::queues_without_checks() {
@@ -302,42 +355,68 @@ fn tensor_cores_at_hand_answer_as_the_model_says() {
             println!("{executor}: no model of its tensor cores");
             continue;
         };
-        for operand in [Operand::Bf16, Operand::F16] {
-            // Any bits: subnormals, infinities and NaNs among them.
-            let mut problem = Problem::new(200, 6, |random| (random as u16).to_le_bytes());
-            for (i, c) in problem.c.iter_mut().enumerate() {
-                *c = (i as u32).wrapping_mul(0x9E37_79B9);
-            }
-            // In the first half, sums below 2^-126: factors of bf16 near 2^-64, of f16 at most 2^-9,
-            // and accumulators that small, or zero.
-            let small = if operand == Operand::Bf16 { 0x1F } else { 0x07 };
-            for factors in [&mut problem.a[..100 * 512], &mut problem.b[..100 * 256]] {
-                for byte in factors.iter_mut().skip(1).step_by(2) {
-                    *byte = *byte & 0x80 | small;
+        for instruction in INSTRUCTIONS {
+            for operand in [Operand::Bf16, Operand::F16, Operand::E4M3, Operand::E5M2] {
+                let factor = Factor::Float(operand);
+                match mma::check_supported(&queue, instruction, factor) {
+                    Ok(()) => ask(&queue, model, instruction, operand),
+                    Err(error) => println!("{executor}, {instruction:?}, {operand:?}: {error}"),
                 }
             }
-            for c in problem.c.iter_mut().take(100 * 128) {
-                *c &= if *c & 1 == 0 { 0x807F_FFFF } else { 0 };
-            }
-            let d = problem.multiply(&queue, Factor::Float(operand)).unwrap();
-            let mut n_unsettled = 0;
-            let mut n_other = 0;
-            for ((a, b, c), d) in problem.sums(Factor::Float(operand)).zip(d) {
-                let answer = model.dot_add(operand, &a, &b, c);
-                if answer.is_settled {
-                    assert_eq!(d, answer.bits, "{operand:?}: {a:x?} {b:x?} {c:#x}");
-                    continue;
-                }
-                n_unsettled += 1;
-                n_other += usize::from(d != answer.bits);
-                if d != answer.bits && n_other <= 20 {
-                    println!("{operand:?}: {a:x?} {b:x?} {c:#x}: {d:#x}, model {answer:x?}");
-                }
-            }
-            println!(
-                "{executor}, {operand:?}: {n_other} of {n_unsettled} unsettled answers differ"
-            );
-            assert!(n_unsettled > 0 || operand == Operand::F16);
         }
+    }
+}
+
+fn ask(queue: &Queue, model: Model, instruction: Instruction, operand: Operand) {
+    let what = format!("{}, {instruction:?}, {operand:?}", queue.executor());
+    let problem = questions(instruction, operand);
+    let answers = problem.multiply(queue, Factor::Float(operand)).unwrap();
+    let [mut n_unsettled, mut n_disputed] = [0; 2];
+    let mut n_of_rule = [0; 3];
+    let mut n_of_none = 0;
+    for ((a, b, c), d) in problem.sums(Factor::Float(operand)).zip(answers) {
+        let answer = model.dot_add(operand, &a, &b, c);
+        if answer.is_settled {
+            assert_eq!(d, answer.bits, "{what}: {a:x?} {b:x?} {c:#x}");
+            continue;
+        }
+        n_unsettled += 1;
+        let by = |rule| model.dot_add_by(rule, operand, &a, &b, c);
+        let published = [answer.bits, by(Rule::MmaSim), by(Rule::Khattak)];
+        n_disputed += usize::from(published != [published[0]; 3]);
+        for (n, bits) in n_of_rule.iter_mut().zip(published) {
+            *n += usize::from(d == bits);
+        }
+        if !published.contains(&d) {
+            n_of_none += 1;
+            if n_of_none <= 20 {
+                println!("{what}: {a:x?} {b:x?} {c:#x}: {d:#x}, and not {published:x?}");
+            }
+        }
+    }
+    let [of_model, of_mma_sim, of_khattak] = n_of_rule;
+    println!(
+        "{what}: of {n_unsettled} unsettled answers ({n_disputed} disputed) {of_model} are the model's, {of_mma_sim} \
+         MMA-Sim's, {of_khattak} Khattak's and Mikaitis's, {n_of_none} no one's"
+    );
+    // Products of f16 are at least 2^-48, and of fp8 only the accumulator's part is open.
+    assert_eq!(n_unsettled > 0, operand != Operand::F16, "{what}");
+    assert_eq!(n_disputed > 0, operand == Operand::Bf16, "{what}");
+}
+
+/// The rules differ where they are said to, and nowhere else.
+#[test]
+fn published_rules_part_below_the_least_normal_number() {
+    // Sixteen products of 2^-152 each: together 2^-148, of which a floor of -126 keeps nothing.
+    let tiny = [0x1980_u16; 16];
+    let by = |model: Model, rule| model.dot_add_by(rule, Operand::Bf16, &tiny, &tiny, 0);
+    assert_eq!(Model::HOPPER.dot_add(Operand::Bf16, &tiny, &tiny, 0).bits, 2);
+    assert_eq!(by(Model::HOPPER, Rule::MmaSim), 0);
+    assert_eq!(by(Model::HOPPER, Rule::Khattak), 2);
+    let one = [0x3F80_u16; 16];
+    let settled = Model::AMPERE.dot_add(Operand::Bf16, &one, &tiny, 0);
+    assert!(settled.is_settled);
+    for rule in [Rule::MmaSim, Rule::Khattak] {
+        assert_eq!(Model::AMPERE.dot_add_by(rule, Operand::Bf16, &one, &tiny, 0), settled.bits);
     }
 }

@@ -42,11 +42,12 @@ fn render(probe: &Result<DriverInfo, Error>) -> String {
                 if let Err(error) = device.check_supported() {
                     text += &format!("         {error}\n");
                 }
-                for room in rooms() {
-                    let chosen =
-                        image::choose(image::all(), room, device.capability, (major, minor));
-                    text += &match chosen {
-                        Ok(image) => format!("         {room}: would load {}\n", image.target),
+                for room in image::rooms() {
+                    let targets = targets(room, device.capability, (major, minor));
+                    text += &match targets {
+                        Ok(targets) => {
+                            format!("         {room}: would load {}\n", targets.join(", "))
+                        }
                         Err(error) => format!("         {room}: {error}\n"),
                     };
                 }
@@ -67,11 +68,14 @@ fn render(probe: &Result<DriverInfo, Error>) -> String {
     text
 }
 
-fn rooms() -> Vec<&'static str> {
-    let mut rooms: Vec<_> = image::all().iter().map(|image| image.room).collect();
-    rooms.sort_unstable();
-    rooms.dedup();
-    rooms
+/// What the images that a device would load are for.
+fn targets(
+    room: &'static str,
+    capability: (u32, u32),
+    ptx_ceiling: (u32, u32),
+) -> Result<Vec<&'static str>, Error> {
+    let images = image::choose_all(room, capability, ptx_ceiling)?;
+    Ok(images.into_iter().map(|image| image.target).collect())
 }
 
 fn to_json(probe: &Result<DriverInfo, Error>) -> Value {
@@ -94,9 +98,9 @@ fn to_json(probe: &Result<DriverInfo, Error>) -> Value {
                 .devices
                 .iter()
                 .map(|device| {
-                    let chosen = |room| {
-                        image::choose(image::all(), room, device.capability, ceiling)
-                            .map_or_else(|error| error.to_string(), |image| image.target.to_owned())
+                    let chosen = |room| match targets(room, device.capability, ceiling) {
+                        Ok(targets) => json!(targets),
+                        Err(error) => json!(error.to_string()),
                     };
                     json!({
                         "ordinal": device.ordinal,
@@ -107,7 +111,7 @@ fn to_json(probe: &Result<DriverInfo, Error>) -> Value {
                         "l2_bytes": device.l2_bytes,
                         "shared_bytes_per_block": device.shared_bytes_per_block,
                         "supported": device.check_supported().is_ok(),
-                        "images": rooms().into_iter().map(|room| (room.to_owned(), json!(chosen(room)))).collect::<serde_json::Map<_, _>>(),
+                        "images": image::rooms().map(|room| (room.to_owned(), chosen(room))).collect::<serde_json::Map<_, _>>(),
                     })
                 })
                 .collect();

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-// One product per warp, by one instruction: what a device's tensor cores answer, for src/mma.rs to
+// One product per warp, by one `mma.sync`: what a device's tensor cores answer, for src/mma.rs to
 // be held against; and fragments by the same loads that other kernels use.
 
 #include "../common/mma.cuh"
 #include "params.h"
+#include "words.cuh"
 
 namespace {
 
@@ -23,31 +24,25 @@ __device__ void load_tiles(const MmaProductsParams& params, Tiles& tiles) {
   __syncwarp();
 }
 
-// Where the lane's half of row `i` of the d tile starts, in elements.
-__device__ uint64_t locate_pair(uint32_t i) {
-  const uint32_t lane = threadIdx.x;
-  return uint64_t{blockIdx.x} * 128 + (lane / 4 + i * 8) * 8 + lane % 4 * 2;
-}
-
-__device__ void multiply_floats(uint32_t operand, float (&d)[4], const uint32_t (&a)[4],
-                                const uint32_t (&b)[2]) {
+__device__ void multiply(uint32_t operand, uint32_t (&words)[4], const uint32_t (&a)[4],
+                         const uint32_t (&b)[2]) {
   switch (operand) {
     case 0:
-      mma_bf16(d, a, b);
-      break;
+      return add_to_floats(words, [&](float(&d)[4]) { mma_bf16(d, a, b); });
     case 1:
-      mma_f16(d, a, b);
-      break;
+      return add_to_floats(words, [&](float(&d)[4]) { mma_f16(d, a, b); });
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 890
     case 2:
-      mma_e4m3(d, a, b);
-      break;
+      return add_to_floats(words, [&](float(&d)[4]) { mma_e4m3(d, a, b); });
     case 3:
-      mma_e5m2(d, a, b);
-      break;
+      return add_to_floats(words, [&](float(&d)[4]) { mma_e5m2(d, a, b); });
 #endif
+    case 4:
+      return add_to_integers(words, [&](int32_t(&d)[4]) { mma_s8(d, a, b); });
+    case 5:
+      return add_to_integers(words, [&](int32_t(&d)[4]) { mma_u8(d, a, b); });
     default:
-      break;
+      return;
   }
 }
 
@@ -62,22 +57,9 @@ LACUNA_ENTRY(mma_products, MmaProductsParams, 32) {
   uint32_t b[2];
   load_matrices(a, tiles.a + (lane % 16) * kRowBytes + lane / 16 * 16);
   load_matrices(b, tiles.b + (lane % 8) * kRowBytes + lane / 8 % 2 * 16);
-  uint32_t bits[4];
-  for (uint32_t i = 0; i < 4; ++i) bits[i] = params.c[locate_pair(i / 2) + i % 2];
-  if (params.operand >= 4) {
-    int32_t d[4];
-    for (uint32_t i = 0; i < 4; ++i) d[i] = static_cast<int32_t>(bits[i]);
-    if (params.operand == 4) {
-      mma_s8(d, a, b);
-    } else {
-      mma_u8(d, a, b);
-    }
-    for (uint32_t i = 0; i < 4; ++i) bits[i] = static_cast<uint32_t>(d[i]);
-  } else {
-    float d[4];
-    for (uint32_t i = 0; i < 4; ++i) d[i] = __uint_as_float(bits[i]);
-    multiply_floats(params.operand, d, a, b);
-    for (uint32_t i = 0; i < 4; ++i) bits[i] = __float_as_uint(d[i]);
-  }
-  for (uint32_t i = 0; i < 4; ++i) params.d[locate_pair(i / 2) + i % 2] = bits[i];
+  const uint64_t row = uint64_t{blockIdx.x} * 16;
+  uint32_t words[4];
+  load_words(words, params.c, row);
+  multiply(params.operand, words, a, b);
+  store_words(params.d, row, words);
 }

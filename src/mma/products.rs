@@ -2,21 +2,21 @@
 #![allow(unsafe_code)]
 
 use super::Operand;
-use crate::bindings::MmaProductsParams;
-use crate::buffer::{Memory, View, ViewMut};
+use crate::bindings::{MmaProductsParams, WgmmaProductsParams};
+use crate::buffer::{View, ViewMut};
 use crate::launch::{self, Grid, Kernel, KernelParams};
 use crate::queue::Queue;
-use crate::region::Role;
+use crate::region::{Regions, Role};
 use crate::{Error, Result};
 
-/// Bytes of `a`, and of `b`, in one product; elements of `c`, and of `d`.
-const A_BYTES: usize = 512;
-const B_BYTES: usize = 256;
-const N_RESULTS: usize = 128;
+/// Bytes of a row of `a`, and of a column of `b`; columns of a product.
+const ROW_BYTES: usize = 32;
+const N_COLUMNS: usize = 8;
 
 #[cfg(feature = "simt")]
 unsafe extern "C" {
     fn lacuna_simt_mma_products(params: *const core::ffi::c_void, is_checked: u32);
+    fn lacuna_simt_wgmma_products(params: *const core::ffi::c_void, is_checked: u32);
 }
 
 // SAFETY: `MmaProductsParams` is generated from the header that csrc/mma/products.cu takes its
@@ -28,6 +28,37 @@ unsafe impl KernelParams for MmaProductsParams {
         #[cfg(feature = "simt")]
         simt: lacuna_simt_mma_products,
     };
+}
+
+// SAFETY: as above, of csrc/mma/warpgroup.cu.
+unsafe impl KernelParams for WgmmaProductsParams {
+    const KERNEL: Kernel = Kernel {
+        room: "mma",
+        entry: "wgmma_products",
+        #[cfg(feature = "simt")]
+        simt: lacuna_simt_wgmma_products,
+    };
+}
+
+/// What multiplies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Instruction {
+    /// `mma.sync`, of one warp: 16 rows of `a`.
+    Mma,
+    /// `wgmma`, of four warps: 64 rows of `a`. Of CUDA devices, those of compute capability 9.0 have
+    /// it.
+    Wgmma,
+}
+
+impl Instruction {
+    /// Rows of `a`, and of the result, in one product.
+    pub fn n_rows(self) -> usize {
+        match self {
+            Self::Mma => 16,
+            Self::Wgmma => 64,
+        }
+    }
 }
 
 /// The element type of the factors of a product.
@@ -64,23 +95,46 @@ impl Factor {
     }
 }
 
-/// `d[i] = a[i] * b[i] + c[i]`, each by one `mma.sync`: what [`Model`](super::Model) is held against
-/// on a GPU. It is not a way to multiply matrices.
+/// Whether [`multiply`] on this queue takes these.
+///
+/// # Errors
+/// [`Error::Range`] where it does not: `wgmma` on a device other than of compute capability 9.0; fp8
+/// with `mma.sync` on a CUDA device, of which the portable image has none.
+pub fn check_supported(queue: &Queue, instruction: Instruction, factor: Factor) -> Result<()> {
+    let Some(capability) = queue.capability() else { return Ok(()) };
+    let is_fp8 = matches!(factor, Factor::Float(Operand::E4M3 | Operand::E5M2));
+    match instruction {
+        Instruction::Mma if is_fp8 => Err(Error::Range {
+            what: "element type of a product",
+            value: factor.number().into(),
+            allowed: "bf16, f16, i8 and u8: the portable image has no fp8",
+        }),
+        Instruction::Wgmma if capability != (9, 0) => Err(Error::Range {
+            what: "compute capability, in tenths",
+            value: (capability.0 * 10 + capability.1).into(),
+            allowed: "90 for wgmma",
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// `d[i] = a[i] * b[i] + c[i]`, each by one instruction of a tensor core: what [`Model`](super::Model)
+/// is held against on a GPU. It is not a way to multiply matrices.
 ///
 /// # Shapes
-/// For n products: `a` is `[n, 16, 32]` bytes, rows of 16 or 32 elements; `b` is `[n, 8, 32]` bytes,
-/// columns; `c` and `d` are `[n, 16, 8]`, the bits of f32 or i32. `a` and `b` start at multiples of
-/// 16 bytes.
+/// For n products of m rows ([`Instruction::n_rows`]): `a` is `[n, m, 32]` bytes, rows of 16 or 32
+/// elements; `b` is `[n, 8, 32]` bytes, columns; `c` and `d` are `[n, m, 8]`, the bits of f32 or
+/// i32. `a` and `b` start at multiples of 16 bytes.
 ///
 /// # Stream
 /// One launch.
 ///
 /// # Errors
-/// [`Error::Shape`] and [`Error::Range`] before anything is launched, the latter also for fp8 on a
-/// CUDA device: the portable image has none. [`Error::WrongQueue`], [`Error::WrongStream`],
-/// [`Error::Driver`].
+/// Those of [`check_supported`], [`Error::Shape`] and [`Error::Range`] before anything is launched;
+/// [`Error::WrongQueue`], [`Error::WrongStream`], [`Error::Driver`].
 pub fn multiply(
     queue: &Queue,
+    instruction: Instruction,
     factor: Factor,
     a: &View<'_, u8>,
     b: &View<'_, u8>,
@@ -91,12 +145,14 @@ pub fn multiply(
     queue.check_view("b", b)?;
     queue.check_view("c", c)?;
     queue.check_view_mut("d", d)?;
-    let n = d.len() / N_RESULTS;
+    check_supported(queue, instruction, factor)?;
+    let n_rows = instruction.n_rows();
+    let n = d.len() / (n_rows * N_COLUMNS);
     for (what, expected, got) in [
-        ("a, in bytes", n * A_BYTES, a.len()),
-        ("b, in bytes", n * B_BYTES, b.len()),
-        ("c", n * N_RESULTS, c.len()),
-        ("d", n * N_RESULTS, d.len()),
+        ("a, in bytes", n * n_rows * ROW_BYTES, a.len()),
+        ("b, in bytes", n * N_COLUMNS * ROW_BYTES, b.len()),
+        ("c", n * n_rows * N_COLUMNS, c.len()),
+        ("d", n * n_rows * N_COLUMNS, d.len()),
     ] {
         if got != expected {
             return Err(Error::Shape { what, expected: expected as u64, got: got as u64 });
@@ -107,35 +163,47 @@ pub fn multiply(
             return Err(Error::Range { what, value: address, allowed: "the multiples of 16" });
         }
     }
-    let is_fp8 = matches!(factor, Factor::Float(Operand::E4M3 | Operand::E5M2));
-    if is_fp8 && matches!(queue.memory(), Memory::Cuda(_)) {
-        return Err(Error::Range {
-            what: "element type of a product",
-            value: factor.number().into(),
-            allowed: "bf16, f16, i8 and u8: the portable image has no fp8",
-        });
-    }
     let n_products = u32::try_from(n).ok().filter(|n| *n < 1 << 31).ok_or(Error::Range {
         what: "products of a launch",
         value: n as u64,
         allowed: "0..2^31",
     })?;
-    let params = MmaProductsParams {
-        a: a.address(),
-        b: b.address(),
-        c: c.address(),
-        d: d.address(),
-        n_products,
-        operand: factor.number(),
+    let (a_address, b_address) = (a.address(), b.address());
+    let (c_address, d_address, operand) = (c.address(), d.address(), factor.number());
+    let memory = |regions: &mut Regions| {
+        regions.input("a", a);
+        regions.input("b", b);
+        regions.input("c", c);
+        regions.written(Role::Output, "d", d);
     };
-    let grid = Grid { blocks: [n_products, 1, 1], threads: [32, 1, 1], dynamic_shared_bytes: 0 };
+    // A warp for 16 rows.
+    let threads = [n_rows as u32 * 2, 1, 1];
+    let grid = Grid { blocks: [n_products, 1, 1], threads, dynamic_shared_bytes: 0 };
     // SAFETY: all lengths were checked against the number of products, and `d` is borrowed mutably.
     unsafe {
-        launch::launch(queue, &grid, &params, |regions| {
-            regions.input("a", a);
-            regions.input("b", b);
-            regions.input("c", c);
-            regions.written(Role::Output, "d", d);
-        })
+        match instruction {
+            Instruction::Mma => {
+                let params = MmaProductsParams {
+                    a: a_address,
+                    b: b_address,
+                    c: c_address,
+                    d: d_address,
+                    n_products,
+                    operand,
+                };
+                launch::launch(queue, &grid, &params, memory)
+            }
+            Instruction::Wgmma => {
+                let params = WgmmaProductsParams {
+                    a: a_address,
+                    b: b_address,
+                    c: c_address,
+                    d: d_address,
+                    n_products,
+                    operand,
+                };
+                launch::launch(queue, &grid, &params, memory)
+            }
+        }
     }
 }

@@ -1,5 +1,5 @@
-//! `ptx/`: one portable image per room, made by the oldest toolkit that compiles it, and the
-//! manifest that says from what.
+//! `ptx/`: one portable image per room, others where kernels need an architecture of their own, all made
+//! by the oldest toolkit that compiles them; and the manifest that says from what.
 #![allow(unsafe_code)]
 
 use std::ffi::{CString, c_char, c_int, c_void};
@@ -13,20 +13,37 @@ use crate::{Generated, Result, root, wheels};
 
 /// NVRTC 12.0 writes PTX ISA 8.0, which every driver since 525 compiles.
 const NVRTC: (&str, &str) = ("nvidia-cuda-nvrtc-cu12", "12.0.140");
-const TARGET: &str = "compute_80";
 /// No contraction: a multiply and an add stay two roundings, as on the CPU.
 const FLAGS: [&str; 3] = ["--std=c++17", "--fmad=false", "-default-device"];
 
-/// A room's image: the one file of kernels it is made from, and where it goes.
-struct Room {
-    name: &'static str,
+/// An image: the room whose kernels it holds, the one file of kernels it is made from, for what, and
+/// where it goes.
+struct Image {
+    room: &'static str,
     source: &'static str,
-    image: &'static str,
+    target: &'static str,
+    path: &'static str,
 }
 
-const ROOMS: [Room; 2] = [
-    Room { name: "huffman", source: "csrc/huffman/decode.cu", image: "ptx/huffman.sm80.ptx" },
-    Room { name: "mma", source: "csrc/mma/products.cu", image: "ptx/mma.sm80.ptx" },
+const IMAGES: [Image; 3] = [
+    Image {
+        room: "huffman",
+        source: "csrc/huffman/decode.cu",
+        target: "compute_80",
+        path: "ptx/huffman.sm80.ptx",
+    },
+    Image {
+        room: "mma",
+        source: "csrc/mma/products.cu",
+        target: "compute_80",
+        path: "ptx/mma.sm80.ptx",
+    },
+    Image {
+        room: "mma",
+        source: "csrc/mma/warpgroup.cu",
+        target: "sm_90a",
+        path: "ptx/mma.sm90a.ptx",
+    },
 ];
 
 pub(crate) fn generate() -> Result<Vec<Generated>> {
@@ -37,22 +54,23 @@ pub(crate) fn generate() -> Result<Vec<Generated>> {
          # room  image  source  target  toolkit  flags  entries  sha256-of-inputs  sha256-of-image\n",
     );
     let mut files = Vec::new();
-    for room in &ROOMS {
-        let ptx = compiler.compile(room.source)?;
+    for image in &IMAGES {
+        let ptx = compiler.compile(image)?;
         let _ = writeln!(
             manifest,
-            "{} {} {} {TARGET} {}-{} {} {} {} {}",
-            room.name,
-            room.image,
-            room.source,
+            "{} {} {} {} {}-{} {} {} {} {}",
+            image.room,
+            image.path,
+            image.source,
+            image.target,
             NVRTC.0,
             NVRTC.1,
             FLAGS.join(","),
             entries(&ptx).join(","),
-            hash_inputs(room.source)?,
+            hash_inputs(image.source)?,
             hash(ptx.as_bytes()),
         );
-        files.push(Generated { path: room.image, content: ptx });
+        files.push(Generated { path: image.path, content: ptx });
     }
     files.push(Generated { path: "ptx/MANIFEST", content: manifest });
     Ok(files)
@@ -117,12 +135,13 @@ impl Compiler {
         Ok(Self(library))
     }
 
-    fn compile(&self, source: &str) -> Result<String> {
+    fn compile(&self, image: &Image) -> Result<String> {
+        let source = image.source;
         let path = root().join(source);
         let text = std::fs::read_to_string(&path).map_err(|error| format!("{source}: {error}"))?;
         let include = path.parent().map(Path::to_path_buf).unwrap_or_default();
         let mut options: Vec<_> = FLAGS.iter().map(|flag| (*flag).to_owned()).collect();
-        options.push(format!("--gpu-architecture={TARGET}"));
+        options.push(format!("--gpu-architecture={}", image.target));
         options.push(format!("-I{}", include.display()));
         let options: Vec<_> = options.into_iter().map(c_string).collect::<Result<_>>()?;
         let option_pointers: Vec<_> = options.iter().map(|option| option.as_ptr()).collect();
