@@ -224,8 +224,7 @@ impl Device {
     /// The image for a kernel, of those that hold it, and its place in [`image::all`].
     fn choose(&self, room: &'static str, entry: &str) -> Result<(usize, &'static Image)> {
         let ceiling = driver::ptx_ceiling(self.inner.driver_version);
-        let holders = image::all().iter().filter(|image| image.entries.contains(&entry));
-        let chosen = image::choose(holders, room, self.inner.info.capability, ceiling)?;
+        let chosen = image::choose_for(room, entry, self.inner.info.capability, ceiling)?;
         Ok((place(chosen), chosen))
     }
 

@@ -77,8 +77,22 @@ pub fn rooms() -> impl Iterator<Item = &'static str> {
     all().iter().enumerate().filter(is_first).map(|(_, image)| image.room)
 }
 
+/// The image that a device loads for one kernel: what [`choose`] takes of those that hold it.
+///
+/// # Errors
+/// Those of [`choose`].
+pub fn choose_for(
+    room: &'static str,
+    entry: &str,
+    capability: (u32, u32),
+    ptx_ceiling: (u32, u32),
+) -> Result<&'static Image> {
+    let holders = all().iter().filter(|image| image.entries.contains(&entry));
+    choose(holders, room, capability, ptx_ceiling)
+}
+
 /// The images that a device loads for the kernels of `room`: for each kernel of an image that is for
-/// such devices, what [`choose`] takes of those that hold it.
+/// such devices, what [`choose_for`] takes.
 ///
 /// # Errors
 /// Those of [`choose`], also where there is none at all.
@@ -90,8 +104,7 @@ pub fn choose_all(
     let runs = |image: &&Image| image.room == room && image.is_for(capability);
     let mut chosen = Vec::new();
     for entry in all().iter().filter(runs).flat_map(|image| image.entries) {
-        let holders = all().iter().filter(|image| image.entries.contains(entry));
-        let image = choose(holders, room, capability, ptx_ceiling)?;
+        let image = choose_for(room, entry, capability, ptx_ceiling)?;
         if !chosen.contains(&image) {
             chosen.push(image);
         }
