@@ -9,12 +9,18 @@ use serde_json::{Value, json};
 use crate::Outcome;
 use crate::report::{bytes, print};
 
-pub(crate) fn run(as_json: bool) -> Outcome {
+/// The exit status where a GPU is required and none runs the kernels.
+const NO_GPU: u8 = 3;
+
+pub(crate) fn run(as_json: bool, is_gpu_required: bool) -> Outcome {
     let probe = driver::probe();
     let text = if as_json { format!("{:#}\n", to_json(&probe)) } else { render(&probe) };
     print(&text)?;
     // A machine without a GPU is a normal machine: the CPU side works.
-    Ok(ExitCode::SUCCESS)
+    let has_gpu =
+        probe.is_ok_and(|driver| driver.devices.iter().any(|d| d.check_supported().is_ok()));
+    let is_missing = is_gpu_required && !has_gpu;
+    Ok(if is_missing { ExitCode::from(NO_GPU) } else { ExitCode::SUCCESS })
 }
 
 fn render(probe: &Result<DriverInfo, Error>) -> String {

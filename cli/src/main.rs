@@ -71,6 +71,9 @@ enum Task {
         /// For programs
         #[arg(long)]
         json: bool,
+        /// Exit with status 3 where no device runs the kernels
+        #[arg(long)]
+        require_gpu: bool,
     },
     /// Compress, decompress and verify sample weights, and say so with sizes and speed
     Demo {
@@ -100,7 +103,7 @@ fn main() -> ExitCode {
         Task::Decompress { checkpoint, output } => convert::decompress(&checkpoint, &output),
         Task::Verify { checkpoint, originals, on } => verify::run(&checkpoint, &originals, on),
         Task::Inspect { checkpoint, json } => inspect::run(&checkpoint, json),
-        Task::Doctor { json } => doctor::run(json),
+        Task::Doctor { json, require_gpu } => doctor::run(json, require_gpu),
         Task::Demo { weights } => demo::run(&weights),
     };
     match outcome {

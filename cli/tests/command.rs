@@ -127,6 +127,9 @@ fn the_doctor_says_what_works_without_a_gpu() {
     let folder = folder_without_a_driver();
     let output = lacuna(folder.path(), &["doctor"]);
     insta::assert_snapshot!("doctor", show(folder.path(), &output));
+    let required = lacuna(folder.path(), &["doctor", "--require-gpu"]);
+    assert_eq!(required.status.code(), Some(3));
+    assert_eq!(required.stdout, output.stdout);
     let output = lacuna(folder.path(), &["doctor", "--json"]);
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["driver"]["found"], false);
