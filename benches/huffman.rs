@@ -1,28 +1,48 @@
-//! Encode and decode on the CPU, beside a copy of the same bytes, on one thread and on all.
+//! DFloat11: encode and decode on the CPU, beside a copy of the same bytes, on one thread and on all; and
+//! the decode kernel, beside the published one and nvCOMP's ANS.
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use lacuna::huffman;
+mod house;
+mod peers;
+
+use std::process::ExitCode;
+
+use criterion::{Criterion, Throughput};
+use half::bf16;
+use lacuna::huffman::{self, DeviceWeights, EncodedGroup, RawGroup};
+use lacuna::{Buffer, Queue};
+use rayon::prelude::*;
+
+use house::case::{Case, Peer, Problem, Work};
+use house::measure::poison;
+
+/// The matrices that the published kernel was measured on: rows of a language model's head.
+const PUBLISHED_COLUMNS: [usize; 6] = [2048, 4096, 8192, 16_384, 32_768, 65_536];
+const PUBLISHED_ROWS: usize = 4096;
+/// Weights of one seed.
+const PIECE_WEIGHTS: usize = 1 << 16;
 
 /// Weights with the exponents of trained ones: a normal distribution whose scale varies.
 fn weights(n: usize) -> Vec<u16> {
-    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
-    let mut uniform = || {
-        state =
-            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((state >> 40) as f64 + 0.5) / (1_u64 << 24) as f64
-    };
-    (0..n)
-        .map(|_| {
-            let normal =
-                |a: f64, b: f64| (-2.0 * a.ln()).sqrt() * (std::f64::consts::TAU * b).cos();
+    let mut weights = vec![0; n];
+    weights.par_chunks_mut(PIECE_WEIGHTS).enumerate().for_each(|(piece, weights)| {
+        let mut state = 0x9E37_79B9_7F4A_7C15_u64.wrapping_mul(piece as u64 + 1);
+        let mut uniform = || {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            ((state >> 40) as f32 + 0.5) / (1_u32 << 24) as f32
+        };
+        let normal = |a: f32, b: f32| (-2.0 * a.ln()).sqrt() * (std::f32::consts::TAU * b).cos();
+        for weight in weights {
             let scale = (0.35 * normal(uniform(), uniform())).exp();
-            let weight = 0.02 * scale * normal(uniform(), uniform());
-            half::bf16::from_f64(weight).to_bits()
-        })
-        .collect()
+            *weight = bf16::from_f32(0.02 * scale * normal(uniform(), uniform())).to_bits();
+        }
+    });
+    weights
 }
 
-fn cpu(c: &mut Criterion) {
+fn cpu() {
+    let mut criterion = Criterion::default().configure_from_args();
     let weights = weights(4 << 20);
     let bytes: &[u8] = bytemuck::cast_slice(&weights);
     let encoded = huffman::encode(&[bytes]).unwrap();
@@ -30,7 +50,7 @@ fn cpu(c: &mut Criterion) {
     let mut output = vec![0_u16; weights.len()];
     let pools = [("one_thread", 1), ("all_threads", 0)];
 
-    let mut bench = c.benchmark_group("huffman");
+    let mut bench = criterion.benchmark_group("huffman");
     bench.throughput(Throughput::Bytes(bytes.len() as u64)).sample_size(10);
     bench.bench_function("copy/bf16/4Mi", |b| b.iter(|| output.copy_from_slice(&weights)));
     for (name, n_threads) in pools {
@@ -42,8 +62,119 @@ fn cpu(c: &mut Criterion) {
             b.iter(|| pool.install(|| huffman::decode(&group, &mut output)).unwrap());
         });
     }
+    bench.finish();
     assert!(output == weights);
+    criterion.final_summary();
 }
 
-criterion_group!(benches, cpu);
-criterion_main!(benches);
+/// `decode_bf16` of one group.
+struct Decode {
+    shape: String,
+    n_weights: usize,
+}
+
+/// A group, its weights, and another for company.
+struct Group {
+    weights: Vec<u16>,
+    encoded: EncodedGroup,
+    other: EncodedGroup,
+}
+
+impl Case for Decode {
+    fn kernel(&self) -> &'static str {
+        "huffman/decode_bf16"
+    }
+
+    fn shape(&self) -> String {
+        self.shape.clone()
+    }
+
+    fn is_small(&self) -> bool {
+        self.n_weights <= 1 << 18
+    }
+
+    fn prepare(&self) -> Box<dyn Problem> {
+        let encode = |weights: &[u16]| huffman::encode(&[bytemuck::cast_slice(weights)]).unwrap();
+        let weights = weights(self.n_weights);
+        let encoded = encode(&weights);
+        Box::new(Group { weights, encoded, other: encode(&crate::weights(30_001)) })
+    }
+}
+
+impl Problem for Group {
+    fn least_bytes(&self) -> u64 {
+        let group = self.encoded.as_raw("group").parse().unwrap();
+        huffman::DecodePlan::new(&[group.shape()]).unwrap().least_bytes()
+    }
+
+    fn expected(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.weights)
+    }
+
+    fn place(&self, queue: &Queue) -> lacuna::Result<Box<dyn Work>> {
+        Ok(Box::new(Launch::new(queue, &[self.encoded.as_raw("group")], 0)?))
+    }
+
+    fn variants(&self, queue: &Queue) -> lacuna::Result<Vec<(String, Box<dyn Work>)>> {
+        let [group, other] = [self.encoded.as_raw("group"), self.other.as_raw("other")];
+        let after = Launch::new(queue, &[other, group], 1)?;
+        let between = Launch::new(queue, &[other, other, group, other], 2)?;
+        Ok(vec![
+            ("as the second group of two".to_owned(), Box::new(after)),
+            ("as the third group of four".to_owned(), Box::new(between)),
+        ])
+    }
+
+    fn peers(&self) -> Vec<Box<dyn Peer + '_>> {
+        vec![
+            Box::new(peers::dfloat11::Published(&self.encoded)),
+            Box::new(peers::nvcomp::Ans(self.expected())),
+        ]
+    }
+}
+
+/// A launch over groups, one of which is looked at.
+struct Launch {
+    weights: DeviceWeights<'static>,
+    workspace: Buffer<u64>,
+    output: Buffer<bf16>,
+    idx: usize,
+}
+
+impl Launch {
+    fn new(queue: &Queue, groups: &[RawGroup<'_>], idx: usize) -> lacuna::Result<Self> {
+        let groups: Vec<_> = groups.iter().map(|raw| raw.parse().unwrap()).collect();
+        let weights = DeviceWeights::upload(queue, &groups)?;
+        let workspace = queue.alloc(weights.plan().workspace_len() as usize)?;
+        let output = queue.alloc(weights.plan().output_len() as usize)?;
+        Ok(Self { weights, workspace, output, idx })
+    }
+}
+
+impl Work for Launch {
+    fn launch(&mut self, queue: &Queue) -> lacuna::Result<()> {
+        let Self { weights, workspace, output, .. } = self;
+        weights.decode(queue, &mut workspace.view_mut(), &mut output.view_mut())
+    }
+
+    fn poison(&mut self, queue: &Queue) -> lacuna::Result<()> {
+        poison(queue, &mut self.output)
+    }
+
+    fn output(&self, queue: &Queue) -> lacuna::Result<Vec<u8>> {
+        self.weights.check(queue, &self.workspace.view())?;
+        let range = self.weights.plan().output_range(self.idx).expect("a group of the launch");
+        let view = self.output.view().slice(range.start as usize..range.end as usize)?;
+        Ok(bytemuck::cast_slice(&queue.download(&view)?).to_vec())
+    }
+}
+
+fn main() -> ExitCode {
+    let small = [(1, "1"), (30_001, "30,001"), (1 << 18, "256 Ki")]
+        .map(|(n_weights, name)| (n_weights, format!("{name} weights")));
+    let published = PUBLISHED_COLUMNS
+        .map(|n_columns| (PUBLISHED_ROWS * n_columns, format!("{PUBLISHED_ROWS} x {n_columns}")));
+    let cases = small.into_iter().chain(published);
+    let cases = cases.map(|(n_weights, shape)| Box::new(Decode { shape, n_weights }) as _);
+    house::run("huffman", cases.collect(), cpu)
+}

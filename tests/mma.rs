@@ -11,8 +11,8 @@ use proptest::prelude::*;
 
 /// Where the answers are: `LACUNA_MMA_VECTORS`, or those of the repository.
 fn folder() -> PathBuf {
-    let own = [env!("CARGO_MANIFEST_DIR"), "tests", "data", "mma"].iter().collect();
-    std::env::var_os("LACUNA_MMA_VECTORS").map_or(own, PathBuf::from)
+    let own = || common::data_folder().join("mma");
+    std::env::var_os("LACUNA_MMA_VECTORS").map_or_else(own, PathBuf::from)
 }
 
 /// `<gpu>-<type>-k<products>.bin`; other files are none of these.

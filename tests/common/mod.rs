@@ -50,9 +50,15 @@ fn queues_with(checks: Checks) -> Vec<Queue> {
     queues
 }
 
-/// A golden file.
+/// A golden file: of the folder `LACUNA_DATA`, where the repository is not at hand.
 pub(crate) fn data(file: &str) -> PathBuf {
-    [env!("CARGO_MANIFEST_DIR"), "tests", "data", "df11", file].iter().collect()
+    data_folder().join("df11").join(file)
+}
+
+/// The folders of golden data.
+pub(crate) fn data_folder() -> PathBuf {
+    let own = [env!("CARGO_MANIFEST_DIR"), "tests", "data"].iter().collect();
+    std::env::var_os("LACUNA_DATA").map_or(own, PathBuf::from)
 }
 
 /// The bytes of all tensors of a golden bf16 file, in file order.

@@ -1,0 +1,72 @@
+//! A kernel at one shape, and what is done with it.
+
+use lacuna::Queue;
+
+use super::gpu::Gpu;
+
+/// A kernel at one shape.
+pub(crate) trait Case {
+    /// The room and the kernel's name, as `huffman/decode_bf16`.
+    fn kernel(&self) -> &'static str;
+
+    /// For people, and the same on every machine.
+    fn shape(&self) -> String;
+
+    /// Whether it is small enough for checks, and for the SIMT executor; others are timed alone.
+    fn is_small(&self) -> bool;
+
+    /// Whether its time says anything.
+    fn is_timed(&self) -> bool {
+        true
+    }
+
+    /// Whether a device runs it, and why not.
+    fn unsupported(&self, _queue: &Queue) -> Option<String> {
+        None
+    }
+
+    /// Makes its inputs, of random data, and what must come of them.
+    fn prepare(&self) -> Box<dyn Problem>;
+}
+
+/// Inputs on the host, and what must come of them.
+pub(crate) trait Problem {
+    /// Bytes that any kernel of this kind reads and writes.
+    fn least_bytes(&self) -> u64;
+
+    /// What every launch must leave, bit for bit.
+    fn expected(&self) -> &[u8];
+
+    /// The inputs in a queue's memory, ready to be launched.
+    fn place(&self, queue: &Queue) -> lacuna::Result<Box<dyn Work>>;
+
+    /// The same rows by other grids and among other rows; each must leave what is expected.
+    fn variants(&self, queue: &Queue) -> lacuna::Result<Vec<(String, Box<dyn Work>)>>;
+
+    /// Others that do the same, on the same data.
+    fn peers(&self) -> Vec<Box<dyn Peer + '_>>;
+}
+
+/// Something that can be launched again and again.
+pub(crate) trait Work {
+    /// One launch, or the fewest that do the same; it allocates nothing and waits for nothing.
+    fn launch(&mut self, queue: &Queue) -> lacuna::Result<()>;
+
+    /// Overwrites the output with what no launch leaves.
+    fn poison(&mut self, queue: &Queue) -> lacuna::Result<()>;
+
+    /// What the last launch left.
+    fn output(&self, queue: &Queue) -> lacuna::Result<Vec<u8>>;
+}
+
+/// Somebody else's kernel for the same.
+pub(crate) trait Peer {
+    /// With its version.
+    fn name(&self) -> String;
+
+    /// Its inputs in device memory; or why it cannot run.
+    fn place(&self, gpu: &Gpu) -> Result<Box<dyn Work>, String>;
+}
+
+/// Bytes that no output is full of.
+pub(crate) const POISON: u8 = 0xA5;

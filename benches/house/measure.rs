@@ -1,0 +1,118 @@
+//! How long kernels take on a GPU, beside a copy of the same bytes and beside peers.
+//!
+//! Each is launched on several sets of inputs and outputs in turn, three times the cache in all, so that
+//! none finds its data there; those launches are one graph, and the time is that of its replays by the
+//! device's own events. The median of many samples counts.
+
+use lacuna::Queue;
+
+use super::case::{Case, POISON, Problem, Work};
+use super::check;
+use super::gpu::{Gpu, Stopwatch};
+use super::report::{PeerTime, Report, Row};
+use crate::peers::copy::Copy;
+
+/// Sets of inputs in rotation, at most.
+const MAX_SETS: u64 = 64;
+/// Samples of one measurement.
+const N_SAMPLES: usize = 40;
+/// A sample is at least so long, that the events' own steps do not count.
+const SAMPLE_US: f64 = 2_000.0;
+
+/// Every case whose time says something.
+pub(crate) fn on_gpu(cases: &[Box<dyn Case>], gpu: &Gpu, report: &mut Report<'_>) {
+    for case in cases.iter().filter(|case| case.is_timed()) {
+        report.add(&**case, |row| {
+            if let Err(why) = measure_one(gpu, &*case.prepare(), row) {
+                row.fail("measurement", why);
+            }
+        });
+    }
+}
+
+fn measure_one(gpu: &Gpu, problem: &dyn Problem, row: &mut Row) -> Result<(), String> {
+    let n_bytes = problem.least_bytes();
+    row.least_bytes = Some(n_bytes);
+    let place = |queue: &Queue| problem.place(queue).map_err(|error| error.to_string());
+
+    let mut first = place(&gpu.queue)?;
+    let fault = check::compare(&gpu.queue, problem, &mut *first).map_err(|e| e.to_string())?;
+    row.agrees = Some(fault.is_none());
+    if let Some(fault) = fault {
+        return Err(format!("not timed, since it is wrong: {fault}"));
+    }
+    let n_sets = count_sets(gpu, n_bytes);
+    let mut sets = vec![first];
+    for _ in 1..n_sets {
+        sets.push(place(&gpu.queue)?);
+    }
+    let (time_us, spread_percent, clocks) = time(gpu, &mut sets)?;
+    row.time_us = Some(time_us);
+    row.spread_percent = Some(spread_percent);
+    row.clocks = Some(clocks);
+    drop(sets);
+
+    let copies = (0..n_sets).map(|_| Copy::place(gpu, n_bytes));
+    let mut copies: Vec<_> = copies.collect::<Result<_, _>>()?;
+    row.copy_us = Some(time(gpu, &mut copies)?.0);
+    drop(copies);
+
+    for peer in problem.peers() {
+        let measured = (|| {
+            let mut first = peer.place(gpu)?;
+            let fault = check::compare(&gpu.queue, problem, &mut *first);
+            if let Some(fault) = fault.map_err(|error| error.to_string())? {
+                return Err(format!("its bits differ: {fault}"));
+            }
+            let mut sets = vec![first];
+            for _ in 1..n_sets {
+                sets.push(peer.place(gpu)?);
+            }
+            Ok(time(gpu, &mut sets)?.0)
+        })();
+        row.peers.push(PeerTime { name: peer.name(), time_us: measured });
+    }
+    Ok(())
+}
+
+fn count_sets(gpu: &Gpu, n_bytes: u64) -> u64 {
+    let cache = 3 * gpu.device.info().l2_bytes;
+    cache.div_ceil(n_bytes.max(1)).clamp(2, MAX_SETS)
+}
+
+/// Microseconds of one launch, the spread of the middle half in percent of it, and the clocks.
+fn time(gpu: &Gpu, sets: &mut [Box<dyn Work>]) -> Result<(f64, f64, String), String> {
+    let queue = &gpu.queue;
+    for set in sets.iter_mut() {
+        set.launch(queue).map_err(|error| error.to_string())?;
+    }
+    gpu.synchronize().map_err(|error| error.to_string())?;
+    let n_sets = sets.len() as f64;
+    let graph = gpu.capture(|| sets.iter_mut().try_for_each(|set| set.launch(queue)))?;
+    let stopwatch = Stopwatch::new(gpu);
+    graph.replay();
+    let once = stopwatch.time(|| graph.replay());
+    let n_replays = (SAMPLE_US / once.max(0.1)).ceil().clamp(1.0, 10_000.0) as usize;
+    let replay = || (0..n_replays).for_each(|_| graph.replay());
+    let mut samples: Vec<_> = (0..N_SAMPLES).map(|_| stopwatch.time(replay)).collect();
+    // Asked while the device works.
+    replay();
+    let clocks = gpu.clocks();
+    gpu.synchronize().map_err(|error| error.to_string())?;
+
+    samples.sort_by(f64::total_cmp);
+    let quantile = |numerator: usize| samples[(N_SAMPLES - 1) * numerator / 4];
+    let median = quantile(2);
+    let spread_percent = 100.0 * (quantile(3) - quantile(1)) / median;
+    Ok((median / (n_replays as f64 * n_sets), spread_percent, clocks))
+}
+
+/// Fills a buffer with poison.
+pub(crate) fn poison<T: lacuna::Element>(
+    queue: &Queue,
+    target: &mut lacuna::Buffer<T>,
+) -> lacuna::Result<()> {
+    let mut elements = vec![T::zeroed(); target.len()];
+    bytemuck::cast_slice_mut::<T, u8>(&mut elements).fill(POISON);
+    queue.upload_into(&elements, &mut target.view_mut())
+}
