@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 // A CUDA driver without a device: memory is host memory, streams are numbers, a launch runs
-// nothing. It writes the name of each call that an engine could notice to the file that FAKE_LOG
+// nothing (unless FAKE_RUNS: rehearsal.cc runs it in the SIMT executor). It writes the name of each call that an engine could notice to the file that FAKE_LOG
 // names. What it claims to be is given by macros; tests/driver.rs compiles it once for each claim.
 #include <stdint.h>
 #include <stdio.h>
@@ -24,6 +24,12 @@
 #endif
 #ifndef FAKE_POOLS
 #define FAKE_POOLS 1
+#endif
+#ifndef FAKE_NAME
+#define FAKE_NAME "Fake"
+#endif
+#ifndef FAKE_L2
+#define FAKE_L2 (40 << 20)
 #endif
 #ifndef FAKE_LOAD_RESULT
 #define FAKE_LOAD_RESULT 0
@@ -58,14 +64,14 @@ int cuDeviceGet(int* device, int ordinal) {
 }
 
 int cuDeviceGetName(char* name, int n_bytes, int device) {
-  return snprintf(name, (size_t)n_bytes, "Fake %d", device), 0;
+  return snprintf(name, (size_t)n_bytes, FAKE_NAME " %d", device), 0;
 }
 
 int cuDeviceGetAttribute(int* value, int attribute, int device) {
   (void)device;
   switch (attribute) {
     case 16: return *value = 108, 0;
-    case 38: return *value = 40 << 20, 0;
+    case 38: return *value = FAKE_L2, 0;
     case 75: return *value = FAKE_MAJOR, 0;
     case 76: return *value = FAKE_MINOR, 0;
     case 97: return *value = 166912, 0;
@@ -84,6 +90,11 @@ int cuCtxGetCurrent(uintptr_t* context) { return *context = current(), 0; }
 int cuCtxPushCurrent_v2(uintptr_t context) {
   if (depth == kMaxDepth) return kInvalidContext;
   return contexts[depth++] = context, 0;
+}
+
+int cuCtxSetCurrent(uintptr_t context) {
+  if (depth == 0) ++depth;
+  return contexts[depth - 1] = context, 0;
 }
 
 int cuCtxPopCurrent_v2(uintptr_t* context) {
@@ -122,13 +133,15 @@ int cuStreamSynchronize(uintptr_t stream) {
   return note("cuStreamSynchronize"), outside();
 }
 
+#ifndef FAKE_RUNS
 int cuStreamIsCapturing(uintptr_t stream, int* status) {
   return *status = stream == kCaptured, 0;
 }
+#endif
 
 static int allocate(uint64_t* address, size_t n_bytes) {
   // A driver's fresh memory is anything but zero.
-  void* memory = n_bytes < (size_t)1 << 40 ? malloc(n_bytes) : NULL;
+  void* memory = n_bytes < (size_t)1 << 40 ? aligned_alloc(256, (n_bytes + 255) & ~(size_t)255) : NULL;
   if (!memory) return kOutOfMemory;
   memset(memory, 0xA5, n_bytes);
   return *address = (uint64_t)(uintptr_t)memory, outside();
@@ -170,6 +183,7 @@ int cuMemsetD8Async(uint64_t target, unsigned char value, size_t n_bytes, uintpt
   return memset((void*)(uintptr_t)target, value, n_bytes), outside();
 }
 
+#ifndef FAKE_RUNS
 int cuModuleLoadDataEx(uintptr_t* module, const char* image, unsigned n_options, int* options,
                        void** values) {
   note("cuModuleLoadDataEx");
@@ -189,6 +203,8 @@ int cuModuleGetFunction(uintptr_t* function, uintptr_t module, const char* name)
   return kNotFound;
 }
 
+#endif
+
 int cuModuleUnload(uintptr_t module) {
   (void)module;
   return note("cuModuleUnload"), outside();
@@ -207,6 +223,7 @@ int cuFuncSetAttribute(uintptr_t function, int attribute, int value) {
   return note(line), outside();
 }
 
+#ifndef FAKE_RUNS
 int cuLaunchKernel(uintptr_t function, unsigned blocks_x, unsigned blocks_y, unsigned blocks_z,
                    unsigned threads_x, unsigned threads_y, unsigned threads_z,
                    unsigned dynamic_shared_bytes, uintptr_t stream, void** params, void** extra) {
@@ -218,4 +235,5 @@ int cuLaunchKernel(uintptr_t function, unsigned blocks_x, unsigned blocks_y, uns
   (void)extra;
   return note(line), outside();
 }
+#endif
 #endif

@@ -46,6 +46,13 @@ const IMAGES: [Image; 3] = [
     },
 ];
 
+/// The rooms, each once.
+pub(crate) fn rooms() -> Vec<&'static str> {
+    let mut rooms: Vec<_> = IMAGES.iter().map(|image| image.room).collect();
+    rooms.dedup();
+    rooms
+}
+
 pub(crate) fn generate() -> Result<Vec<Generated>> {
     let compiler = Compiler::load()?;
     let mut manifest = String::from(

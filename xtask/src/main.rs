@@ -3,8 +3,10 @@
 //! differ. `cargo xtask counters` and `cargo xtask planted` print what the SIMT executor finds.
 
 mod bindings;
+mod bundle;
 mod images;
 mod instrument;
+mod rehearsal;
 mod wheels;
 
 use std::path::{Path, PathBuf};
@@ -12,6 +14,7 @@ use std::process::ExitCode;
 
 const HELP: &str = "\
 usage: cargo xtask generate [--check] | counters [--json] [--only ROOM] | planted
+       | bundle [FOLDER] | rehearse
 
 generate          make src/bindings.rs, ptx/*.ptx and ptx/MANIFEST from csrc/, with pinned tools
                   (libclang and NVRTC wheels, installed into the target directory by pip)
@@ -19,6 +22,9 @@ generate --check  change nothing; fail where a committed file differs, and name 
 counters          bytes, sectors, bank conflicts and barriers of each kernel, by source line, beside the
                   least bytes any kernel could move; --json prints rows; --only takes one room
 planted           the table of planted defects and what the SIMT executor says of each
+bundle            test and bench programs, data and a script `run`, for a machine with a GPU and without
+                  Rust; into the target directory unless a folder is named
+rehearse          the bundle and its script on a driver whose kernels run in the SIMT executor
 ";
 
 /// What stops a task, for people to read.
@@ -36,6 +42,9 @@ fn main() -> ExitCode {
     let result = match arguments[..] {
         ["generate"] => generate().and_then(|files| write(&files)),
         ["generate", "--check"] => generate().and_then(|files| check(&files)),
+        ["bundle"] => bundle::make(&target().join("bundle")),
+        ["bundle", folder] if !folder.starts_with('-') => bundle::make(Path::new(folder)),
+        ["rehearse"] => rehearsal::run(),
         ["planted"] => instrument::planted(),
         ["counters"] => instrument::counters(false, None),
         ["counters", "--json"] => instrument::counters(true, None),
@@ -98,9 +107,14 @@ fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
 
-/// Where tools are kept: beside whatever else cargo builds.
-fn tools() -> PathBuf {
+/// Where cargo builds.
+fn target() -> PathBuf {
     let target =
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
-    root().join(target).join("xtask-wheels")
+    root().join(target)
+}
+
+/// Where tools are kept: beside whatever else cargo builds.
+fn tools() -> PathBuf {
+    target().join("xtask-wheels")
 }

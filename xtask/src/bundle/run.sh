@@ -1,0 +1,125 @@
+#!/usr/bin/env bash
+# Checks or measures lacuna's kernels on this machine's GPU. It needs a driver, and nothing else:
+# compute-sanitizer and the peers' wheels are taken where they are, and left out by name where not.
+set -uo pipefail
+
+usage="usage: ./run --check|--bench [--only ROOM] [--out FOLDER] [--seconds N]
+
+--check    every test on the GPU, bits of graph replays, of 20 runs, of other grids and batches, and
+           each kernel once under compute-sanitizer's four tools
+--bench    times beside a copy of the same bytes and beside peers: the published DFloat11 kernel (the
+           wheel dfloat11, or LACUNA_DFLOAT11_PTX=decode.ptx) and nvCOMP's ANS (the wheel
+           nvidia-libnvcomp-cu12 or -cu13, or LACUNA_NVCOMP=libnvcomp.so.6)
+--only     one room: @room_names@
+--out      where results go, as JSON and logs; else results/ beside this script
+--seconds  in all, 460 unless said; what does not fit is left out by name
+
+exit status: 0 all well, 1 something failed, 2 wrong arguments, 3 no GPU"
+rooms=(@rooms@)
+house_tests=(@house_tests@)
+
+here=$(cd "$(dirname "$0")" && pwd)
+mode="" only="" out="$here/results" seconds=460
+while [ $# -gt 0 ]; do
+  case "$1" in
+    --check | --bench) mode="${1#--}" ;;
+    --only | --out | --seconds)
+      [ $# -gt 1 ] || { echo "$1 what?" >&2; exit 2; }
+      case "$1" in
+        --only) only="$2" ;;
+        --out) out="$2" ;;
+        --seconds) seconds="$2" ;;
+      esac
+      shift
+      ;;
+    *) echo "$usage" >&2; exit 2 ;;
+  esac
+  shift
+done
+[ -n "$mode" ] || { echo "$usage" >&2; exit 2; }
+[[ "$seconds" =~ ^[0-9]+$ ]] || { echo "--seconds $seconds: a number" >&2; exit 2; }
+if [ -n "$only" ]; then
+  [[ " ${rooms[*]} " == *" $only "* ]] || { echo "no room $only: ${rooms[*]}" >&2; exit 2; }
+  rooms=("$only")
+  house_tests=()
+fi
+mkdir -p "$out" || exit 2
+out=$(cd "$out" && pwd)
+
+export LACUNA_REQUIRE_GPU=1 LACUNA_DATA="$here/data" LACUNA_COMMIT="@commit@"
+"$here/programs/lacuna" doctor --json >"$out/doctor.json" 2>"$out/doctor.log"
+"$here/programs/lacuna" doctor --require-gpu
+status=$?
+if [ "$status" -eq 3 ]; then
+  echo "no GPU that runs lacuna's kernels; nothing was run"
+  exit 3
+elif [ "$status" -ne 0 ]; then
+  echo "lacuna itself does not start here (exit status $status); it was built for @glibc@ or newer" >&2
+  exit 1
+fi
+
+# Where Python has installed a peer's file.
+find_peer() {
+  command -v python3 >/dev/null && python3 - "$1" 2>/dev/null <<'PYTHON'
+import glob, os, sys
+for folder in sys.path:
+    found = sorted(glob.glob(os.path.join(folder or ".", sys.argv[1])))
+    if found:
+        print(os.path.realpath(found[0]))
+        break
+PYTHON
+}
+if [ "$mode" = bench ]; then
+  export LACUNA_DFLOAT11_PTX="${LACUNA_DFLOAT11_PTX-$(find_peer dfloat11/decode.ptx)}"
+  export LACUNA_NVCOMP="${LACUNA_NVCOMP-$(find_peer 'nvidia/libnvcomp/lib64/libnvcomp.so.6')}"
+fi
+
+parts=() n_failed=0 n_left_out=0
+end=$((SECONDS + seconds))
+
+# part NAME COMMAND...: runs it in what time is left; its words go to a log, and to the screen.
+part() {
+  local name="$1" start="$SECONDS" left=$((end - SECONDS)) result why=""
+  shift
+  if [ "$left" -le 0 ]; then
+    result="left out" why="the time was over"
+    n_left_out=$((n_left_out + 1))
+  else
+    printf '\n== %s\n' "$name"
+    timeout -k 5 "$left" "$@" 2>&1 | tee "$out/$name.log"
+    local code="${PIPESTATUS[0]}"
+    case "$code" in
+      0) result="pass" ;;
+      124 | 137) result="left out" why="stopped when the time was over" ;;
+      *) result="fail" why="exit status $code: see $name.log" ;;
+    esac
+    [ "$result" = "left out" ] && n_left_out=$((n_left_out + 1))
+    [ "$result" = fail ] && n_failed=$((n_failed + 1))
+  fi
+  parts+=("{\"part\": \"$name\", \"result\": \"$result\", \"why\": \"$why\", \"seconds\": $((SECONDS - start))}")
+}
+
+for room in "${rooms[@]}"; do
+  # Measurements stop by themselves a little before they would be stopped.
+  part "$room-$mode" "$here/programs/bench-$room" kernels "$mode" \
+    --json "$out/$room-$mode.json" --until $((end - SECONDS > 30 ? end - SECONDS - 20 : 1))
+done
+if [ "$mode" = check ]; then
+  for test in "${rooms[@]}" "${house_tests[@]}"; do
+    part "$test-tests" "$here/programs/test-$test"
+  done
+fi
+
+{
+  printf '{\n  "mode": "%s",\n  "commit": "@commit@",\n  "parts": [\n' "$mode"
+  for ((i = 0; i < ${#parts[@]}; i++)); do
+    comma=","
+    [ $((i + 1)) -eq ${#parts[@]} ] && comma=""
+    printf '    %s%s\n' "${parts[i]}" "$comma"
+  done
+  printf '  ]\n}\n'
+} >"$out/summary-$mode.json"
+printf '\n'
+printf '%s\n' "${parts[@]}"
+echo "$n_failed failed, $n_left_out left out; results are in $out"
+[ "$n_failed" -eq 0 ]

@@ -1,0 +1,134 @@
+//! The bundle on a machine without a GPU: on a driver whose kernels run in the SIMT executor, the script
+//! and every program do what they will do on a GPU machine, and what they write is read.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::{Result, bundle, root, target};
+
+/// No device is called so: what is written of it never enters the ledger.
+const DEVICE: &str = "Rehearsal in the SIMT executor,";
+/// Of a bench: enough for its first rows, and the rest is left out by name.
+const BENCH_SECONDS: &str = "12";
+
+pub(crate) fn run() -> Result<()> {
+    let folder = target().join("rehearsal");
+    let bundle_folder = folder.join("bundle");
+    bundle::make(&bundle_folder)?;
+    let drivers = folder.join("drivers");
+    make_driver(&drivers)?;
+
+    let check = run_script(&bundle_folder, &drivers, &["--check"])?;
+    let rows = read_rows(&check, "check")?;
+    require_all(&rows, "bits agree and nothing is skipped", |row| {
+        let is_pass = |check: &Value| check["result"] == "pass";
+        row["bits"] == "agree"
+            && row["why"].is_null()
+            && list(&row["checks"]).is_ok_and(|checks| checks.iter().all(is_pass))
+    })?;
+    for kernel in rows.iter().map(|row| &row["kernel"]) {
+        let is_watched = |row: &Value| {
+            let name = |check: &Value| check["check"].as_str().unwrap_or_default().to_owned();
+            let watched = |check: &Value| name(check).starts_with("compute-sanitizer");
+            row["kernel"] == *kernel
+                && list(&row["checks"])
+                    .is_ok_and(|checks| checks.iter().filter(|c| watched(c)).count() == 4)
+        };
+        if !rows.iter().any(is_watched) {
+            return Err(format!("no sanitizer watched {kernel}"));
+        }
+    }
+    let parts = read(&check.join("summary-check.json"))?;
+    require_all(list(&parts["parts"])?, "every part passes", |part| part["result"] == "pass")?;
+
+    let bench = run_script(&bundle_folder, &drivers, &["--bench", "--seconds", BENCH_SECONDS])?;
+    let rows = read_rows(&bench, "bench")?;
+    let measured: Vec<_> = rows.iter().filter(|row| row["why"].is_null()).cloned().collect();
+    require_all(&measured, "there is a time, a copy's time and a peer's reason", |row| {
+        let has_reasons = list(&row["peers"]).is_ok_and(|peers| {
+            peers.iter().all(|peer| peer["why"].is_string() || peer["time_us"].is_number())
+        });
+        row["bits"] == "agree"
+            && ["time_us", "copy_us", "percent_of_limit"].iter().all(|key| row[key].is_number())
+            && has_reasons
+    })?;
+    println!("{} rows checked, {} measured: rehearsed", rows.len(), measured.len());
+    Ok(())
+}
+
+/// It says what the real one says of a program without faults, and finds none.
+const SANITIZER: &str = r#"#!/bin/sh
+# compute-sanitizer --tool TOOL --error-exitcode N PROGRAM ...
+tool=$2
+shift 4
+echo "========= COMPUTE-SANITIZER"
+"$@" || exit $?
+case "$tool" in
+  racecheck) echo "========= RACECHECK SUMMARY: 0 hazards displayed (0 errors, 0 warnings)" ;;
+  *) echo "========= ERROR SUMMARY: 0 errors" ;;
+esac
+"#;
+
+/// libcuda, from the fake driver of the tests, the executor and every kernel.
+fn make_driver(folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    bundle::write_script(&folder.join("compute-sanitizer"), SANITIZER)?;
+    let libraries = bundle::executor_libraries()?;
+    let sources = root().join("tests/fake_driver");
+    let object = folder.join("driver.o");
+    let mut compile = Command::new("cc");
+    compile.args(["-std=c11", "-O1", "-fPIC", "-Wall", "-Wextra", "-Werror", "-DFAKE_RUNS"]);
+    compile.args(["-DFAKE_MAJOR=9", "-DFAKE_VERSION=13000", "-DFAKE_L2=(1<<20)"]);
+    compile.arg(format!("-DFAKE_NAME=\"{DEVICE}\"")).arg("-c").arg("-o").arg(&object);
+    bundle::run(compile.arg(sources.join("driver.c")))?;
+    let mut link = Command::new("c++");
+    link.args(["-std=c++17", "-O1", "-fPIC", "-Wall", "-Wextra", "-Werror", "-shared"]);
+    link.args(["-Wl,-Bsymbolic", "-o"]).arg(folder.join("libcuda.so.1"));
+    link.arg(sources.join("rehearsal.cc")).arg(&object).arg("-Wl,--whole-archive");
+    link.args(libraries).args(["-Wl,--no-whole-archive", "-lpthread", "-ldl"]);
+    bundle::run(&mut link)
+}
+
+/// Where its results are.
+fn run_script(bundle_folder: &Path, drivers: &Path, arguments: &[&str]) -> Result<PathBuf> {
+    let results = bundle_folder.join("results").join(arguments[0].trim_start_matches('-'));
+    let mut script = Command::new(bundle_folder.join("run"));
+    script.args(arguments).arg("--out").arg(&results).env("LD_LIBRARY_PATH", drivers);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let paths = [drivers.to_owned()].into_iter().chain(std::env::split_paths(&path));
+    script.env("PATH", std::env::join_paths(paths).map_err(|error| error.to_string())?);
+    bundle::run(&mut script)?;
+    Ok(results)
+}
+
+fn read(path: &Path) -> Result<Value> {
+    let text =
+        std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn list(value: &Value) -> Result<&[Value]> {
+    value.as_array().map(Vec::as_slice).ok_or_else(|| format!("no list: {value}"))
+}
+
+/// The rows of every room.
+fn read_rows(results: &Path, mode: &str) -> Result<Vec<Value>> {
+    let mut rows = Vec::new();
+    for room in crate::images::rooms() {
+        let report = read(&results.join(format!("{room}-{mode}.json")))?;
+        if report["commit"] == "unknown" || report["device"]["name"] != format!("{DEVICE} 0") {
+            return Err(format!("{room}-{mode}.json: not of this commit or device"));
+        }
+        rows.extend_from_slice(list(&report["rows"])?);
+    }
+    Ok(rows)
+}
+
+fn require_all(rows: &[Value], what: &str, is_so: impl Fn(&Value) -> bool) -> Result<()> {
+    if rows.is_empty() {
+        return Err(format!("no row where {what}"));
+    }
+    rows.iter().find(|row| !is_so(row)).map_or(Ok(()), |row| Err(format!("not {what}: {row:#}")))
+}
