@@ -18,14 +18,15 @@ const HOUSE_TESTS: [&str; 1] = ["queue"];
 pub(crate) fn make(folder: &Path) -> Result<()> {
     let rooms = images::rooms();
     let tests = || rooms.iter().copied().chain(HOUSE_TESTS);
-    let mut arguments = vec!["test", "--release", "--no-run", "--package", "lacuna"];
+    let mut arguments = vec!["test", "--profile", "bundle", "--no-run", "--package", "lacuna"];
     tests().for_each(|test| arguments.extend(["--test", test]));
     rooms.iter().for_each(|room| arguments.extend(["--bench", room]));
     let mut programs: Vec<(String, PathBuf)> = build(&arguments)?
         .into_iter()
         .map(|program| (format!("{}-{}", program.kind, program.name), program.path))
         .collect();
-    let command = build(&["build", "--release", "--package", "lacuna-cli", "--bin", "lacuna"])?;
+    let command =
+        build(&["build", "--profile", "bundle", "--package", "lacuna-cli", "--bin", "lacuna"])?;
     programs.extend(command.into_iter().map(|program| (program.name, program.path)));
     let n_expected = tests().count() + rooms.len() + 1;
     if programs.len() != n_expected {
@@ -44,7 +45,6 @@ pub(crate) fn make(folder: &Path) -> Result<()> {
     for (name, path) in &programs {
         let target = folder.join("programs").join(name);
         copy(path, &target)?;
-        run(Command::new("strip").arg(&target))?;
         newest = newest.max(newest_glibc(&target)?);
     }
     for set in ["df11", "mma"] {
@@ -107,7 +107,8 @@ fn build(arguments: &[&str]) -> Result<Vec<Program>> {
 /// The SIMT executor and every kernel, as the crate's build made them.
 pub(crate) fn executor_libraries() -> Result<Vec<PathBuf>> {
     let names = ["executor", "kernels", "checked_kernels"];
-    let messages = build_with_messages(&["build", "--release", "--package", "lacuna-cli"])?;
+    let messages =
+        build_with_messages(&["build", "--profile", "bundle", "--package", "lacuna-cli"])?;
     messages
         .iter()
         .filter_map(|message| message["out_dir"].as_str())

@@ -42,7 +42,7 @@ fn main() -> ExitCode {
     let result = match arguments[..] {
         ["generate"] => generate().and_then(|files| write(&files)),
         ["generate", "--check"] => generate().and_then(|files| check(&files)),
-        ["bundle"] => bundle::make(&target().join("bundle")),
+        ["bundle"] => bundle::make(&target().join("lacuna-bundle")),
         ["bundle", folder] if !folder.starts_with('-') => bundle::make(Path::new(folder)),
         ["rehearse"] => rehearsal::run(),
         ["planted"] => instrument::planted(),
