@@ -1,11 +1,13 @@
 //! What maintainers run: `cargo xtask generate` makes the committed bindings, images and manifest
 //! from their sources with pinned tools, and `cargo xtask generate --check` fails where they
-//! differ. `cargo xtask counters` and `cargo xtask planted` print what the SIMT executor finds.
+//! differ. `cargo xtask counters` and `cargo xtask planted` print what the SIMT executor finds, and
+//! `cargo xtask ledger` what is proven and measured on GPUs.
 
 mod bindings;
 mod bundle;
 mod images;
 mod instrument;
+mod ledger;
 mod rehearsal;
 mod wheels;
 
@@ -15,6 +17,7 @@ use std::process::ExitCode;
 const HELP: &str = "\
 usage: cargo xtask generate [--check] | counters [--json] [--only ROOM] | planted
        | bundle [FOLDER] | rehearse
+       | ledger [--json] [--only ROOM] | ledger [--add FOLDER] [--readme] [--plot] | ledger --check
 
 generate          make src/bindings.rs, ptx/*.ptx and ptx/MANIFEST from csrc/, with pinned tools
                   (libclang and NVRTC wheels, installed into the target directory by pip)
@@ -25,6 +28,11 @@ planted           the table of planted defects and what the SIMT executor says o
 bundle            test and bench programs, data and a script `run`, for a machine with a GPU and without
                   Rust; into the target directory unless a folder is named
 rehearse          the bundle and its script on a driver whose kernels run in the SIMT executor
+ledger            what is proven and measured on GPUs, by kernel, shape and device; --json prints rows;
+                  --only takes one room
+ledger --add F    take the result files (*.json) of the folder F into benches/ledger/
+ledger --readme   write the README's table from it; --plot: benches/ledger/percent.svg
+ledger --check    change nothing; fail where README or picture differ, and name the command to run
 ";
 
 /// What stops a task, for people to read.
@@ -52,6 +60,7 @@ fn main() -> ExitCode {
         ["counters", "--json", "--only", room] | ["counters", "--only", room, "--json"] => {
             instrument::counters(true, Some(room))
         }
+        ["ledger", ref rest @ ..] => ledger::run(rest),
         [] | ["help" | "--help" | "-h"] => {
             print!("{HELP}");
             Ok(())
