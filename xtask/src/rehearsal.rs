@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::{Result, bundle, root, target};
 
 /// No device is called so: what is written of it never enters the ledger.
-const DEVICE: &str = "Rehearsal in the SIMT executor,";
+pub(crate) const DEVICE: &str = "Rehearsal in the SIMT executor,";
 /// Of a bench: enough for its first rows, and the rest is left out by name.
 const BENCH_SECONDS: &str = "12";
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::room_of;
 use crate::Result;
+use crate::rehearsal::DEVICE;
 
 /// What a program did with its kernels.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -72,14 +73,18 @@ pub(super) struct Peer {
 pub(super) struct Finding {
     pub(super) kernel: String,
     pub(super) shape: String,
-    /// First 12 digits of the image's hash.
-    pub(super) image: String,
+    /// First 12 digits of the image's hash; none where no image could be loaded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) image: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) bits: Option<Bits>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) checks: Vec<Check>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) time_us: Option<f64>,
+    /// How far apart the middle half of the samples is, in percent of the median.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) spread_percent: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) least_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -100,17 +105,34 @@ impl Finding {
         self.checks.iter().any(|check| check.result == Outcome::Fail)
     }
 
-    /// Whether there is anything to keep. A bench that took no time is kept only as bad news, so that
+    /// Whether it ran with the image of this hash.
+    pub(super) fn is_of(&self, images: &[String]) -> bool {
+        self.image.as_ref().is_some_and(|image| images.contains(image))
+    }
+
+    /// Why there is nothing to keep, if so. A bench that took no time is kept only as bad news, so that
     /// it takes no figure's place.
-    fn says_something(&self, mode: Mode) -> bool {
-        let bad = self.bits == Some(Bits::Differ) || self.fails_a_check();
-        match mode {
-            Mode::Check => {
-                let ran = |check: &Check| check.result != Outcome::Skipped;
-                bad || self.bits.is_some() || self.checks.iter().any(ran)
-            }
-            Mode::Bench => bad || self.time_us.is_some(),
+    fn says_nothing(&self, mode: Mode) -> Option<&'static str> {
+        if self.image.is_none() {
+            return Some("no image was loaded");
         }
+        let ran = |check: &Check| check.result != Outcome::Skipped;
+        let is_bad = self.bits == Some(Bits::Differ) || self.fails_a_check();
+        let is_news = match mode {
+            Mode::Check => self.bits.is_some() || self.checks.iter().any(ran),
+            Mode::Bench => self.time_us.is_some(),
+        };
+        if is_bad || is_news { None } else { Some("nothing was measured") }
+    }
+
+    /// Why something is missing, in the words of the machine.
+    fn reasons(&self) -> Vec<&str> {
+        let failed = self.checks.iter().filter(|check| check.result == Outcome::Fail);
+        self.why
+            .iter()
+            .chain(failed.filter_map(|check| check.why.as_ref()))
+            .map(|why| &**why)
+            .collect()
     }
 
     fn validate(&self) -> Result<()> {
@@ -121,8 +143,9 @@ impl Finding {
             validate_name(what, name)?;
         }
         let is_digit = |digit: u8| digit.is_ascii_digit() || (b'a'..=b'f').contains(&digit);
-        if self.image.len() != 12 || !self.image.bytes().all(is_digit) {
-            return Err(format!("image {:?} is not 12 hexadecimal digits", self.image));
+        let is_hash = |image: &String| image.len() == 12 && image.bytes().all(is_digit);
+        if let Some(image) = self.image.as_ref().filter(|image| !is_hash(image)) {
+            return Err(format!("image {image:?} is not 12 hexadecimal digits"));
         }
         let peers = self.peers.iter().map(|peer| ("peer's time_us", peer.time_us));
         let figures = [
@@ -185,6 +208,9 @@ impl Record {
         if slug(&self.device.name).is_empty() {
             return Err(format!("device's name {:?} has no letter", self.device.name));
         }
+        if self.device.name.starts_with(DEVICE) {
+            return Err(format!("{:?} is a rehearsal, and no GPU", self.device.name));
+        }
         let capability = self.device.capability.split_once('.');
         let is_number = |text: &str| text.parse::<u8>().is_ok();
         if !capability.is_some_and(|(major, minor)| is_number(major) && is_number(minor)) {
@@ -231,6 +257,9 @@ impl Ledger {
         for record in records {
             let place = place(&record.row);
             record.validate().map_err(|error| format!("{place}: {error}"))?;
+            if let Some(reason) = record.row.says_nothing(record.mode) {
+                return Err(format!("{place}: {reason}"));
+            }
             let key = record.key();
             if key.slug != stem {
                 return Err(format!("{place}: its device belongs in {}.json", key.slug));
@@ -259,7 +288,8 @@ impl Ledger {
     /// Takes in every result file of a folder, in the order of their names, or none if one is
     /// malformed; says what became of the rows.
     pub(super) fn add(&mut self, folder: &Path) -> Result<String> {
-        let paths = list(folder)?;
+        let mut paths = list(folder)?;
+        paths.retain(|path| !is_of_the_script(path));
         if paths.is_empty() {
             return Err(format!("{}: no result file (*.json)", folder.display()));
         }
@@ -272,21 +302,20 @@ impl Ledger {
         }
         let mut said = String::new();
         for (file, record) in records {
-            let (place, why) = (place(&record.row), record.row.why.clone());
-            if let Err(reason) = self.merge(record) {
-                let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
-                let _ = writeln!(said, "left out: {file}: {place}: {reason}{why}");
-            } else {
-                let _ = writeln!(said, "kept: {file}: {place}");
-            }
+            let place = place(&record.row);
+            let _ = match self.merge(record) {
+                Ok(()) => writeln!(said, "kept: {file}: {place}"),
+                Err(reason) => writeln!(said, "left out: {file}: {place}: {reason}"),
+            };
         }
         Ok(said)
     }
 
     /// A later date wins; of one date, what comes last. Says why a record is not kept.
     fn merge(&mut self, record: Record) -> Result<()> {
-        if !record.row.says_something(record.mode) {
-            return Err("nothing was measured".to_owned());
+        if let Some(reason) = record.row.says_nothing(record.mode) {
+            let reasons: Vec<_> = [reason].into_iter().chain(record.row.reasons()).collect();
+            return Err(reasons.join(": "));
         }
         let key = record.key();
         match self.0.get(&key) {
@@ -355,6 +384,12 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>> {
     paths.retain(|path| path.extension().is_some_and(|found| found == "json"));
     paths.sort();
     Ok(paths)
+}
+
+/// What the bundle's script writes beside the programs' results.
+fn is_of_the_script(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name == "doctor.json" || name.starts_with("summary-")
 }
 
 fn read(path: &Path) -> Result<String> {

@@ -31,10 +31,8 @@ impl State {
     }
 
     fn judge(records: &[&Record], images: &[String]) -> Self {
-        let (present, older): (Vec<_>, Vec<_>) = records
-            .iter()
-            .copied()
-            .partition(|record: &&Record| images.contains(&record.row.image));
+        let (present, older): (Vec<_>, Vec<_>) =
+            records.iter().copied().partition(|record: &&Record| record.row.is_of(images));
         match (holds(&present), holds(&older)) {
             (Some(true), _) => Self::Proven,
             (Some(false), _) => Self::Failed,
@@ -80,7 +78,7 @@ impl<'a> Row<'a> {
 
     /// The state, with a word on figures that are of another image than it is.
     pub(super) fn label(&self) -> String {
-        let is_old = self.figures().is_some_and(|row| !self.images.contains(&row.image));
+        let is_old = self.figures().is_some_and(|row| !row.is_of(self.images));
         match self.state {
             State::Proven | State::Failed | State::Unproven if is_old => {
                 format!("{}, figures of an older image", self.state.name())
@@ -139,7 +137,7 @@ impl<'a> Row<'a> {
             self.label(),
             cell(self.device()),
             cell(shown.map(|record| record.date.as_str())),
-            cell(shown.map(|record| record.row.image.as_str())),
+            cell(shown.and_then(|record| record.row.image.as_deref())),
             percent(self.figures()),
             time(self.figures()),
             if self.ratios().is_empty() { "-".to_owned() } else { self.list_ratios() },
@@ -153,7 +151,11 @@ impl<'a> Row<'a> {
             let row = &record.row;
             let place = format!(
                 "{} at {} on {}, {}, image {}",
-                row.kernel, row.shape, record.device.name, record.date, row.image
+                row.kernel,
+                row.shape,
+                record.device.name,
+                record.date,
+                row.image.as_deref().unwrap_or("-")
             );
             if row.bits == Some(Bits::Differ) {
                 notes.push(format!("{place}: bits differ{}", because(row.why.as_deref())));

@@ -38,7 +38,7 @@ fn cases() -> Vec<Case> {
 fn finding() -> Value {
     json!({
         "kernel": KERNEL, "shape": SHAPE, "image": PRESENT, "bits": "agree", "checks": [],
-        "time_us": 12.3, "least_bytes": 123456, "copy_us": 8.1, "percent_of_limit": 65.9,
+        "time_us": 12.3, "spread_percent": 0.0, "least_bytes": 123456, "copy_us": 8.1, "percent_of_limit": 65.9,
         "clocks": "SM 1980 MHz, memory 2619 MHz, throttle none",
         "peers": [
             {"name": "DFloat11 0.5.0", "time_us": 30.2},
@@ -172,13 +172,20 @@ fn nothing_measured_is_nothing_kept() {
         let said = ledger.add(files.path()).unwrap();
         assert_eq!(
             said,
-            "left out: 0.json: huffman/decode_bf16 at 4096 x 2048: nothing was measured (no memory)\n"
+            "left out: 0.json: huffman/decode_bf16 at 4096 x 2048: nothing was measured: no memory\n"
         );
     }
     assert_eq!(written(&ledger), before);
 
     let older = folder(&[results("bench", "2026-11-24", &[finding()])]);
     assert!(ledger.add(older.path()).unwrap().contains("the ledger has one of 2026-11-25"));
+    assert_eq!(written(&ledger), before);
+
+    let checks = json!([{"check": "launch", "result": "fail", "why": "the driver is too old"}]);
+    let unloaded = but(finding(), json!({"image": null, "bits": null, "checks": checks}));
+    let unloaded = folder(&[results("check", "2026-11-26", &[unloaded])]);
+    let said = ledger.add(unloaded.path()).unwrap();
+    assert!(said.ends_with("no image was loaded: the driver is too old\n"), "{said}");
     assert_eq!(written(&ledger), before);
 
     // Wrong bits are kept without a time too.
@@ -320,6 +327,7 @@ fn malformed_files_are_named_with_the_place_and_nothing_is_kept() {
         (head("room", json!("mma")), "not of the room \"mma\""),
         (device("name", json!("GPU\n")), "is no name"),
         (device("name", json!("???")), "has no letter"),
+        (device("name", json!("Rehearsal in the SIMT executor, compute 9.0")), "no GPU"),
         (device("capability", json!("executor")), "is no GPU's"),
         (row(json!({"colour": 1})), "unknown field `colour`"),
         (row(json!({"bits": "perhaps"})), "unknown variant `perhaps`"),
@@ -344,7 +352,11 @@ fn malformed_files_are_named_with_the_place_and_nothing_is_kept() {
     fs::write(truncated.path().join("a.json"), "{\n \"room\": ").unwrap();
     let error = Ledger::default().add(truncated.path()).unwrap_err();
     assert!(error.ends_with("a.json: EOF while parsing a value at line 2 column 9"), "{error}");
-    let error = Ledger::default().add(folder(&[]).path()).unwrap_err();
+    let of_the_script = folder(&[]);
+    for name in ["doctor.json", "summary-check.json", "huffman-tests.log"] {
+        fs::write(of_the_script.path().join(name), "{}").unwrap();
+    }
+    let error = Ledger::default().add(of_the_script.path()).unwrap_err();
     assert!(error.ends_with("no result file (*.json)"), "{error}");
 }
 
@@ -353,10 +365,14 @@ fn a_damaged_ledger_is_refused() {
     let good = written(&ledger(&[results("bench", "2026-11-25", &[finding()])]));
     let [(name, text)] = &good[..] else { panic!("one device") };
     let record = text.trim_start_matches("[\n").trim_end_matches("\n]\n");
+    let image = format!("\"image\":\"{PRESENT}\",");
     for (name, text, expected) in [
         (name.as_str(), format!("[{record},{record}]"), "4096 x 2048: recorded twice"),
         ("other.json", text.clone(), "its device belongs in nvidia-h100-80gb-hbm3.json"),
         (name.as_str(), text.replace("12.3", "-12.3"), "time_us is -12.3"),
+        (name.as_str(), text.replace(PRESENT, "x"), "\"x\" is not 12 hexadecimal digits"),
+        (name.as_str(), text.replace("\"time_us\":12.3,", ""), "percent_of_limit of no time_us"),
+        (name.as_str(), text.replace(&image, ""), "no image was loaded"),
         (name.as_str(), text.replace("\"clocks\"", "\"cloaks\""), "unknown field `cloaks`"),
     ] {
         let folder = tempfile::tempdir().unwrap();
