@@ -166,6 +166,7 @@ __device__ Walk walk_codes(const Shared& shared, uint32_t n_lut_rows, uint32_t l
       exponent = shared.luts[row * 256 + (peek >> shift & 255)];
       if (shift == 0) break;
     }
+    // Inner loop: 1 element a load.
     const uint32_t n_bits = lengths[exponent];
     if (n_bits == 0 || n_bits > kMaxCodeBits) {
       walk.reason = kCodeLength;
@@ -234,6 +235,7 @@ __device__ void write_weights(const HuffmanGroup& group, const Block& block, uin
   for (uint64_t i = vector_start + threadIdx.x * 8; i < vector_end; i += kThreads * 8) {
     const uint2 exponents = *reinterpret_cast<const uint2*>(shared.exponents + (i - base));
     const uint2 bytes = *reinterpret_cast<const uint2*>(sign_mantissa + i);
+    // Inner loop: 8 elements a store.
     *reinterpret_cast<uint4*>(output + i) =
         make_uint4(join_pair(bytes.x, exponents.x), join_pair(bytes.x >> 16, exponents.x >> 16),
                    join_pair(bytes.y, exponents.y), join_pair(bytes.y >> 16, exponents.y >> 16));
