@@ -18,14 +18,14 @@ const FLAGS: [&str; 3] = ["--std=c++17", "--fmad=false", "-default-device"];
 
 /// An image: the room whose kernels it holds, the one file of kernels it is made from, for what, and
 /// where it goes.
-struct Image {
-    room: &'static str,
-    source: &'static str,
-    target: &'static str,
-    path: &'static str,
+pub(crate) struct Image {
+    pub(crate) room: &'static str,
+    pub(crate) source: &'static str,
+    pub(crate) target: &'static str,
+    pub(crate) path: &'static str,
 }
 
-const IMAGES: [Image; 3] = [
+pub(crate) const IMAGES: [Image; 3] = [
     Image {
         room: "huffman",
         source: "csrc/huffman/decode.cu",
@@ -62,7 +62,7 @@ pub(crate) fn generate() -> Result<Vec<Generated>> {
     );
     let mut files = Vec::new();
     for image in &IMAGES {
-        let ptx = compiler.compile(image)?;
+        let ptx = compiler.compile(image, &[])?;
         let _ = writeln!(
             manifest,
             "{} {} {} {} {}-{} {} {} {} {}",
@@ -128,12 +128,12 @@ fn headers(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// NVRTC, loaded from its wheel.
-struct Compiler(Library);
+pub(crate) struct Compiler(Library);
 
 type Program = *mut c_void;
 
 impl Compiler {
-    fn load() -> Result<Self> {
+    pub(crate) fn load() -> Result<Self> {
         let folder = wheels::install(NVRTC.0, NVRTC.1)?;
         let path = folder.join("nvidia/cuda_nvrtc/lib/libnvrtc.so.12");
         // SAFETY: the pinned wheel's library, whose initialisers have no preconditions.
@@ -142,12 +142,14 @@ impl Compiler {
         Ok(Self(library))
     }
 
-    fn compile(&self, image: &Image) -> Result<String> {
+    /// The image's PTX, compiled with its own flags and `extra` ones.
+    pub(crate) fn compile(&self, image: &Image, extra: &[&str]) -> Result<String> {
         let source = image.source;
         let path = root().join(source);
         let text = std::fs::read_to_string(&path).map_err(|error| format!("{source}: {error}"))?;
         let include = path.parent().map(Path::to_path_buf).unwrap_or_default();
-        let mut options: Vec<_> = FLAGS.iter().map(|flag| (*flag).to_owned()).collect();
+        let mut options: Vec<_> =
+            FLAGS.iter().chain(extra).map(|flag| (*flag).to_owned()).collect();
         options.push(format!("--gpu-architecture={}", image.target));
         options.push(format!("-I{}", include.display()));
         let options: Vec<_> = options.into_iter().map(c_string).collect::<Result<_>>()?;

@@ -1,7 +1,8 @@
 //! What maintainers run: `cargo xtask generate` makes the committed bindings, images and manifest
 //! from their sources with pinned tools, and `cargo xtask generate --check` fails where they
-//! differ. `cargo xtask counters` and `cargo xtask planted` print what the SIMT executor finds, and
-//! `cargo xtask ledger` what is proven and measured on GPUs.
+//! differ. `cargo xtask counters` and `cargo xtask planted` print what the SIMT executor finds,
+//! `cargo xtask sass` what the kernels are in machine code, and `cargo xtask ledger` what is proven
+//! and measured on GPUs.
 
 mod bindings;
 mod bundle;
@@ -9,6 +10,7 @@ mod images;
 mod instrument;
 mod ledger;
 mod rehearsal;
+mod sass;
 mod wheels;
 
 use std::path::{Path, PathBuf};
@@ -18,6 +20,7 @@ const HELP: &str = "\
 usage: cargo xtask generate [--check] | counters [--json] [--only ROOM] | planted
        | bundle [FOLDER] | rehearse
        | ledger [--json] [--only ROOM] | ledger [--add FOLDER] [--readme] [--plot] | ledger --check
+       | sass [--json] [--only ROOM] [--check]
 
 generate          make src/bindings.rs, ptx/*.ptx and ptx/MANIFEST from csrc/, with pinned tools
                   (libclang and NVRTC wheels, installed into the target directory by pip)
@@ -33,6 +36,9 @@ ledger            what is proven and measured on GPUs, by kernel, shape and devi
 ledger --add F    take the result files (*.json) of the folder F into benches/ledger/
 ledger --readme   write the README's table from it; --plot: benches/ledger/percent.svg
 ledger --check    change nothing; fail where README or picture differ, and name the command to run
+sass              registers, spills, stack and shared memory of each kernel on each target, and the
+                  instructions of its inner loops by element, from ptxas and nvdisasm wheels
+sass --check      the same; fail where a kernel is over its budget in xtask/budgets.toml
 ";
 
 /// What stops a task, for people to read.
@@ -61,6 +67,10 @@ fn main() -> ExitCode {
             instrument::counters(true, Some(room))
         }
         ["ledger", ref rest @ ..] => ledger::run(rest),
+        ["sass", ref options @ ..] => match sass::Options::parse(options) {
+            Some(options) => sass::run(&options),
+            None => Err(format!("unknown options: {}\n\n{HELP}", options.join(" "))),
+        },
         [] | ["help" | "--help" | "-h"] => {
             print!("{HELP}");
             Ok(())

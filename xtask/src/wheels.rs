@@ -1,6 +1,6 @@
 //! Pinned tools from PyPI wheels, installed by pip into the target directory.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::{Result, tools};
@@ -29,4 +29,28 @@ pub(crate) fn install(package: &str, version: &str) -> Result<PathBuf> {
     }
     std::fs::write(&done, "").map_err(|error| format!("{}: {error}", done.display()))?;
     Ok(folder)
+}
+
+/// Installs one wheel, and says where the program at `path` in it is.
+pub(crate) fn install_program(package: &str, version: &str, path: &str) -> Result<PathBuf> {
+    let program = install(package, version)?.join(path);
+    allow_to_run(&program).map_err(|error| format!("{}: {error}", program.display()))?;
+    Ok(program)
+}
+
+/// Some versions of pip forget it.
+#[cfg(unix)]
+fn allow_to_run(program: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let mut permissions = std::fs::metadata(program)?.permissions();
+    if permissions.mode() & 0o111 != 0 {
+        return Ok(());
+    }
+    permissions.set_mode(permissions.mode() | 0o755);
+    std::fs::set_permissions(program, permissions)
+}
+
+#[cfg(not(unix))]
+fn allow_to_run(program: &Path) -> std::io::Result<()> {
+    std::fs::metadata(program).map(drop)
 }
