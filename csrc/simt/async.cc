@@ -49,8 +49,12 @@ void use_barrier(Worker* w, const uint64_t* barrier, AccessKind kind, uint64_t p
   if (w->checker != nullptr) w->checker->access(address_of(barrier), 8, kind, true, pc);
 }
 
-void end_phase(Barrier* barrier) {
+// Whoever waits for the phase acquires what was released up to its end.
+void end_phase(Worker* w, const uint64_t* address, Barrier* barrier) {
   if (barrier->n_missing != 0 || barrier->n_bytes_missing != 0) return;
+  if (w->checker != nullptr) {
+    barrier->n_releases = w->checker->order().count_releases(address_of(address));
+  }
   barrier->n_missing = barrier->n_arrivals;
   barrier->parity ^= 1;
 }
@@ -92,7 +96,7 @@ void init_barrier(uint64_t* barrier, uint32_t n_arrivals) {
   Worker* w = worker;
   use_barrier(w, barrier, AccessKind::kWrite,
               reinterpret_cast<uint64_t>(__builtin_return_address(0)));
-  w->barriers[barrier] = {n_arrivals, n_arrivals, 0, 0};
+  w->barriers[barrier] = {n_arrivals, n_arrivals, 0, 0, 0};
 }
 
 void arrive(uint64_t* barrier, uint32_t n_bytes) {
@@ -103,7 +107,7 @@ void arrive(uint64_t* barrier, uint32_t n_bytes) {
   Barrier& state = w->barriers[barrier];
   state.n_missing -= 1;
   state.n_bytes_missing += n_bytes;
-  end_phase(&state);
+  end_phase(w, barrier, &state);
 }
 
 void copy_bulk(void* target, const void* source, uint32_t n_bytes, uint64_t* barrier) {
@@ -133,7 +137,7 @@ void wait_barrier(uint64_t* barrier, uint32_t parity) {
       deliver(w, copy, stamp, 0);
       state.n_bytes_missing -= copy.n_bytes;
     }
-    end_phase(&state);
+    end_phase(w, barrier, &state);
     if (state.parity != parity) break;
     if (fibre->steps_left-- == 0) {
       set_fault(w, kStepBudget, *fibre, nullptr, 0,
@@ -144,7 +148,9 @@ void wait_barrier(uint64_t* barrier, uint32_t parity) {
     }
     give_way(w);
   }
-  if (w->checker != nullptr) w->checker->order().acquire(fibre->idx, address_of(barrier));
+  if (w->checker != nullptr) {
+    w->checker->order().acquire(fibre->idx, address_of(barrier), state.n_releases);
+  }
 }
 
 bool finish_copies(Worker* w) {

@@ -37,6 +37,17 @@ int find_program(dl_phdr_info* info, size_t, void* found) {
   return 1;
 }
 
+Exchange exchange_of(AccessKind kind) {
+  switch (kind) {
+    case AccessKind::kAtomicRead:
+      return Exchange::kReads;
+    case AccessKind::kAtomicStore:
+      return Exchange::kStores;
+    default:
+      return Exchange::kReplaces;
+  }
+}
+
 bool is_constant(uint64_t address) {
   static const Range program = [] {
     Range found = {0, 0};
@@ -51,7 +62,7 @@ bool is_constant(uint64_t address) {
 void Checker::begin_launch(const LacunaSimtLaunch& launch) {
   checks_ = launch.checks;
   unwritten_ = {};
-  order_.begin_launch();
+  order_.begin_launch(reinterpret_cast<uint64_t>(w_->shared_start()), Worker::kSharedBytes);
   counters_.begin_launch(launch.most_sectors, launch.most_conflict_ways);
   arena_.reset();
   regions_.clear();
@@ -78,6 +89,7 @@ void Checker::begin_launch(const LacunaSimtLaunch& launch) {
 void Checker::begin_block(uint64_t block) {
   order_.begin_block(static_cast<uint32_t>(block), w_->n_threads);
   counters_.begin_block(w_->n_threads);
+  shared_arena_.forget_more();
 }
 
 void Checker::at_barrier() {
@@ -266,14 +278,26 @@ void Checker::access(uint64_t address, uint32_t n_bytes, AccessKind kind, bool i
     counters_.add(site, pc, place.space, direction, thread, address, n_bytes);
   }
   if (place.role == Role::kInput || (checks_ & (kRaces | kUnwritten)) == 0) return;
-  if (is_atomic(kind)) order_.begin_atomic(thread, address, writes(kind));
-  const StampId stamp = order_.stamp(thread);
+  if (is_atomic(kind)) order_.begin_atomic(thread, address, exchange_of(kind));
   Arena* arena = place.space == Space::kShared ? &shared_arena_ : &arena_;
+  const Access seen = {place,  address, n_bytes, kind, site, order_.stamp(thread),
+                       thread, pc,      arena};
   place.shadow->visit(arena, address - place.base, n_bytes, [&](Cell& cell) {
-    check_cell(&cell, place, address, n_bytes, kind, site, stamp, thread, pc);
+    check_cell(&cell, seen);
     return true;
   });
   if (is_atomic(kind)) order_.end_atomic(thread);
+}
+
+void Checker::require_inside(uint64_t address, uint32_t n_bytes, uint64_t pc) {
+  const uint64_t params = reinterpret_cast<uint64_t>(w_->launch->params);
+  if (is_in_fibre(address) || address - params < w_->launch->params_bytes) return;
+  Place place;
+  if (address - reinterpret_cast<uint64_t>(w_->shared_start()) < Worker::kSharedBytes) {
+    find_shared(address, n_bytes, pc, &place);
+  } else {
+    find_global(address, n_bytes, AccessKind::kAtomicUpdate, sites_.find(pc), pc, &place);
+  }
 }
 
 void Checker::deliver(uint64_t address, uint32_t n_bytes, StampId stamp, uint32_t lane,
@@ -281,7 +305,7 @@ void Checker::deliver(uint64_t address, uint32_t n_bytes, StampId stamp, uint32_
   const uint64_t start = reinterpret_cast<uint64_t>(w_->shared_start());
   const uint32_t site = sites_.find(pc);
   shared_.visit(&shared_arena_, address - start, n_bytes, [&](Cell& cell) {
-    cell = {};
+    start_anew(&cell, &shared_arena_);
     cell.write = stamp;
     cell.write_site = site;
     cell.write_lane = static_cast<uint8_t>(lane);

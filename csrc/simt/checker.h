@@ -33,8 +33,10 @@ enum class AccessKind : uint8_t {
   kRead,
   kWrite,
   kAtomicRead,
-  // A write whose old value nobody sees.
-  kAtomicWrite,
+  // A store, which ends what others released before.
+  kAtomicStore,
+  // An exchange: what was there may be what nothing wrote.
+  kAtomicExchange,
   kAtomicUpdate,
   // The destination of an asynchronous copy, when the copy is issued.
   kIssueCopy,
@@ -59,8 +61,8 @@ inline bool writes(AccessKind kind) {
 }
 
 inline bool is_atomic(AccessKind kind) {
-  return kind == AccessKind::kAtomicRead || kind == AccessKind::kAtomicWrite ||
-         kind == AccessKind::kAtomicUpdate;
+  return kind == AccessKind::kAtomicRead || kind == AccessKind::kAtomicStore ||
+         kind == AccessKind::kAtomicExchange || kind == AccessKind::kAtomicUpdate;
 }
 
 inline bool reads(AccessKind kind) {
@@ -89,6 +91,8 @@ class Checker {
 
   // Returns where the access is right; else the thread ends here.
   void access(uint64_t address, uint32_t n_bytes, AccessKind kind, bool is_vector, uint64_t pc);
+  // Returns where the access may be tried, whatever it will be.
+  void require_inside(uint64_t address, uint32_t n_bytes, uint64_t pc);
   // An asynchronous copy has written `n_bytes` of shared memory; nothing is checked.
   void deliver(uint64_t address, uint32_t n_bytes, StampId stamp, uint32_t lane, uint64_t pc);
   [[noreturn]] void fail(uint32_t kind, uint64_t pc, const char* format, ...)
@@ -120,11 +124,25 @@ class Checker {
                    Place* place);
   [[noreturn]] void fail_outside(uint64_t address, uint32_t n_bytes, AccessKind kind, uint64_t pc);
   void note_unwritten(const Place& place, uint64_t address, uint32_t n_bytes, uint64_t pc);
-  void check_cell(Cell* cell, const Place& place, uint64_t address, uint32_t n_bytes,
-                  AccessKind kind, uint32_t site, StampId stamp, uint32_t thread, uint64_t pc);
-  [[noreturn]] void fail_race(const Place& place, uint64_t address, uint32_t n_bytes,
-                              AccessKind kind, const char* other, StampId stamp, uint32_t lane,
-                              uint32_t site, uint64_t pc);
+  // One access of the running thread, to one cell.
+  struct Access {
+    const Place& place;
+    uint64_t address;
+    uint32_t n_bytes;
+    AccessKind kind;
+    uint32_t site;
+    StampId stamp;
+    uint32_t thread;
+    uint64_t pc;
+    Arena* arena;
+  };
+  void check_cell(Cell* cell, const Access& access);
+  void check_slot(Slot* slot, StampId first, const Access& access);
+  void check_more(const Cell& cell, StampId first, const Access& access);
+  void add_slot(Cell* cell, StampId first, const Access& access);
+  bool is_replaceable(const Slot& slot, const Slot& own, StampId first, uint32_t thread);
+  [[noreturn]] void fail_race(const Access& access, const char* other, StampId stamp, uint32_t lane,
+                              uint32_t site);
 
   Worker* w_;
   uint32_t checks_ = 0;

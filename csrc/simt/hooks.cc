@@ -17,6 +17,20 @@ inline void see(const void* address, uint64_t n_bytes, AccessKind kind, bool is_
                      is_vector, reinterpret_cast<uint64_t>(pc));
 }
 
+// One that fails has only read, and releases nothing. A checked launch runs on one thread of the
+// machine: what is there now is what the exchange will find.
+template <typename T>
+int compare_exchange(T* p, T* expected, T value, void* pc) {
+  Worker* w = worker;
+  if (w != nullptr && w->checker != nullptr) {
+    w->checker->require_inside(reinterpret_cast<uint64_t>(p), sizeof(T),
+                               reinterpret_cast<uint64_t>(pc));
+  }
+  const bool succeeds = __atomic_load_n(p, __ATOMIC_RELAXED) == *expected;
+  see(p, sizeof(T), succeeds ? AccessKind::kAtomicUpdate : AccessKind::kAtomicRead, true, pc);
+  return __atomic_compare_exchange_n(p, expected, value, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+}
+
 [[noreturn]] void fail_undefined(const char* what, void* pc) {
   worker->checker->fail(kUndefined, reinterpret_cast<uint64_t>(pc), "%s", what);
 }
@@ -45,7 +59,7 @@ using lacuna_simt::AccessKind;
   void __tsan_write##n(void* p) { see(p, n, AccessKind::kWrite, true, LACUNA_HERE); }              \
   void __tsan_volatile_read##n(void* p) { see(p, n, AccessKind::kAtomicRead, true, LACUNA_HERE); } \
   void __tsan_volatile_write##n(void* p) {                                                         \
-    see(p, n, AccessKind::kAtomicWrite, true, LACUNA_HERE);                                        \
+    see(p, n, AccessKind::kAtomicStore, true, LACUNA_HERE);                                        \
   }                                                                                                \
   void __tsan_unaligned_read##n(void* p) { see(p, n, AccessKind::kRead, false, LACUNA_HERE); }     \
   void __tsan_unaligned_write##n(void* p) { see(p, n, AccessKind::kWrite, false, LACUNA_HERE); }
@@ -67,26 +81,23 @@ using lacuna_simt::AccessKind;
     return __atomic_load_n(p, __ATOMIC_RELAXED);                                            \
   }                                                                                         \
   void __tsan_atomic##bits##_store(T* p, T value, int) {                                    \
-    see(p, sizeof(T), AccessKind::kAtomicWrite, true, LACUNA_HERE);                         \
+    see(p, sizeof(T), AccessKind::kAtomicStore, true, LACUNA_HERE);                         \
     __atomic_store_n(p, value, __ATOMIC_RELAXED);                                           \
   }                                                                                         \
   T __tsan_atomic##bits##_exchange(T* p, T value, int) {                                    \
-    see(p, sizeof(T), AccessKind::kAtomicWrite, true, LACUNA_HERE);                         \
+    see(p, sizeof(T), AccessKind::kAtomicExchange, true, LACUNA_HERE);                      \
     return __atomic_exchange_n(p, value, __ATOMIC_RELAXED);                                 \
   }                                                                                         \
   int __tsan_atomic##bits##_compare_exchange_strong(T* p, T* expected, T value, int, int) { \
-    see(p, sizeof(T), AccessKind::kAtomicUpdate, true, LACUNA_HERE);                        \
-    return __atomic_compare_exchange_n(p, expected, value, false, __ATOMIC_RELAXED,         \
-                                       __ATOMIC_RELAXED);                                   \
+    return compare_exchange(p, expected, value, LACUNA_HERE);                               \
   }                                                                                         \
   int __tsan_atomic##bits##_compare_exchange_weak(T* p, T* expected, T value, int, int) {   \
-    see(p, sizeof(T), AccessKind::kAtomicUpdate, true, LACUNA_HERE);                        \
-    return __atomic_compare_exchange_n(p, expected, value, true, __ATOMIC_RELAXED,          \
-                                       __ATOMIC_RELAXED);                                   \
+    return compare_exchange(p, expected, value, LACUNA_HERE);                               \
   }
 
 extern "C" {
 
+using lacuna_simt::compare_exchange;
 using lacuna_simt::see;
 
 void __tsan_init() {}

@@ -6,29 +6,49 @@
 #include <algorithm>
 
 namespace lacuna_simt {
+namespace {
 
-void Order::begin_launch() {
+// Answers that are remembered: a power of two.
+constexpr size_t kNumAnswers = 4096;
+
+uint64_t mix(uint64_t x) {
+  x *= 0x9E3779B97F4A7C15u;
+  return x ^ x >> 32;
+}
+
+}  // namespace
+
+void Order::begin_launch(uint64_t shared_start, uint64_t shared_bytes) {
   next_ = first_of_block_ = first_of_epoch_ = first_of_launch();
+  shared_start_ = shared_start;
+  shared_bytes_ = shared_bytes;
   stamps_.clear();
   logs_.clear();
+  shared_logs_.clear();
+  ended_logs_.clear();
+  answers_.assign(kNumAnswers, {});
 }
 
 void Order::begin_block(uint32_t block, uint32_t n_threads) {
   block_ = block;
   first_of_block_ = first_of_epoch_ = next_;
+  n_barriers_ = 0;
   warps_.resize((n_threads + kWarpSize - 1) / kWarpSize);
   for (Warp& warp : warps_) memset(&warp, 0, sizeof warp);
   // The first event is 1: no lane has met another at 0.
   for (Warp& warp : warps_) warp.event = 1;
   threads_.clear();
   threads_.resize(n_threads);
-  block_known_.clear();
+  block_known_ = std::make_shared<const KnownSet>();
   block_pending_.clear();
+  pending_version_ = 0;
   has_known_ = false;
   fences_.first_of_epoch = 0;
   fences_.events.assign(n_threads, 0);
   has_new_fences_ = false;
   block_fences_.reset();
+  for (auto& entry : shared_logs_) ended_logs_.push_back(std::move(entry.second));
+  shared_logs_.clear();
 }
 
 StampId Order::add_stamp(uint32_t warp) {
@@ -48,18 +68,47 @@ void Order::bump(uint32_t warp) {
   warps_[warp].stamp = 0;
 }
 
+bool Order::holds(const KnownSet& set, const Known& known) {
+  return std::any_of(set.begin(), set.end(), [&](const Known& found) {
+    return found.log == known.log && found.from <= known.from && known.n <= found.n &&
+           (known.same_block_only || !found.same_block_only);
+  });
+}
+
+void Order::merge(KnownSet* set, const Known& known) {
+  if (known.from >= known.n || holds(*set, known)) return;
+  for (Known& found : *set) {
+    const bool touches = found.from <= known.n && known.from <= found.n;
+    if (found.log != known.log || found.same_block_only != known.same_block_only || !touches) {
+      continue;
+    }
+    found.from = std::min(found.from, known.from);
+    found.n = std::max(found.n, known.n);
+    return;
+  }
+  set->push_back(known);
+}
+
 void Order::at_barrier() {
   for (uint32_t warp = 0; warp < warps_.size(); ++warp) bump(warp);
   first_of_epoch_ = next_;
+  n_barriers_ += 1;
   if (has_new_fences_) block_fences_ = std::make_shared<const Fences>(fences_);
   has_new_fences_ = false;
   if (!has_known_) return;
+  KnownSet known = *block_known_;
+  bool has_new_pending = false;
   for (Thread& thread : threads_) {
-    block_known_.insert(block_known_.end(), thread.known.begin(), thread.known.end());
+    merge(&known, thread.known);
     thread.known.clear();
-    block_pending_.insert(block_pending_.end(), thread.pending.begin(), thread.pending.end());
+    for (const Known& pending : thread.pending) {
+      has_new_pending |= !holds(block_pending_, pending);
+      merge(&block_pending_, pending);
+    }
     thread.pending.clear();
   }
+  pending_version_ += has_new_pending;
+  block_known_ = std::make_shared<const KnownSet>(std::move(known));
   has_known_ = false;
 }
 
@@ -67,15 +116,17 @@ void Order::at_sync(uint32_t warp_idx, uint32_t lanes) {
   bump(warp_idx);
   Warp& warp = warps_[warp_idx];
   uint32_t joined[kWarpSize] = {};
-  std::vector<Known> known;
+  KnownSet known;
+  KnownSet pending;
   for (uint32_t rest = lanes; rest != 0; rest &= rest - 1) {
     const uint32_t lane = static_cast<uint32_t>(__builtin_ctz(rest));
     for (uint32_t i = 0; i < kWarpSize; ++i) {
       joined[i] = std::max(joined[i], warp.synced[lane][i]);
     }
-    if (!has_known_) continue;
+    if (!has_known_ || warp_idx * kWarpSize + lane >= threads_.size()) continue;
     const Thread& thread = threads_[warp_idx * kWarpSize + lane];
-    known.insert(known.end(), thread.known.begin(), thread.known.end());
+    merge(&known, thread.known);
+    merge(&pending, thread.pending);
   }
   for (uint32_t i = 0; i < kWarpSize; ++i) {
     if (lanes >> i & 1) joined[i] = warp.event;
@@ -83,90 +134,144 @@ void Order::at_sync(uint32_t warp_idx, uint32_t lanes) {
   for (uint32_t rest = lanes; rest != 0; rest &= rest - 1) {
     const uint32_t lane = static_cast<uint32_t>(__builtin_ctz(rest));
     memcpy(warp.synced[lane], joined, sizeof joined);
-    if (has_known_) threads_[warp_idx * kWarpSize + lane].known = known;
+    if (!has_known_ || warp_idx * kWarpSize + lane >= threads_.size()) continue;
+    Thread& thread = threads_[warp_idx * kWarpSize + lane];
+    thread.known = known;
+    thread.pending = pending;
   }
 }
 
 Order::Record Order::snapshot(uint32_t thread, bool same_block_only) const {
   const Warp& warp = warps_[thread / kWarpSize];
-  Record record;
+  Record record = {};
   record.block = block_;
   record.warp = thread / kWarpSize;
   record.lane = thread % kWarpSize;
   record.first_of_epoch = first_of_epoch_;
-  record.atomic = 0;
   record.same_block_only = same_block_only;
   memcpy(record.synced, warp.synced[record.lane], sizeof record.synced);
   record.synced[record.lane] = warp.event;
   record.fences = block_fences_;
   record.known = threads_[thread].known;
-  record.known.insert(record.known.end(), block_known_.begin(), block_known_.end());
+  record.block_known = block_known_;
+  record.version = version_of(thread);
   return record;
 }
 
 void Order::at_fence(uint32_t thread, Scope scope) {
   Thread& own = threads_[thread];
   const bool same_block_only = scope == Scope::kBlock;
-  own.pending.insert(own.pending.end(), block_pending_.begin(), block_pending_.end());
-  for (Known known : own.pending) {
-    known.same_block_only |= same_block_only;
-    own.known.push_back(known);
-    has_known_ = true;
-  }
-  own.pending.clear();
+  const auto acquire_all = [&](const KnownSet& set) {
+    for (Known known : set) {
+      known.same_block_only |= same_block_only;
+      merge(&own.known, known);
+    }
+    has_known_ |= !set.empty();
+  };
+  acquire_all(own.pending);
+  // A wider fence may follow.
+  if (!same_block_only) own.pending.clear();
+  uint32_t& acquired = own.acquired[same_block_only];
+  if (acquired != pending_version_) acquire_all(block_pending_);
+  acquired = pending_version_;
   bump(thread / kWarpSize);
-  if (!same_block_only) {
-    fences_.first_of_epoch = first_of_epoch_;
-    fences_.events[thread] = warps_[thread / kWarpSize].event;
-    has_new_fences_ = true;
-  }
-  own.fence.reset(new Record(snapshot(thread, same_block_only)));
+  own.n_fences += 1;
+  own.block_fence.reset(new Record(snapshot(thread, true)));
+  if (same_block_only) return;
+  fences_.first_of_epoch = first_of_epoch_;
+  fences_.events[thread] = warps_[thread / kWarpSize].event;
+  has_new_fences_ = true;
+  own.device_fence.reset(new Record(snapshot(thread, false)));
 }
 
-void Order::append(uint64_t address, Record record) {
-  Log& log = logs_[address];
-  const uint32_t idx = static_cast<uint32_t>(log.records.size());
-  log.of_block[record.block].push_back(idx);
+Order::Log* Order::find_log(uint64_t address) {
+  auto& logs = address - shared_start_ < shared_bytes_ ? shared_logs_ : logs_;
+  if (logs.empty()) return nullptr;
+  const auto found = logs.find(address);
+  return found == logs.end() ? nullptr : found->second.get();
+}
+
+Order::Log* Order::make_log(uint64_t address) {
+  auto& logs = address - shared_start_ < shared_bytes_ ? shared_logs_ : logs_;
+  auto& log = logs[address];
+  if (log == nullptr) log.reset(new Log());
+  return log.get();
+}
+
+void Order::append(Log* log, uint32_t thread, Record record) {
   // What came through this log is in its own earlier records.
   auto& known = record.known;
   known.erase(
-      std::remove_if(known.begin(), known.end(), [&](const Known& k) { return k.log == &log; }),
+      std::remove_if(known.begin(), known.end(), [&](const Known& k) { return k.log == log; }),
       known.end());
-  if (!known.empty()) log.nested.push_back(idx);
-  log.records.push_back(std::move(record));
-}
-
-void Order::begin_atomic(uint32_t thread, uint64_t address, bool writes) {
-  Thread& own = threads_[thread];
-  if (!logs_.empty()) {
-    const auto found = logs_.find(address);
-    if (found != logs_.end()) {
-      const Known known = {&found->second, static_cast<uint32_t>(found->second.records.size()),
-                           false};
-      const auto same = std::find_if(own.pending.begin(), own.pending.end(),
-                                     [&](const Known& k) { return k.log == known.log; });
-      if (same != own.pending.end()) {
-        *same = known;
-      } else {
-        own.pending.push_back(known);
-        has_known_ = true;
-      }
+  // A thread that asks again and again, and does nothing else, says nothing new.
+  if (!log->records.empty()) {
+    Record& last = log->records.back();
+    if (last.block == record.block && last.warp == record.warp && last.lane == record.lane &&
+        last.version == record.version && last.same_block_only == record.same_block_only &&
+        record.first_atomic != 0 && last.last_atomic + 1 == record.first_atomic) {
+      last.last_atomic = record.last_atomic;
+      return;
     }
   }
-  if (!is_releasing(thread) || !writes) return;
+  const uint32_t idx = static_cast<uint32_t>(log->records.size());
+  const uint64_t key = uint64_t{record.block} << 32 | thread;
+  const auto placed = log->writer_of.emplace(key, static_cast<uint32_t>(log->writers.size()));
+  if (placed.second) {
+    log->writers.push_back({record.block, {}, {}, false});
+    log->writers_of_block[record.block].push_back(placed.first->second);
+  }
+  Writer& writer = log->writers[placed.first->second];
+  (record.same_block_only ? writer.for_block : writer.for_all).push_back(idx);
+  const bool is_nested =
+      !known.empty() || (record.block_known != nullptr && !record.block_known->empty());
+  if (is_nested && !writer.is_nested) {
+    writer.is_nested = true;
+    log->nested.push_back(placed.first->second);
+  }
+  log->records.push_back(std::move(record));
+}
+
+void Order::release_with(Log* log, uint32_t thread, const Record& fence, StampId atomic) {
+  Record record = fence;
+  record.fences = block_fences_;
+  record.first_atomic = record.last_atomic = atomic;
+  record.version = version_of(thread);
+  append(log, thread, std::move(record));
+}
+
+void Order::begin_atomic(uint32_t thread, uint64_t address, Exchange exchange) {
+  Thread& own = threads_[thread];
+  Log* log = find_log(address);
+  if (log != nullptr && exchange != Exchange::kStores) {
+    const uint32_t n = static_cast<uint32_t>(log->records.size());
+    merge(&own.pending, {log, log->first_valid, n, false});
+    has_known_ |= !own.pending.empty();
+  }
+  // What a store overwrites, nobody reads after it.
+  if (log != nullptr && exchange == Exchange::kStores) {
+    log->first_valid = static_cast<uint32_t>(log->records.size());
+  }
+  if (!is_releasing(thread) || exchange == Exchange::kReads) return;
+  if (log == nullptr) log = make_log(address);
   bump(thread / kWarpSize);
-  Record record;
-  if (own.fence != nullptr) {
-    record = *own.fence;
-  } else {
+  const StampId atomic = stamp(thread);
+  if (own.device_fence != nullptr) {
+    release_with(log, thread, *own.device_fence, atomic);
+  } else if (block_fences_ != nullptr) {
     // Only the fences of others.
-    record = snapshot(thread, false);
+    Record record = snapshot(thread, false);
     record.first_of_epoch = 0;
     memset(record.synced, 0, sizeof record.synced);
+    record.known.clear();
+    release_with(log, thread, record, atomic);
   }
-  record.fences = block_fences_;
-  record.atomic = stamp(thread);
-  append(address, std::move(record));
+  const bool is_wider =
+      own.device_fence != nullptr &&
+      (own.block_fence == nullptr || own.block_fence->version == own.device_fence->version);
+  if (own.block_fence != nullptr && !is_wider) {
+    release_with(log, thread, *own.block_fence, atomic);
+  }
 }
 
 void Order::end_atomic(uint32_t thread) {
@@ -174,20 +279,24 @@ void Order::end_atomic(uint32_t thread) {
 }
 
 bool Order::is_releasing(uint32_t thread) const {
-  return threads_[thread].fence != nullptr || block_fences_ != nullptr;
+  return threads_[thread].block_fence != nullptr || block_fences_ != nullptr;
 }
 
 void Order::release(uint32_t thread, uint64_t address) {
   bump(thread / kWarpSize);
-  append(address, snapshot(thread, true));
+  append(make_log(address), thread, snapshot(thread, true));
 }
 
-void Order::acquire(uint32_t thread, uint64_t address) {
-  const auto found = logs_.find(address);
-  if (found == logs_.end()) return;
-  Log& log = found->second;
-  threads_[thread].known.push_back({&log, static_cast<uint32_t>(log.records.size()), true});
+void Order::acquire(uint32_t thread, uint64_t address, uint32_t n) {
+  Log* log = find_log(address);
+  if (log == nullptr) return;
+  merge(&threads_[thread].known, {log, log->first_valid, n, true});
   has_known_ = true;
+}
+
+uint32_t Order::count_releases(uint64_t address) {
+  const Log* log = find_log(address);
+  return log == nullptr ? 0 : static_cast<uint32_t>(log->records.size());
 }
 
 StampId Order::release_copy(uint64_t address) {
@@ -195,16 +304,15 @@ StampId Order::release_copy(uint64_t address) {
   record.block = block_;
   record.warp = kNoWarp;
   record.first_of_epoch = first_of_block_;
-  record.atomic = add_stamp(kNoWarp);
+  record.first_atomic = record.last_atomic = add_stamp(kNoWarp);
   record.same_block_only = true;
-  const StampId stamp = record.atomic;
-  append(address, std::move(record));
+  const StampId stamp = record.first_atomic;
+  append(make_log(address), kNoWarp, std::move(record));
   return stamp;
 }
 
 bool Order::covers(const Record& record, StampId stamp, uint32_t lane) const {
   if (stamp < record.first_of_epoch) return true;
-  if (stamp == record.atomic) return lane == record.lane;
   const Stamp& found = at(stamp);
   if (found.warp == record.warp && record.synced[lane] > found.event) return true;
   if (record.fences == nullptr || found.warp == kNoWarp) return false;
@@ -212,50 +320,106 @@ bool Order::covers(const Record& record, StampId stamp, uint32_t lane) const {
          record.fences->events[found.warp * kWarpSize + lane] > found.event;
 }
 
-bool Order::is_known(const std::vector<Known>& known, StampId stamp, uint32_t lane,
-                     std::vector<const Log*>& visited) const {
+// Whether the access is one of the writer's atomics themselves.
+bool Order::is_atomic_of(const Log& log, const std::vector<uint32_t>& records, const Known& known,
+                         StampId stamp, uint32_t lane) const {
+  const auto after = std::upper_bound(
+      records.begin(), records.end(), stamp,
+      [&](StampId value, uint32_t idx) { return value < log.records[idx].first_atomic; });
+  if (after == records.begin()) return false;
+  const uint32_t idx = *(after - 1);
+  const Record& record = log.records[idx];
+  return idx >= known.from && idx < known.n && record.first_atomic != 0 &&
+         stamp <= record.last_atomic && at(stamp).warp == record.warp &&
+         (record.warp == kNoWarp || record.lane == lane);
+}
+
+// Whether the releases of the stamp's own block say so.
+bool Order::hands_on(const Log& log, const Known& known, uint32_t holder, StampId stamp,
+                     uint32_t lane) const {
   const uint32_t block = at(stamp).block;
-  for (const Known& entry : known) {
-    if (std::find(visited.begin(), visited.end(), entry.log) != visited.end()) continue;
-    const auto found = entry.log->of_block.find(block);
-    if (found != entry.log->of_block.end()) {
-      for (const uint32_t idx : found->second) {
-        if (idx >= entry.n) break;
-        const Record& record = entry.log->records[idx];
-        if ((record.same_block_only || entry.same_block_only) && record.block != block_) continue;
-        if (covers(record, stamp, lane)) return true;
-      }
+  const auto found = log.writers_of_block.find(block);
+  if (found == log.writers_of_block.end()) return false;
+  const bool is_near = holder == block;
+  if (known.same_block_only && !is_near) return false;
+  for (const uint32_t writer_idx : found->second) {
+    const Writer& writer = log.writers[writer_idx];
+    for (const auto* records : {&writer.for_all, &writer.for_block}) {
+      if (records == &writer.for_block && !is_near) continue;
+      const auto end = std::lower_bound(records->begin(), records->end(), known.n);
+      if (end == records->begin() || *(end - 1) < known.from) continue;
+      if (covers(log.records[*(end - 1)], stamp, lane)) return true;
+      if (is_atomic_of(log, *records, known, stamp, lane)) return true;
     }
-    visited.push_back(entry.log);
-    for (const uint32_t idx : entry.log->nested) {
-      if (idx >= entry.n) break;
-      if (is_known(entry.log->records[idx].known, stamp, lane, visited)) return true;
-    }
-    visited.pop_back();
   }
   return false;
 }
 
-bool Order::is_before_here(StampId stamp, uint32_t lanes, uint32_t thread) const {
-  const uint32_t warp_idx = thread / kWarpSize;
-  const Stamp& found = at(stamp);
-  if (stamp >= first_of_block_ && found.warp == warp_idx) {
-    lanes &= ~(1u << thread % kWarpSize);
-    const Warp& warp = warps_[warp_idx];
-    for (uint32_t rest = lanes; rest != 0; rest &= rest - 1) {
-      const uint32_t lane = static_cast<uint32_t>(__builtin_ctz(rest));
-      if (warp.synced[thread % kWarpSize][lane] > found.event) lanes &= ~(1u << lane);
+// What whoever knows these releases knows through them.
+void Order::follow(const Log& log, const Known& known, uint32_t holder) {
+  for (const uint32_t writer_idx : log.nested) {
+    const Writer& writer = log.writers[writer_idx];
+    const bool is_near = writer.block == holder;
+    if (known.same_block_only && !is_near) continue;
+    for (const auto* records : {&writer.for_all, &writer.for_block}) {
+      if (records == &writer.for_block && !is_near) continue;
+      const auto end = std::lower_bound(records->begin(), records->end(), known.n);
+      if (end == records->begin() || *(end - 1) < known.from) continue;
+      const Record& record = log.records[*(end - 1)];
+      for (const Known& next : record.known) leads_.push_back({next, record.block});
+      if (record.block_known == nullptr) continue;
+      for (const Known& next : *record.block_known) leads_.push_back({next, record.block});
     }
   }
-  const Thread& own = threads_[thread];
-  if (lanes != 0 && own.known.empty() && block_known_.empty()) return false;
+}
+
+bool Order::is_known(uint32_t thread, StampId stamp, uint32_t lane) {
+  Answer& answer =
+      answers_[mix(uint64_t{stamp} << 32 | uint64_t{thread} << 5 | lane) & (kNumAnswers - 1)];
+  if (answer.stamp == stamp && answer.thread == thread && answer.lane == lane &&
+      answer.block == block_) {
+    return true;
+  }
+  leads_.clear();
+  seen_.clear();
+  for (const Known& known : threads_[thread].known) leads_.push_back({known, block_});
+  for (const Known& known : *block_known_) leads_.push_back({known, block_});
+  // Each release is looked at once by whom it tells the same.
+  for (size_t next = 0; next < leads_.size(); ++next) {
+    const Lead lead = leads_[next];
+    const uint64_t key = mix(reinterpret_cast<uint64_t>(lead.known.log)) ^
+                         mix(uint64_t{lead.holder} << 1 | lead.known.same_block_only);
+    Seen& seen = seen_[key];
+    if (seen.n != 0 && seen.from <= lead.known.from && lead.known.n <= seen.n) continue;
+    seen = {lead.known.from, lead.known.n};
+    if (hands_on(*lead.known.log, lead.known, lead.holder, stamp, lane)) {
+      answer = {stamp, thread, lane, block_};
+      return true;
+    }
+    follow(*lead.known.log, lead.known, lead.holder);
+  }
+  return false;
+}
+
+uint32_t Order::drop_synced(StampId stamp, uint32_t lanes, uint32_t thread) const {
+  const uint32_t warp_idx = thread / kWarpSize;
+  const Stamp& found = at(stamp);
+  if (stamp < first_of_block_ || found.warp != warp_idx) return lanes;
+  lanes &= ~(1u << thread % kWarpSize);
+  const Warp& warp = warps_[warp_idx];
   for (uint32_t rest = lanes; rest != 0; rest &= rest - 1) {
     const uint32_t lane = static_cast<uint32_t>(__builtin_ctz(rest));
-    std::vector<const Log*> visited;
-    if (!is_known(own.known, stamp, lane, visited) &&
-        !is_known(block_known_, stamp, lane, visited)) {
-      return false;
-    }
+    if (warp.synced[thread % kWarpSize][lane] > found.event) lanes &= ~(1u << lane);
+  }
+  return lanes;
+}
+
+bool Order::is_before_here(StampId stamp, uint32_t lanes, uint32_t thread) {
+  lanes = drop_synced(stamp, lanes, thread);
+  if (lanes == 0) return true;
+  if (threads_[thread].known.empty() && block_known_->empty()) return false;
+  for (uint32_t rest = lanes; rest != 0; rest &= rest - 1) {
+    if (!is_known(thread, stamp, static_cast<uint32_t>(__builtin_ctz(rest)))) return false;
   }
   return true;
 }

@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include <algorithm>
 #include <memory>
 #include <vector>
 
@@ -14,14 +15,17 @@
 
 namespace lacuna_simt {
 
-// Of the accesses in a slot; the greater conflicts with more.
-enum class Sharing : uint8_t { kAtomicReads, kReads, kAtomics };
+// What the accesses in a slot do.
+enum class Sharing : uint8_t { kReads, kAtomicReads, kAtomicWrites };
 
 // Accesses of one warp under one stamp.
 struct Slot {
   StampId stamp;
   uint32_t lanes;
-  uint32_t site;
+  uint32_t site : 26;
+  uint32_t sharing : 3;
+  // Of an access, in bytes, by its logarithm.
+  uint32_t size : 3;
 };
 
 struct Cell {
@@ -31,12 +35,32 @@ struct Cell {
   bool is_atomic;
   // An asynchronous copy will write it.
   bool is_in_flight;
-  Sharing sharing;
-  // Of two warps: a write by any third conflicts with one of them.
+  bool has_atomic_writes;
+  // Reads and atomics since the last write.
   Slot slots[2];
+  // Where more of them are, by its number, and whose it was then; 0 is nowhere.
+  uint32_t more;
+  uint32_t generation;
 };
 
-// Memory for cells, all given up at once.
+// What one warp read of a cell, as a slot of `generation`.
+struct Reading {
+  StampId stamp;
+  uint32_t lanes;
+  uint32_t site;
+  uint32_t generation;
+};
+
+// The slots that a cell has no room for; the readings are in arrays by warp, since a warp reads
+// many cells in a row.
+struct MoreSlots {
+  uint32_t generation;
+  // Of the readings.
+  StampId newest;
+  std::vector<Slot> others;
+};
+
+// Memory for cells and their slots, all given up at once.
 class Arena {
  public:
   Cell* allocate(size_t n_cells) {
@@ -50,9 +74,66 @@ class Arena {
     n_left_ -= n_cells;
     return cells;
   }
+  bool has_more(const Cell& cell) const {
+    return cell.more != 0 && cell.generation >= first_generation_ &&
+           more_[cell.more - 1].generation == cell.generation;
+  }
+  // What was in it counts for nothing.
+  void add_more(Cell* cell) {
+    if (!free_.empty()) {
+      cell->more = free_.back();
+      free_.pop_back();
+    } else {
+      if (n_more_ == more_.size()) more_.emplace_back();
+      cell->more = ++n_more_;
+    }
+    cell->generation = next_generation_++;
+    MoreSlots& slots = more_[cell->more - 1];
+    slots.generation = cell->generation;
+    slots.newest = 0;
+    slots.others.clear();
+  }
+  void drop_more(Cell* cell) {
+    if (has_more(*cell)) {
+      more_[cell->more - 1].generation = 0;
+      free_.push_back(cell->more);
+    }
+    cell->more = 0;
+  }
+  MoreSlots& more(const Cell& cell) { return more_[cell.more - 1]; }
+  // Grown where it is first asked for; of another generation, it counts for nothing.
+  Reading& reading(const Cell& cell, uint32_t warp) {
+    std::vector<Reading>& of_warp = readings_[warp];
+    if (of_warp.size() < cell.more) of_warp.resize(std::max<size_t>(more_.size(), cell.more));
+    return of_warp[cell.more - 1];
+  }
+  // A cell in two has its slots in two.
+  void copy(const Cell& from, Cell* to) {
+    *to = from;
+    to->more = 0;
+    if (!has_more(from)) return;
+    add_more(to);
+    more(*to).newest = more(from).newest;
+    more(*to).others = more(from).others;
+    for (uint32_t warp = 0; warp < kWarpSize; ++warp) {
+      if (readings_[warp].size() < from.more) continue;
+      const Reading found = readings_[warp][from.more - 1];
+      if (found.generation != from.generation) continue;
+      Reading& own = reading(*to, warp);
+      own = found;
+      own.generation = to->generation;
+    }
+  }
+  // Whatever more cells had, nobody asks for again; the cells stay.
+  void forget_more() {
+    first_generation_ = next_generation_;
+    free_.clear();
+    n_more_ = 0;
+  }
   void reset() {
     n_used_ = 0;
     n_left_ = 0;
+    forget_more();
   }
 
  private:
@@ -61,7 +142,19 @@ class Arena {
   size_t n_used_ = 0;
   size_t n_left_ = 0;
   Cell* next_ = nullptr;
+  std::vector<MoreSlots> more_;
+  std::vector<uint32_t> free_;
+  uint32_t n_more_ = 0;
+  uint32_t next_generation_ = 1;
+  uint32_t first_generation_ = 1;
+  std::vector<Reading> readings_[kWarpSize];
 };
+
+// Forgets who used the cell: a write comes after all of them.
+inline void start_anew(Cell* cell, Arena* arena) {
+  arena->drop_more(cell);
+  *cell = {};
+}
 
 // One cell per 16 bytes, until a smaller access asks for more; then for all of its 256 bytes.
 class Shadow {
@@ -122,7 +215,7 @@ class Shadow {
     const size_t n_cells = kChunkBytes >> fine;
     Cell* cells = arena->allocate(n_cells);
     const uint32_t n_parts = chunk->shift - fine;
-    for (size_t i = 0; i < n_cells; ++i) cells[i] = chunk->cells[i >> n_parts];
+    for (size_t i = 0; i < n_cells; ++i) arena->copy(chunk->cells[i >> n_parts], &cells[i]);
     *chunk = {cells, fine};
   }
 

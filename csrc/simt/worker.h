@@ -72,6 +72,8 @@ struct Barrier {
   uint32_t n_missing;
   int64_t n_bytes_missing;
   uint32_t parity;
+  // Arrivals and copies up to the end of the last phase.
+  uint32_t n_releases;
 };
 
 struct Fibre {
