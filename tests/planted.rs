@@ -139,6 +139,7 @@ fn marked_lines() -> BTreeMap<String, Vec<(&'static str, u32)>> {
         ("blocks.cu", include_str!("../csrc/simt/selftest/blocks.cu")),
         ("bounds.cu", include_str!("../csrc/simt/selftest/bounds.cu")),
         ("copies.cu", include_str!("../csrc/simt/selftest/copies.cu")),
+        ("orders.cu", include_str!("../csrc/simt/selftest/orders.cu")),
         ("tensors.cu", include_str!("../csrc/simt/selftest/tensors.cu")),
         ("warps.cu", include_str!("../csrc/simt/selftest/warps.cu")),
     ] {

@@ -16,7 +16,8 @@ enum Lapse : uint32_t {
   kLateRelease,
   kStrangers,
   kEarlyStrangers,
-  kBlockScope
+  kBlockScope,
+  kBothScopes
 };
 
 // Every block's threads write, and the last block to count itself sums what all have written.
@@ -30,6 +31,7 @@ __forceinline__ void sum_in_last_block(const SelfTestParams& params) {
   // FAULT: release_late
   // FAULT: fences_of_strangers
   // FAULT: fence_of_block
+  // FAULT: fences_of_both_scopes
   params.workspace[blockIdx.x * 64 + threadIdx.x] = threadIdx.x;
   if (kLapse == kStrangers) __threadfence();
   __syncthreads();
@@ -39,8 +41,11 @@ __forceinline__ void sum_in_last_block(const SelfTestParams& params) {
     } else if (kLapse != kNoRelease && kLapse != kLateRelease && !by_all) {
       __threadfence();
     }
+    // A narrower fence takes nothing from a wider one.
+    if (kLapse == kBothScopes) __threadfence_block();
     is_last.word = atomicAdd(params.state, 1u) + 1 == gridDim.x;
     if (kLapse == kLateRelease) __threadfence();
+    if (kLapse == kBothScopes) __threadfence_block();
     if (kLapse != kNoAcquire && !by_all) __threadfence();
   }
   __syncthreads();
@@ -53,6 +58,7 @@ __forceinline__ void sum_in_last_block(const SelfTestParams& params) {
     // FAULT: release_late
     // FAULT: fences_of_strangers
     // FAULT: fence_of_block
+    // FAULT: fences_of_both_scopes
     sum += params.workspace[block * 64 + threadIdx.x];
   }
   params.output[threadIdx.x] = sum;
@@ -69,6 +75,10 @@ LACUNA_TWINS(release_late) { sum_in_last_block<kRight ? kNoLapse : kLateRelease>
 // before them.
 LACUNA_TWINS(fences_of_strangers) {
   sum_in_last_block<kRight ? kStrangers : kEarlyStrangers>(params);
+}
+
+LACUNA_TWINS(fences_of_both_scopes) {
+  sum_in_last_block<kRight ? kBothScopes : kBlockScope>(params);
 }
 
 LACUNA_TWINS(fence_of_block) { sum_in_last_block<kRight ? kNoLapse : kBlockScope>(params); }

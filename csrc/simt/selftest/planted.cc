@@ -88,7 +88,20 @@
   X(misaligned_matrix_row, Misaligned, 1, 32, 32, 0)          \
   X(matrix_row_unwritten, UnwrittenRead, 1, 32, 32, 0)        \
   X(matrix_row_in_global, OutOfBounds, 1, 32, 32, 0)          \
-  X(matrix_without_syncwarp, Race, 1, 32, 32, 0)
+  X(matrix_without_syncwarp, Race, 1, 32, 32, 0)              \
+  X(fences_of_both_scopes, Race, 4, 64, 64, 0)                \
+  X(volatile_read_beside_read, Race, 1, 32, 32, 0)            \
+  X(read_before_own_atomic, Race, 1, 32, 32, 0)               \
+  X(read_before_ordered_atomic, Race, 1, 32, 32, 0)           \
+  X(read_between_fences, Race, 1, 32, 32, 0)                  \
+  X(barrier_counts_too_few, Race, 1, 128, 128, 0)             \
+  X(reader_of_a_third_block, Race, 4, 32, 4, 0)               \
+  X(shared_flag_of_another_block, Race, 2, 32, 64, 0)         \
+  X(exchange_that_fails, Race, 1, 32, 32, 0)                  \
+  X(store_over_release, Race, 1, 32, 32, 0)                   \
+  X(wait_for_an_earlier_phase, Race, 1, 32, 32, 0)            \
+  X(atomics_of_two_sizes, Race, 1, 32, 32, 0)                 \
+  X(acquire_by_all_lanes, Race, 4, 32, 32, 0)
 
 extern "C" {
 
