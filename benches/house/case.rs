@@ -61,8 +61,11 @@ pub(crate) trait Work {
 
 /// Somebody else's kernel for the same.
 pub(crate) trait Peer {
-    /// With its version.
-    fn name(&self) -> String;
+    /// The same in every run.
+    fn name(&self) -> &'static str;
+
+    /// Of what is at hand, where that says.
+    fn version(&self) -> Option<String>;
 
     /// Its inputs in device memory; or why it cannot run.
     fn place(&self, gpu: &Gpu) -> Result<Box<dyn Work>, String>;

@@ -1,6 +1,7 @@
 //! A device for benches: a stream that can be captured, graphs, events, and the state of its clocks.
 #![allow(unsafe_code)]
 
+use std::cell::OnceCell;
 use std::ffi::{CStr, c_int};
 use std::process::Command;
 use std::ptr::null_mut;
@@ -17,6 +18,8 @@ pub(crate) struct Gpu {
     pub(crate) stream: sys::CUstream,
     driver: (u32, u32),
     pci: String,
+    /// Who broke the context, and how.
+    broken: OnceCell<String>,
 }
 
 /// Says which call failed, and how.
@@ -55,7 +58,7 @@ impl Gpu {
         // SAFETY: the driver terminated it.
         let pci = unsafe { CStr::from_ptr(pci.as_ptr()) }.to_string_lossy().into_owned();
         let driver = ((version / 1000) as u32, (version % 1000 / 10) as u32);
-        Ok(Self { device, queue, stream, driver, pci })
+        Ok(Self { device, queue, stream, driver, pci, broken: OnceCell::new() })
     }
 
     /// The newest CUDA version that the driver supports.
@@ -96,6 +99,19 @@ impl Gpu {
 
     pub(crate) fn synchronize(&self) -> Result<()> {
         self.queue.synchronize()
+    }
+
+    /// Asks whether the context still works after somebody else's kernels: nothing runs in a broken one,
+    /// and nothing of ours is to blame.
+    pub(crate) fn suspect(&self, who: &str) {
+        if let Err(error) = self.synchronize() {
+            let _ = self.broken.set(format!("left out: {who} broke the context ({error})"));
+        }
+    }
+
+    /// Why nothing runs any more.
+    pub(crate) fn is_broken(&self) -> Option<String> {
+        self.broken.get().cloned()
     }
 
     /// A kernel of somebody else's PTX.

@@ -52,13 +52,21 @@ fn measure_one(gpu: &Gpu, problem: &dyn Problem, row: &mut Row) -> Result<(), St
     row.clocks = Some(clocks);
     drop(sets);
 
-    let copies = (0..n_sets).map(|_| Copy::place(gpu, n_bytes));
-    let mut copies: Vec<_> = copies.collect::<Result<_, _>>()?;
-    row.copy_us = Some(time(gpu, &mut copies)?.0);
-    drop(copies);
+    let copied = || -> Result<f64, String> {
+        let copies = (0..n_sets).map(|_| Copy::place(gpu, n_bytes));
+        let mut copies: Vec<_> = copies.collect::<Result<_, _>>()?;
+        Ok(time(gpu, &mut copies)?.0)
+    };
+    match copied() {
+        Ok(copy_us) => row.copy_us = Some(copy_us),
+        Err(why) => row.why = Some(format!("no copy beside it: {why}")),
+    }
 
     for peer in problem.peers() {
         let measured = (|| {
+            if let Some(why) = gpu.is_broken() {
+                return Err(why);
+            }
             let mut first = peer.place(gpu)?;
             let fault = check::compare(&gpu.queue, problem, &mut *first);
             if let Some(fault) = fault.map_err(|error| error.to_string())? {
@@ -70,7 +78,7 @@ fn measure_one(gpu: &Gpu, problem: &dyn Problem, row: &mut Row) -> Result<(), St
             }
             Ok(time(gpu, &mut sets)?.0)
         })();
-        row.peers.push(PeerTime { name: peer.name(), time_us: measured });
+        row.peers.push(PeerTime { name: peer.name(), version: peer.version(), time_us: measured });
     }
     Ok(())
 }

@@ -59,7 +59,8 @@ impl Outcome {
 /// A peer's time, or why there is none.
 #[derive(Debug)]
 pub(crate) struct PeerTime {
-    pub(crate) name: String,
+    pub(crate) name: &'static str,
+    pub(crate) version: Option<String>,
     pub(crate) time_us: Result<f64, String>,
 }
 
@@ -99,9 +100,17 @@ impl Row {
         let peers: Vec<_> = self
             .peers
             .iter()
-            .map(|peer| match &peer.time_us {
-                Ok(time_us) => json!({ "name": peer.name, "time_us": round(*time_us) }),
-                Err(why) => json!({ "name": peer.name, "why": why }),
+            .map(|peer| {
+                let (time_us, why) = match &peer.time_us {
+                    Ok(time_us) => (Some(round(*time_us)), None),
+                    Err(why) => (None, Some(why)),
+                };
+                json!({
+                    "name": peer.name,
+                    "version": peer.version,
+                    "time_us": time_us,
+                    "why": why,
+                })
             })
             .collect();
         let bits = self.agrees.map(|agrees| if agrees { "agree" } else { "differ" });
@@ -147,13 +156,15 @@ impl Row {
             }
         }
         for peer in &self.peers {
+            let name = [peer.name, peer.version.as_deref().unwrap_or_default()].join(" ");
+            let name = name.trim_end();
             match (&peer.time_us, self.time_us) {
                 (Ok(theirs), Some(ours)) => {
                     let ratio = theirs / ours;
-                    println!("        {theirs:10.2} us  {ratio:5.2} times ours  {}", peer.name);
+                    println!("        {theirs:10.2} us  {ratio:5.2} times ours  {name}");
                 }
-                (Ok(theirs), None) => println!("        {theirs:10.2} us  {}", peer.name),
-                (Err(why), _) => println!("        {}: {why}", peer.name),
+                (Ok(theirs), None) => println!("        {theirs:10.2} us  {name}"),
+                (Err(why), _) => println!("        {name}: {why}"),
             }
         }
         for line in self.clocks.iter().chain(&self.why) {
@@ -195,7 +206,8 @@ impl<'a> Report<'a> {
     /// Adds what `fill` finds of a case; a panic is a finding too.
     pub(crate) fn add(&mut self, case: &dyn Case, fill: impl FnOnce(&mut Row)) {
         let mut row = Row::new(case, self.gpu);
-        row.why = self.options.is_late().or_else(|| case.unsupported(&self.gpu.queue));
+        let unsupported = || case.unsupported(&self.gpu.queue);
+        row.why = self.options.is_late().or_else(|| self.gpu.is_broken()).or_else(unsupported);
         if row.why.is_none() {
             let filled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| fill(&mut row)));
             if let Err(panic) = filled {

@@ -39,8 +39,12 @@ fn version() -> Option<String> {
 }
 
 impl Peer for Published<'_> {
-    fn name(&self) -> String {
-        version().map_or("DFloat11".to_owned(), |version| format!("DFloat11 {version}"))
+    fn name(&self) -> &'static str {
+        "DFloat11"
+    }
+
+    fn version(&self) -> Option<String> {
+        version()
     }
 
     fn place(&self, gpu: &Gpu) -> Result<Box<dyn Work>, String> {

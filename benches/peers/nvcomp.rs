@@ -118,8 +118,12 @@ fn check(call: &str, status: Status) -> Result<(), String> {
 }
 
 impl Peer for Ans<'_> {
-    fn name(&self) -> String {
-        library().map_or("nvCOMP ANS".to_owned(), |(_, version)| format!("nvCOMP ANS {version}"))
+    fn name(&self) -> &'static str {
+        "nvCOMP ANS"
+    }
+
+    fn version(&self) -> Option<String> {
+        Some(library().ok()?.1.clone())
     }
 
     fn place(&self, gpu: &Gpu) -> Result<Box<dyn Work>, String> {

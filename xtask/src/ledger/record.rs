@@ -61,6 +61,8 @@ pub(super) struct Check {
 #[serde(deny_unknown_fields)]
 pub(super) struct Peer {
     pub(super) name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) version: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) time_us: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -95,9 +95,14 @@ impl<'a> Row<'a> {
     }
 
     pub(super) fn list_ratios(&self) -> String {
-        let ratios = self.ratios().into_iter().map(|(name, ratio)| match ratio {
-            Some(ratio) => format!("{name}: {ratio:.2}"),
-            None => format!("{name}: not run"),
+        let versions = self.figures().into_iter().flat_map(|row| &row.peers);
+        let versions = versions.map(|peer| peer.version.as_deref());
+        let ratios = self.ratios().into_iter().zip(versions).map(|((name, ratio), version)| {
+            let name = [name, version.unwrap_or_default()].join(" ");
+            match ratio {
+                Some(ratio) => format!("{}: {ratio:.2}", name.trim_end()),
+                None => format!("{}: not run", name.trim_end()),
+            }
         });
         ratios.collect::<Vec<_>>().join("; ")
     }
