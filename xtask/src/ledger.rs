@@ -7,7 +7,7 @@ mod record;
 mod row;
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde::Deserialize;
@@ -22,42 +22,26 @@ const PLOT: &str = "benches/ledger/percent.svg";
 const REMEDY: &str = "cargo xtask ledger --readme --plot";
 
 /// What was asked for.
-#[derive(Debug, Default, PartialEq)]
-struct Options<'a> {
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Rows, for programs
+    #[arg(long)]
     json: bool,
-    only: Option<&'a str>,
+    /// One room
+    #[arg(long, value_name = "ROOM")]
+    only: Option<String>,
+    /// Take the result files (*.json) of a folder into benches/ledger/
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["json", "only"])]
+    add: Option<PathBuf>,
+    /// Write the README's table
+    #[arg(long, conflicts_with_all = ["json", "only"])]
     readme: bool,
+    /// Write benches/ledger/percent.svg
+    #[arg(long, conflicts_with_all = ["json", "only"])]
     plot: bool,
+    /// Change nothing; fail where README or picture differ, and name the command to run
+    #[arg(long, conflicts_with_all = ["json", "only", "add", "readme", "plot"])]
     check: bool,
-    add: Option<&'a Path>,
-}
-
-impl<'a> Options<'a> {
-    fn parse(arguments: &[&'a str]) -> Result<Self> {
-        let mut options = Self::default();
-        let mut rest = arguments.iter().copied();
-        while let Some(argument) = rest.next() {
-            let mut value =
-                || rest.next().ok_or_else(|| format!("ledger: {argument} needs a value"));
-            match argument {
-                "--json" => options.json = true,
-                "--only" => options.only = Some(value()?),
-                "--readme" => options.readme = true,
-                "--plot" => options.plot = true,
-                "--check" => options.check = true,
-                "--add" => options.add = Some(Path::new(value()?)),
-                _ => return Err(format!("ledger: unknown argument {argument}")),
-            }
-        }
-        let Self { json, only, readme, plot, check, add } = options;
-        if (json || only.is_some()) && (readme || plot || check || add.is_some()) {
-            return Err("ledger: --json and --only are for the table alone".to_owned());
-        }
-        if check && (readme || plot || add.is_some()) {
-            return Err("ledger: --check changes nothing; it goes alone".to_owned());
-        }
-        Ok(options)
-    }
 }
 
 /// A kernel and the images that hold it, as the manifest has them.
@@ -83,11 +67,10 @@ struct Case {
     shape: String,
 }
 
-pub(crate) fn run(arguments: &[&str]) -> Result<()> {
-    let options = Options::parse(arguments)?;
+pub(crate) fn run(options: &Options) -> Result<()> {
     let root = root();
     let mut ledger = Ledger::read(&root.join(FOLDER))?;
-    if let Some(folder) = options.add {
+    if let Some(folder) = &options.add {
         print!("{}", ledger.add(folder)?);
         ledger.write(&root.join(FOLDER))?;
         if !options.readme || !options.plot {
@@ -99,7 +82,7 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
         return Ok(());
     }
     let mut kernels = read_manifest(&read(root, "ptx/MANIFEST")?)?;
-    if let Some(room) = options.only {
+    if let Some(room) = options.only.as_deref() {
         kernels.retain(|kernel| kernel.room() == room);
         if kernels.is_empty() {
             return Err(format!("no room is called {room}"));
@@ -108,7 +91,7 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
     // Of kernels that no GPU has run, files say no shape: the benches need not be built to ask them.
     let cases = if makes_files && ledger.is_empty() { Vec::new() } else { list_cases(&kernels)? };
     let mut rows = arrange(&ledger, &kernels, &cases);
-    rows.retain(|row| options.only.is_none_or(|room| room_of(row.kernel) == room));
+    rows.retain(|row| options.only.as_ref().is_none_or(|room| room_of(row.kernel) == room));
     if options.check {
         check(root, &make_files(root, &rows)?)
     } else if makes_files {

@@ -1,8 +1,4 @@
-//! What maintainers run: `cargo xtask generate` makes the committed bindings, images and manifest
-//! from their sources with pinned tools, and `cargo xtask generate --check` fails where they
-//! differ. `cargo xtask counters` and `cargo xtask planted` print what the SIMT executor finds,
-//! `cargo xtask sass` what the kernels are in machine code, and `cargo xtask ledger` what is proven
-//! and measured on GPUs.
+//! What maintainers run: `cargo xtask --help` names the tasks.
 
 mod bindings;
 mod bundle;
@@ -16,30 +12,51 @@ mod wheels;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-const HELP: &str = "\
-usage: cargo xtask generate [--check] | counters [--json] [--only ROOM] | planted
-       | bundle [FOLDER] | rehearse
-       | ledger [--json] [--only ROOM] | ledger [--add FOLDER] [--readme] [--plot] | ledger --check
-       | sass [--json] [--only ROOM] [--check]
+use clap::{Parser, Subcommand};
 
-generate          make src/bindings.rs, ptx/*.ptx and ptx/MANIFEST from csrc/, with pinned tools
-                  (libclang and NVRTC wheels, installed into the target directory by pip)
-generate --check  change nothing; fail where a committed file differs, and name the command to run
-counters          bytes, sectors, bank conflicts and barriers of each kernel, by source line, beside the
-                  least bytes any kernel could move; --json prints rows; --only takes one room
-planted           the table of planted defects and what the SIMT executor says of each
-bundle            test and bench programs, data and a script `run`, for a machine with a GPU and without
-                  Rust; into the target directory unless a folder is named
-rehearse          the bundle and its script on a driver whose kernels run in the SIMT executor
-ledger            what is proven and measured on GPUs, by kernel, shape and device; --json prints rows;
-                  --only takes one room
-ledger --add F    take the result files (*.json) of the folder F into benches/ledger/
-ledger --readme   write the README's table from it; --plot: benches/ledger/percent.svg
-ledger --check    change nothing; fail where README or picture differ, and name the command to run
-sass              registers, spills, stack and shared memory of each kernel on each target, and the
-                  instructions of its inner loops by element, from ptxas and nvdisasm wheels
-sass --check      the same; fail where a kernel is over its budget in xtask/budgets.toml
-";
+/// What maintainers run
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Make src/bindings.rs, ptx/*.ptx and ptx/MANIFEST from csrc/, with pinned tools (libclang and
+    /// NVRTC wheels, installed into the target directory by pip)
+    Generate {
+        /// Change nothing; fail where a committed file differs, and name the command to run
+        #[arg(long)]
+        check: bool,
+    },
+    /// Print bytes, sectors, bank conflicts and barriers of each kernel, by source line, beside the
+    /// least bytes any kernel could move
+    Counters {
+        /// Rows, for programs
+        #[arg(long)]
+        json: bool,
+        /// One room
+        #[arg(long, value_name = "ROOM")]
+        only: Option<String>,
+    },
+    /// Print the table of planted defects and what the SIMT executor says of each
+    Planted,
+    /// Print registers, spills, stack and shared memory of each kernel on each target, and the
+    /// instructions of its inner loops by element, from ptxas and nvdisasm wheels
+    Sass(sass::Options),
+    /// Make a folder of test and bench programs, data and a script `run`, for a machine with a GPU and
+    /// without Rust
+    Bundle {
+        /// Where; else in the target directory
+        folder: Option<PathBuf>,
+    },
+    /// Run the bundle and its script on a driver whose kernels run in the SIMT executor
+    Rehearse,
+    /// Print what is proven and measured on GPUs, by kernel, shape and device
+    Ledger(ledger::Options),
+}
 
 /// What stops a task, for people to read.
 type Result<T, E = String> = std::result::Result<T, E>;
@@ -51,31 +68,17 @@ struct Generated {
 }
 
 fn main() -> ExitCode {
-    let arguments: Vec<_> = std::env::args().skip(1).collect();
-    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-    let result = match arguments[..] {
-        ["generate"] => generate().and_then(|files| write(&files)),
-        ["generate", "--check"] => generate().and_then(|files| check(&files)),
-        ["bundle"] => bundle::make(&target().join("lacuna-bundle")),
-        ["bundle", folder] if !folder.starts_with('-') => bundle::make(Path::new(folder)),
-        ["rehearse"] => rehearsal::run(),
-        ["planted"] => instrument::planted(),
-        ["counters"] => instrument::counters(false, None),
-        ["counters", "--json"] => instrument::counters(true, None),
-        ["counters", "--only", room] => instrument::counters(false, Some(room)),
-        ["counters", "--json", "--only", room] | ["counters", "--only", room, "--json"] => {
-            instrument::counters(true, Some(room))
+    let result = match Arguments::parse().task {
+        Task::Generate { check: false } => generate().and_then(|files| write(&files)),
+        Task::Generate { check: true } => generate().and_then(|files| check(&files)),
+        Task::Counters { json, only } => instrument::counters(json, only.as_deref()),
+        Task::Planted => instrument::planted(),
+        Task::Sass(options) => sass::run(&options),
+        Task::Bundle { folder } => {
+            bundle::make(&folder.unwrap_or_else(|| target().join("lacuna-bundle")))
         }
-        ["ledger", ref rest @ ..] => ledger::run(rest),
-        ["sass", ref options @ ..] => match sass::Options::parse(options) {
-            Some(options) => sass::run(&options),
-            None => Err(format!("unknown options: {}\n\n{HELP}", options.join(" "))),
-        },
-        [] | ["help" | "--help" | "-h"] => {
-            print!("{HELP}");
-            Ok(())
-        }
-        _ => Err(format!("unknown task: {}\n\n{HELP}", arguments.join(" "))),
+        Task::Rehearse => rehearsal::run(),
+        Task::Ledger(options) => ledger::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -42,28 +42,17 @@ const NVDISASM: (&str, &str, &str) =
 const TARGETS: [u32; 5] = [80, 86, 89, 90, 120];
 
 /// What is asked for.
-#[derive(Debug, Default)]
-pub(crate) struct Options<'a> {
-    is_json: bool,
-    is_checked: bool,
-    room: Option<&'a str>,
-}
-
-impl<'a> Options<'a> {
-    /// `[--json] [--only ROOM] [--check]`, in any order.
-    pub(crate) fn parse(arguments: &[&'a str]) -> Option<Self> {
-        let mut options = Self::default();
-        let mut arguments = arguments.iter();
-        while let Some(argument) = arguments.next() {
-            match *argument {
-                "--json" => options.is_json = true,
-                "--check" => options.is_checked = true,
-                "--only" => options.room = Some(arguments.next()?),
-                _ => return None,
-            }
-        }
-        Some(options)
-    }
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Rows, for programs
+    #[arg(long)]
+    json: bool,
+    /// Fail where a kernel is over its budget in xtask/budgets.toml
+    #[arg(long)]
+    check: bool,
+    /// One room
+    #[arg(long, value_name = "ROOM")]
+    only: Option<String>,
 }
 
 /// The figures of a kernel on a target.
@@ -107,22 +96,22 @@ impl Row {
 }
 
 /// Prints the figures, and holds them to their budgets where asked to.
-pub(crate) fn run(options: &Options<'_>) -> Result<()> {
+pub(crate) fn run(options: &Options) -> Result<()> {
     let tools = Tools::install()?;
-    let is_asked = |room: &str| options.room.is_none_or(|asked| asked == room);
+    let is_asked = |room: &str| options.only.as_deref().is_none_or(|asked| asked == room);
     let mut rows = Vec::new();
     for image in images::IMAGES.iter().filter(|image| is_asked(image.room)) {
         rows.extend(tools.measure(image)?);
     }
     if rows.is_empty() {
-        return Err(format!("no room is called {}", options.room.unwrap_or_default()));
+        return Err(format!("no room is called {}", options.only.as_deref().unwrap_or_default()));
     }
-    if options.is_json {
+    if options.json {
         print_json(&rows)?;
     } else {
         print_table(&rows);
     }
-    if !options.is_checked {
+    if !options.check {
         return Ok(());
     }
     let path = root().join(budgets::PATH);
