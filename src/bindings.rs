@@ -123,7 +123,7 @@ pub struct MmaProductsParams {
     pub a: u64,
     /// `[n_products, 8, 32]` bytes: columns, as `a` has rows. 16-byte aligned.
     pub b: u64,
-    /// `[n_products, 16, 8]` f32, or i32 for integers; as bits.
+    /// `[n_products, 16, 8]` f32, or i32 for integers; as bits. 8-byte aligned.
     pub c: u64,
     /// `[n_products, 16, 8]`, out: as `c`.
     pub d: u64,
@@ -158,7 +158,7 @@ pub struct WgmmaProductsParams {
     pub a: u64,
     /// `[n_products, 8, 32]` bytes: columns, as `a` has rows. 16-byte aligned.
     pub b: u64,
-    /// `[n_products, 64, 8]` f32, or i32 for integers; as bits.
+    /// `[n_products, 64, 8]` f32, or i32 for integers; as bits. 8-byte aligned.
     pub c: u64,
     /// `[n_products, 64, 8]`, out: as `c`.
     pub d: u64,

@@ -11,6 +11,7 @@ use std::io::Write as _;
 use half::bf16;
 use lacuna::Queue;
 use lacuna::huffman::{self, DeviceWeights, Group};
+use lacuna::mma::{self, Factor, Instruction};
 use lacuna::simt::{Checks, Config, Counters, Recorder, Space};
 
 /// One launch of a kernel.
@@ -89,26 +90,57 @@ impl Row<'_> {
     }
 }
 
-fn count_decode(shape: &str, groups: &[Group<'_>], budget: &Budget) {
+/// Counts the one launch that `launch` makes, which says its least bytes and its blocks.
+fn count(
+    kernel: &str,
+    shape: &str,
+    budget: &Budget,
+    launch: impl FnOnce(&Queue) -> lacuna::Result<(u64, u32)>,
+) {
     let recorder = Recorder::default();
     let config =
         Config { recorder: Some(recorder.clone()), checks: Checks::ALL, ..Config::default() };
-    let queue = Queue::simt(config);
-    let weights = DeviceWeights::upload(&queue, groups).unwrap();
-    let plan = weights.plan();
-    let mut output = queue.alloc::<bf16>(plan.output_len() as usize).unwrap();
-    let mut workspace = queue.alloc::<u64>(plan.workspace_len() as usize).unwrap();
-    weights.decode(&queue, &mut workspace.view_mut(), &mut output.view_mut()).unwrap();
+    let (least_bytes, n_blocks) = launch(&Queue::simt(config)).unwrap();
     let launches = recorder.take();
     assert_eq!(launches.len(), 1);
-    let row = Row {
-        kernel: "huffman/decode_bf16",
-        shape,
-        counters: &launches[0],
-        least_bytes: plan.least_bytes(),
-    };
+    let row = Row { kernel, shape, counters: &launches[0], least_bytes };
     row.report();
-    row.assert_within(budget, plan.grid().blocks[0]);
+    row.assert_within(budget, n_blocks);
+}
+
+fn count_decode(shape: &str, groups: &[Group<'_>], budget: &Budget) {
+    count("huffman/decode_bf16", shape, budget, |queue| {
+        let weights = DeviceWeights::upload(queue, groups)?;
+        let plan = weights.plan();
+        let mut output = queue.alloc::<bf16>(plan.output_len() as usize)?;
+        let mut workspace = queue.alloc::<u64>(plan.workspace_len() as usize)?;
+        weights.decode(queue, &mut workspace.view_mut(), &mut output.view_mut())?;
+        Ok((plan.least_bytes(), plan.grid().blocks[0]))
+    });
+}
+
+#[test]
+fn mma() {
+    const N_PRODUCTS: usize = 64;
+    // `wgmma` takes its fragments of `a` from global memory: half a sector at a time.
+    for (instruction, kernel, bytes, sectors, barriers) in [
+        (Instruction::Mma, "mma/mma_products", 1.0, 9.4, 0.0),
+        (Instruction::Wgmma, "mma/wgmma_products", 1.33, 8.0, 1.0),
+    ] {
+        let budget = Budget { bytes, sectors_per_request: sectors, conflict_ways: 1.5, barriers };
+        let shape = format!("{N_PRODUCTS} products of i8");
+        count(kernel, &shape, &budget, |queue| {
+            let n_rows = N_PRODUCTS * instruction.n_rows();
+            let a = queue.upload(&vec![1_u8; n_rows * 32])?;
+            let b = queue.upload(&[1_u8; N_PRODUCTS * 8 * 32])?;
+            let c = queue.upload(&vec![0_u32; n_rows * 8])?;
+            let mut d = queue.alloc::<u32>(c.len())?;
+            let least_bytes = a.len() + b.len() + 4 * (c.len() + d.len());
+            let (a, b, c) = (a.view(), b.view(), c.view());
+            mma::multiply(queue, instruction, Factor::I8, &a, &b, &c, &mut d.view_mut())?;
+            Ok((least_bytes as u64, N_PRODUCTS as u32))
+        });
+    }
 }
 
 #[test]

@@ -298,6 +298,14 @@ fn shapes_that_do_not_fit_are_refused() {
         error.to_string(),
         Error::Shape { what: "b, in bytes", expected: 512, got: 511 }.to_string()
     );
+    let words = queue.alloc::<u32>(130).unwrap();
+    let bytes = queue.alloc::<u8>(520).unwrap();
+    let mut d = queue.alloc::<u32>(128).unwrap();
+    let (a, b) = (bytes.view().slice(0..512).unwrap(), bytes.view().slice(0..256).unwrap());
+    let c = words.view().slice(1..129).unwrap();
+    let refused =
+        mma::multiply(&queue, Instruction::Mma, bf16, &a, &b, &c, &mut d.view_mut()).unwrap_err();
+    assert!(refused.to_string().contains("address of c"), "{refused}");
     for instruction in INSTRUCTIONS {
         let nothing = Problem::new(instruction, 0, 5, moderate(Operand::Bf16));
         assert!(nothing.multiply(&queue, bf16).unwrap().is_empty());

@@ -10,7 +10,7 @@ typedef struct MmaProductsParams {
   DEVICE_PTR(const uint32_t) a;
   /// `[n_products, 8, 32]` bytes: columns, as `a` has rows. 16-byte aligned.
   DEVICE_PTR(const uint32_t) b;
-  /// `[n_products, 16, 8]` f32, or i32 for integers; as bits.
+  /// `[n_products, 16, 8]` f32, or i32 for integers; as bits. 8-byte aligned.
   DEVICE_PTR(const uint32_t) c;
   /// `[n_products, 16, 8]`, out: as `c`.
   DEVICE_PTR(uint32_t) d;
@@ -27,7 +27,7 @@ typedef struct WgmmaProductsParams {
   DEVICE_PTR(const uint32_t) a;
   /// `[n_products, 8, 32]` bytes: columns, as `a` has rows. 16-byte aligned.
   DEVICE_PTR(const uint32_t) b;
-  /// `[n_products, 64, 8]` f32, or i32 for integers; as bits.
+  /// `[n_products, 64, 8]` f32, or i32 for integers; as bits. 8-byte aligned.
   DEVICE_PTR(const uint32_t) c;
   /// `[n_products, 64, 8]`, out: as `c`.
   DEVICE_PTR(uint32_t) d;

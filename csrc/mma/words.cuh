@@ -23,21 +23,28 @@ __device__ void add_to_integers(uint32_t (&words)[4], Multiply multiply) {
   for (uint32_t i = 0; i < 4; ++i) words[i] = static_cast<uint32_t>(d[i]);
 }
 
-// Where the thread's pair of words `i` of a matrix of eight columns starts, in words: `row` is the
-// first of its warp's 16.
+// The thread's pair of words `i` of a matrix of eight columns, both loaded and stored at once:
+// `row` is the first of its warp's 16.
 __device__ __forceinline__ uint64_t locate_pair(uint64_t row, uint32_t i) {
   const uint32_t lane = threadIdx.x % 32;
-  return (row + lane / 4 + i * 8) * 8 + lane % 4 * 2;
+  return (row + lane / 4 + i * 8) * 4 + lane % 4;
 }
 
 __device__ __forceinline__ void load_words(uint32_t (&words)[4], const uint32_t* matrix,
                                            uint64_t row) {
-  for (uint32_t i = 0; i < 4; ++i) words[i] = matrix[locate_pair(row, i / 2) + i % 2];
+  for (uint32_t i = 0; i < 2; ++i) {
+    const uint2 pair = reinterpret_cast<const uint2*>(matrix)[locate_pair(row, i)];
+    words[2 * i] = pair.x;
+    words[2 * i + 1] = pair.y;
+  }
 }
 
 __device__ __forceinline__ void store_words(uint32_t* matrix, uint64_t row,
                                             const uint32_t (&words)[4]) {
-  for (uint32_t i = 0; i < 4; ++i) matrix[locate_pair(row, i / 2) + i % 2] = words[i];
+  for (uint32_t i = 0; i < 2; ++i) {
+    reinterpret_cast<uint2*>(matrix)[locate_pair(row, i)] =
+        make_uint2(words[2 * i], words[2 * i + 1]);
+  }
 }
 
 #endif  // LACUNA_MMA_WORDS_CUH_

@@ -124,7 +124,7 @@ pub fn check_supported(queue: &Queue, instruction: Instruction, factor: Factor) 
 /// # Shapes
 /// For n products of m rows ([`Instruction::n_rows`]): `a` is `[n, m, 32]` bytes, rows of 16 or 32
 /// elements; `b` is `[n, 8, 32]` bytes, columns; `c` and `d` are `[n, m, 8]`, the bits of f32 or
-/// i32. `a` and `b` start at multiples of 16 bytes.
+/// i32. `a` and `b` start at multiples of 16 bytes, `c` and `d` at multiples of 8.
 ///
 /// # Stream
 /// One launch.
@@ -158,9 +158,14 @@ pub fn multiply(
             return Err(Error::Shape { what, expected: expected as u64, got: got as u64 });
         }
     }
-    for (what, address) in [("address of a", a.address()), ("address of b", b.address())] {
-        if address % 16 != 0 {
-            return Err(Error::Range { what, value: address, allowed: "the multiples of 16" });
+    for (what, address, alignment, allowed) in [
+        ("address of a", a.address(), 16, "the multiples of 16"),
+        ("address of b", b.address(), 16, "the multiples of 16"),
+        ("address of c", c.address(), 8, "the multiples of 8"),
+        ("address of d", d.address(), 8, "the multiples of 8"),
+    ] {
+        if address % alignment != 0 {
+            return Err(Error::Range { what, value: address, allowed });
         }
     }
     let n_products = u32::try_from(n).ok().filter(|n| *n < 1 << 31).ok_or(Error::Range {
