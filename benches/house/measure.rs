@@ -46,16 +46,16 @@ fn measure_one(gpu: &Gpu, problem: &dyn Problem, row: &mut Row) -> Result<(), St
     for _ in 1..n_sets {
         sets.push(place(&gpu.queue)?);
     }
-    let (time_us, spread_percent, clocks) = time(gpu, &mut sets)?;
-    row.time_us = Some(time_us);
-    row.spread_percent = Some(spread_percent);
-    row.clocks = Some(clocks);
+    let timing = time(gpu, &mut sets, true)?;
+    row.time_us = Some(timing.time_us);
+    row.spread_percent = Some(timing.spread_percent);
+    row.clocks = Some(timing.clocks);
     drop(sets);
 
     let copied = || -> Result<f64, String> {
         let copies = (0..n_sets).map(|_| Copy::place(gpu, n_bytes));
         let mut copies: Vec<_> = copies.collect::<Result<_, _>>()?;
-        Ok(time(gpu, &mut copies)?.0)
+        Ok(time(gpu, &mut copies, true)?.time_us)
     };
     match copied() {
         Ok(copy_us) => row.copy_us = Some(copy_us),
@@ -76,7 +76,7 @@ fn measure_one(gpu: &Gpu, problem: &dyn Problem, row: &mut Row) -> Result<(), St
             for _ in 1..n_sets {
                 sets.push(peer.place(gpu)?);
             }
-            Ok(time(gpu, &mut sets)?.0)
+            Ok(time(gpu, &mut sets, false)?.time_us)
         })();
         row.peers.push(PeerTime { name: peer.name(), version: peer.version(), time_us: measured });
     }
@@ -88,31 +88,63 @@ fn count_sets(gpu: &Gpu, n_bytes: u64) -> u64 {
     cache.div_ceil(n_bytes.max(1)).clamp(2, MAX_SETS)
 }
 
-/// Microseconds of one launch, the spread of the middle half in percent of it, and the clocks.
-fn time(gpu: &Gpu, sets: &mut [Box<dyn Work>]) -> Result<(f64, f64, String), String> {
+/// What a measurement says.
+struct Timing {
+    /// Microseconds of one launch.
+    time_us: f64,
+    /// The spread of the middle half, in percent of the median.
+    spread_percent: f64,
+    clocks: String,
+}
+
+/// Times graph replays; or, where a peer's launches cannot be captured, the launches themselves.
+fn time(gpu: &Gpu, sets: &mut [Box<dyn Work>], must_capture: bool) -> Result<Timing, String> {
     let queue = &gpu.queue;
-    for set in sets.iter_mut() {
-        set.launch(queue).map_err(|error| error.to_string())?;
-    }
-    gpu.synchronize().map_err(|error| error.to_string())?;
-    let n_sets = sets.len() as f64;
-    let graph = gpu.capture(|| sets.iter_mut().try_for_each(|set| set.launch(queue)))?;
+    let text = |error: lacuna::Error| error.to_string();
+    let mut launch_all = || sets.iter_mut().try_for_each(|set| set.launch(queue));
+    launch_all().map_err(text)?;
+    gpu.synchronize().map_err(text)?;
+    let graph = match gpu.capture(&mut launch_all) {
+        Ok(graph) => Some(graph),
+        Err(why) if must_capture => return Err(why),
+        Err(_) => None,
+    };
+    let mut run = || match &graph {
+        Some(graph) => {
+            graph.replay();
+            Ok(())
+        }
+        None => launch_all(),
+    };
     let stopwatch = Stopwatch::new(gpu);
-    graph.replay();
-    let once = stopwatch.time(|| graph.replay());
-    let n_replays = (SAMPLE_US / once.max(0.1)).ceil().clamp(1.0, 10_000.0) as usize;
-    let replay = || (0..n_replays).for_each(|_| graph.replay());
-    let mut samples: Vec<_> = (0..N_SAMPLES).map(|_| stopwatch.time(replay)).collect();
+    run().map_err(text)?;
+    let mut failed = Ok(());
+    let mut sample = |n_runs: usize| {
+        stopwatch.time(|| {
+            for _ in 0..n_runs {
+                failed = std::mem::replace(&mut failed, Ok(())).and_then(|()| run());
+            }
+        })
+    };
+    let once = sample(1);
+    let n_runs = (SAMPLE_US / once.max(0.1)).ceil().clamp(1.0, 10_000.0) as usize;
+    let mut samples: Vec<_> = (0..N_SAMPLES).map(|_| sample(n_runs)).collect();
+    failed.map_err(text)?;
     // Asked while the device works.
-    replay();
+    for _ in 0..n_runs {
+        run().map_err(text)?;
+    }
     let clocks = gpu.clocks();
-    gpu.synchronize().map_err(|error| error.to_string())?;
+    gpu.synchronize().map_err(text)?;
 
     samples.sort_by(f64::total_cmp);
     let quantile = |numerator: usize| samples[(N_SAMPLES - 1) * numerator / 4];
     let median = quantile(2);
-    let spread_percent = 100.0 * (quantile(3) - quantile(1)) / median;
-    Ok((median / (n_replays as f64 * n_sets), spread_percent, clocks))
+    Ok(Timing {
+        time_us: median / (n_runs as f64 * sets.len() as f64),
+        spread_percent: 100.0 * (quantile(3) - quantile(1)) / median,
+        clocks,
+    })
 }
 
 /// Fills a buffer with poison.
