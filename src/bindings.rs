@@ -115,17 +115,18 @@ const _: () = {
     ["Offset of field: HuffmanDecodeParams::reserved"]
         [::core::mem::offset_of!(HuffmanDecodeParams, reserved) - 36usize];
 };
-/// Products of small matrices, each by one `mma.sync` of a warp: `d = a * b + c`.
+/** Products of small matrices, `d = a * b + c`, each by one instruction: `mma.sync` of a warp, where
+`a` has m = 16 rows, or `wgmma` of a warpgroup, where it has 64.*/
 #[repr(C)]
 #[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct MmaProductsParams {
-    /// `[n_products, 16, 32]` bytes: rows of 16 elements of 16 bits or 32 of 8 bits. 16-byte aligned.
+    /// `[n_products, m, 32]` bytes: rows of 16 elements of 16 bits or 32 of 8 bits. 16-byte aligned.
     pub a: u64,
     /// `[n_products, 8, 32]` bytes: columns, as `a` has rows. 16-byte aligned.
     pub b: u64,
-    /// `[n_products, 16, 8]` f32, or i32 for integers; as bits. 8-byte aligned.
+    /// `[n_products, m, 8]` f32, or i32 for integers; as bits. 8-byte aligned.
     pub c: u64,
-    /// `[n_products, 16, 8]`, out: as `c`.
+    /// `[n_products, m, 8]`, out: as `c`.
     pub d: u64,
     /// Products; one thread block each.
     pub n_products: u32,
@@ -149,38 +150,4 @@ const _: () = {
         [::core::mem::offset_of!(MmaProductsParams, n_products) - 32usize];
     ["Offset of field: MmaProductsParams::operand"]
         [::core::mem::offset_of!(MmaProductsParams, operand) - 36usize];
-};
-/// Products of small matrices, each by one `wgmma` of a warpgroup: `d = a * b + c`.
-#[repr(C)]
-#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
-pub struct WgmmaProductsParams {
-    /// `[n_products, 64, 32]` bytes: rows of 16 elements of 16 bits or 32 of 8 bits.
-    pub a: u64,
-    /// `[n_products, 8, 32]` bytes: columns, as `a` has rows. 16-byte aligned.
-    pub b: u64,
-    /// `[n_products, 64, 8]` f32, or i32 for integers; as bits. 8-byte aligned.
-    pub c: u64,
-    /// `[n_products, 64, 8]`, out: as `c`.
-    pub d: u64,
-    /// Products; one thread block each.
-    pub n_products: u32,
-    /// The element type of `a` and `b`, as `MmaProductsParams` numbers them.
-    pub operand: u32,
-}
-#[allow(clippy::unnecessary_operation, clippy::identity_op)]
-const _: () = {
-    ["Size of WgmmaProductsParams"][::core::mem::size_of::<WgmmaProductsParams>() - 40usize];
-    ["Alignment of WgmmaProductsParams"][::core::mem::align_of::<WgmmaProductsParams>() - 8usize];
-    ["Offset of field: WgmmaProductsParams::a"]
-        [::core::mem::offset_of!(WgmmaProductsParams, a) - 0usize];
-    ["Offset of field: WgmmaProductsParams::b"]
-        [::core::mem::offset_of!(WgmmaProductsParams, b) - 8usize];
-    ["Offset of field: WgmmaProductsParams::c"]
-        [::core::mem::offset_of!(WgmmaProductsParams, c) - 16usize];
-    ["Offset of field: WgmmaProductsParams::d"]
-        [::core::mem::offset_of!(WgmmaProductsParams, d) - 24usize];
-    ["Offset of field: WgmmaProductsParams::n_products"]
-        [::core::mem::offset_of!(WgmmaProductsParams, n_products) - 32usize];
-    ["Offset of field: WgmmaProductsParams::operand"]
-        [::core::mem::offset_of!(WgmmaProductsParams, operand) - 36usize];
 };

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use lacuna::bindings::{HuffmanDecodeParams, MmaProductsParams, WgmmaProductsParams};
+use lacuna::bindings::{HuffmanDecodeParams, MmaProductsParams};
 use lacuna::image;
 use sha2::{Digest, Sha256};
 
@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 const PARAMS: [(&str, usize, usize); 3] = [
     ("decode_bf16", size_of::<HuffmanDecodeParams>(), align_of::<HuffmanDecodeParams>()),
     ("mma_products", size_of::<MmaProductsParams>(), align_of::<MmaProductsParams>()),
-    ("wgmma_products", size_of::<WgmmaProductsParams>(), align_of::<WgmmaProductsParams>()),
+    ("wgmma_products", size_of::<MmaProductsParams>(), align_of::<MmaProductsParams>()),
 ];
 
 /// `.param .align 8 .b8 name[40]` of each `.visible .entry`.

@@ -30,7 +30,7 @@ __device__ void multiply(uint32_t operand, uint32_t (&words)[4], const uint32_t 
 
 }  // namespace
 
-LACUNA_ENTRY(wgmma_products, WgmmaProductsParams, 128) {
+LACUNA_ENTRY(wgmma_products, MmaProductsParams, 128) {
   LACUNA_SHARED(WgmmaColumns, columns);
   if (blockIdx.x >= params.n_products) return;
   if (threadIdx.x < 16) {

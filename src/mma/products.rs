@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::Operand;
-use crate::bindings::{MmaProductsParams, WgmmaProductsParams};
+use crate::bindings::MmaProductsParams;
 use crate::buffer::{View, ViewMut};
 use crate::launch::{self, Grid, Kernel, KernelParams};
 use crate::queue::Queue;
@@ -30,8 +30,13 @@ unsafe impl KernelParams for MmaProductsParams {
     };
 }
 
+/// The same struct for the other kernel.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct ByWarpgroup(#[allow(dead_code, reason = "the kernel reads it")] MmaProductsParams);
+
 // SAFETY: as above, of csrc/mma/warpgroup.cu.
-unsafe impl KernelParams for WgmmaProductsParams {
+unsafe impl KernelParams for ByWarpgroup {
     const KERNEL: Kernel = Kernel {
         room: "mma",
         entry: "wgmma_products",
@@ -173,8 +178,14 @@ pub fn multiply(
         value: n as u64,
         allowed: "0..2^31",
     })?;
-    let (a_address, b_address) = (a.address(), b.address());
-    let (c_address, d_address, operand) = (c.address(), d.address(), factor.number());
+    let params = MmaProductsParams {
+        a: a.address(),
+        b: b.address(),
+        c: c.address(),
+        d: d.address(),
+        n_products,
+        operand: factor.number(),
+    };
     let memory = |regions: &mut Regions| {
         regions.input("a", a);
         regions.input("b", b);
@@ -187,28 +198,8 @@ pub fn multiply(
     // SAFETY: all lengths were checked against the number of products, and `d` is borrowed mutably.
     unsafe {
         match instruction {
-            Instruction::Mma => {
-                let params = MmaProductsParams {
-                    a: a_address,
-                    b: b_address,
-                    c: c_address,
-                    d: d_address,
-                    n_products,
-                    operand,
-                };
-                launch::launch(queue, &grid, &params, memory)
-            }
-            Instruction::Wgmma => {
-                let params = WgmmaProductsParams {
-                    a: a_address,
-                    b: b_address,
-                    c: c_address,
-                    d: d_address,
-                    n_products,
-                    operand,
-                };
-                launch::launch(queue, &grid, &params, memory)
-            }
+            Instruction::Mma => launch::launch(queue, &grid, &params, memory),
+            Instruction::Wgmma => launch::launch(queue, &grid, &ByWarpgroup(params), memory),
         }
     }
 }
