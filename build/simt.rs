@@ -33,6 +33,8 @@ fn checked_compiler() -> cc::Build {
     build
         .define("LACUNA_SIMT_CHECKED", None)
         .flag("-fsanitize=thread")
+        // Else the linker keeps one of the two twins' copies of a template or inline function.
+        .flag("-fno-weak")
         // Else the last call of a function would return to another line.
         .flag("-fno-optimize-sibling-calls")
         .flag("--param=tsan-instrument-func-entry-exit=0")

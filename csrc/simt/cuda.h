@@ -22,8 +22,7 @@
 #define __launch_bounds__(...)
 #define __grid_constant__
 
-// In the kernel's own code, so that a kernel compiled with checks shares none with its twin, and
-// a fault's line is the kernel's.
+// In the kernel's own code, so that a fault's line is the kernel's.
 #define LACUNA_INLINE static inline __attribute__((always_inline))
 
 #define threadIdx (lacuna_simt::thread_idx())

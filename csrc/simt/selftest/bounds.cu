@@ -18,6 +18,12 @@ struct Words {
 __forceinline__ uint32_t read_zero(const SelfTestParams& params) { return params.state[1]; }
 }  // namespace
 
+// Both twins of this file have a copy, which C++ calls the same function.
+template <uint32_t kFirst>
+__device__ __noinline__ uint32_t read_after(const uint32_t* words, uint32_t idx) {
+  return words[kFirst + idx];  // FAULT: past_end_in_a_template
+}
+
 LACUNA_TWINS(global_past_by_one) {
   const uint32_t first = kRight ? 0 : 1;
   if (threadIdx.x == 0) params.output[0] = 1;
@@ -49,6 +55,10 @@ LACUNA_TWINS(global_end_of_memory) {
   if (!kRight) pointer = reinterpret_cast<const uint4*>(last + read_zero(params));
   const uint4 four = *pointer;  // FAULT: global_end_of_memory
   params.output[threadIdx.x] = four.x;
+}
+
+LACUNA_TWINS(past_end_in_a_template) {
+  params.output[threadIdx.x] = read_after < kRight ? 992 : 993 > (params.input, threadIdx.x);
 }
 
 LACUNA_TWINS(vector_past_end) {

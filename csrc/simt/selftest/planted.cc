@@ -35,6 +35,7 @@
   X(global_past_by_2_to_32, OutOfBounds, 1, 32, 32, 0)        \
   X(global_null, OutOfBounds, 1, 32, 32, 0)                   \
   X(global_end_of_memory, OutOfBounds, 1, 32, 32, 0)          \
+  X(past_end_in_a_template, OutOfBounds, 1, 32, 32, 0)        \
   X(vector_past_end, OutOfBounds, 1, 32, 32, 0)               \
   X(wild_index, OutOfBounds, 1, 32, 32, 0)                    \
   X(atomic_outside, OutOfBounds, 1, 32, 32, 0)                \
