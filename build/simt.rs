@@ -39,7 +39,11 @@ fn checked_compiler() -> cc::Build {
         .flag("-fno-optimize-sibling-calls")
         .flag("--param=tsan-instrument-func-entry-exit=0")
         .flag("--param=tsan-distinguish-volatile=1")
-        .flag("-fsanitize=bounds,shift,integer-divide-by-zero,float-cast-overflow")
+        // An array on a fibre's stack is overrun into this.
+        .flag("-fstack-protector-all")
+        .flag("-fsanitize=bounds,alignment,integer-divide-by-zero,float-cast-overflow")
+        // Shifting a negative number is what its bits say.
+        .flag("-fsanitize=shift-exponent")
         .flag("-fsanitize=signed-integer-overflow");
     build
 }
@@ -50,6 +54,9 @@ fn kernel_compiler() -> cc::Build {
         // A kernel reads the same memory as bytes and as vectors, as it does on a GPU.
         .flag("-fno-strict-aliasing")
         .flag("-fsanitize-coverage=trace-pc")
+        // No thread of a GPU has more local memory.
+        .flag("-Werror=frame-larger-than=524288")
+        .flag("-fstack-clash-protection")
         .flag("-xc++");
     build
 }

@@ -95,7 +95,7 @@ fn a_scan_of_four_blocks_is_right_under_every_schedule() {
 fn every_collective_gives_what_its_definition_says() {
     let input: Vec<u32> = (0..32).map(|i| (i * 7 + 3) % 29).collect();
     let lane = |i: usize| input[i];
-    let mut expected = vec![0_u32; 16 * 32];
+    let mut expected = vec![0_u32; 17 * 32];
     for i in 0..32 {
         let up = if i % 16 >= 3 { i - 3 } else { i };
         let down = if i % 8 + 5 < 8 { i + 5 } else { i };
@@ -119,13 +119,14 @@ fn every_collective_gives_what_its_definition_says() {
             lane(i ^ 1),
             input.iter().filter(|v| **v % 2 == 1).count() as u32,
             u32::from(input.contains(&1)),
+            lane(i),
         ];
         for (kind, value) in row.into_iter().enumerate() {
             expected[kind * 32 + i] = value;
         }
     }
     for config in configs() {
-        let mut output = vec![0; 16 * 32];
+        let mut output = vec![0; 17 * 32];
         run(&config, COLLECTIVES, 1, 32, &input, &mut output).unwrap();
         for (kind, (got, expected)) in output.chunks(32).zip(expected.chunks(32)).enumerate() {
             assert_eq!(got, expected, "collective {kind}, {config:?}");

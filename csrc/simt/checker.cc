@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #include "checker.h"
 
+#include <inttypes.h>
 #include <link.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -153,7 +154,32 @@ bool Checker::is_in_fibre(uint64_t address) const {
   return address - reinterpret_cast<uint64_t>(w_->running->stack) < Stacks::kStackBytes;
 }
 
-void Checker::find_shared(uint64_t address, uint32_t n_bytes, uint64_t pc, Place* place) {
+// Where each variable is, only the compiler knows; but none is outside the frames of the kernel.
+void Checker::check_local(uint64_t address, uint64_t n_bytes, AccessKind kind, uint64_t pc) {
+  const uint64_t first = reinterpret_cast<uint64_t>(__builtin_frame_address(0));
+  const uint64_t end = reinterpret_cast<uint64_t>(w_->running->frames_end);
+  if (!has(kAccesses) || (address >= first && holds(first, end - first, address, n_bytes))) return;
+  fail(kOutOfBounds, pc, "%s %" PRIu64 " bytes %s the thread's own variables", name_of(kind),
+       n_bytes, address < first ? "before" : "past the end of");
+}
+
+bool Checker::is_own(uint64_t address, uint64_t n_bytes, AccessKind kind, uint64_t pc) {
+  if (is_in_fibre(address)) {
+    check_local(address, n_bytes, kind, pc);
+    return true;
+  }
+  const uint64_t offset = address - reinterpret_cast<uint64_t>(w_->launch->params);
+  if (offset >= w_->launch->params_bytes) return false;
+  if (writes(kind)) fail(kWriteToInput, pc, "%s its own parameters", name_of(kind));
+  if (n_bytes > w_->launch->params_bytes - offset) {
+    fail(kOutOfBounds, pc,
+         "%s %" PRIu64 " bytes that reach %" PRIu64 " bytes past the end of its parameters",
+         name_of(kind), n_bytes, offset + n_bytes - w_->launch->params_bytes);
+  }
+  return true;
+}
+
+void Checker::find_shared(uint64_t address, uint64_t n_bytes, uint64_t pc, Place* place) {
   const uint64_t base = reinterpret_cast<uint64_t>(w_->shared_start());
   const auto starts = [](const SharedObject& object) {
     return reinterpret_cast<uint64_t>(object.start);
@@ -171,7 +197,8 @@ void Checker::find_shared(uint64_t address, uint32_t n_bytes, uint64_t pc, Place
     }
   }
   if (w_->shared_objects.empty()) {
-    fail(kOutOfBounds, pc, "%u bytes of shared memory, of which the kernel declares none", n_bytes);
+    fail(kOutOfBounds, pc, "%" PRIu64 " bytes of shared memory, of which the kernel declares none",
+         n_bytes);
   }
   const SharedObject* nearest = nullptr;
   uint64_t distance = ~uint64_t{0};
@@ -185,12 +212,11 @@ void Checker::find_shared(uint64_t address, uint32_t n_bytes, uint64_t pc, Place
     }
   }
   const bool is_after = address >= starts(*nearest);
-  fail(kOutOfBounds, pc, "%u bytes reach %llu bytes %s shared `%s` (%zu bytes)", n_bytes,
-       static_cast<unsigned long long>(distance), is_after ? "past the end of" : "before",
-       nearest->name, nearest->n_bytes);
+  fail(kOutOfBounds, pc, "%" PRIu64 " bytes reach %" PRIu64 " bytes %s shared `%s` (%zu bytes)",
+       n_bytes, distance, is_after ? "past the end of" : "before", nearest->name, nearest->n_bytes);
 }
 
-void Checker::fail_outside(uint64_t address, uint32_t n_bytes, AccessKind kind, uint64_t pc) {
+void Checker::fail_outside(uint64_t address, uint64_t n_bytes, AccessKind kind, uint64_t pc) {
   const Region* nearest = nullptr;
   uint64_t distance = ~uint64_t{0};
   bool is_after = false;
@@ -204,15 +230,17 @@ void Checker::fail_outside(uint64_t address, uint32_t n_bytes, AccessKind kind, 
     }
   }
   if (nearest == nullptr) {
-    fail(kOutOfBounds, pc, "%s %u bytes at 0x%llx, and the launch was given no buffer",
-         name_of(kind), n_bytes, static_cast<unsigned long long>(address));
+    fail(kOutOfBounds, pc,
+         "%s %" PRIu64 " bytes at 0x%" PRIx64 ", and the launch was given no buffer", name_of(kind),
+         n_bytes, address);
   }
-  fail(kOutOfBounds, pc, "%s %u bytes that reach %llu bytes %s `%s` (%llu bytes)", name_of(kind),
-       n_bytes, static_cast<unsigned long long>(distance), is_after ? "past the end of" : "before",
-       nearest->name, static_cast<unsigned long long>(nearest->end - nearest->start));
+  fail(kOutOfBounds, pc,
+       "%s %" PRIu64 " bytes that reach %" PRIu64 " bytes %s `%s` (%" PRIu64 " bytes)",
+       name_of(kind), n_bytes, distance, is_after ? "past the end of" : "before", nearest->name,
+       nearest->end - nearest->start);
 }
 
-bool Checker::find_global(uint64_t address, uint32_t n_bytes, AccessKind kind, uint32_t site,
+bool Checker::find_global(uint64_t address, uint64_t n_bytes, AccessKind kind, uint32_t site,
                           uint64_t pc, Place* place) {
   const auto is_in = [&](const Region& region) {
     return holds(region.start, region.end - region.start, address, n_bytes);
@@ -241,46 +269,65 @@ bool Checker::find_global(uint64_t address, uint32_t n_bytes, AccessKind kind, u
   return true;
 }
 
-void Checker::access(uint64_t address, uint32_t n_bytes, AccessKind kind, bool is_vector,
-                     uint64_t pc) {
-  if (is_in_fibre(address) || n_bytes == 0) return;
-  const uint64_t params = reinterpret_cast<uint64_t>(w_->launch->params);
-  if (address - params < w_->launch->params_bytes) {
-    if (writes(kind)) fail(kWriteToInput, pc, "%s its own parameters", name_of(kind));
-    return;
+bool Checker::find(uint64_t address, uint64_t n_bytes, AccessKind kind, uint32_t site, uint64_t pc,
+                   Place* place) {
+  const uint64_t shared = reinterpret_cast<uint64_t>(w_->shared_start());
+  if (address - shared >= Worker::kSharedBytes) {
+    return find_global(address, n_bytes, kind, site, pc, place);
   }
+  find_shared(address, n_bytes, pc, place);
+  return true;
+}
+
+void Checker::fail_misaligned(const char* name, uint64_t address, uint64_t n_bytes, AccessKind kind,
+                              uint64_t pc) {
+  fail(kMisaligned, pc,
+       "%s what must be aligned to %" PRIu64 " bytes, of %s, %" PRIu64 " bytes past a multiple",
+       name_of(kind), n_bytes, name, address % n_bytes);
+}
+
+void Checker::misaligned(uint64_t address, uint64_t n_bytes, AccessKind kind, uint64_t pc) {
+  if (!has(kAccesses)) return;
+  Place place;
+  place.name = "the thread's own memory";
+  // What is outside every buffer too is told as that.
+  if (!is_own(address, n_bytes, kind, pc)) {
+    place.name = "a constant";
+    find(address, n_bytes, kind, sites_.find(pc), pc, &place);
+  }
+  fail_misaligned(place.name, address, n_bytes, kind, pc);
+}
+
+void Checker::access(uint64_t address, uint64_t n_bytes, AccessKind kind, bool is_vector,
+                     uint64_t pc) {
+  if (n_bytes == 0 || is_own(address, n_bytes, kind, pc)) return;
   const uint32_t site = sites_.find(pc);
   const uint32_t thread = w_->running->idx;
   // Written field by field: a copy of what was just written would wait for the stores.
   Place place;
-  const uint64_t shared = reinterpret_cast<uint64_t>(w_->shared_start());
-  if (address - shared < Worker::kSharedBytes) {
-    find_shared(address, n_bytes, pc, &place);
-  } else if (!find_global(address, n_bytes, kind, site, pc, &place)) {
-    return;
-  }
+  if (!find(address, n_bytes, kind, site, pc, &place)) return;
   if (has(kAccesses)) {
     if (is_vector && address % n_bytes != 0) {
-      fail(kMisaligned, pc, "%s %u bytes of `%s` at an address %llu bytes past a multiple of %u",
-           name_of(kind), n_bytes, place.name, static_cast<unsigned long long>(address % n_bytes),
-           n_bytes);
+      fail_misaligned(place.name, address, n_bytes, kind, pc);
     }
     if (place.role == Role::kInput && writes(kind)) {
-      fail(kWriteToInput, pc, "%s %u bytes of input `%s`, at byte %llu", name_of(kind), n_bytes,
-           place.name, static_cast<unsigned long long>(address - place.start));
+      fail(kWriteToInput, pc, "%s %" PRIu64 " bytes of input `%s`, at byte %" PRIu64, name_of(kind),
+           n_bytes, place.name, address - place.start);
     }
   }
   w_->totals.n_atomics += is_atomic(kind);
+  // All of it is inside: what follows counts in 32 bits.
+  const uint32_t n_inside = static_cast<uint32_t>(std::min<uint64_t>(n_bytes, ~0u));
   if (has(kCounters)) {
     const Direction direction = is_atomic(kind) ? Direction::kAtomic
                                 : writes(kind)  ? Direction::kWrite
                                                 : Direction::kRead;
-    counters_.add(site, pc, place.space, direction, thread, address, n_bytes);
+    counters_.add(site, pc, place.space, direction, thread, address, n_inside);
   }
   if (place.role == Role::kInput || (checks_ & (kRaces | kUnwritten)) == 0) return;
   if (is_atomic(kind)) order_.begin_atomic(thread, address, exchange_of(kind));
   Arena* arena = place.space == Space::kShared ? &shared_arena_ : &arena_;
-  const Access seen = {place,  address, n_bytes, kind, site, order_.stamp(thread),
+  const Access seen = {place,  address, n_inside, kind, site, order_.stamp(thread),
                        thread, pc,      arena};
   place.shadow->visit(arena, address - place.base, n_bytes, [&](Cell& cell) {
     check_cell(&cell, seen);
@@ -290,14 +337,9 @@ void Checker::access(uint64_t address, uint32_t n_bytes, AccessKind kind, bool i
 }
 
 void Checker::require_inside(uint64_t address, uint32_t n_bytes, uint64_t pc) {
-  const uint64_t params = reinterpret_cast<uint64_t>(w_->launch->params);
-  if (is_in_fibre(address) || address - params < w_->launch->params_bytes) return;
+  if (is_own(address, n_bytes, AccessKind::kAtomicUpdate, pc)) return;
   Place place;
-  if (address - reinterpret_cast<uint64_t>(w_->shared_start()) < Worker::kSharedBytes) {
-    find_shared(address, n_bytes, pc, &place);
-  } else {
-    find_global(address, n_bytes, AccessKind::kAtomicUpdate, sites_.find(pc), pc, &place);
-  }
+  find(address, n_bytes, AccessKind::kAtomicUpdate, sites_.find(pc), pc, &place);
 }
 
 void Checker::deliver(uint64_t address, uint32_t n_bytes, StampId stamp, uint32_t lane,

@@ -90,7 +90,9 @@ class Checker {
   void settle(LacunaSimtFault* fault) const;
 
   // Returns where the access is right; else the thread ends here.
-  void access(uint64_t address, uint32_t n_bytes, AccessKind kind, bool is_vector, uint64_t pc);
+  void access(uint64_t address, uint64_t n_bytes, AccessKind kind, bool is_vector, uint64_t pc);
+  // An address that is no multiple of `n_bytes`, of which the access has at least so many.
+  void misaligned(uint64_t address, uint64_t n_bytes, AccessKind kind, uint64_t pc);
   // Returns where the access may be tried, whatever it will be.
   void require_inside(uint64_t address, uint32_t n_bytes, uint64_t pc);
   // An asynchronous copy has written `n_bytes` of shared memory; nothing is checked.
@@ -118,11 +120,18 @@ class Checker {
   };
 
   bool is_in_fibre(uint64_t address) const;
-  void find_shared(uint64_t address, uint32_t n_bytes, uint64_t pc, Place* place);
-  // False for the program's own constants.
-  bool find_global(uint64_t address, uint32_t n_bytes, AccessKind kind, uint32_t site, uint64_t pc,
+  void check_local(uint64_t address, uint64_t n_bytes, AccessKind kind, uint64_t pc);
+  // Whether an access is to what belongs to the thread or the launch alone, and is right.
+  bool is_own(uint64_t address, uint64_t n_bytes, AccessKind kind, uint64_t pc);
+  // False for constants, of which nothing else is asked.
+  bool find(uint64_t address, uint64_t n_bytes, AccessKind kind, uint32_t site, uint64_t pc,
+            Place* place);
+  void find_shared(uint64_t address, uint64_t n_bytes, uint64_t pc, Place* place);
+  bool find_global(uint64_t address, uint64_t n_bytes, AccessKind kind, uint32_t site, uint64_t pc,
                    Place* place);
-  [[noreturn]] void fail_outside(uint64_t address, uint32_t n_bytes, AccessKind kind, uint64_t pc);
+  [[noreturn]] void fail_misaligned(const char* name, uint64_t address, uint64_t n_bytes,
+                                    AccessKind kind, uint64_t pc);
+  [[noreturn]] void fail_outside(uint64_t address, uint64_t n_bytes, AccessKind kind, uint64_t pc);
   void note_unwritten(const Place& place, uint64_t address, uint32_t n_bytes, uint64_t pc);
   // One access of the running thread, to one cell.
   struct Access {

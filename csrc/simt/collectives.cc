@@ -19,7 +19,7 @@ uint32_t shuffle_source(const Fibre& fibre) {
     case Op::kShuffle:
       return first + fibre.argument % fibre.width;
     case Op::kShuffleUp:
-      return lane >= first + fibre.argument ? lane - fibre.argument : lane;
+      return fibre.argument <= lane - first ? lane - fibre.argument : lane;
     case Op::kShuffleDown:
       return fibre.argument <= last - lane ? lane + fibre.argument : lane;
     default: {

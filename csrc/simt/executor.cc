@@ -28,10 +28,14 @@ enum Schedule : uint32_t { kInOrder, kReverse, kRandom, kWarpFirst, kLaneLast };
 // A value that no kernel would compute: reading shared memory before writing it shows.
 constexpr int kPoison = 0xCD;
 
-void enter_fibre() {
-  Worker* w = worker;
+__attribute__((noinline)) void run_entry(Worker* w) {
+  w->running->frames_end = __builtin_frame_address(0);
   w->launch->entry(w->launch->params, w->checker != nullptr);
-  w = worker;
+}
+
+void enter_fibre() {
+  run_entry(worker);
+  Worker* w = worker;
   if (!finish_copies(w)) abandon(w);
   Fibre* fibre = w->running;
   fibre->state = State::kDone;
@@ -306,6 +310,13 @@ extern "C" void __sanitizer_cov_trace_pc() {
   if (fibre->steps_left-- == 0) {
     set_fault(w, kStepBudget, *fibre, nullptr, 0, "the thread took more than %llu steps",
               static_cast<unsigned long long>(w->launch->step_budget));
+    w->fault.pc = reinterpret_cast<uint64_t>(__builtin_return_address(0));
+    abandon(w);
+  }
+  if (static_cast<const uint8_t*>(__builtin_frame_address(0)) < fibre->stack + Stacks::kOwnBytes) {
+    set_fault(w, kResources, *fibre, nullptr, 0,
+              "the thread's variables and calls take more than %zu bytes of local memory",
+              Stacks::kLocalBytes);
     w->fault.pc = reinterpret_cast<uint64_t>(__builtin_return_address(0));
     abandon(w);
   }

@@ -25,7 +25,11 @@ void switch_context(Context* from, Context* to, bool native);
 // Stacks of one worker, each above a page that faults.
 class Stacks {
  public:
-  static constexpr size_t kStackBytes = 64 * 1024;
+  // What a thread of a GPU may have, and what the executor's own functions need below it. With the
+  // page that faults it is an odd number of pages: else all stacks would share lines of the cache.
+  static constexpr size_t kLocalBytes = 512 * 1024;
+  static constexpr size_t kOwnBytes = 64 * 1024;
+  static constexpr size_t kStackBytes = kLocalBytes + kOwnBytes;
 
   Stacks() = default;
   Stacks(const Stacks&) = delete;

@@ -2,6 +2,7 @@
 // What the compiler calls in a kernel compiled for a checked launch: the names are those of
 // ThreadSanitizer's and UndefinedBehaviorSanitizer's runtimes, which are not linked. A
 // hook's return address says which line of the kernel called it.
+#include <stdlib.h>
 #include <string.h>
 
 #include "checker.h"
@@ -13,8 +14,8 @@ namespace {
 inline void see(const void* address, uint64_t n_bytes, AccessKind kind, bool is_vector, void* pc) {
   Worker* w = worker;
   if (w == nullptr || w->checker == nullptr) return;
-  w->checker->access(reinterpret_cast<uint64_t>(address), static_cast<uint32_t>(n_bytes), kind,
-                     is_vector, reinterpret_cast<uint64_t>(pc));
+  w->checker->access(reinterpret_cast<uint64_t>(address), n_bytes, kind, is_vector,
+                     reinterpret_cast<uint64_t>(pc));
 }
 
 // One that fails has only read, and releases nothing. A checked launch runs on one thread of the
@@ -118,6 +119,29 @@ void __ubsan_handle_out_of_bounds(void*, void* index) {
   lacuna_simt::worker->checker->fail(
       lacuna_simt::kOutOfBounds, reinterpret_cast<uint64_t>(LACUNA_HERE),
       "index %lld of an array that is not so long", reinterpret_cast<long long>(index));
+}
+// What gcc knows of the access, of which the rest describes the source.
+struct TypeMismatch {
+  const char* file;
+  uint32_t line;
+  uint32_t column;
+  const void* type;
+  uint8_t alignment_bits;
+  // 1 is a store.
+  uint8_t kind;
+};
+void __ubsan_handle_type_mismatch_v1(const TypeMismatch* data, void* pointer) {
+  lacuna_simt::worker->checker->misaligned(reinterpret_cast<uint64_t>(pointer),
+                                           uint64_t{1} << data->alignment_bits,
+                                           data->kind == 1 ? AccessKind::kWrite : AccessKind::kRead,
+                                           reinterpret_cast<uint64_t>(LACUNA_HERE));
+}
+// Overrides the C library's, which ends the process.
+[[noreturn]] void __stack_chk_fail() {
+  if (lacuna_simt::worker == nullptr || lacuna_simt::worker->checker == nullptr) abort();
+  lacuna_simt::worker->checker->fail(
+      lacuna_simt::kOutOfBounds, reinterpret_cast<uint64_t>(LACUNA_HERE),
+      "something wrote past the end of an array of this function's own");
 }
 void __ubsan_handle_shift_out_of_bounds(void*, void*, void* distance) {
   lacuna_simt::worker->checker->fail(lacuna_simt::kUndefined,

@@ -79,6 +79,8 @@ struct Barrier {
 struct Fibre {
   Context context;
   const uint8_t* stack;
+  // Where the kernel's frames end, and the executor's are.
+  const void* frames_end;
   Dim3 thread_idx;
   uint32_t idx;
   State state;

@@ -19,7 +19,7 @@ pub enum FaultKind {
     StepBudget,
     /// More shared memory than a block has.
     SharedMemory,
-    /// The machine has no memory for the fibres.
+    /// Threads that the machine has no memory for; a thread with more local memory than a GPU gives it.
     Resources,
     /// An access outside every buffer of the launch and outside the block's shared memory, or an
     /// index past the end of an array.
@@ -79,7 +79,7 @@ impl FaultKind {
             Self::Deadlock => "deadlock",
             Self::StepBudget => "step budget exhausted",
             Self::SharedMemory => "too much shared memory",
-            Self::Resources => "out of memory",
+            Self::Resources => "out of resources",
             Self::OutOfBounds => "access out of bounds",
             Self::Misaligned => "misaligned access",
             Self::WriteToInput => "write to an input",

@@ -14,8 +14,16 @@ struct Words {
   uint32_t words[64];
 };
 
+struct alignas(16) TwoVectors {
+  uint32_t words[8];
+};
+
 // What the compiler cannot know.
 __forceinline__ uint32_t read_zero(const SelfTestParams& params) { return params.state[1]; }
+
+__noinline__ void count_up(uint32_t* words, uint32_t n_words) {
+  for (uint32_t i = 0; i < n_words; ++i) words[i] = i;  // FAULT: local_array_far_overrun
+}
 }  // namespace
 
 // Both twins of this file have a copy, which C++ calls the same function.
@@ -117,6 +125,23 @@ LACUNA_TWINS(local_array_past_end) {
   params.output[threadIdx.x] = values[idx];  // FAULT: local_array_past_end
 }
 
+LACUNA_TWINS(local_array_overrun) {  // FAULT: local_array_overrun
+  uint32_t values[8];
+  count_up(values, read_zero(params) + (kRight ? 8 : 12));
+  params.output[threadIdx.x] = values[threadIdx.x % 8];
+}
+
+LACUNA_TWINS(local_array_far_overrun) {
+  uint32_t values[8];
+  count_up(values, read_zero(params) + (kRight ? 8 : 4096));
+  params.output[threadIdx.x] = values[threadIdx.x % 8];
+}
+
+LACUNA_TWINS(copy_past_4_gib) {
+  const uint64_t n_bytes = (uint64_t{read_zero(params)} + (kRight ? 0 : 1)) << 32 | 128;
+  if (threadIdx.x == 0) memcpy(params.output, params.input, n_bytes);  // FAULT: copy_past_4_gib
+}
+
 LACUNA_TWINS(misaligned_float4) {
   const uint32_t* words = params.input + (kRight ? 0 : 1);
   const float4* vectors = reinterpret_cast<const float4*>(words);
@@ -131,6 +156,23 @@ LACUNA_TWINS(misaligned_shared_pair) {
     reinterpret_cast<uint2*>(words)[threadIdx.x] = {1, 2};  // FAULT: misaligned_shared_pair
   }
   params.output[threadIdx.x] = 1;
+}
+
+LACUNA_TWINS(misaligned_struct) {
+  LACUNA_SHARED(TwoVectors, shared);
+  const uint32_t* words = params.input + (kRight ? 4 : 1);
+  if (threadIdx.x == 0)
+    shared = *reinterpret_cast<const TwoVectors*>(words);  // FAULT: misaligned_struct
+  __syncthreads();
+  params.output[threadIdx.x] = shared.words[threadIdx.x % 8];
+}
+
+LACUNA_TWINS(misaligned_local) {
+  alignas(4) uint8_t bytes[64];
+  for (uint32_t i = 0; i < 64; ++i) bytes[i] = static_cast<uint8_t>(i);
+  const uint32_t offset = params.input[threadIdx.x] % 8 * 4 + (kRight ? 0 : 1);
+  // FAULT: misaligned_local
+  params.output[threadIdx.x] = *reinterpret_cast<const uint32_t*>(bytes + offset);
 }
 
 LACUNA_TWINS(shared_read_before_write) {

@@ -29,6 +29,7 @@
   X(shuffle_width, WarpMask, 1, 32, 32, 0)                    \
   X(two_shuffles, WarpMask, 1, 32, 32, 0)                     \
   X(endless_loop, StepBudget, 1, 32, 32, 0)                   \
+  X(too_much_local, Resources, 1, 32, 32, 0)                  \
   X(too_much_shared, SharedMemory, 1, 32, 32, 0)              \
   X(global_past_by_one, OutOfBounds, 1, 32, 32, 0)            \
   X(global_before, OutOfBounds, 1, 32, 32, 0)                 \
@@ -44,8 +45,13 @@
   X(shared_object_into_next, OutOfBounds, 1, 32, 32, 0)       \
   X(shared_array_into_next, OutOfBounds, 1, 32, 32, 0)        \
   X(local_array_past_end, OutOfBounds, 1, 32, 32, 0)          \
+  X(local_array_overrun, OutOfBounds, 1, 32, 32, 0)           \
+  X(local_array_far_overrun, OutOfBounds, 1, 32, 32, 0)       \
+  X(copy_past_4_gib, OutOfBounds, 1, 32, 32, 0)               \
   X(misaligned_float4, Misaligned, 1, 32, 32, 0)              \
   X(misaligned_shared_pair, Misaligned, 1, 32, 32, 0)         \
+  X(misaligned_struct, Misaligned, 1, 32, 32, 0)              \
+  X(misaligned_local, Misaligned, 1, 32, 32, 0)               \
   X(shared_read_before_write, UnwrittenRead, 1, 32, 32, 0)    \
   X(shared_tail_unwritten, UnwrittenRead, 1, 32, 32, 0)       \
   X(output_read_before_write, UnwrittenRead, 1, 32, 32, 0)    \

@@ -67,6 +67,7 @@ LACUNA_ENTRY(selftest_collectives, SelfTestParams, 32) {
   row[13 * 32] = static_cast<uint32_t>(__shfl_xor_sync(kAll, wide, 1) >> 33);
   row[14 * 32] = static_cast<uint32_t>(__syncthreads_count(value % 2 == 1));
   row[15 * 32] = static_cast<uint32_t>(__syncthreads_or(value == 1));
+  row[16 * 32] = __shfl_up_sync(kAll, value, 0xFFFFFFFFu, 16);
 }
 
 // The last block to finish sums what all blocks wrote.

@@ -14,6 +14,13 @@ struct Words {
 struct TooLarge {
   uint8_t bytes[48 * 1024 + 1];
 };
+
+__noinline__ uint32_t descend(const uint32_t* words, uint32_t idx) {  // FAULT: too_much_local
+  uint32_t values[128];
+  for (uint32_t i = 0; i < 2; ++i) values[words[i]] = idx;         // FAULT: too_much_local
+  if (words[idx % 32] != 0) values[1] += descend(words, idx + 1);  // FAULT: too_much_local
+  return values[idx % 2];                                          // FAULT: too_much_local
+}
 }  // namespace
 
 LACUNA_TWINS(missing_syncwarp) {
@@ -114,6 +121,15 @@ LACUNA_TWINS(endless_loop) {
   const volatile uint32_t* flag = params.state;
   while (*flag == (kRight ? 1 : 0)) {  // FAULT: endless_loop
   }
+}
+
+// 128 KiB of local memory are a thread's to have, and half a megabyte of calls is not.
+LACUNA_TWINS(too_much_local) {
+  uint32_t values[32 * 1024];
+  memset(values, 1, sizeof values);
+  uint32_t sum = values[params.input[threadIdx.x]];
+  if (!kRight) sum += descend(params.input, threadIdx.x);
+  params.output[threadIdx.x] = sum;
 }
 
 LACUNA_TWINS(too_much_shared) {
