@@ -22,6 +22,7 @@
 #ifdef LACUNA_SIMT_CHECKED
 #define LACUNA_DEFINE_ENTRY(name, Params)                          \
   extern "C" void lacuna_simt_checked_##name(const void* params) { \
+    name##_begin();                                                \
     name##_body(*static_cast<const Params*>(params));              \
   }
 #else
@@ -29,12 +30,16 @@
   extern "C" void lacuna_simt_checked_##name(const void* params);               \
   extern "C" void lacuna_simt_##name(const void* params, uint32_t is_checked) { \
     if (is_checked != 0) return lacuna_simt_checked_##name(params);             \
+    name##_begin();                                                             \
     name##_body(*static_cast<const Params*>(params));                           \
   }
 #endif
-#define LACUNA_ENTRY(name, Params, n_threads) \
-  static void name##_body(const Params&);     \
-  LACUNA_DEFINE_ENTRY(name, Params)           \
+#define LACUNA_ENTRY(name, Params, n_threads)                                   \
+  static void name##_body(const Params&);                                       \
+  LACUNA_INLINE void name##_begin() {                                           \
+    lacuna_simt::begin_thread(n_threads, lacuna_constants, __FILE__, __LINE__); \
+  }                                                                             \
+  LACUNA_DEFINE_ENTRY(name, Params)                                             \
   static void name##_body([[maybe_unused]] const Params& params)
 // The address of a variable of its own is the key: every thread of a block gets the same memory.
 #define LACUNA_SHARED(Type, name)             \

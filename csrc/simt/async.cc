@@ -26,12 +26,10 @@ void check_issue(Worker* w, const Copy& copy, uint64_t pc) {
                      "multiples of %u",
                      copy.n_bytes, n_aligned);
   }
-  if (address_of(copy.target) - address_of(w->shared_start()) >= Worker::kSharedBytes) {
+  if (!w->is_shared(address_of(copy.target))) {
     w->checker->fail(kOutOfBounds, pc, "an asynchronous copy to what is not shared memory");
   }
-  if (copy.is_valid) {
-    w->checker->access(address_of(copy.source), copy.n_bytes, AccessKind::kRead, false, pc);
-  }
+  if (copy.is_valid) w->checker->read_source(address_of(copy.source), copy.n_bytes, pc);
   w->checker->access(address_of(copy.target), copy.n_bytes, AccessKind::kIssueCopy, false, pc);
 }
 
@@ -42,11 +40,19 @@ void deliver(Worker* w, const Copy& copy, StampId stamp, uint32_t lane) {
     memset(copy.target, 0, copy.n_bytes);
   }
   if (w->checker == nullptr) return;
+  // What the thread itself copies is read until now.
+  if (copy.is_valid && copy.barrier == nullptr) {
+    w->checker->read_source_again(address_of(copy.source), copy.n_bytes, copy.pc);
+  }
   w->checker->deliver(address_of(copy.target), copy.n_bytes, stamp, lane, copy.pc);
 }
 
 void use_barrier(Worker* w, const uint64_t* barrier, AccessKind kind, uint64_t pc) {
-  if (w->checker != nullptr) w->checker->access(address_of(barrier), 8, kind, true, pc);
+  if (w->checker == nullptr) return;
+  if (!w->is_shared(address_of(barrier))) {
+    w->checker->fail(kOutOfBounds, pc, "an mbarrier that is not in shared memory");
+  }
+  w->checker->access(address_of(barrier), 8, kind, true, pc);
 }
 
 // Whoever waits for the phase acquires what was released up to its end.
@@ -64,7 +70,7 @@ void end_phase(Worker* w, const uint64_t* address, Barrier* barrier) {
 void copy_async(void* target, const void* source, uint32_t n_bytes, bool is_valid) {
   Worker* w = worker;
   const uint64_t pc = reinterpret_cast<uint64_t>(__builtin_return_address(0));
-  const Copy copy = {target, source, n_bytes, is_valid, pc, nullptr};
+  const Copy copy = {target, source, n_bytes, is_valid, pc, nullptr, w->running->idx};
   check_issue(w, copy, pc);
   w->running->copies.push_back(copy);
 }
@@ -113,7 +119,7 @@ void arrive(uint64_t* barrier, uint32_t n_bytes) {
 void copy_bulk(void* target, const void* source, uint32_t n_bytes, uint64_t* barrier) {
   Worker* w = worker;
   const uint64_t pc = reinterpret_cast<uint64_t>(__builtin_return_address(0));
-  const Copy copy = {target, source, n_bytes, true, pc, barrier};
+  const Copy copy = {target, source, n_bytes, true, pc, barrier, w->running->idx};
   check_issue(w, copy, pc);
   w->bulk_copies.push_back(copy);
 }
@@ -160,6 +166,31 @@ bool finish_copies(Worker* w) {
             "the thread returns, and has not waited for this copy");
   w->fault.pc = fibre->copies.front().pc;
   return false;
+}
+
+bool finish_bulk_copies(Worker* w) {
+  if (w->checker == nullptr || w->bulk_copies.empty()) return true;
+  const Copy& copy = w->bulk_copies.front();
+  set_fault(w, kAsyncCopy, w->fibres[copy.thread], nullptr, 0,
+            "the block ends, and no thread has waited for this copy");
+  w->fault.pc = copy.pc;
+  return false;
+}
+
+const Copy* find_copy_from(const Worker* w, uint64_t address, uint64_t n_bytes) {
+  const auto overlaps = [&](const Copy& copy) {
+    const uint64_t source = address_of(copy.source);
+    return copy.is_valid && source < address + n_bytes && address < source + copy.n_bytes;
+  };
+  const auto find = [&](const std::vector<Copy>& copies) {
+    const auto found = std::find_if(copies.begin(), copies.end(), overlaps);
+    return found == copies.end() ? nullptr : &*found;
+  };
+  const Copy* found = find(w->bulk_copies);
+  for (size_t i = 0; found == nullptr && i < w->fibres.size(); ++i) {
+    found = find(w->fibres[i].copies);
+  }
+  return found;
 }
 
 }  // namespace lacuna_simt

@@ -2,7 +2,6 @@
 #include "checker.h"
 
 #include <inttypes.h>
-#include <link.h>
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -18,26 +17,6 @@ bool holds(uint64_t start, uint64_t size, uint64_t address, uint64_t n_bytes) {
   return n_bytes <= size && address - start <= size - n_bytes;
 }
 
-struct Range {
-  uint64_t start;
-  uint64_t end;
-};
-
-// The part of the program that holds the kernels, and their constants.
-int find_program(dl_phdr_info* info, size_t, void* found) {
-  const uint64_t own = reinterpret_cast<uint64_t>(&find_program);
-  Range program = {~uint64_t{0}, 0};
-  for (int i = 0; i < info->dlpi_phnum; ++i) {
-    if (info->dlpi_phdr[i].p_type != PT_LOAD) continue;
-    const uint64_t start = info->dlpi_addr + info->dlpi_phdr[i].p_vaddr;
-    program.start = std::min<uint64_t>(program.start, start);
-    program.end = std::max<uint64_t>(program.end, start + info->dlpi_phdr[i].p_memsz);
-  }
-  if (own < program.start || own >= program.end) return 0;
-  *static_cast<Range*>(found) = program;
-  return 1;
-}
-
 Exchange exchange_of(AccessKind kind) {
   switch (kind) {
     case AccessKind::kAtomicRead:
@@ -47,15 +26,6 @@ Exchange exchange_of(AccessKind kind) {
     default:
       return Exchange::kReplaces;
   }
-}
-
-bool is_constant(uint64_t address) {
-  static const Range program = [] {
-    Range found = {0, 0};
-    dl_iterate_phdr(find_program, &found);
-    return found;
-  }();
-  return address >= program.start && address < program.end;
 }
 
 }  // namespace
@@ -88,6 +58,11 @@ void Checker::begin_launch(const LacunaSimtLaunch& launch) {
 }
 
 void Checker::begin_block(uint64_t block) {
+  first_source_ = ~uint64_t{0};
+  sources_end_ = 0;
+  // A block that has run before is not this one.
+  if (is_unwritten_shared_) unwritten_ = {};
+  is_unwritten_shared_ = false;
   order_.begin_block(static_cast<uint32_t>(block), w_->n_threads);
   counters_.begin_block(w_->n_threads);
   shared_arena_.forget_more();
@@ -254,7 +229,9 @@ bool Checker::find_global(uint64_t address, uint64_t n_bytes, AccessKind kind, u
     auto found = after;
     while (found != regions_.begin() && !is_in(*(found - 1))) --found;
     if (found == regions_.begin()) {
-      if (!writes(kind) && is_constant(address)) return false;
+      const uint64_t constants = reinterpret_cast<uint64_t>(w_->constants.start);
+      const uint64_t end = reinterpret_cast<uint64_t>(w_->constants.end);
+      if (!writes(kind) && holds(constants, end - constants, address, n_bytes)) return false;
       fail_outside(address, n_bytes, kind, pc);
     }
     idx = static_cast<uint32_t>(found - 1 - regions_.begin());
@@ -334,6 +311,47 @@ void Checker::access(uint64_t address, uint64_t n_bytes, AccessKind kind, bool i
     return true;
   });
   if (is_atomic(kind)) order_.end_atomic(thread);
+  // A write that nothing orders after the copy's beginning was a race.
+  if (writes(kind)) check_sources(place, address, n_bytes, pc);
+}
+
+void Checker::check_sources(const Place& place, uint64_t address, uint64_t n_bytes, uint64_t pc) {
+  if (!has(kRaces) || address >= sources_end_ || address + n_bytes <= first_source_) return;
+  const Copy* copy = find_copy_from(w_, address, n_bytes);
+  if (copy == nullptr) return;
+  w_->fault.other_pc = copy->pc;
+  fail(kAsyncCopy, pc,
+       "writes %" PRIu64 " bytes of `%s`, at byte %" PRIu64
+       ", while an asynchronous copy of them is under way",
+       n_bytes, place.name, address - place.start);
+}
+
+void Checker::read_source(uint64_t address, uint32_t n_bytes, uint64_t pc) {
+  Place place;
+  const uint32_t site = sites_.find(pc);
+  if (is_in_fibre(address) || w_->is_shared(address) ||
+      address - reinterpret_cast<uint64_t>(w_->launch->params) < w_->launch->params_bytes ||
+      !find_global(address, n_bytes, AccessKind::kRead, site, pc, &place)) {
+    fail(kOutOfBounds, pc, "an asynchronous copy of what is not global memory");
+  }
+  access(address, n_bytes, AccessKind::kRead, false, pc);
+  if (place.role == Role::kInput) return;
+  first_source_ = std::min(first_source_, address);
+  sources_end_ = std::max(sources_end_, address + n_bytes);
+}
+
+void Checker::read_source_again(uint64_t address, uint32_t n_bytes, uint64_t pc) {
+  Place place;
+  const uint32_t site = sites_.find(pc);
+  if (!find_global(address, n_bytes, AccessKind::kRead, site, pc, &place)) return;
+  if (place.role == Role::kInput || !has(kRaces)) return;
+  const uint32_t thread = w_->running->idx;
+  const Access again = {place,  address, n_bytes, AccessKind::kRead, site, order_.stamp(thread),
+                        thread, pc,      &arena_};
+  place.shadow->visit(&arena_, address - place.base, n_bytes, [&](Cell& cell) {
+    check_cell(&cell, again);
+    return true;
+  });
 }
 
 void Checker::require_inside(uint64_t address, uint32_t n_bytes, uint64_t pc) {

@@ -91,6 +91,9 @@ class Checker {
 
   // Returns where the access is right; else the thread ends here.
   void access(uint64_t address, uint64_t n_bytes, AccessKind kind, bool is_vector, uint64_t pc);
+  // The source of an asynchronous copy, when the copy is issued and when it has been waited for.
+  void read_source(uint64_t address, uint32_t n_bytes, uint64_t pc);
+  void read_source_again(uint64_t address, uint32_t n_bytes, uint64_t pc);
   // An address that is no multiple of `n_bytes`, of which the access has at least so many.
   void misaligned(uint64_t address, uint64_t n_bytes, AccessKind kind, uint64_t pc);
   // Returns where the access may be tried, whatever it will be.
@@ -129,6 +132,8 @@ class Checker {
   void find_shared(uint64_t address, uint64_t n_bytes, uint64_t pc, Place* place);
   bool find_global(uint64_t address, uint64_t n_bytes, AccessKind kind, uint32_t site, uint64_t pc,
                    Place* place);
+  // After a write.
+  void check_sources(const Place& place, uint64_t address, uint64_t n_bytes, uint64_t pc);
   [[noreturn]] void fail_misaligned(const char* name, uint64_t address, uint64_t n_bytes,
                                     AccessKind kind, uint64_t pc);
   [[noreturn]] void fail_outside(uint64_t address, uint64_t n_bytes, AccessKind kind, uint64_t pc);
@@ -163,6 +168,9 @@ class Checker {
   Sites sites_;
   // By address.
   std::vector<Region> regions_;
+  // The sources of this block's asynchronous copies that something could write, from first to last.
+  uint64_t first_source_ = ~uint64_t{0};
+  uint64_t sources_end_ = 0;
   std::vector<Shadow> shadows_;
   Arena arena_;
   Shadow shared_;

@@ -14,7 +14,8 @@
 #define __device__
 #define __host__
 #define __global__
-#define __constant__ static const
+// In a section of their own: a kernel's constants, and nothing else of the program's.
+#define __constant__ static const __attribute__((section("lacuna_const")))
 #define __forceinline__ inline __attribute__((always_inline))
 #define __noinline__ __attribute__((noinline))
 #define __restrict__ __restrict
@@ -74,7 +75,7 @@ __attribute__((always_inline)) static inline void move_vector(void* target, cons
   }
 #define LACUNA_VECTOR2(name, T)                        \
   struct alignas(2 * sizeof(T)) name {                 \
-    static constexpr int kBytes = 2 * sizeof(T);       \
+    enum : int { kBytes = 2 * sizeof(T) };             \
     T x, y;                                            \
     __forceinline__ name(T x_, T y_) : x(x_), y(y_) {} \
     LACUNA_MOVES(name)                                 \
@@ -82,7 +83,7 @@ __attribute__((always_inline)) static inline void move_vector(void* target, cons
   LACUNA_INLINE name make_##name(T x, T y) { return {x, y}; }
 #define LACUNA_VECTOR4(name, T)                                                  \
   struct alignas(4 * sizeof(T)) name {                                           \
-    static constexpr int kBytes = 4 * sizeof(T);                                 \
+    enum : int { kBytes = 4 * sizeof(T) };                                       \
     T x, y, z, w;                                                                \
     __forceinline__ name(T x_, T y_, T z_, T w_) : x(x_), y(y_), z(z_), w(w_) {} \
     LACUNA_MOVES(name)                                                           \
@@ -102,6 +103,15 @@ LACUNA_VECTOR4(float4, float)
 #undef LACUNA_MOVES
 #undef LACUNA_VECTOR2
 #undef LACUNA_VECTOR4
+
+// The linker names the ends of the section, in each program and library that has one.
+extern "C" {
+__attribute__((visibility("hidden"))) extern const char __start_lacuna_const;
+__attribute__((visibility("hidden"))) extern const char __stop_lacuna_const;
+}
+__constant__ char lacuna_some_constant = 0;
+static const lacuna_simt::Constants lacuna_constants = {&__start_lacuna_const, &__stop_lacuna_const,
+                                                        &lacuna_some_constant};
 
 // Every collective says where it stands: that is the line a fault names.
 #define LACUNA_PLACE const char *file = __builtin_FILE(), uint32_t line = __builtin_LINE()
@@ -328,5 +338,7 @@ LACUNA_INLINE float __uint_as_float(uint32_t bits) {
 #define memcpy(target, source, n_bytes) lacuna_simt::copy(target, source, n_bytes)
 #define memset(target, value, n_bytes) lacuna_simt::fill(target, value, n_bytes)
 #endif
+// What a GPU's own have no place here for: nobody would see their accesses.
+#pragma GCC poison memmove memcmp memchr
 
 #endif  // LACUNA_SIMT_CUDA_H_

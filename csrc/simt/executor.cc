@@ -133,7 +133,7 @@ void run_block(Worker* w, uint64_t block) {
       return;
     }
   }
-  if (w->checker != nullptr) w->checker->end_block();
+  if (w->checker != nullptr && finish_bulk_copies(w)) w->checker->end_block();
 }
 
 struct Grid {
@@ -268,6 +268,15 @@ Dim3 block_idx() { return worker->block_idx; }
 Dim3 block_dim() { return worker->block_dim; }
 Dim3 grid_dim() { return worker->grid_dim; }
 
+void begin_thread(uint32_t n_threads, const Constants& constants, const char* file, uint32_t line) {
+  Worker* w = worker;
+  w->constants = constants;
+  if (w->n_threads <= n_threads) return;
+  set_fault(w, kResources, *w->running, file, line,
+            "a block of %u threads, and the kernel is compiled for %u", w->n_threads, n_threads);
+  abandon(w);
+}
+
 void* dynamic_shared() { return worker->shared_start(); }
 
 void* static_shared(const void* key, size_t n_bytes, size_t alignment, const char* name) {
@@ -278,10 +287,13 @@ void* static_shared(const void* key, size_t n_bytes, size_t alignment, const cha
     n_objects += object.key != nullptr;
   }
   const size_t first = (w->shared_bytes + alignment - 1) / alignment * alignment;
-  if (first + n_bytes > kMaxStaticShared || n_objects == Worker::kMaxZones) {
+  const size_t n_dynamic = w->launch->dynamic_shared_bytes;
+  if (first + n_bytes > kMaxStaticShared || first + n_bytes + n_dynamic > kMaxDynamicShared ||
+      n_objects == Worker::kMaxZones) {
     set_fault(w, kSharedMemory, *w->running, nullptr, 0,
-              "%zu bytes of static shared memory in %zu objects, and a block has 49152",
-              first + n_bytes, n_objects + 1);
+              "%zu bytes of static shared memory in %zu objects, of which a block has 49152, and "
+              "with %zu of dynamic it has %zu",
+              first + n_bytes, n_objects + 1, n_dynamic, kMaxDynamicShared);
     w->fault.pc = reinterpret_cast<uint64_t>(__builtin_return_address(0));
     abandon(w);
   }

@@ -127,6 +127,17 @@ Dim3 block_idx();
 Dim3 block_dim();
 Dim3 grid_dim();
 
+// The constants of a program or library; `some` is one of them, or there would be none.
+struct Constants {
+  const void* start;
+  const void* end;
+  const void* some;
+};
+
+// What every thread calls first: the most threads of a block that its kernel is compiled for, and
+// the constants that it may read.
+void begin_thread(uint32_t n_threads, const Constants& constants, const char* file, uint32_t line);
+
 void* static_shared(const void* key, size_t n_bytes, size_t alignment, const char* name);
 void* dynamic_shared();
 

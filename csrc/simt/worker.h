@@ -64,6 +64,8 @@ struct Copy {
   uint64_t pc;
   // Null where the thread itself waits for it.
   uint64_t* barrier;
+  // Whose it is.
+  uint32_t thread;
 };
 
 // What an mbarrier holds.
@@ -127,7 +129,11 @@ struct Worker {
       kMaxDynamicShared + kMaxStaticShared + kMaxZones * kZoneBytes;
   std::unique_ptr<uint8_t[]> shared{new uint8_t[kSharedBytes + kZoneBytes]};
   uint8_t* shared_start() const { return align_up(shared.get(), kZoneBytes); }
+  bool is_shared(uint64_t address) const {
+    return address - reinterpret_cast<uint64_t>(shared_start()) < kSharedBytes;
+  }
   size_t shared_bytes;
+  Constants constants;
   std::vector<Copy> bulk_copies;
   std::unordered_map<const uint64_t*, Barrier> barriers;
   Context scheduler;
@@ -167,6 +173,10 @@ void give_way(Worker* w);
 [[noreturn]] void abandon(Worker* w);
 // False on a fault: the thread has copies that it did not wait for.
 bool finish_copies(Worker* w);
+// The same of the block's bulk copies.
+bool finish_bulk_copies(Worker* w);
+// One that has not arrived and reads some of these bytes; null where there is none.
+const Copy* find_copy_from(const Worker* w, uint64_t address, uint64_t n_bytes);
 // A collective of all 32 lanes: `joint` sees what each brought. `what` is the same for all.
 void collect_jointly(void (*joint)(void* const* values), uint32_t what, void* own, const char* file,
                      uint32_t line);

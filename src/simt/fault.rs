@@ -19,7 +19,8 @@ pub enum FaultKind {
     StepBudget,
     /// More shared memory than a block has.
     SharedMemory,
-    /// Threads that the machine has no memory for; a thread with more local memory than a GPU gives it.
+    /// Threads that the machine has no memory for; more threads than the kernel is compiled for; a
+    /// thread with more local memory than a GPU gives it.
     Resources,
     /// An access outside every buffer of the launch and outside the block's shared memory, or an
     /// index past the end of an array.
@@ -34,7 +35,8 @@ pub enum FaultKind {
     UnwrittenRead,
     /// An output that the launch left unwritten in part.
     UnwrittenOutput,
-    /// An access to what an asynchronous copy has still to write.
+    /// An access to what an asynchronous copy has still to write, a write to what it has still to
+    /// read, or a copy that nobody waits for.
     AsyncCopy,
     /// What C++ leaves undefined, and the two executors do differently: a shift by the width of its
     /// type or more, a division by zero, a conversion or a sum that overflows.

@@ -18,6 +18,9 @@ struct alignas(16) TwoVectors {
   uint32_t words[8];
 };
 
+__constant__ uint32_t kDeviceWords[32] = {1, 2, 3, 4, 5, 6, 7, 8};
+const uint32_t kHostWords[32] = {1, 2, 3, 4, 5, 6, 7, 8};
+
 // What the compiler cannot know.
 __forceinline__ uint32_t read_zero(const SelfTestParams& params) { return params.state[1]; }
 
@@ -75,6 +78,28 @@ LACUNA_TWINS(vector_past_end) {
   if (threadIdx.x != 31) return;
   uint32_t* target = params.output + params.n - (kRight ? 4 : 3);
   memcpy(target, &four, sizeof four);  // FAULT: vector_past_end
+}
+
+// A constant of the program that is none of the kernel's.
+LACUNA_TWINS(host_constant) {
+  const uint32_t* words = kRight ? kDeviceWords : kHostWords;
+  if (read_zero(params) != 0) words = params.input;
+  params.output[threadIdx.x] = words[threadIdx.x];  // FAULT: host_constant
+}
+
+LACUNA_TWINS(constant_past_end) {
+  const uint32_t* words = kDeviceWords + params.input[kRight ? 0 : 1023] * 16 - 16;
+  params.output[threadIdx.x] = words[threadIdx.x % 16];  // FAULT: constant_past_end
+}
+
+// The last parameter's neighbour.
+LACUNA_TWINS(past_the_parameters) {
+  struct Pair {
+    uint32_t words[2];
+  };
+  const uint32_t* last = kRight ? &params.n : &params.reserved;
+  const Pair pair = *reinterpret_cast<const Pair*>(last);  // FAULT: past_the_parameters
+  params.output[threadIdx.x] = pair.words[0] + pair.words[1];
 }
 
 LACUNA_TWINS(wild_index) {

@@ -19,7 +19,7 @@ __forceinline__ void start_bulk(const SelfTestParams& params, BulkStage& shared,
   if (threadIdx.x == 0) init_barrier(shared.barrier, 1);
   __syncthreads();
   if (threadIdx.x == 0) {
-    copy_bulk(shared.words, params.input, 512, shared.barrier);
+    copy_bulk(shared.words, params.input, 512, shared.barrier);  // FAULT: bulk_left_behind
     arrive_expecting(shared.barrier, n_bytes);
   }
 }
@@ -84,6 +84,93 @@ LACUNA_TWINS(write_under_copy) {
   params.output[thread] = shared.words[0][thread];
 }
 
+// What a copy reads may not be written before the copy has been waited for.
+LACUNA_TWINS(source_written_under_copy) {
+  LACUNA_SHARED(Stages, shared);
+  const uint32_t thread = threadIdx.x;
+  params.workspace[thread] = thread;
+  // FAULT: source_written_under_copy
+  copy_async<4>(&shared.words[0][thread], params.workspace + thread);
+  commit_copies();
+  if (kRight) wait_copies<0>();
+  params.workspace[thread] = 0;  // FAULT: source_written_under_copy
+  wait_copies<0>();
+  params.output[thread] = shared.words[0][thread];
+}
+
+// Nor by another thread behind a barrier.
+LACUNA_TWINS(source_written_by_another) {
+  LACUNA_SHARED(Stages, shared);
+  const uint32_t thread = threadIdx.x;
+  params.workspace[thread] = thread;
+  // FAULT: source_written_by_another
+  copy_async<4>(&shared.words[0][thread], params.workspace + thread);
+  commit_copies();
+  if (kRight) wait_copies<0>();
+  __syncthreads();
+  params.workspace[31 - thread] = 0;  // FAULT: source_written_by_another
+  wait_copies<0>();
+  params.output[thread] = shared.words[0][thread];
+}
+
+// All have waited for their own, and a shuffle tells nobody so.
+LACUNA_TWINS(source_written_after_wait) {
+  LACUNA_SHARED(Stages, shared);
+  const uint32_t thread = threadIdx.x;
+  params.workspace[thread] = thread;
+  // FAULT: source_written_after_wait
+  copy_async<4>(&shared.words[0][thread], params.workspace + thread);
+  commit_copies();
+  __syncthreads();
+  wait_copies<0>();
+  const uint32_t zero = __shfl_sync(0xFFFFFFFFu, 0u, 0);
+  if (kRight) __syncthreads();
+  params.workspace[31 - thread] = zero;  // FAULT: source_written_after_wait
+  params.output[thread] = shared.words[0][thread];
+}
+
+LACUNA_TWINS(source_written_under_bulk) {
+  LACUNA_SHARED(BulkStage, shared);
+  params.workspace[threadIdx.x] = threadIdx.x;
+  if (threadIdx.x == 0) init_barrier(shared.barrier, 1);
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    // FAULT: source_written_under_bulk
+    copy_bulk(shared.words, params.workspace, 128, shared.barrier);
+    arrive_expecting(shared.barrier, 128);
+  }
+  __syncthreads();
+  if (kRight) wait_barrier(shared.barrier, 0);
+  params.workspace[threadIdx.x] = 0;  // FAULT: source_written_under_bulk
+  wait_barrier(shared.barrier, 0);
+  params.output[threadIdx.x] = shared.words[threadIdx.x];
+}
+
+LACUNA_TWINS(copy_from_shared) {
+  LACUNA_SHARED(Stages, shared);
+  const uint32_t thread = threadIdx.x;
+  shared.words[1][thread] = thread;
+  const uint32_t* source = kRight ? params.input : shared.words[1];
+  copy_async<4>(&shared.words[0][thread], source + thread);  // FAULT: copy_from_shared
+  commit_copies();
+  wait_copies<0>();
+  params.output[thread] = shared.words[0][thread];
+}
+
+LACUNA_TWINS(bulk_from_local) {
+  LACUNA_SHARED(BulkStage, shared);
+  alignas(16) uint32_t words[4] = {1, 2, 3, 4};
+  if (threadIdx.x == 0) init_barrier(shared.barrier, 1);
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    // FAULT: bulk_from_local
+    copy_bulk(shared.words, kRight ? params.input : words, 16, shared.barrier);
+    arrive_expecting(shared.barrier, 16);
+  }
+  wait_barrier(shared.barrier, 0);
+  params.output[threadIdx.x] = shared.words[threadIdx.x % 4];
+}
+
 LACUNA_TWINS(copy_past_end) {
   LACUNA_SHARED(Stages, shared);
   const uint32_t* source = params.input + 1024 - 128 + (kRight ? 0 : 4);
@@ -109,6 +196,24 @@ LACUNA_TWINS(copy_left_behind) {
   copy_async<4>(&shared.words[0][threadIdx.x], params.input);  // FAULT: copy_left_behind
   commit_copies();
   if (kRight) wait_copies<0>();
+  params.output[threadIdx.x] = 1;
+}
+
+LACUNA_TWINS(bulk_left_behind) {
+  LACUNA_SHARED(BulkStage, shared);
+  start_bulk(params, shared, 512);
+  if (kRight) wait_barrier(shared.barrier, 0);
+  params.output[threadIdx.x] = 1;
+}
+
+LACUNA_TWINS(barrier_in_global) {
+  LACUNA_SHARED(BulkStage, shared);
+  CopyBarrier* barrier = reinterpret_cast<CopyBarrier*>(params.workspace);
+  if (kRight) barrier = &shared.barrier;
+  if (threadIdx.x == 0) init_barrier(*barrier, 32);  // FAULT: barrier_in_global
+  __syncthreads();
+  arrive(*barrier);
+  wait_barrier(*barrier, 0);
   params.output[threadIdx.x] = 1;
 }
 

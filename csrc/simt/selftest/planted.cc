@@ -30,6 +30,8 @@
   X(two_shuffles, WarpMask, 1, 32, 32, 0)                     \
   X(endless_loop, StepBudget, 1, 32, 32, 0)                   \
   X(too_much_local, Resources, 1, 32, 32, 0)                  \
+  X(too_many_threads, Resources, 1, 64, 64, 0)                \
+  X(shared_and_dynamic, SharedMemory, 1, 32, 32, 224 * 1024)  \
   X(too_much_shared, SharedMemory, 1, 32, 32, 0)              \
   X(global_past_by_one, OutOfBounds, 1, 32, 32, 0)            \
   X(global_before, OutOfBounds, 1, 32, 32, 0)                 \
@@ -39,6 +41,9 @@
   X(past_end_in_a_template, OutOfBounds, 1, 32, 32, 0)        \
   X(vector_past_end, OutOfBounds, 1, 32, 32, 0)               \
   X(wild_index, OutOfBounds, 1, 32, 32, 0)                    \
+  X(host_constant, OutOfBounds, 1, 32, 32, 0)                 \
+  X(constant_past_end, OutOfBounds, 1, 32, 32, 0)             \
+  X(past_the_parameters, OutOfBounds, 1, 32, 32, 0)           \
   X(atomic_outside, OutOfBounds, 1, 32, 32, 0)                \
   X(write_to_input, WriteToInput, 1, 32, 32, 0)               \
   X(shared_past_by_one, OutOfBounds, 1, 32, 32, 64)           \
@@ -81,9 +86,17 @@
   X(wait_for_too_few, AsyncCopy, 1, 32, 32, 0)                \
   X(copy_without_barrier, Race, 1, 32, 32, 0)                 \
   X(write_under_copy, AsyncCopy, 1, 32, 32, 0)                \
+  X(source_written_under_copy, AsyncCopy, 1, 32, 32, 0)       \
+  X(source_written_by_another, AsyncCopy, 1, 32, 32, 0)       \
+  X(source_written_after_wait, Race, 1, 32, 32, 0)            \
+  X(source_written_under_bulk, AsyncCopy, 1, 32, 32, 0)       \
+  X(copy_from_shared, OutOfBounds, 1, 32, 32, 0)              \
+  X(bulk_from_local, OutOfBounds, 1, 32, 32, 0)               \
   X(copy_past_end, OutOfBounds, 1, 32, 32, 0)                 \
   X(misaligned_copy, Misaligned, 1, 32, 32, 0)                \
   X(copy_left_behind, AsyncCopy, 1, 32, 32, 0)                \
+  X(bulk_left_behind, AsyncCopy, 1, 32, 32, 0)                \
+  X(barrier_in_global, OutOfBounds, 1, 32, 32, 0)             \
   X(bulk_without_wait, AsyncCopy, 1, 32, 32, 0)               \
   X(bulk_wrong_parity, AsyncCopy, 1, 32, 32, 0)               \
   X(bulk_expects_too_much, StepBudget, 1, 32, 32, 0)          \

@@ -11,6 +11,10 @@ struct Words {
   uint32_t words[32];
 };
 
+struct Kibibytes {
+  uint32_t words[2048];
+};
+
 struct TooLarge {
   uint8_t bytes[48 * 1024 + 1];
 };
@@ -121,6 +125,23 @@ LACUNA_TWINS(endless_loop) {
   const volatile uint32_t* flag = params.state;
   while (*flag == (kRight ? 1 : 0)) {  // FAULT: endless_loop
   }
+}
+
+// The launch has as many threads as the kernel is compiled for, and its twin one fewer.
+LACUNA_ENTRY(wrong_too_many_threads, SelfTestParams, 63) {  // FAULT: too_many_threads
+  params.output[threadIdx.x] = 1;
+}
+LACUNA_ENTRY(right_too_many_threads, SelfTestParams, 64) { params.output[threadIdx.x] = 1; }
+
+// Each within its own bound.
+LACUNA_TWINS(shared_and_dynamic) {
+  LACUNA_SHARED(Words, shared);  // FAULT: shared_and_dynamic
+  shared.words[threadIdx.x % 32] = 0;
+  if (!kRight) {
+    LACUNA_SHARED(Kibibytes, more);  // FAULT: shared_and_dynamic
+    more.words[threadIdx.x % 32] = 0;
+  }
+  params.output[threadIdx.x] = 1;
 }
 
 // 128 KiB of local memory are a thread's to have, and half a megabyte of calls is not.
