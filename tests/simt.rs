@@ -7,7 +7,8 @@ mod common;
 
 use std::ffi::c_void;
 
-use lacuna::simt::{self, Config, Entry, Fault, Fibres, Launch, Schedule};
+use lacuna::region::{Region, Role};
+use lacuna::simt::{self, Checks, Config, Entry, Fault, Fibres, Launch, Schedule};
 
 macro_rules! kernels {
     ($($name:ident = $symbol:ident),* $(,)?) => {
@@ -23,6 +24,7 @@ kernels! {
     COLLECTIVES = lacuna_simt_selftest_collectives,
     LAST_BLOCK = lacuna_simt_selftest_last_block,
     POISON = lacuna_simt_selftest_poison,
+    ACCEPTED = lacuna_simt_selftest_accepted,
     TRANSPOSED = lacuna_simt_selftest_transposed,
     MISSING_BARRIER = lacuna_simt_wrong_scan_after_values,
 }
@@ -51,17 +53,34 @@ fn run(
         block: [block, 1, 1],
         dynamic_shared_bytes: 64,
     };
+    let region = |name: &'static str, role, address: *const u32, n: usize| Region {
+        name: name.into(),
+        role,
+        address: address.expose_provenance() as u64,
+        n_bytes: n as u64 * 4,
+    };
+    let regions = [
+        region("input", Role::Input, params.input, input.len()),
+        region("output", Role::Output, params.output, output.len()),
+    ];
     // SAFETY: the kernels of csrc/simt/selftest take this struct, and each test brings buffers as
     // long as its kernel uses.
-    unsafe { simt::launch(config, &launch, (&raw const params).cast(), size_of_val(&params), &[]) }
+    unsafe {
+        let params_bytes = size_of_val(&params);
+        simt::launch(config, &launch, (&raw const params).cast(), params_bytes, &regions)
+    }
 }
 
 fn configs() -> Vec<Config> {
+    configs_with(Checks::NONE)
+}
+
+fn configs_with(checks: Checks) -> Vec<Config> {
     let mut configs = Vec::new();
     for schedule in common::SCHEDULES {
         for fibres in [Fibres::Native, Fibres::Portable] {
             for seed in [0, 1, 0xDEAD_BEEF] {
-                configs.push(Config { schedule, fibres, seed, ..Config::default() });
+                configs.push(Config { schedule, fibres, seed, checks, ..Config::default() });
             }
         }
     }
@@ -125,11 +144,28 @@ fn every_collective_gives_what_its_definition_says() {
             expected[kind * 32 + i] = value;
         }
     }
-    for config in configs() {
+    let checked = configs_with(Checks::ALL);
+    for config in configs().into_iter().chain(checked) {
         let mut output = vec![0; 17 * 32];
         run(&config, COLLECTIVES, 1, 32, &input, &mut output).unwrap();
         for (kind, (got, expected)) in output.chunks(32).zip(expected.chunks(32)).enumerate() {
             assert_eq!(got, expected, "collective {kind}, {config:?}");
+        }
+    }
+}
+
+#[test]
+fn what_cuda_accepts_is_accepted() {
+    for config in configs_with(Checks::ALL) {
+        let mut output = vec![0; 5 * 48];
+        run(&config, ACCEPTED, 1, 48, &[], &mut output).unwrap();
+        for (thread, row) in (0..48).map(|i| (i, output[i..].iter().step_by(48))) {
+            let lanes = if thread < 32 { 32 } else { 16 };
+            let shifted = (thread as u32 * 4).wrapping_neg();
+            assert_eq!(
+                row.collect::<Vec<_>>(),
+                [&0, &48, &(thread as u32).max(7), &lanes, &shifted]
+            );
         }
     }
 }

@@ -130,6 +130,7 @@ void wait_barrier(uint64_t* barrier, uint32_t parity) {
   const uint64_t pc = reinterpret_cast<uint64_t>(__builtin_return_address(0));
   use_barrier(w, barrier, AccessKind::kAtomicRead, pc);
   Barrier& state = w->barriers[barrier];
+  w->has_moved = true;
   while (state.parity == parity) {
     std::vector<Copy> ready;
     const auto is_ours = [&](const Copy& copy) { return copy.barrier == barrier; };
@@ -152,7 +153,9 @@ void wait_barrier(uint64_t* barrier, uint32_t parity) {
       w->fault.pc = pc;
       abandon(w);
     }
+    fibre->poll_pc = pc;
     give_way(w);
+    fibre->poll_pc = 0;
   }
   if (w->checker != nullptr) {
     w->checker->order().acquire(fibre->idx, address_of(barrier), state.n_releases);

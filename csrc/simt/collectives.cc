@@ -29,6 +29,10 @@ uint32_t shuffle_source(const Fibre& fibre) {
   }
 }
 
+bool is_at(const Fibre& fibre, const char* file, uint32_t line) {
+  return fibre.line == line && strcmp(fibre.file, file) == 0;
+}
+
 uint64_t reduce(Op op, uint64_t a, uint64_t b) {
   const uint32_t x = static_cast<uint32_t>(a);
   const uint32_t y = static_cast<uint32_t>(b);
@@ -52,22 +56,26 @@ uint64_t reduce(Op op, uint64_t a, uint64_t b) {
   }
 }
 
-// All lanes of `mask` have arrived: gives each its result and lets it run. False on a fault.
+// All lanes of `mask` have arrived that are still there: gives each its result and lets it run.
+// False on a fault.
 bool resolve_collective(Worker* w, const Fibre& last) {
   const uint32_t warp = last.idx / kWarpSize;
   Fibre* lanes = &w->fibres[warp * kWarpSize];
-  const uint32_t mask = last.mask;
+  const uint32_t named = last.mask;
+  const uint32_t mask = named & ~lanes_gone(w, warp, named);
   uint32_t ballot = 0;
   for (uint32_t lane = 0; lane < kWarpSize; ++lane) {
     if (!(mask >> lane & 1)) continue;
     const Fibre& other = lanes[lane];
-    const bool is_same = other.op == last.op && other.line == last.line && other.mask == mask &&
-                         (last.op != Op::kJoint || other.argument == last.argument);
+    // Lanes may meet from different lines, except where the instruction is an `.aligned` one.
+    const bool is_same = other.op == last.op && other.mask == named &&
+                         (last.op != Op::kJoint ||
+                          (other.argument == last.argument && is_at(other, last.file, last.line)));
     if (!is_same) {
       set_fault(w, kWarpMask, last, last.file, last.line,
                 "lane %u waits for mask 0x%08x here, and lane %u, which it names, for mask 0x%08x "
                 "at %s:%u",
-                last.idx % kWarpSize, mask, lane, other.mask, other.file, other.line);
+                last.idx % kWarpSize, named, lane, other.mask, other.file, other.line);
       return false;
     }
     if (other.value != 0) ballot |= 1u << lane;
@@ -93,8 +101,9 @@ bool resolve_collective(Worker* w, const Fibre& last) {
     if (is_shuffle(fibre.op)) {
       const uint32_t source = shuffle_source(fibre);
       if (!(mask >> source & 1)) {
-        set_fault(w, kWarpMask, fibre, fibre.file, fibre.line,
-                  "lane %u reads lane %u, which mask 0x%08x does not name", lane, source, mask);
+        set_fault(w, kWarpMask, fibre, fibre.file, fibre.line, "lane %u reads lane %u, which %s",
+                  lane, source,
+                  named >> source & 1 ? "has returned or never was" : "the mask does not name");
         return false;
       }
       results[lane] = lanes[source].value;
@@ -138,6 +147,27 @@ bool resolve_collective(Worker* w, const Fibre& last) {
   return true;
 }
 
+// All threads have arrived that have not returned: lets them run. False on a fault.
+bool resolve_barrier(Worker* w, const Fibre& last) {
+  for (const Fibre& other : w->fibres) {
+    if (other.state == State::kDone || is_at(other, last.file, last.line)) continue;
+    set_fault(w, kBarrierDivergence, other, other.file, other.line,
+              "thread %u waits at this barrier, and thread %u at the one at %s:%u", other.idx,
+              last.idx, last.file, last.line);
+    return false;
+  }
+  w->totals.n_barriers += 1;
+  if (w->checker != nullptr) w->checker->at_barrier();
+  for (Fibre& other : w->fibres) {
+    if (other.state == State::kDone) continue;
+    other.value = w->n_predicates;
+    other.state = State::kReady;
+  }
+  w->n_at_barrier = 0;
+  w->n_predicates = 0;
+  return true;
+}
+
 const char* where(const Fibre& fibre) {
   switch (fibre.state) {
     case State::kDone:
@@ -153,7 +183,38 @@ const char* where(const Fibre& fibre) {
 
 }  // namespace
 
+bool meet_without_returned(Worker* w) {
+  bool has_met = false;
+  for (uint32_t warp = 0; warp < w->waiting.size(); ++warp) {
+    for (uint32_t rest = w->waiting[warp]; rest != 0; rest &= w->waiting[warp]) {
+      const uint32_t lane = static_cast<uint32_t>(__builtin_ctz(rest));
+      rest &= rest - 1;
+      const Fibre& fibre = w->fibres[warp * kWarpSize + lane];
+      const uint32_t present = fibre.mask & ~lanes_gone(w, warp, fibre.mask);
+      if (fibre.op == Op::kJoint || (w->waiting[warp] & present) != present) continue;
+      if (!resolve_collective(w, fibre)) return false;
+      has_met = true;
+    }
+  }
+  if (has_met) return true;
+  if (w->n_at_barrier == 0 || w->n_at_barrier + w->n_done < w->n_threads) return false;
+  // A warp of which some lanes are at the barrier and others have returned is a bug on most GPUs.
+  for (uint32_t warp = 0; warp < w->returned.size(); ++warp) {
+    const uint32_t returned = w->returned[warp];
+    if (returned != 0 && returned != lanes_of_warp(w, warp)) return false;
+  }
+  const auto is_there = [](const Fibre& fibre) { return fibre.state == State::kAtBarrier; };
+  return resolve_barrier(w, *std::find_if(w->fibres.begin(), w->fibres.end(), is_there));
+}
+
 void diagnose_stall(Worker* w) {
+  for (const Fibre& fibre : w->fibres) {
+    if (fibre.poll_pc == 0) continue;
+    set_fault(w, kDeadlock, fibre, nullptr, 0,
+              "waits for an mbarrier, and no other thread of the block can run");
+    w->fault.pc = fibre.poll_pc;
+    return;
+  }
   for (const Fibre& fibre : w->fibres) {
     if (fibre.state != State::kInCollective) continue;
     const uint32_t warp = fibre.idx / kWarpSize;
@@ -177,8 +238,10 @@ void diagnose_stall(Worker* w) {
   const Fibre* at_barrier = nullptr;
   const Fibre* missing = nullptr;
   for (const Fibre& fibre : w->fibres) {
+    const uint32_t warp = fibre.idx / kWarpSize;
+    const bool has_left = w->returned[warp] == lanes_of_warp(w, warp);
     if (fibre.state == State::kAtBarrier && at_barrier == nullptr) at_barrier = &fibre;
-    if (fibre.state != State::kAtBarrier && missing == nullptr) missing = &fibre;
+    if (fibre.state != State::kAtBarrier && !has_left && missing == nullptr) missing = &fibre;
   }
   if (at_barrier != nullptr && missing != nullptr) {
     set_fault(w, kBarrierDivergence, *missing, at_barrier->file, at_barrier->line,
@@ -202,23 +265,8 @@ uint32_t barrier(bool predicate, const char* file, uint32_t line) {
     give_way(w);
     return static_cast<uint32_t>(fibre->value);
   }
-  const uint32_t n_predicates = w->n_predicates;
-  for (const Fibre& other : w->fibres) {
-    if (other.line == line && strcmp(other.file, file) == 0) continue;
-    set_fault(w, kBarrierDivergence, other, other.file, other.line,
-              "thread %u waits at this barrier, and thread %u at the one at %s:%u", other.idx,
-              fibre->idx, file, line);
-    abandon(w);
-  }
-  w->totals.n_barriers += 1;
-  if (w->checker != nullptr) w->checker->at_barrier();
-  w->n_at_barrier = 0;
-  w->n_predicates = 0;
-  for (Fibre& other : w->fibres) {
-    other.value = n_predicates;
-    other.state = State::kReady;
-  }
-  return n_predicates;
+  if (!resolve_barrier(w, *fibre)) abandon(w);
+  return static_cast<uint32_t>(fibre->value);
 }
 
 uint64_t collect(Op op, uint32_t mask, uint64_t value, uint32_t argument, uint32_t width,
@@ -234,8 +282,8 @@ uint64_t collect(Op op, uint32_t mask, uint64_t value, uint32_t argument, uint32
               mask, lane);
     abandon(w);
   }
-  const uint32_t gone = mask & (w->returned[warp] | ~lanes_of_warp(w, warp));
-  if (gone != 0) {
+  const uint32_t gone = lanes_gone(w, warp, mask);
+  if (gone != 0 && op == Op::kJoint) {
     set_fault(w, kWarpMask, *fibre, file, line,
               "mask 0x%08x names lane %u, which has returned or never was", mask,
               static_cast<uint32_t>(__builtin_ctz(gone)));
@@ -253,7 +301,7 @@ uint64_t collect(Op op, uint32_t mask, uint64_t value, uint32_t argument, uint32
   fibre->width = width;
   fibre->state = State::kInCollective;
   w->waiting[warp] |= 1u << lane;
-  if ((w->waiting[warp] & mask) == mask) {
+  if (((w->waiting[warp] | gone) & mask) == mask) {
     if (!resolve_collective(w, *fibre)) abandon(w);
   } else {
     give_way(w);

@@ -212,33 +212,43 @@ LACUNA_REDUCE(__reduce_xor_sync, uint32_t, kReduceXor)
 LACUNA_INLINE void __threadfence() { lacuna_simt::fence(lacuna_simt::Scope::kDevice); }
 LACUNA_INLINE void __threadfence_block() { lacuna_simt::fence(lacuna_simt::Scope::kBlock); }
 
+namespace lacuna_simt {
+// Converts to what the address says: an `int` may be added to a `uint32_t`.
+template <typename T>
+struct Same {
+  using Type = T;
+};
+template <typename T>
+using As = typename Same<T>::Type;
+}  // namespace lacuna_simt
+
 // Blocks run on several threads of the machine, so atomics are real ones.
 template <typename T>
-LACUNA_INLINE T atomicAdd(T* address, T value) {
+LACUNA_INLINE T atomicAdd(T* address, lacuna_simt::As<T> value) {
   return __atomic_fetch_add(address, value, __ATOMIC_RELAXED);
 }
 template <typename T>
-LACUNA_INLINE T atomicSub(T* address, T value) {
+LACUNA_INLINE T atomicSub(T* address, lacuna_simt::As<T> value) {
   return __atomic_fetch_sub(address, value, __ATOMIC_RELAXED);
 }
 template <typename T>
-LACUNA_INLINE T atomicAnd(T* address, T value) {
+LACUNA_INLINE T atomicAnd(T* address, lacuna_simt::As<T> value) {
   return __atomic_fetch_and(address, value, __ATOMIC_RELAXED);
 }
 template <typename T>
-LACUNA_INLINE T atomicOr(T* address, T value) {
+LACUNA_INLINE T atomicOr(T* address, lacuna_simt::As<T> value) {
   return __atomic_fetch_or(address, value, __ATOMIC_RELAXED);
 }
 template <typename T>
-LACUNA_INLINE T atomicXor(T* address, T value) {
+LACUNA_INLINE T atomicXor(T* address, lacuna_simt::As<T> value) {
   return __atomic_fetch_xor(address, value, __ATOMIC_RELAXED);
 }
 template <typename T>
-LACUNA_INLINE T atomicExch(T* address, T value) {
+LACUNA_INLINE T atomicExch(T* address, lacuna_simt::As<T> value) {
   return __atomic_exchange_n(address, value, __ATOMIC_RELAXED);
 }
 template <typename T>
-LACUNA_INLINE T atomicCAS(T* address, T expected, T value) {
+LACUNA_INLINE T atomicCAS(T* address, lacuna_simt::As<T> expected, lacuna_simt::As<T> value) {
   __atomic_compare_exchange_n(address, &expected, value, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
   return expected;
 }
@@ -253,11 +263,11 @@ LACUNA_INLINE T update(T* address, Next next) {
 }
 }  // namespace lacuna_simt
 template <typename T>
-LACUNA_INLINE T atomicMin(T* address, T value) {
+LACUNA_INLINE T atomicMin(T* address, lacuna_simt::As<T> value) {
   return lacuna_simt::update(address, [&](T old) { return old < value ? old : value; });
 }
 template <typename T>
-LACUNA_INLINE T atomicMax(T* address, T value) {
+LACUNA_INLINE T atomicMax(T* address, lacuna_simt::As<T> value) {
   return lacuna_simt::update(address, [&](T old) { return old > value ? old : value; });
 }
 LACUNA_INLINE uint32_t atomicInc(uint32_t* address, uint32_t last) {

@@ -75,7 +75,14 @@ void set_order(Worker* w) {
   }
 }
 
-void draw_preemption(Worker* w) { w->steps_to_preemption = 1 + w->random.below(200); }
+// Only a random schedule interrupts threads that get anywhere; any other, those that may be waiting
+// for a thread that it has not let run.
+constexpr uint64_t kPatience = 2000;
+
+void draw_preemption(Worker* w) {
+  const bool is_random = w->launch->schedule == kRandom;
+  w->steps_to_preemption = is_random ? 1 + w->random.below(200) : kPatience;
+}
 
 void run_block(Worker* w, uint64_t block) {
   const LacunaSimtLaunch& launch = *w->launch;
@@ -106,6 +113,7 @@ void run_block(Worker* w, uint64_t block) {
     fibre.state = State::kReady;
     fibre.steps_left = launch.step_budget;
     fibre.file = nullptr;
+    fibre.poll_pc = 0;
     fibre.copies.clear();
     fibre.groups.clear();
     fibre.line = 0;
@@ -114,24 +122,22 @@ void run_block(Worker* w, uint64_t block) {
   }
   if (w->checker != nullptr) w->checker->begin_block(block);
   set_order(w);
-  // Only a random schedule interrupts threads between their collectives.
-  w->steps_to_preemption = ~uint64_t{0};
   while (w->n_done < w->n_threads) {
     if (launch.schedule == kRandom) shuffle_order(w);
-    bool has_run = false;
+    w->has_moved = false;
     for (const uint32_t idx : w->order) {
       Fibre& fibre = w->fibres[idx];
       if (fibre.state != State::kReady) continue;
-      has_run = true;
       w->running = &fibre;
-      if (launch.schedule == kRandom) draw_preemption(w);
+      draw_preemption(w);
       switch_context(&w->scheduler, &fibre.context, w->native);
       if (w->fault.kind != kNoFault) return;
+      w->has_moved |= fibre.poll_pc == 0;
     }
-    if (!has_run) {
-      diagnose_stall(w);
-      return;
-    }
+    // Else all that ran were polling before, and still are.
+    if (w->has_moved || meet_without_returned(w)) continue;
+    if (w->fault.kind == kNoFault) diagnose_stall(w);
+    return;
   }
   if (w->checker != nullptr && finish_bulk_copies(w)) w->checker->end_block();
 }
@@ -297,8 +303,16 @@ void* static_shared(const void* key, size_t n_bytes, size_t alignment, const cha
     w->fault.pc = reinterpret_cast<uint64_t>(__builtin_return_address(0));
     abandon(w);
   }
-  uint8_t* start =
-      w->shared_start() + kMaxDynamicShared + (n_objects + 1) * Worker::kZoneBytes + first;
+  const SharedObject* last = n_objects == 0 ? nullptr : &w->shared_objects.back();
+  uint8_t* end =
+      last == nullptr ? w->shared_start() + kMaxDynamicShared : last->start + last->n_bytes;
+  uint8_t* start = align_up(end + Worker::kZoneBytes, alignment);
+  if (start + n_bytes > w->shared_start() + Worker::kSharedBytes) {
+    set_fault(w, kSharedMemory, *w->running, nullptr, 0,
+              "no room for %zu bytes of static shared memory, aligned to %zu", n_bytes, alignment);
+    w->fault.pc = reinterpret_cast<uint64_t>(__builtin_return_address(0));
+    abandon(w);
+  }
   memset(start, kPoison, n_bytes);
   w->shared_bytes = first + n_bytes;
   w->shared_objects.push_back({key, start, n_bytes, name});

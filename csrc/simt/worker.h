@@ -96,6 +96,8 @@ struct Fibre {
   void (*joint)(void* const* values);
   const char* file;
   uint32_t line;
+  // Where it asks for an mbarrier's phase again and again; else 0.
+  uint64_t poll_pc;
   std::vector<Copy> copies;
   // Copies up to the end of each committed group.
   std::vector<size_t> groups;
@@ -145,6 +147,8 @@ struct Worker {
   uint32_t n_at_barrier;
   uint32_t n_predicates;
   uint32_t n_done;
+  // Whether any thread did anything in this round but look at an mbarrier again.
+  bool has_moved;
   Random random;
   uint64_t steps_to_preemption;
   bool native;
@@ -164,6 +168,11 @@ inline uint32_t lanes_of_warp(const Worker* w, uint32_t warp) {
   return n_lanes == kWarpSize ? ~0u : (1u << n_lanes) - 1;
 }
 
+// And those of a mask that never did, or no longer.
+inline uint32_t lanes_gone(const Worker* w, uint32_t warp, uint32_t mask) {
+  return mask & (w->returned[warp] | ~lanes_of_warp(w, warp));
+}
+
 // The first fault of a block counts.
 __attribute__((format(printf, 6, 7))) void set_fault(Worker* w, Kind kind, const Fibre& fibre,
                                                      const char* file, uint32_t line,
@@ -180,7 +189,10 @@ const Copy* find_copy_from(const Worker* w, uint64_t address, uint64_t n_bytes);
 // A collective of all 32 lanes: `joint` sees what each brought. `what` is the same for all.
 void collect_jointly(void (*joint)(void* const* values), uint32_t what, void* own, const char* file,
                      uint32_t line);
-// No thread can run and not all have returned: says why.
+// Lets threads meet whom only threads that have returned are missing from. False where there are
+// none, or on a fault.
+bool meet_without_returned(Worker* w);
+// No thread can get on and not all have returned: says why.
 void diagnose_stall(Worker* w);
 
 }  // namespace lacuna_simt

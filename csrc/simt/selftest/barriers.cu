@@ -47,14 +47,16 @@ LACUNA_TWINS(scan_before_reuse) { scan_256<kRight ? kNone : kBeforeReuse>(params
 
 LACUNA_TWINS(scan_after_values) { scan_256<kRight ? kNone : kAfterValues>(params); }
 
+// Whole warps may have returned.
 LACUNA_TWINS(divergent_barrier) {
-  if (!kRight && threadIdx.x >= 40) return;
+  params.output[threadIdx.x] = 0;
+  if (threadIdx.x >= (kRight ? 32 : 40)) return;
   __syncthreads();  // FAULT: divergent_barrier
   params.output[threadIdx.x] = 1;
 }
 
 LACUNA_TWINS(barrier_in_branch) {
-  if (kRight || threadIdx.x < 32) {
+  if (kRight || threadIdx.x < 16) {
     __syncthreads();  // FAULT: barrier_in_branch
   }
   params.output[threadIdx.x] = 1;

@@ -29,6 +29,7 @@
   X(shuffle_width, WarpMask, 1, 32, 32, 0)                    \
   X(two_shuffles, WarpMask, 1, 32, 32, 0)                     \
   X(endless_loop, StepBudget, 1, 32, 32, 0)                   \
+  X(flag_that_none_sets, StepBudget, 1, 64, 64, 0)            \
   X(too_much_local, Resources, 1, 32, 32, 0)                  \
   X(too_many_threads, Resources, 1, 64, 64, 0)                \
   X(shared_and_dynamic, SharedMemory, 1, 32, 32, 224 * 1024)  \
@@ -99,7 +100,7 @@
   X(barrier_in_global, OutOfBounds, 1, 32, 32, 0)             \
   X(bulk_without_wait, AsyncCopy, 1, 32, 32, 0)               \
   X(bulk_wrong_parity, AsyncCopy, 1, 32, 32, 0)               \
-  X(bulk_expects_too_much, StepBudget, 1, 32, 32, 0)          \
+  X(bulk_expects_too_much, Deadlock, 1, 32, 32, 0)            \
   X(barrier_used_before_init, Race, 1, 32, 32, 0)             \
   X(arrive_after_write, Race, 1, 32, 32, 0)                   \
   X(product_of_half_a_warp, WarpMask, 1, 32, 32, 0)           \

@@ -14,6 +14,9 @@ struct ScanShared {
 struct OneWord {
   uint32_t word;
 };
+struct alignas(1024) Tile {
+  uint32_t words[64];
+};
 }  // namespace
 
 // Inclusive scan of 512 words by 5 shuffles and 18 barriers.
@@ -83,6 +86,26 @@ LACUNA_ENTRY(selftest_last_block, SelfTestParams, 64) {
   for (uint32_t i = threadIdx.x; i < gridDim.x; i += blockDim.x) {
     atomicAdd(&params.output[1], params.output[2 + i]);
   }
+}
+
+// What CUDA accepts: shared structs of any alignment, masks that name lanes that never were,
+// shifted negative numbers, atomics of another integer.
+LACUNA_ENTRY(selftest_accepted, SelfTestParams, 48) {
+  LACUNA_SHARED(OneWord, before);
+  LACUNA_SHARED(Tile, tile);
+  const uint32_t thread = threadIdx.x;
+  if (thread == 0) before.word = 0;
+  tile.words[thread] = thread;
+  __syncthreads();
+  atomicAdd(&before.word, 1);
+  atomicMax(&tile.words[thread], 7);
+  __syncthreads();
+  uint32_t* row = params.output + thread;
+  row[0 * 48] = static_cast<uint32_t>(reinterpret_cast<uint64_t>(&tile) % 1024);
+  row[1 * 48] = before.word;
+  row[2 * 48] = tile.words[thread];
+  row[3 * 48] = __reduce_add_sync(kAll, 1u);
+  row[4 * 48] = static_cast<uint32_t>(-static_cast<int32_t>(thread) << 2);
 }
 
 // Shared memory as a block finds it.

@@ -76,8 +76,10 @@ LACUNA_TWINS(syncwarp_for_barrier) {
 
 LACUNA_TWINS(mask_too_wide) {
   uint32_t sum = 0;
-  if (threadIdx.x < 16)
+  if (threadIdx.x < 16) {
     sum = __reduce_add_sync(kRight ? 0xFFFFu : kAll, 1u);  // FAULT: mask_too_wide
+  }
+  __syncwarp();  // FAULT: mask_too_wide
   params.output[threadIdx.x] = sum;
 }
 
@@ -90,9 +92,15 @@ LACUNA_TWINS(masks_that_differ) {
   params.output[threadIdx.x] = __ballot_sync(mask, 1);  // FAULT: masks_that_differ
 }
 
+// A mask may name a lane that has returned, and a shuffle may not read it.
 LACUNA_TWINS(lane_that_left) {
-  if (!kRight && threadIdx.x == 5) return;
-  params.output[threadIdx.x] = __shfl_sync(kAll, 1u, 5);  // FAULT: lane_that_left
+  params.output[threadIdx.x] = 0;
+  if (threadIdx.x == 5) return;
+  const uint32_t n_lanes = __reduce_add_sync(kAll, 1u);
+  const uint32_t lanes = __ballot_sync(kAll, 1);
+  __syncwarp();
+  // FAULT: lane_that_left
+  params.output[threadIdx.x] = __shfl_sync(kAll, n_lanes + lanes, kRight ? 6 : 5);
 }
 
 LACUNA_TWINS(source_outside_mask) {
@@ -107,16 +115,31 @@ LACUNA_TWINS(shuffle_width) {
   params.output[threadIdx.x] = __shfl_sync(kAll, 1u, 3, kRight ? 8 : 12);  // FAULT: shuffle_width
 }
 
+// Lanes may meet from two lines, and not in two operations.
 LACUNA_TWINS(two_shuffles) {
   uint32_t value = threadIdx.x;
-  if (kRight) {
-    value = __shfl_sync(kAll, value, 0);
-  } else if (threadIdx.x < 16) {
+  if (threadIdx.x < 16) {
     value = __shfl_sync(kAll, value, 0);  // FAULT: two_shuffles
+  } else if (kRight) {
+    value = __shfl_sync(kAll, value, 1);
   } else {
-    value = __shfl_sync(kAll, value, 1);  // FAULT: two_shuffles
+    value = __shfl_up_sync(kAll, value, 1);  // FAULT: two_shuffles
   }
   params.output[threadIdx.x] = value;
+}
+
+// Whoever waits for another thread of the block must let it run.
+LACUNA_TWINS(flag_that_none_sets) {
+  LACUNA_SHARED(Words, shared);
+  if (threadIdx.x == 0) shared.words[0] = 0;
+  __syncthreads();
+  if (threadIdx.x % 63 == 0) {
+    // The first and the last wait for the one in the middle.
+    while (atomicAdd(&shared.words[0], 0u) == 0) {  // FAULT: flag_that_none_sets
+    }
+  }
+  if (kRight && threadIdx.x == 35) atomicAdd(&shared.words[0], 1u);
+  params.output[threadIdx.x] = 1;
 }
 
 LACUNA_TWINS(endless_loop) {
