@@ -318,6 +318,11 @@ fn every_mutation_that_can_change_a_result_is_caught() {
         })
     };
     assert!(!is_caught(lacuna_simt_decode_bf16), "the kernel itself is caught");
+    // Nor is it when it comes the way the mutants come.
+    let library = compile(folder.path(), MUTATIONS.len(), &mutate(&of("", 0, "")));
+    // SAFETY: the source ends with this function.
+    let same = unsafe { *library.get::<Entry>(b"mutant").unwrap() };
+    assert!(!is_caught(same), "the kernel itself, compiled as a mutant, is caught");
     let survivors = Mutex::new(Vec::new());
     let next = AtomicUsize::new(0);
     let run = || {

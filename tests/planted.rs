@@ -6,11 +6,11 @@
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CStr, c_char, c_void};
 
 use lacuna::region::{Region, Role};
-use lacuna::simt::{self, Checks, Config, Entry, Fault, Fibres, Launch};
+use lacuna::simt::{self, Checks, Config, Entry, Fault, FaultKind, Fibres, Launch};
 
 /// A row of csrc/simt/selftest/planted.cc.
 #[repr(C)]
@@ -131,18 +131,20 @@ fn configs() -> Vec<Config> {
     configs
 }
 
+const SOURCES: &[(&str, &str)] = &[
+    ("barriers.cu", include_str!("../csrc/simt/selftest/barriers.cu")),
+    ("blocks.cu", include_str!("../csrc/simt/selftest/blocks.cu")),
+    ("bounds.cu", include_str!("../csrc/simt/selftest/bounds.cu")),
+    ("copies.cu", include_str!("../csrc/simt/selftest/copies.cu")),
+    ("orders.cu", include_str!("../csrc/simt/selftest/orders.cu")),
+    ("tensors.cu", include_str!("../csrc/simt/selftest/tensors.cu")),
+    ("warps.cu", include_str!("../csrc/simt/selftest/warps.cu")),
+];
+
 /// For each kernel, the lines that a fault may name: file and number.
 fn marked_lines() -> BTreeMap<String, Vec<(&'static str, u32)>> {
     let mut marked: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for (file, source) in [
-        ("barriers.cu", include_str!("../csrc/simt/selftest/barriers.cu")),
-        ("blocks.cu", include_str!("../csrc/simt/selftest/blocks.cu")),
-        ("bounds.cu", include_str!("../csrc/simt/selftest/bounds.cu")),
-        ("copies.cu", include_str!("../csrc/simt/selftest/copies.cu")),
-        ("orders.cu", include_str!("../csrc/simt/selftest/orders.cu")),
-        ("tensors.cu", include_str!("../csrc/simt/selftest/tensors.cu")),
-        ("warps.cu", include_str!("../csrc/simt/selftest/warps.cu")),
-    ] {
+    for (file, source) in SOURCES {
         // A mark alone on its line is of the statement below it.
         let mut pending = Vec::new();
         for (line, number) in source.lines().zip(1..) {
@@ -152,11 +154,21 @@ fn marked_lines() -> BTreeMap<String, Vec<(&'static str, u32)>> {
                 continue;
             }
             for name in pending.drain(..) {
-                marked.entry(name.to_owned()).or_default().push((file, number));
+                marked.entry(name.to_owned()).or_default().push((*file, number));
             }
         }
     }
     marked
+}
+
+/// The kernels of the sources that have a twin.
+fn twins() -> BTreeSet<&'static str> {
+    let names = |start| {
+        SOURCES.iter().flat_map(|(_, source)| source.lines()).filter_map(move |line| {
+            Some(line.strip_prefix(start)?.split([',', ')']).next().unwrap_or_default())
+        })
+    };
+    names("LACUNA_TWINS(").chain(names("LACUNA_ENTRY(wrong_")).collect()
 }
 
 /// How a fault differs from what the row and the marked lines say.
@@ -166,11 +178,19 @@ fn judge(row: &Row, fault: &Fault, marked: &[(&str, u32)]) -> Result<(), String>
         return Err(format!("{kind} instead of {}: {fault}", text(row.kind)));
     }
     let Some((file, line)) = &fault.location else { return Err(format!("no line: {fault}")) };
-    let is_marked = |(marked, number): &(&str, u32)| file.ends_with(marked) && line == number;
-    if !marked.iter().any(is_marked) {
+    let is_marked = |file: &str, line: u32| {
+        marked.iter().any(|(marked, number)| file.ends_with(marked) && line == *number)
+    };
+    if !is_marked(file, *line) {
         return Err(format!("another line than {marked:?}: {fault}"));
     }
-    Ok(())
+    match &fault.other {
+        None if fault.kind == FaultKind::Race => Err(format!("no other line: {fault}")),
+        Some((file, line)) if fault.kind == FaultKind::Race && !is_marked(file, *line) => {
+            Err(format!("another other line than {marked:?}: {fault}"))
+        }
+        _ => Ok(()),
+    }
 }
 
 #[test]
@@ -225,5 +245,12 @@ fn every_defect_is_caught_as_its_kind_at_its_line_and_no_twin_is() {
     let n_schedules = configs().len();
     println!("{} defects under {n_schedules} schedules and their twins", rows().len());
     assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
-    assert!(rows().len() >= 40);
+}
+
+#[test]
+fn every_twin_has_a_row_and_every_row_its_marks() {
+    let names: BTreeSet<_> = rows().iter().map(|row| text(row.name)).collect();
+    assert_eq!(names.len(), rows().len());
+    assert_eq!(names, twins());
+    assert_eq!(names, marked_lines().keys().map(String::as_str).collect());
 }

@@ -8,7 +8,9 @@ mod common;
 use std::ffi::c_void;
 
 use lacuna::region::{Region, Role};
-use lacuna::simt::{self, Checks, Config, Entry, Fault, Fibres, Launch, Schedule};
+use lacuna::simt::{
+    self, Checks, Config, Entry, Fault, FaultKind, Fibres, Launch, Recorder, Schedule,
+};
 
 macro_rules! kernels {
     ($($name:ident = $symbol:ident),* $(,)?) => {
@@ -25,6 +27,8 @@ kernels! {
     LAST_BLOCK = lacuna_simt_selftest_last_block,
     POISON = lacuna_simt_selftest_poison,
     ACCEPTED = lacuna_simt_selftest_accepted,
+    LONG_LOOP = lacuna_simt_selftest_long_loop,
+    TWO_FAULTS = lacuna_simt_selftest_two_faults,
     TRANSPOSED = lacuna_simt_selftest_transposed,
     MISSING_BARRIER = lacuna_simt_wrong_scan_after_values,
 }
@@ -167,6 +171,31 @@ fn what_cuda_accepts_is_accepted() {
                 [&0, &48, &(thread as u32).max(7), &lanes, &shifted]
             );
         }
+    }
+}
+
+#[test]
+fn the_fault_of_the_lowest_block_is_reported() {
+    for config in configs_with(Checks::ALL) {
+        let mut output = vec![0; 4 * 32];
+        let fault = run(&config, TWO_FAULTS, 4, 32, &[], &mut output).unwrap_err();
+        assert_eq!((fault.kind, fault.block), (FaultKind::WarpMask, [0; 3]), "{fault}");
+    }
+}
+
+#[test]
+fn requests_are_counted_where_no_barrier_ends_them() {
+    #[repr(align(128))]
+    struct Aligned([u32; 1024]);
+    let input = Aligned([1; 1024]);
+    let mut output = Aligned([0; 1024]);
+    for schedule in common::SCHEDULES {
+        let recorder = Recorder::default();
+        let config = Config { schedule, recorder: Some(recorder.clone()), ..Config::default() };
+        run(&config, LONG_LOOP, 1, 64, &input.0, &mut output.0).unwrap();
+        let counters = &recorder.take()[0];
+        assert_eq!(counters.sectors_per_request(), 4.0, "{schedule:?}");
+        assert_eq!(counters.read_bytes(), 2 * 2000 * 128, "{schedule:?}");
     }
 }
 

@@ -299,7 +299,12 @@ void Checker::access(uint64_t address, uint64_t n_bytes, AccessKind kind, bool i
     const Direction direction = is_atomic(kind) ? Direction::kAtomic
                                 : writes(kind)  ? Direction::kWrite
                                                 : Direction::kRead;
-    counters_.add(site, pc, place.space, direction, thread, address, n_inside);
+    // No instruction moves more than 16 bytes.
+    for (uint64_t at = 0; at < n_bytes; at += 16) {
+      if (counters_.is_full(site, place.space, thread)) wait_for_lanes(site, place.space);
+      counters_.add(site, pc, place.space, direction, thread, address + at,
+                    static_cast<uint32_t>(std::min<uint64_t>(n_bytes - at, 16)));
+    }
   }
   if (place.role == Role::kInput || (checks_ & (kRaces | kUnwritten)) == 0) return;
   if (is_atomic(kind)) order_.begin_atomic(thread, address, exchange_of(kind));
@@ -313,6 +318,23 @@ void Checker::access(uint64_t address, uint64_t n_bytes, AccessKind kind, bool i
   if (is_atomic(kind)) order_.end_atomic(thread);
   // A write that nothing orders after the copy's beginning was a race.
   if (writes(kind)) check_sources(place, address, n_bytes, pc);
+}
+
+// Requests are of lanes that are equally far: the others of the warp get there first, or not soon.
+void Checker::wait_for_lanes(uint32_t site, Space space) {
+  const uint32_t thread = w_->running->idx;
+  const uint32_t first = thread / kWarpSize * kWarpSize;
+  const uint32_t end = std::min(first + kWarpSize, w_->n_threads);
+  const auto is_behind = [&](const Fibre& fibre) {
+    return fibre.state == State::kReady && counters_.n_open(site, space, fibre.idx) > 0 &&
+           !counters_.is_full(site, space, fibre.idx);
+  };
+  for (uint32_t round = 0; round < 64; ++round) {
+    give_way(w_);
+    if (!counters_.is_full(site, space, thread)) return;
+    if (std::none_of(&w_->fibres[first], &w_->fibres[0] + end, is_behind)) break;
+  }
+  counters_.make_room(site, space, thread);
 }
 
 void Checker::check_sources(const Place& place, uint64_t address, uint64_t n_bytes, uint64_t pc) {

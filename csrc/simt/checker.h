@@ -132,6 +132,7 @@ class Checker {
   void find_shared(uint64_t address, uint64_t n_bytes, uint64_t pc, Place* place);
   bool find_global(uint64_t address, uint64_t n_bytes, AccessKind kind, uint32_t site, uint64_t pc,
                    Place* place);
+  void wait_for_lanes(uint32_t site, Space space);
   // After a write.
   void check_sources(const Place& place, uint64_t address, uint64_t n_bytes, uint64_t pc);
   [[noreturn]] void fail_misaligned(const char* name, uint64_t address, uint64_t n_bytes,

@@ -102,6 +102,15 @@ void Counters::close(Tally* tally, uint32_t warp, const Request& request) {
   }
 }
 
+void Counters::make_room(uint32_t site, Space space, uint32_t thread) {
+  Tally& tally = tallies_[site * 2 + static_cast<uint32_t>(space)];
+  const uint32_t warp = thread / kWarpSize;
+  for (const Request& request : tally.requests[warp]) close(&tally, warp, request);
+  tally.requests[warp].clear();
+  const uint32_t end = std::min((warp + 1) * kWarpSize, n_threads_);
+  for (uint32_t i = warp * kWarpSize; i < end; ++i) tally.n_done[i] = 0;
+}
+
 void Counters::flush() {
   for (const uint32_t idx : open_) {
     Tally& tally = tallies_[idx];

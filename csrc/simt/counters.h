@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 // What the accesses of a launch cost: the n-th accesses of a warp's lanes at one instruction,
-// counted from the last barrier, are one request.
+// counted from the last barrier, are one request. Of a loop without one, so many are kept open, and
+// the lanes are let come as far as each other before those are closed.
 #ifndef LACUNA_SIMT_COUNTERS_H_
 #define LACUNA_SIMT_COUNTERS_H_
 
@@ -73,6 +74,18 @@ class Counters {
  public:
   void begin_launch(uint32_t most_sectors, uint32_t most_conflict_ways);
   void begin_block(uint32_t n_threads) { n_threads_ = n_threads; }
+  // Of the thread's accesses at this instruction, as many are open as there may be.
+  bool is_full(uint32_t site, Space space, uint32_t thread) const {
+    return n_open(site, space, thread) == kMostOpen;
+  }
+  // Accesses of a thread that are in an open request.
+  uint32_t n_open(uint32_t site, Space space, uint32_t thread) const {
+    const uint32_t idx = site * 2 + static_cast<uint32_t>(space);
+    if (idx >= tallies_.size() || !tallies_[idx].is_open) return 0;
+    return tallies_[idx].n_done[thread];
+  }
+  // Closes the requests of the thread's warp at this instruction.
+  void make_room(uint32_t site, Space space, uint32_t thread);
   void add(uint32_t site, uint64_t pc, Space space, Direction direction, uint32_t thread,
            uint64_t address, uint32_t n_bytes);
   // At a barrier and at the end of a block: all lanes have made all their accesses.
@@ -82,6 +95,7 @@ class Counters {
   void report(const LacunaSimtLaunch& launch) const;
 
  private:
+  static constexpr uint32_t kMostOpen = 512;
   struct Request {
     uint32_t lanes;
     uint32_t n_bytes;
@@ -89,7 +103,7 @@ class Counters {
   };
   struct Tally {
     LacunaSimtSite totals = {};
-    // Accesses of each thread since the last flush.
+    // Accesses of each thread in open requests.
     std::vector<uint32_t> n_done;
     // Of each warp.
     std::vector<std::vector<Request>> requests;

@@ -137,7 +137,7 @@ LACUNA_TWINS(exchange_that_fails) {
   LACUNA_SHARED(Words, shared);
   clear(shared);
   if (threadIdx.x == 0) {
-    shared.x = 7;
+    shared.x = 7;  // FAULT: exchange_that_fails
     __threadfence();
     atomicCAS(&shared.flag, kRight ? 0u : 5u, 6u);
   }
@@ -156,7 +156,7 @@ LACUNA_TWINS(store_over_release) {
   clear(shared);
   volatile uint32_t* flag = &shared.flag;
   if (threadIdx.x == 0) {
-    shared.x = 7;
+    shared.x = 7;  // FAULT: store_over_release
     __threadfence();
     *flag = 1;
   }
@@ -179,7 +179,7 @@ LACUNA_TWINS(wait_for_an_earlier_phase) {
   if (threadIdx.x < 2) arrive(shared.barrier);
   meet();
   if (threadIdx.x == 1) {
-    shared.x = 7;
+    shared.x = 7;  // FAULT: wait_for_an_earlier_phase
     arrive(shared.barrier);
   }
   if (kRight && threadIdx.x == 0) arrive(shared.barrier);

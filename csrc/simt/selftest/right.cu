@@ -108,6 +108,13 @@ LACUNA_ENTRY(selftest_accepted, SelfTestParams, 48) {
   row[4 * 48] = static_cast<uint32_t>(-static_cast<int32_t>(thread) << 2);
 }
 
+// Many requests of 128 bytes, and no barrier between them.
+LACUNA_ENTRY(selftest_long_loop, SelfTestParams, 64) {
+  uint32_t sum = 0;
+  for (uint32_t i = 0; i < 2000; ++i) sum += params.input[i % 32 * 32 + threadIdx.x % 32];
+  params.output[threadIdx.x] = sum;
+}
+
 // Shared memory as a block finds it.
 LACUNA_ENTRY(selftest_poison, SelfTestParams, 32) {
   LACUNA_SHARED(OneWord, shared);

@@ -103,6 +103,15 @@ LACUNA_TWINS(lane_that_left) {
   params.output[threadIdx.x] = __shfl_sync(kAll, n_lanes + lanes, kRight ? 6 : 5);
 }
 
+// Two faults in two blocks.
+LACUNA_ENTRY(selftest_two_faults, SelfTestParams, 32) {
+  LACUNA_SHARED(Words, shared);
+  uint32_t value = 1;
+  if (blockIdx.x == 3) value = shared.words[threadIdx.x];
+  if (blockIdx.x == 0) value = __ballot_sync(0xFFFFu, 1);
+  params.output[blockIdx.x * 32 + threadIdx.x] = value;
+}
+
 LACUNA_TWINS(source_outside_mask) {
   uint32_t value = 0;
   if (threadIdx.x < 16) {
