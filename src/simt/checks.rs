@@ -4,14 +4,17 @@
 /// without a call in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Checks {
-    /// Every access is inside a buffer of the launch or the block's shared memory, vector accesses
-    /// are aligned, inputs are not written, and nothing is done that C++ leaves undefined.
+    /// Every access is inside a buffer of the launch, the block's shared memory, the kernel's
+    /// constants or the thread's own memory, it is aligned as its type is, inputs are not written,
+    /// and nothing is done that C++ leaves undefined.
     pub accesses: bool,
     /// No two accesses conflict without an order between them: in shared memory, in global memory,
     /// across blocks; whatever the schedule made of it. And none is to what an asynchronous copy has
-    /// still to write.
+    /// still to write, nor a write to what it has still to read.
     pub races: bool,
-    /// No memory is read before it is written, and every output is written.
+    /// No shared memory, output or workspace is read before it is written, and every output is
+    /// written. A thread's own variables are not seen: the compiler's warnings are for those. Nor
+    /// is a struct that a function takes or returns by value, where it is not inlined.
     pub unwritten: bool,
     /// No tensor core computes what the published models disagree on and no hardware has answered
     /// for; [`Answer::is_settled`](crate::mma::Answer::is_settled) says when.
