@@ -79,9 +79,16 @@ void set_order(Worker* w) {
 // for a thread that it has not let run.
 constexpr uint64_t kPatience = 2000;
 
-void draw_preemption(Worker* w) {
+// One counter for what a thread may do now and may do at all: it is counted in every basic block.
+void begin_turn(Worker* w) {
   const bool is_random = w->launch->schedule == kRandom;
-  w->steps_to_preemption = is_random ? 1 + w->random.below(200) : kPatience;
+  const uint64_t n_steps = is_random ? 1 + w->random.below(200) : kPatience;
+  w->turn_steps = w->turn_steps_left = std::min(n_steps - 1, w->running->steps_left) + 1;
+}
+
+void end_turn(Worker* w) {
+  uint64_t& steps_left = w->running->steps_left;
+  steps_left -= std::min(steps_left, w->turn_steps - w->turn_steps_left);
 }
 
 void run_block(Worker* w, uint64_t block) {
@@ -129,8 +136,9 @@ void run_block(Worker* w, uint64_t block) {
       Fibre& fibre = w->fibres[idx];
       if (fibre.state != State::kReady) continue;
       w->running = &fibre;
-      draw_preemption(w);
+      begin_turn(w);
       switch_context(&w->scheduler, &fibre.context, w->native);
+      end_turn(w);
       if (w->fault.kind != kNoFault) return;
       w->has_moved |= fibre.poll_pc == 0;
     }
@@ -333,12 +341,6 @@ extern "C" void __sanitizer_cov_trace_pc() {
   Worker* w = worker;
   if (w == nullptr) return;
   Fibre* fibre = w->running;
-  if (fibre->steps_left-- == 0) {
-    set_fault(w, kStepBudget, *fibre, nullptr, 0, "the thread took more than %llu steps",
-              static_cast<unsigned long long>(w->launch->step_budget));
-    w->fault.pc = reinterpret_cast<uint64_t>(__builtin_return_address(0));
-    abandon(w);
-  }
   if (static_cast<const uint8_t*>(__builtin_frame_address(0)) < fibre->stack + Stacks::kOwnBytes) {
     set_fault(w, kResources, *fibre, nullptr, 0,
               "the thread's variables and calls take more than %zu bytes of local memory",
@@ -346,10 +348,14 @@ extern "C" void __sanitizer_cov_trace_pc() {
     w->fault.pc = reinterpret_cast<uint64_t>(__builtin_return_address(0));
     abandon(w);
   }
-  if (--w->steps_to_preemption == 0) {
-    draw_preemption(w);
-    give_way(w);
+  if (--w->turn_steps_left != 0) return;
+  if (w->turn_steps > fibre->steps_left) {
+    set_fault(w, kStepBudget, *fibre, nullptr, 0, "the thread took more than %llu steps",
+              static_cast<unsigned long long>(w->launch->step_budget));
+    w->fault.pc = reinterpret_cast<uint64_t>(__builtin_return_address(0));
+    abandon(w);
   }
+  give_way(w);
 }
 
 extern "C" void lacuna_simt_launch(const LacunaSimtLaunch* launch, LacunaSimtFault* fault) {

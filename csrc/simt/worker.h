@@ -150,7 +150,9 @@ struct Worker {
   // Whether any thread did anything in this round but look at an mbarrier again.
   bool has_moved;
   Random random;
-  uint64_t steps_to_preemption;
+  // Basic blocks that the running thread gets before it gives way, and how many of them are left.
+  uint64_t turn_steps;
+  uint64_t turn_steps_left;
   bool native;
   LacunaSimtFault fault = {};
   LacunaSimtTotals totals;
