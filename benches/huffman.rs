@@ -12,8 +12,7 @@ use lacuna::huffman::{self, DeviceWeights, EncodedGroup, RawGroup};
 use lacuna::{Buffer, Queue};
 use rayon::prelude::*;
 
-use house::case::{Case, Peer, Problem, Work};
-use house::measure::poison;
+use house::case::{Case, Peer, Problem, Work, poison};
 
 /// The matrices that the published kernel was measured on: rows of a language model's head.
 const PUBLISHED_COLUMNS: [usize; 6] = [2048, 4096, 8192, 16_384, 32_768, 65_536];

@@ -10,8 +10,7 @@ use criterion::Criterion;
 use lacuna::mma::{self, Factor, Instruction, Model, Operand};
 use lacuna::{Buffer, Queue};
 
-use house::case::{Case, Peer, Problem, Work};
-use house::measure::poison;
+use house::case::{Case, Peer, Problem, Work, poison};
 
 const N_PRODUCTS: usize = 64;
 

@@ -71,5 +71,12 @@ pub(crate) trait Peer {
     fn place(&self, gpu: &Gpu) -> Result<Box<dyn Work>, String>;
 }
 
-/// Bytes that no output is full of.
-pub(crate) const POISON: u8 = 0xA5;
+/// Fills a buffer with bytes that no output is full of.
+pub(crate) fn poison<T: lacuna::Element>(
+    queue: &Queue,
+    target: &mut lacuna::Buffer<T>,
+) -> lacuna::Result<()> {
+    let mut elements = vec![T::zeroed(); target.len()];
+    bytemuck::cast_slice_mut::<T, u8>(&mut elements).fill(0xA5);
+    queue.upload_into(&elements, &mut target.view_mut())
+}

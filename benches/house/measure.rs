@@ -6,7 +6,7 @@
 
 use lacuna::Queue;
 
-use super::case::{Case, POISON, Problem, Work};
+use super::case::{Case, Problem, Work};
 use super::check;
 use super::gpu::{Gpu, Stopwatch};
 use super::report::{PeerTime, Report, Row};
@@ -145,14 +145,4 @@ fn time(gpu: &Gpu, sets: &mut [Box<dyn Work>], must_capture: bool) -> Result<Tim
         spread_percent: 100.0 * (quantile(3) - quantile(1)) / median,
         clocks,
     })
-}
-
-/// Fills a buffer with poison.
-pub(crate) fn poison<T: lacuna::Element>(
-    queue: &Queue,
-    target: &mut lacuna::Buffer<T>,
-) -> lacuna::Result<()> {
-    let mut elements = vec![T::zeroed(); target.len()];
-    bytemuck::cast_slice_mut::<T, u8>(&mut elements).fill(POISON);
-    queue.upload_into(&elements, &mut target.view_mut())
 }

@@ -15,7 +15,7 @@
 pub(crate) mod case;
 mod check;
 pub(crate) mod gpu;
-pub(crate) mod measure;
+mod measure;
 mod report;
 mod sanitizer;
 

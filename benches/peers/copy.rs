@@ -45,7 +45,7 @@ impl Work for Copy {
     }
 
     fn poison(&mut self, queue: &Queue) -> lacuna::Result<()> {
-        crate::house::measure::poison(queue, &mut self.target)
+        crate::house::case::poison(queue, &mut self.target)
     }
 
     fn output(&self, queue: &Queue) -> lacuna::Result<Vec<u8>> {

@@ -8,7 +8,7 @@ pub(crate) mod nvcomp;
 
 use lacuna::{Buffer, Queue};
 
-use crate::house::measure::poison;
+use crate::house::case::poison;
 
 /// Where a peer is, by the variable that names it.
 fn path_of(variable: &str, what: &str) -> Result<std::path::PathBuf, String> {
