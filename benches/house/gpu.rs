@@ -9,7 +9,7 @@ use std::ptr::null_mut;
 use lacuna::device::cudarc::driver::sys;
 use lacuna::driver;
 use lacuna::image::{self, Image};
-use lacuna::{Device, Queue, Result};
+use lacuna::{Device, Queue};
 
 /// A device in its context, which stays current on this thread.
 pub(crate) struct Gpu {
@@ -34,7 +34,7 @@ pub(crate) fn check_peer(call: &str, code: sys::CUresult) -> Result<(), String> 
 }
 
 impl Gpu {
-    pub(crate) fn open() -> Result<Self> {
+    pub(crate) fn open() -> lacuna::Result<Self> {
         let version = driver::probe()?.version;
         let device = Device::open(0)?;
         let mut stream = null_mut();
@@ -97,7 +97,7 @@ impl Gpu {
         }
     }
 
-    pub(crate) fn synchronize(&self) -> Result<()> {
+    pub(crate) fn synchronize(&self) -> lacuna::Result<()> {
         self.queue.synchronize()
     }
 
@@ -131,25 +131,32 @@ impl Gpu {
 
     /// Clocks, and what slows them, while the device works; or why nobody knows.
     pub(crate) fn clocks(&self) -> String {
-        let query =
-            "clocks.sm,clocks.mem,clocks_throttle_reasons.active,temperature.gpu,power.draw";
+        // Drivers before 535 know only the older name.
+        let names = ["clocks_event_reasons.active", "clocks_throttle_reasons.active"];
+        let asked = names.map(|reasons| self.ask_clocks(reasons));
+        let [newer, older] = &asked;
+        let found = newer.as_ref().or(older.as_ref());
+        found.map_or_else(|why| format!("unknown: {why}"), Clone::clone)
+    }
+
+    fn ask_clocks(&self, reasons: &str) -> Result<String, String> {
         let output = Command::new("nvidia-smi")
             .args(["--format=csv,noheader,nounits", "-i", &self.pci])
-            .arg(format!("--query-gpu={query}"))
-            .output();
-        let text = match output {
-            Ok(output) if output.status.success() => output.stdout,
-            Ok(output) => return format!("unknown: nvidia-smi exits with {}", output.status),
-            Err(error) => return format!("unknown: nvidia-smi: {error}"),
-        };
-        let text = String::from_utf8_lossy(&text);
-        let fields: Vec<_> = text.trim().split(", ").collect();
+            .arg(format!("--query-gpu=clocks.sm,clocks.mem,{reasons},temperature.gpu,power.draw"))
+            .output()
+            .map_err(|error| format!("nvidia-smi: {error}"))?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let text = text.trim();
+        if !output.status.success() {
+            return Err(format!("nvidia-smi, {}: {text}", output.status));
+        }
+        let fields: Vec<_> = text.split(", ").collect();
         let [sm, memory, reasons, celsius, watts] = fields[..] else {
-            return format!("unknown: nvidia-smi says {}", text.trim());
+            return Err(format!("nvidia-smi says {text}"));
         };
-        let bits = u64::from_str_radix(reasons.trim_start_matches("0x"), 16).unwrap_or(u64::MAX);
-        let slowed = throttle(bits);
-        format!("SM {sm} MHz, memory {memory} MHz, throttle {slowed}, {celsius} C, {watts} W")
+        let bits = u64::from_str_radix(reasons.trim_start_matches("0x"), 16);
+        let slowed = bits.map_or_else(|_| reasons.to_owned(), throttle);
+        Ok(format!("SM {sm} MHz, memory {memory} MHz, throttle {slowed}, {celsius} C, {watts} W"))
     }
 }
 

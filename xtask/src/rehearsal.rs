@@ -46,11 +46,12 @@ pub(crate) fn run() -> Result<()> {
     let bench = run_script(&bundle_folder, &drivers, &["--bench", "--seconds", BENCH_SECONDS])?;
     let rows = read_rows(&bench, "bench")?;
     let measured: Vec<_> = rows.iter().filter(|row| row["why"].is_null()).cloned().collect();
-    require_all(&measured, "there is a time, a copy's time and a peer's reason", |row| {
+    require_all(&measured, "there are times, clocks and a peer's reason", |row| {
         let has_reasons = list(&row["peers"]).is_ok_and(|peers| {
             peers.iter().all(|peer| peer["why"].is_string() || peer["time_us"].is_number())
         });
         row["bits"] == "agree"
+            && row["clocks"] == CLOCKS
             && ["time_us", "copy_us", "percent_of_limit"].iter().all(|key| row[key].is_number())
             && has_reasons
     })?;
@@ -71,10 +72,20 @@ case "$tool" in
 esac
 "#;
 
+/// It is an older one, which knows one of the two names, and says that the power cap slows the device.
+const MANAGEMENT: &str = r#"#!/bin/sh
+case "$*" in
+  *clocks_event_reasons*) echo "Field clocks_event_reasons.active is not valid"; exit 2 ;;
+  *) echo "1980, 2619, 0x0000000000000004, 45, 300.12" ;;
+esac
+"#;
+const CLOCKS: &str = "SM 1980 MHz, memory 2619 MHz, throttle power cap, 45 C, 300.12 W";
+
 /// libcuda, from the fake driver of the tests, the executor and every kernel.
 fn make_driver(folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     bundle::write_script(&folder.join("compute-sanitizer"), SANITIZER)?;
+    bundle::write_script(&folder.join("nvidia-smi"), MANAGEMENT)?;
     let libraries = bundle::executor_libraries()?;
     let sources = root().join("tests/fake_driver");
     let object = folder.join("driver.o");
