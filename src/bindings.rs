@@ -151,3 +151,9 @@ const _: () = {
     ["Offset of field: MmaProductsParams::operand"]
         [::core::mem::offset_of!(MmaProductsParams, operand) - 36usize];
 };
+/// Every entry of the images, with the size and the alignment of the struct that it takes.
+pub const ENTRIES: [(&str, usize, usize); 3] = [
+    ("decode_bf16", size_of::<HuffmanDecodeParams>(), align_of::<HuffmanDecodeParams>()),
+    ("mma_products", size_of::<MmaProductsParams>(), align_of::<MmaProductsParams>()),
+    ("wgmma_products", size_of::<MmaProductsParams>(), align_of::<MmaProductsParams>()),
+];

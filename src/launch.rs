@@ -70,6 +70,30 @@ pub unsafe trait KernelParams: Copy + 'static {
     const KERNEL: Kernel;
 }
 
+/// Says which kernel takes a struct of `bindings`: its room, and its entry in the images and, by the same
+/// name, in the executor.
+macro_rules! kernel_params {
+    ($params:ty, $room:literal, $entry:literal) => {
+        // SAFETY: the struct is generated from the header that the entry takes its parameter from,
+        // and tests/images.rs holds its size against every image.
+        unsafe impl $crate::launch::KernelParams for $params {
+            const KERNEL: $crate::launch::Kernel = $crate::launch::Kernel {
+                room: $room,
+                entry: $entry,
+                #[cfg(feature = "simt")]
+                simt: {
+                    unsafe extern "C" {
+                        #[link_name = concat!("lacuna_simt_", $entry)]
+                        fn entry(params: *const core::ffi::c_void, is_checked: u32);
+                    }
+                    entry
+                },
+            };
+        }
+    };
+}
+pub(crate) use kernel_params;
+
 /// Launches a kernel on a queue.
 ///
 /// # Stream

@@ -2,16 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use lacuna::bindings::{HuffmanDecodeParams, MmaProductsParams};
+use lacuna::bindings::ENTRIES;
 use lacuna::image;
 use sha2::{Digest, Sha256};
-
-/// Size and alignment of the parameter of each entry, as Rust has them.
-const PARAMS: [(&str, usize, usize); 3] = [
-    ("decode_bf16", size_of::<HuffmanDecodeParams>(), align_of::<HuffmanDecodeParams>()),
-    ("mma_products", size_of::<MmaProductsParams>(), align_of::<MmaProductsParams>()),
-    ("wgmma_products", size_of::<MmaProductsParams>(), align_of::<MmaProductsParams>()),
-];
 
 /// `.param .align 8 .b8 name[40]` of each `.visible .entry`.
 fn params(ptx: &str) -> Vec<(String, usize, usize)> {
@@ -36,12 +29,13 @@ fn every_entry_takes_the_struct_that_rust_passes() {
         let names: Vec<_> = params.iter().map(|(name, _, _)| name.as_str()).collect();
         assert_eq!(names, image.entries, "{}", image.target);
         for (name, size, align) in params {
-            let expected = PARAMS.iter().find(|(entry, _, _)| *entry == name).unwrap();
-            assert_eq!((size, align), (expected.1, expected.2), "{name}");
+            let (_, size_in_rust, align_in_rust) =
+                ENTRIES.iter().find(|(entry, _, _)| *entry == name).unwrap();
+            assert_eq!((size, align), (*size_in_rust, *align_in_rust), "{name}");
             n_entries += 1;
         }
     }
-    assert_eq!(n_entries, PARAMS.len());
+    assert_eq!(n_entries, ENTRIES.len());
 }
 
 #[test]

@@ -8,7 +8,7 @@ use half::bf16;
 use super::{Corruption, DecodePlan, Group, GroupShape};
 use crate::bindings::{HuffmanDecodeParams, HuffmanGroup};
 use crate::buffer::{Buffer, View, ViewMut};
-use crate::launch::{self, Kernel, KernelParams};
+use crate::launch;
 use crate::queue::Queue;
 use crate::region::{Regions, Role};
 use crate::{Error, Result};
@@ -16,21 +16,7 @@ use crate::{Error, Result};
 /// Tensors of one upload start at multiples of this many bytes.
 const TENSOR_ALIGNMENT: usize = 256;
 
-#[cfg(feature = "simt")]
-unsafe extern "C" {
-    fn lacuna_simt_decode_bf16(params: *const core::ffi::c_void, is_checked: u32);
-}
-
-// SAFETY: `HuffmanDecodeParams` is generated from the header that csrc/huffman/decode.cu takes its
-// parameter from, and tests/images.rs holds its size against every image.
-unsafe impl KernelParams for HuffmanDecodeParams {
-    const KERNEL: Kernel = Kernel {
-        room: "huffman",
-        entry: "decode_bf16",
-        #[cfg(feature = "simt")]
-        simt: lacuna_simt_decode_bf16,
-    };
-}
+launch::kernel_params!(HuffmanDecodeParams, "huffman", "decode_bf16");
 
 /// The tensors of one group in device memory, as an engine loaded them from the checkpoint.
 #[derive(Debug, Clone, Copy)]

@@ -4,7 +4,7 @@
 use super::Operand;
 use crate::bindings::MmaProductsParams;
 use crate::buffer::{View, ViewMut};
-use crate::launch::{self, Grid, Kernel, KernelParams};
+use crate::launch::{self, Grid};
 use crate::queue::Queue;
 use crate::region::{Regions, Role};
 use crate::{Error, Result};
@@ -13,37 +13,14 @@ use crate::{Error, Result};
 const ROW_BYTES: usize = 32;
 const N_COLUMNS: usize = 8;
 
-#[cfg(feature = "simt")]
-unsafe extern "C" {
-    fn lacuna_simt_mma_products(params: *const core::ffi::c_void, is_checked: u32);
-    fn lacuna_simt_wgmma_products(params: *const core::ffi::c_void, is_checked: u32);
-}
-
-// SAFETY: `MmaProductsParams` is generated from the header that csrc/mma/products.cu takes its
-// parameter from, and tests/images.rs holds its size against every image.
-unsafe impl KernelParams for MmaProductsParams {
-    const KERNEL: Kernel = Kernel {
-        room: "mma",
-        entry: "mma_products",
-        #[cfg(feature = "simt")]
-        simt: lacuna_simt_mma_products,
-    };
-}
+launch::kernel_params!(MmaProductsParams, "mma", "mma_products");
 
 /// The same struct for the other kernel.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 struct ByWarpgroup(#[allow(dead_code, reason = "the kernel reads it")] MmaProductsParams);
 
-// SAFETY: as above, of csrc/mma/warpgroup.cu.
-unsafe impl KernelParams for ByWarpgroup {
-    const KERNEL: Kernel = Kernel {
-        room: "mma",
-        entry: "wgmma_products",
-        #[cfg(feature = "simt")]
-        simt: lacuna_simt_wgmma_products,
-    };
-}
+launch::kernel_params!(ByWarpgroup, "mma", "wgmma_products");
 
 /// What multiplies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,11 +1,11 @@
-//! `src/bindings.rs`: the launch parameter structs, from `csrc/params.h`.
+//! `src/bindings.rs`: the launch parameter structs, from `csrc/params.h`, and which entry takes which.
 #![allow(unsafe_code)]
 
 use std::process::Command;
 
 use bindgen::callbacks::{DeriveInfo, ParseCallbacks, TypeKind};
 
-use crate::{Generated, Result, root, wheels};
+use crate::{Generated, Result, images, root, wheels};
 
 const HEADER: &str = "\
 //! The launch parameter structs: what `csrc/params.h` says, in Rust.
@@ -35,7 +35,7 @@ pub(crate) fn generate() -> Result<Generated> {
         .clang_args(["-DLACUNA_BINDGEN", "-xc", "-std=c11"])
         // The wheel has libclang alone; the structs need no more of C's headers than this.
         .clang_arg(format!("-I{}", compiler_headers()?))
-        .allowlist_type("Huffman.*|Mma.*")
+        .allowlist_file(".*/csrc/[a-z]+/params\\.h")
         .derive_copy(true)
         .derive_debug(true)
         .layout_tests(true)
@@ -45,8 +45,28 @@ pub(crate) fn generate() -> Result<Generated> {
         .formatter(bindgen::Formatter::Prettyplease)
         .generate()
         .map_err(|error| format!("bindgen: {error}"))?;
-    let content = format_rust(&format!("{HEADER}{bindings}"))?;
+    let content = format_rust(&format!("{HEADER}{bindings}{}", list_entries()?))?;
     Ok(Generated { path: "src/bindings.rs", content })
+}
+
+/// What every entry of the images takes, as the kernel files say it.
+fn list_entries() -> Result<String> {
+    let mut rows = Vec::new();
+    for source in images::sources() {
+        let text = std::fs::read_to_string(root().join(source))
+            .map_err(|error| format!("{source}: {error}"))?;
+        for entry in text.split("LACUNA_ENTRY(").skip(1) {
+            let Some((name, rest)) = entry.split_once(", ") else { continue };
+            let Some((params, _)) = rest.split_once(", ") else { continue };
+            rows.push(format!("({name:?}, size_of::<{params}>(), align_of::<{params}>())"));
+        }
+    }
+    Ok(format!(
+        "/// Every entry of the images, with the size and the alignment of the struct that it takes.\n\
+         pub const ENTRIES: [(&str, usize, usize); {}] = [{}];\n",
+        rows.len(),
+        rows.join(", ")
+    ))
 }
 
 /// Where the system compiler keeps `stddef.h` and its like.

@@ -53,6 +53,13 @@ pub(crate) fn rooms() -> Vec<&'static str> {
     rooms
 }
 
+/// The kernel files, each once.
+pub(crate) fn sources() -> Vec<&'static str> {
+    let mut sources: Vec<_> = IMAGES.iter().map(|image| image.source).collect();
+    sources.dedup();
+    sources
+}
+
 pub(crate) fn generate() -> Result<Vec<Generated>> {
     let compiler = Compiler::load()?;
     let mut manifest = String::from(
