@@ -10,7 +10,7 @@ use criterion::Criterion;
 use lacuna::mma::{self, Factor, Instruction, Model, Operand};
 use lacuna::{Buffer, Queue};
 
-use house::case::{Case, Peer, Problem, Work, poison};
+use house::case::{Budget, Case, Peer, Problem, Work, poison};
 
 const N_PRODUCTS: usize = 64;
 
@@ -66,6 +66,15 @@ impl Case for Products {
 
     fn is_small(&self) -> bool {
         true
+    }
+
+    fn budget(&self) -> Budget {
+        // `wgmma` takes its fragments of `a` from global memory: half a sector at a time.
+        let (bytes, sectors_per_request, barriers) = match self.instruction {
+            Instruction::Wgmma => (1.33, 8.0, 1.0),
+            _ => (1.0, 9.4, 0.0),
+        };
+        Budget { bytes, sectors_per_request, conflict_ways: 1.5, barriers }
     }
 
     fn is_timed(&self) -> bool {

@@ -115,8 +115,8 @@ const _: () = {
     ["Offset of field: HuffmanDecodeParams::reserved"]
         [::core::mem::offset_of!(HuffmanDecodeParams, reserved) - 36usize];
 };
-/** Products of small matrices, `d = a * b + c`, each by one instruction: `mma.sync` of a warp, where
-`a` has m = 16 rows, or `wgmma` of a warpgroup, where it has 64.*/
+/** Products of small matrices, `d = a * b + c`, each by one instruction: `mma.sync` of a warp,
+where `a` has m = 16 rows, or `wgmma` of a warpgroup, where it has 64.*/
 #[repr(C)]
 #[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct MmaProductsParams {

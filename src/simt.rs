@@ -275,7 +275,8 @@ pub unsafe fn launch(
     unsafe { lacuna_simt_launch(&raw, &mut fault) };
     let Some(kind) = FaultKind::from_number(fault.kind) else {
         if let Some(recorder) = &config.recorder {
-            recorder.push(Counters::new(launch.kernel, totals, &sites));
+            let n_blocks = launch.grid.iter().map(|n| u64::from(*n)).product();
+            recorder.push(Counters::new(launch.kernel, n_blocks, totals, &sites));
         }
         return Ok(());
     };

@@ -15,6 +15,9 @@ pub(crate) trait Case {
     /// Whether it is small enough for checks, and for the SIMT executor; others are timed alone.
     fn is_small(&self) -> bool;
 
+    /// What a launch may cost, by the executor's counters; asked of small ones.
+    fn budget(&self) -> Budget;
+
     /// Whether its time says anything.
     fn is_timed(&self) -> bool {
         true
@@ -27,6 +30,17 @@ pub(crate) trait Case {
 
     /// Makes its inputs, of random data, and what must come of them.
     fn prepare(&self) -> Box<dyn Problem>;
+}
+
+/// What a launch may cost.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Budget {
+    /// Bytes moved, over the least.
+    pub(crate) bytes: f64,
+    pub(crate) sectors_per_request: f64,
+    pub(crate) conflict_ways: f64,
+    /// Of one thread block.
+    pub(crate) barriers: f64,
 }
 
 /// Inputs on the host, and what must come of them.

@@ -4,6 +4,7 @@
 //! ```text
 //! cargo bench --bench ROOM                         the CPU side, by criterion
 //! cargo bench --bench ROOM -- kernels list         every kernel and shape, as JSON lines
+//! cargo bench --bench ROOM -- kernels count        what each moves, in the SIMT executor, within budgets
 //! cargo bench --bench ROOM -- kernels check        bits, graph replays, 20 runs, other grids and batches
 //! cargo bench --bench ROOM -- kernels once KERNEL  one launch, for a sanitizer to watch
 //! cargo bench --bench ROOM -- kernels bench        times, beside a copy of the same bytes and peers
@@ -14,6 +15,7 @@
 
 pub(crate) mod case;
 mod check;
+mod count;
 pub(crate) mod gpu;
 mod measure;
 mod report;
@@ -24,6 +26,12 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use case::Case;
+
+/// The folders of golden data: `LACUNA_DATA`, where the repository is not at hand.
+pub(crate) fn data_folder() -> PathBuf {
+    let own = || [env!("CARGO_MANIFEST_DIR"), "tests", "data"].iter().collect();
+    std::env::var_os("LACUNA_DATA").map_or_else(own, PathBuf::from)
+}
 
 /// Runs what the command line asks for.
 pub(crate) fn run(room: &'static str, cases: Vec<Box<dyn Case>>, cpu: impl FnOnce()) -> ExitCode {
@@ -48,6 +56,9 @@ pub(crate) fn run(room: &'static str, cases: Vec<Box<dyn Case>>, cpu: impl FnOnc
             println!("{}", report::list_line(room, &**case));
         }
         return ExitCode::SUCCESS;
+    }
+    if options.task == Task::Count {
+        return count::in_executor(&cases, &options);
     }
     let gpu = match gpu::Gpu::open() {
         Ok(gpu) => gpu,
@@ -74,6 +85,7 @@ const NO_GPU: u8 = 3;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Task {
     List,
+    Count,
     Check,
     Once,
     Bench,
@@ -94,13 +106,18 @@ impl Options {
         let mut only = None;
         let task = match words.next() {
             Some("list") => Task::List,
+            Some("count") => Task::Count,
             Some("check") => Task::Check,
             Some("once") => {
                 only = Some(words.next().ok_or("once which kernel?")?.to_owned());
                 Task::Once
             }
             Some("bench") => Task::Bench,
-            other => return Err(format!("kernels list, check, once or bench, and not {other:?}")),
+            other => {
+                return Err(format!(
+                    "kernels list, count, check, once or bench, and not {other:?}"
+                ));
+            }
         };
         let mut options = Self { task, json: None, only, deadline: None };
         while let Some(word) = words.next() {

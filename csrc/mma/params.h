@@ -4,8 +4,8 @@
 
 #include "../device_ptr.h"
 
-/// Products of small matrices, `d = a * b + c`, each by one instruction: `mma.sync` of a warp, where
-/// `a` has m = 16 rows, or `wgmma` of a warpgroup, where it has 64.
+/// Products of small matrices, `d = a * b + c`, each by one instruction: `mma.sync` of a warp,
+/// where `a` has m = 16 rows, or `wgmma` of a warpgroup, where it has 64.
 typedef struct MmaProductsParams {
   /// `[n_products, m, 32]` bytes: rows of 16 elements of 16 bits or 32 of 8 bits. 16-byte aligned.
   DEVICE_PTR(const uint32_t) a;

@@ -55,6 +55,8 @@ pub struct LineCounters {
 pub struct Counters {
     /// The kernel's entry.
     pub kernel: String,
+    /// Thread blocks.
+    pub n_blocks: u64,
     /// Barriers, summed over blocks.
     pub n_barriers: u64,
     /// Warp collectives.
@@ -66,7 +68,7 @@ pub struct Counters {
 }
 
 impl Counters {
-    pub(super) fn new(kernel: &str, totals: [u64; 3], sites: &[RawSite]) -> Self {
+    pub(super) fn new(kernel: &str, n_blocks: u64, totals: [u64; 3], sites: &[RawSite]) -> Self {
         let mut lines = BTreeMap::new();
         for site in sites {
             let space = if site.space == 0 { Space::Global } else { Space::Shared };
@@ -92,7 +94,7 @@ impl Counters {
         }
         let [n_barriers, n_collectives, n_atomics] = totals;
         let lines = lines.into_values().collect();
-        Self { kernel: kernel.to_owned(), n_barriers, n_collectives, n_atomics, lines }
+        Self { kernel: kernel.to_owned(), n_blocks, n_barriers, n_collectives, n_atomics, lines }
     }
 
     fn sum(&self, space: Space, direction: Direction, of: fn(&LineCounters) -> u64) -> u64 {

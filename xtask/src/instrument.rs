@@ -1,61 +1,53 @@
-//! What the SIMT executor says of the kernels: the tests that hold them to it, with their tables
-//! printed.
+//! What the SIMT executor says of the kernels: the test of planted defects, and the benches' counters.
 
 use std::process::{Command, Stdio};
 
-use crate::{Result, root};
+use serde_json::Value;
+
+use crate::{Result, images, root};
 
 /// The table of planted defects.
 pub(crate) fn planted() -> Result<()> {
-    run_test("planted", &["--nocapture"], &[])
+    let mut command = cargo_test();
+    wait(command.args(["--test", "planted", "--", "--nocapture"]))
 }
 
 /// What each kernel moves, beside the least it could.
-pub(crate) fn counters(is_json: bool, room: Option<&str>) -> Result<()> {
-    let file = std::env::temp_dir().join(format!("lacuna-counters-{}.jsonl", std::process::id()));
-    // One thread: rows in the order of the rooms.
-    let mut arguments = vec!["--nocapture", "--test-threads=1"];
-    if let Some(room) = room {
-        arguments.extend(["--exact", room]);
+pub(crate) fn counters(is_json: bool, only: Option<&str>) -> Result<()> {
+    let mut rooms = images::rooms();
+    rooms.retain(|room| only.is_none_or(|only| only == *room));
+    if rooms.is_empty() {
+        return Err(format!("no room is called {}", only.unwrap_or_default()));
     }
-    let path = file.display().to_string();
-    let outcome = if is_json {
-        run_test_quietly("counters", &arguments, &[("LACUNA_COUNTERS", &path)])
-    } else {
-        run_test("counters", &arguments, &[("LACUNA_COUNTERS", &path)])
-    };
-    let rows = std::fs::read_to_string(&file).unwrap_or_default();
-    let _ = std::fs::remove_file(&file);
-    if rows.is_empty() && outcome.is_ok() {
-        return Err(format!("no room is called {}", room.unwrap_or_default()));
+    let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let mut rows = Vec::new();
+    for room in rooms {
+        let path = folder.path().join(room);
+        let mut command = cargo_test();
+        command.args(["--bench", room, "--", "kernels", "count", "--json"]).arg(&path);
+        if is_json {
+            command.stdout(Stdio::null());
+        }
+        wait(&mut command)?;
+        let text = std::fs::read_to_string(&path)
+            .map_err(|error| format!("{}: {error}", path.display()))?;
+        let found: Vec<Value> = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+        rows.extend(found);
     }
     if is_json {
-        let rows: Vec<_> = rows.lines().map(|row| format!("  {row}")).collect();
-        println!("[\n{}\n]", rows.join(",\n"));
+        println!("{:#}", Value::Array(rows));
     }
-    outcome
+    Ok(())
 }
 
-fn run_test(test: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Result<()> {
-    wait(command(test, arguments, environment))
-}
-
-fn run_test_quietly(test: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Result<()> {
-    let mut command = command(test, arguments, environment);
-    command.stdout(Stdio::null());
-    wait(command)
-}
-
-fn command(test: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Command {
+fn cargo_test() -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.current_dir(root());
-    command.args(["test", "--quiet", "--package", "lacuna", "--test", test, "--"]).args(arguments);
-    command.envs(environment.iter().copied());
+    command.current_dir(root()).args(["test", "--quiet", "--package", "lacuna"]);
     command
 }
 
-fn wait(mut command: Command) -> Result<()> {
+fn wait(command: &mut Command) -> Result<()> {
     let status = command.status().map_err(|error| format!("cargo test: {error}"))?;
-    if status.success() { Ok(()) } else { Err("the test fails".to_owned()) }
+    if status.success() { Ok(()) } else { Err("it fails".to_owned()) }
 }
