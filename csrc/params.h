@@ -5,5 +5,6 @@
 
 #include "huffman/params.h"
 #include "mma/params.h"
+#include "select/params.h"
 
 #endif  // LACUNA_PARAMS_H_

@@ -151,9 +151,91 @@ const _: () = {
     ["Offset of field: MmaProductsParams::operand"]
         [::core::mem::offset_of!(MmaProductsParams, operand) - 36usize];
 };
+/** The k largest scores of each row. A row's candidates are `length` scores from `start` on, what
+lies past the row's `n` left out. Larger scores come first, then lower indices; zeros of both
+signs are equal, and NaN comes after everything.*/
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct SelectTopkParams {
+    /// `[n_rows, n]` scores of type `element`, rows `row_stride` elements apart.
+    pub scores: u64,
+    /// `[n_rows]`, or null: the first candidate of each row; else 0.
+    pub starts: u64,
+    /// `[n_rows]`, or null: the candidates of each row; else all from the first on.
+    pub lengths: u64,
+    /// `[n_rows]`, or null: how many to pick of each row, `k` at most; else `k`.
+    pub counts_asked: u64,
+    /// `[n_rows]`, or null: rows where it is not 0 are left alone, their outputs too.
+    pub skips: u64,
+    /// `[n_rows, k]`, out: indices into the row, ascending, then -1.
+    pub indices: u64,
+    /// `[n_rows, k]` of type `element`, or null, out: the scores at `indices`, then zeros.
+    pub values: u64,
+    /// `[n_rows]`, out: how many were picked.
+    pub counts: u64,
+    /// Elements between the starts of two rows.
+    pub row_stride: u64,
+    /// Rows; one thread block each.
+    pub n_rows: u32,
+    /// Scores of a row, below 2^31.
+    pub n: u32,
+    /// Places for picks in a row.
+    pub k: u32,
+    /// 0 bf16, 1 f16, 2 f32.
+    pub element: u32,
+    /** The first and the last candidates of a row, so many of each, that come before all others:
+    sinks and a local window.*/
+    pub n_first: u32,
+    pub n_last: u32,
+    /** Candidates whose keys the dynamic shared memory holds, 2 bytes each, of f32 4, after `k`
+    words.*/
+    pub n_staged: u32,
+    /// Zero; keeps the size a multiple of the alignment on both sides.
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of SelectTopkParams"][::core::mem::size_of::<SelectTopkParams>() - 104usize];
+    ["Alignment of SelectTopkParams"][::core::mem::align_of::<SelectTopkParams>() - 8usize];
+    ["Offset of field: SelectTopkParams::scores"]
+        [::core::mem::offset_of!(SelectTopkParams, scores) - 0usize];
+    ["Offset of field: SelectTopkParams::starts"]
+        [::core::mem::offset_of!(SelectTopkParams, starts) - 8usize];
+    ["Offset of field: SelectTopkParams::lengths"]
+        [::core::mem::offset_of!(SelectTopkParams, lengths) - 16usize];
+    ["Offset of field: SelectTopkParams::counts_asked"]
+        [::core::mem::offset_of!(SelectTopkParams, counts_asked) - 24usize];
+    ["Offset of field: SelectTopkParams::skips"]
+        [::core::mem::offset_of!(SelectTopkParams, skips) - 32usize];
+    ["Offset of field: SelectTopkParams::indices"]
+        [::core::mem::offset_of!(SelectTopkParams, indices) - 40usize];
+    ["Offset of field: SelectTopkParams::values"]
+        [::core::mem::offset_of!(SelectTopkParams, values) - 48usize];
+    ["Offset of field: SelectTopkParams::counts"]
+        [::core::mem::offset_of!(SelectTopkParams, counts) - 56usize];
+    ["Offset of field: SelectTopkParams::row_stride"]
+        [::core::mem::offset_of!(SelectTopkParams, row_stride) - 64usize];
+    ["Offset of field: SelectTopkParams::n_rows"]
+        [::core::mem::offset_of!(SelectTopkParams, n_rows) - 72usize];
+    ["Offset of field: SelectTopkParams::n"]
+        [::core::mem::offset_of!(SelectTopkParams, n) - 76usize];
+    ["Offset of field: SelectTopkParams::k"]
+        [::core::mem::offset_of!(SelectTopkParams, k) - 80usize];
+    ["Offset of field: SelectTopkParams::element"]
+        [::core::mem::offset_of!(SelectTopkParams, element) - 84usize];
+    ["Offset of field: SelectTopkParams::n_first"]
+        [::core::mem::offset_of!(SelectTopkParams, n_first) - 88usize];
+    ["Offset of field: SelectTopkParams::n_last"]
+        [::core::mem::offset_of!(SelectTopkParams, n_last) - 92usize];
+    ["Offset of field: SelectTopkParams::n_staged"]
+        [::core::mem::offset_of!(SelectTopkParams, n_staged) - 96usize];
+    ["Offset of field: SelectTopkParams::reserved"]
+        [::core::mem::offset_of!(SelectTopkParams, reserved) - 100usize];
+};
 /// Every entry of the images, with the size and the alignment of the struct that it takes.
-pub const ENTRIES: [(&str, usize, usize); 3] = [
+pub const ENTRIES: [(&str, usize, usize); 4] = [
     ("decode_bf16", size_of::<HuffmanDecodeParams>(), align_of::<HuffmanDecodeParams>()),
     ("mma_products", size_of::<MmaProductsParams>(), align_of::<MmaProductsParams>()),
     ("wgmma_products", size_of::<MmaProductsParams>(), align_of::<MmaProductsParams>()),
+    ("topk_rows", size_of::<SelectTopkParams>(), align_of::<SelectTopkParams>()),
 ];

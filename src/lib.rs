@@ -11,6 +11,7 @@
 //! | a CUDA device, or an engine's stream on one | [`Device`], [`Queue`] |
 //! | device memory, ours or an engine's | [`Buffer`], [`View`], [`ViewMut`] |
 //! | a machine without a GPU, and a kernel to test | `Queue::simt` (feature `simt`) |
+//! | scores, and a question which are the largest | [`select::topk_rows`](select) |
 //! | a question what a tensor core would answer | [`mma::Model`] |
 
 #[allow(missing_docs, reason = "padding and layout checks; the header documents every field")]
@@ -33,6 +34,7 @@ pub mod mma;
 pub mod queue;
 #[cfg(any(feature = "cuda", feature = "simt"))]
 pub mod region;
+pub mod select;
 #[cfg(feature = "simt")]
 pub mod simt;
 

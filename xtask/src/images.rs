@@ -25,7 +25,7 @@ pub(crate) struct Image {
     pub(crate) path: &'static str,
 }
 
-pub(crate) const IMAGES: [Image; 3] = [
+pub(crate) const IMAGES: [Image; 4] = [
     Image {
         room: "huffman",
         source: "csrc/huffman/decode.cu",
@@ -43,6 +43,12 @@ pub(crate) const IMAGES: [Image; 3] = [
         source: "csrc/mma/warpgroup.cu",
         target: "sm_90a",
         path: "ptx/mma.sm90a.ptx",
+    },
+    Image {
+        room: "select",
+        source: "csrc/select/topk.cu",
+        target: "compute_80",
+        path: "ptx/select.sm80.ptx",
     },
 ];
 

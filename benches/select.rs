@@ -1,0 +1,182 @@
+//! Picks of the largest scores: sorted on the CPU, and by the kernel.
+
+mod house;
+mod peers;
+
+use std::process::ExitCode;
+
+use criterion::{Criterion, Throughput};
+use half::bf16;
+use lacuna::select::reference::{RowRule, topk_row};
+use lacuna::select::{TopkInputs, TopkOutputs, TopkPlan, TopkShape, topk_rows};
+use lacuna::{Buffer, Queue};
+
+use house::case::{Budget, Case, Peer, Problem, Work, poison};
+
+/// Scores as attention has them: a normal distribution, in bf16, so that many tie.
+fn scores(n: usize, seed: u64) -> Vec<bf16> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut uniform = || {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((state >> 40) as f32 + 0.5) / (1_u32 << 24) as f32
+    };
+    let normal = |a: f32, b: f32| (-2.0 * a.ln()).sqrt() * (std::f32::consts::TAU * b).cos();
+    (0..n).map(|_| bf16::from_f32(4.0 * normal(uniform(), uniform()))).collect()
+}
+
+fn cpu() {
+    let mut criterion = Criterion::default().configure_from_args();
+    let scores = scores(1 << 17, 1);
+    let mut bench = criterion.benchmark_group("select");
+    bench.throughput(Throughput::Bytes(2 << 17)).sample_size(10);
+    bench.bench_function("reference/bf16/128Ki/2048", |b| {
+        let rule = RowRule { length: scores.len(), k: 2048, ..RowRule::default() };
+        b.iter(|| topk_row(&scores, &rule));
+    });
+    bench.finish();
+    criterion.final_summary();
+}
+
+/// `topk_rows` of bf16 scores, all of every row.
+#[derive(Clone, Copy)]
+struct Topk {
+    n_rows: usize,
+    n: usize,
+    k: usize,
+    is_small: bool,
+}
+
+struct Rows {
+    case: Topk,
+    scores: Vec<bf16>,
+    indices: Vec<i32>,
+}
+
+impl Case for Topk {
+    fn kernel(&self) -> &'static str {
+        "select/topk_rows"
+    }
+
+    fn shape(&self) -> String {
+        format!("{} of {} in {} rows, bf16", self.k, self.n, self.n_rows)
+    }
+
+    fn is_small(&self) -> bool {
+        self.is_small
+    }
+
+    fn budget(&self) -> Budget {
+        // Rows that fit on chip are read once; others three times.
+        let bytes = if self.n <= 1 << 15 { 1.01 } else { 2.9 };
+        let barriers = 16.0 + 2.0 * self.n as f64 / 512.0;
+        Budget { bytes, sectors_per_request: 2.2, conflict_ways: 1.3, barriers }
+    }
+
+    fn prepare(&self) -> Box<dyn Problem> {
+        let scores = scores(self.n_rows * self.n, self.n as u64);
+        let rule = RowRule { length: self.n, k: self.k, ..RowRule::default() };
+        let indices = scores
+            .chunks(self.n)
+            .flat_map(|row| topk_row(row, &rule))
+            .map(|idx| idx as i32)
+            .collect();
+        Box::new(Rows { case: *self, scores, indices })
+    }
+}
+
+impl Problem for Rows {
+    fn least_bytes(&self) -> u64 {
+        self.case.plan(self.case.n_rows).least_bytes()
+    }
+
+    fn expected(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.indices)
+    }
+
+    fn place(&self, queue: &Queue) -> lacuna::Result<Box<dyn Work>> {
+        Ok(Box::new(Launch::new(self, queue, 0)?))
+    }
+
+    fn variants(&self, queue: &Queue) -> lacuna::Result<Vec<(String, Box<dyn Work>)>> {
+        let last = Launch::new(self, queue, 5)?;
+        Ok(vec![("after five rows more".to_owned(), Box::new(last))])
+    }
+
+    fn peers(&self) -> Vec<Box<dyn Peer + '_>> {
+        Vec::new()
+    }
+}
+
+impl Topk {
+    fn plan(&self, n_rows: usize) -> TopkPlan {
+        TopkPlan::new(TopkShape {
+            n_rows: n_rows as u64,
+            n: self.n as u64,
+            row_stride: self.n as u64,
+            k: self.k as u64,
+            n_first: 0,
+            n_last: 0,
+            score_bytes: 2,
+        })
+        .expect("a shape that is supported")
+    }
+}
+
+/// A launch whose last rows are looked at.
+struct Launch {
+    plan: TopkPlan,
+    scores: Buffer<bf16>,
+    indices: Buffer<i32>,
+    counts: Buffer<u32>,
+    n_picks: usize,
+}
+
+impl Launch {
+    fn new(rows: &Rows, queue: &Queue, n_more: usize) -> lacuna::Result<Self> {
+        let plan = rows.case.plan(rows.case.n_rows + n_more);
+        let scores = [scores(n_more * rows.case.n, 77), rows.scores.clone()].concat();
+        Ok(Self {
+            plan,
+            scores: queue.upload(&scores)?,
+            indices: queue.alloc(plan.picks_len() as usize)?,
+            counts: queue.alloc(plan.shape().n_rows as usize)?,
+            n_picks: rows.indices.len(),
+        })
+    }
+}
+
+impl Work for Launch {
+    fn launch(&mut self, queue: &Queue) -> lacuna::Result<()> {
+        let mut outputs = TopkOutputs {
+            indices: self.indices.view_mut(),
+            counts: self.counts.view_mut(),
+            values: None,
+        };
+        topk_rows(queue, &self.plan, &TopkInputs::whole(self.scores.view()), &mut outputs)
+    }
+
+    fn poison(&mut self, queue: &Queue) -> lacuna::Result<()> {
+        poison(queue, &mut self.indices)
+    }
+
+    fn output(&self, queue: &Queue) -> lacuna::Result<Vec<u8>> {
+        let view =
+            self.indices.view().slice(self.indices.len() - self.n_picks..self.indices.len())?;
+        Ok(bytemuck::cast_slice(&queue.download(&view)?).to_vec())
+    }
+}
+
+fn main() -> ExitCode {
+    let cases = [
+        (3, 4096, 256, true),
+        (1, 30_000, 2048, true),
+        (1, 60_000, 2048, true),
+        (1, 1 << 17, 2048, false),
+        (64, 1 << 17, 2048, false),
+        (1, 1 << 20, 2048, false),
+    ];
+    let cases =
+        cases.map(|(n_rows, n, k, is_small)| Box::new(Topk { n_rows, n, k, is_small }) as _);
+    house::run("select", cases.into(), cpu)
+}
