@@ -200,7 +200,10 @@ pub(crate) struct Report<'a> {
 
 impl<'a> Report<'a> {
     pub(crate) fn new(room: &'static str, options: &'a Options, gpu: &'a Gpu) -> Self {
-        Self { room, options, gpu, rows: Vec::new() }
+        let report = Self { room, options, gpu, rows: Vec::new() };
+        // Where the first row takes all the time there is, no row is what there is to say.
+        report.write();
+        report
     }
 
     /// Adds what `fill` finds of a case; a panic is a finding too.
