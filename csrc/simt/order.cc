@@ -45,6 +45,7 @@ void Order::begin_block(uint32_t block, uint32_t n_threads) {
   has_known_ = false;
   fences_.first_of_epoch = 0;
   fences_.events.assign(n_threads, 0);
+  fences_.known.clear();
   has_new_fences_ = false;
   block_fences_.reset();
   for (auto& entry : shared_logs_) ended_logs_.push_back(std::move(entry.second));
@@ -179,7 +180,15 @@ void Order::at_fence(uint32_t thread, Scope scope) {
   own.block_fence.reset(new Record(snapshot(thread, true)));
   if (same_block_only) return;
   fences_.first_of_epoch = first_of_epoch_;
-  fences_.events[thread] = warps_[thread / kWarpSize].event;
+  const Record& fence = *own.block_fence;
+  const uint32_t first = thread / kWarpSize * kWarpSize;
+  const uint32_t n_lanes = std::min(kWarpSize, static_cast<uint32_t>(threads_.size()) - first);
+  for (uint32_t lane = 0; lane < n_lanes; ++lane) {
+    uint32_t& event = fences_.events[first + lane];
+    event = std::max(event, fence.synced[lane]);
+  }
+  merge(&fences_.known, own.known);
+  merge(&fences_.known, *block_known_);
   has_new_fences_ = true;
   own.device_fence.reset(new Record(snapshot(thread, false)));
 }
@@ -199,13 +208,14 @@ Order::Log* Order::make_log(uint64_t address) {
 }
 
 void Order::append(Log* log, uint32_t thread, Record record) {
-  // What came through this log is in its own earlier records.
+  // What came through this log is in its own earlier records, but for those before the last store.
+  const auto is_there = [&](const Known& k) { return k.log == log && k.from >= log->first_valid; };
   auto& known = record.known;
-  known.erase(
-      std::remove_if(known.begin(), known.end(), [&](const Known& k) { return k.log == log; }),
-      known.end());
-  // A thread that asks again and again, and does nothing else, says nothing new.
-  if (!log->records.empty()) {
+  known.erase(std::remove_if(known.begin(), known.end(), is_there), known.end());
+  // A thread that asks again and again, and does nothing else, says nothing new; but who has seen
+  // the first has not seen the next.
+  const size_t n_closed = std::max(log->first_valid, log->n_seen);
+  if (log->records.size() > n_closed) {
     Record& last = log->records.back();
     if (last.block == record.block && last.warp == record.warp && last.lane == record.lane &&
         last.version == record.version && last.same_block_only == record.same_block_only &&
@@ -223,8 +233,9 @@ void Order::append(Log* log, uint32_t thread, Record record) {
   }
   Writer& writer = log->writers[placed.first->second];
   (record.same_block_only ? writer.for_block : writer.for_all).push_back(idx);
-  const bool is_nested =
-      !known.empty() || (record.block_known != nullptr && !record.block_known->empty());
+  const bool is_nested = !known.empty() ||
+                         (record.block_known != nullptr && !record.block_known->empty()) ||
+                         (record.fences != nullptr && !record.fences->known.empty());
   if (is_nested && !writer.is_nested) {
     writer.is_nested = true;
     log->nested.push_back(placed.first->second);
@@ -247,6 +258,10 @@ void Order::begin_atomic(uint32_t thread, uint64_t address, Exchange exchange) {
     const uint32_t n = static_cast<uint32_t>(log->records.size());
     merge(&own.pending, {log, log->first_valid, n, false});
     has_known_ |= !own.pending.empty();
+    const Record& last = log->records.back();
+    const bool is_own =
+        last.block == block_ && last.warp == thread / kWarpSize && last.lane == thread % kWarpSize;
+    if (!is_own) log->n_seen = n;
   }
   // What a store overwrites, nobody reads after it.
   if (log != nullptr && exchange == Exchange::kStores) {
@@ -264,6 +279,7 @@ void Order::begin_atomic(uint32_t thread, uint64_t address, Exchange exchange) {
     record.first_of_epoch = 0;
     memset(record.synced, 0, sizeof record.synced);
     record.known.clear();
+    record.block_known.reset();
     release_with(log, thread, record, atomic);
   }
   const bool is_wider =
@@ -366,9 +382,12 @@ void Order::follow(const Log& log, const Known& known, uint32_t holder) {
       const auto end = std::lower_bound(records->begin(), records->end(), known.n);
       if (end == records->begin() || *(end - 1) < known.from) continue;
       const Record& record = log.records[*(end - 1)];
-      for (const Known& next : record.known) leads_.push_back({next, record.block});
-      if (record.block_known == nullptr) continue;
-      for (const Known& next : *record.block_known) leads_.push_back({next, record.block});
+      const auto lead = [&](const KnownSet& set) {
+        for (const Known& next : set) leads_.push_back({next, record.block});
+      };
+      lead(record.known);
+      if (record.block_known != nullptr) lead(*record.block_known);
+      if (record.fences != nullptr) lead(record.fences->known);
     }
   }
 }

@@ -86,8 +86,10 @@ class Order {
   struct Fences {
     // The latest epoch of any.
     StampId first_of_epoch;
-    // Of each thread, the event of its last; 0 for none.
+    // Of each thread, the event up to which any has seen it; 0 for none.
     std::vector<uint32_t> events;
+    // What their threads knew.
+    KnownSet known;
   };
   // What a thread knows at a fence, and hands on.
   struct Record {
@@ -120,6 +122,8 @@ class Order {
     std::vector<Record> records;
     // Those before were overwritten by a store.
     uint32_t first_valid = 0;
+    // Those before were seen by another thread than their own.
+    uint32_t n_seen = 0;
     std::vector<Writer> writers;
     // By block and thread.
     std::unordered_map<uint64_t, uint32_t> writer_of;
