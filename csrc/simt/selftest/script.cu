@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-// Does what its input says, step by step: tests/races.rs has the other side of it.
+// Does what its input says, step by step: tests/races/ has the other side of it.
 
 #include "../../common/kernel.cuh"
 #include "params.h"

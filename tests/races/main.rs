@@ -1,0 +1,271 @@
+//! Random small programs: the executor finds a race where the memory model has one, and nowhere else.
+
+#![allow(unsafe_code, reason = "a kernel is launched by its symbol")]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod memory_model;
+mod program;
+
+use std::ffi::c_void;
+
+use lacuna::region::{Region, Role};
+use lacuna::simt::{self, Checks, Config, Entry, FaultKind, Fibres, Launch, Schedule};
+use proptest::prelude::*;
+
+use memory_model::find_race;
+use program::{Action, Event, Kind, N_BYTES, Place, Program, execute};
+
+unsafe extern "C" {
+    fn lacuna_simt_selftest_script(params: *const c_void, is_checked: u32);
+}
+
+#[repr(align(16))]
+struct State([u8; N_BYTES]);
+
+/// Whether the executor finds a race; else what each action found.
+fn run(program: &Program, events: &[Event], fibres: Fibres) -> Result<Vec<u32>, FaultKind> {
+    let n_steps = (0..program.n_blocks).map(|block| program.of_block(block).len()).max().unwrap();
+    let mut input = Vec::new();
+    for block in 0..program.n_blocks {
+        let mut actions = program.of_block(block).into_iter();
+        for step in 0..n_steps {
+            let Some(action) = actions.next() else {
+                input.extend([0; 9]);
+                continue;
+            };
+            let members = program.members(action);
+            let lanes = members.iter().fold(0, |lanes, member| lanes | 1_u32 << (member % 32));
+            let mut words = [0, members[0], lanes, 0, 0, 0, step as u32 + 1, 0, 0];
+            words[0] = match action {
+                Action::Access { kind, .. } => kind as u32,
+                Action::Fence { of_block: false, .. } => 8,
+                Action::Fence { of_block: true, .. } => 9,
+                Action::SyncWarp { .. } => 10,
+                Action::Meet { .. } => 11,
+                Action::Barrier => 12,
+            };
+            if let Action::Access { place, fails, .. } = action {
+                words[3] = u32::from(place.is_shared);
+                words[4] = place.offset as u32;
+                words[5] = place.n_bytes as u32;
+                let is_it = |event: &&Event| event.block == block && event.step == step;
+                let found = events.iter().find(is_it).unwrap().found;
+                let expected = found ^ u64::from(fails);
+                words[7] = expected as u32;
+                words[8] = (expected >> 32) as u32;
+            }
+            input.extend(words);
+        }
+    }
+    let mut output = vec![0_u32; program.n_blocks * n_steps];
+    let mut state = State([0; N_BYTES]);
+    let region = |name: &'static str, role, address: *mut c_void, n_bytes: usize| Region {
+        name: name.into(),
+        role,
+        address: address.expose_provenance() as u64,
+        n_bytes: n_bytes as u64,
+    };
+    let regions = [
+        region("input", Role::Input, input.as_mut_ptr().cast(), input.len() * 4),
+        region("output", Role::Output, output.as_mut_ptr().cast(), output.len() * 4),
+        region("state", Role::InOut, state.0.as_mut_ptr().cast(), N_BYTES),
+    ];
+    let params = common::SelfTestParams {
+        input: input.as_ptr(),
+        output: output.as_mut_ptr(),
+        state: state.0.as_mut_ptr().cast(),
+        workspace: std::ptr::null_mut(),
+        n: output.len() as u32,
+        reserved: n_steps as u32,
+    };
+    let launch = Launch {
+        kernel: "script",
+        entry: lacuna_simt_selftest_script as Entry,
+        grid: [program.n_blocks as u32, 1, 1],
+        block: [program.n_threads(), 1, 1],
+        dynamic_shared_bytes: 0,
+    };
+    // Of what is never written, the order says nothing.
+    let checks = Checks { accesses: true, races: true, ..Checks::NONE };
+    let config = Config { schedule: program.schedule, fibres, checks, ..Config::default() };
+    // SAFETY: the kernel takes this struct, and the regions are memory of this function.
+    let result = unsafe {
+        simt::launch(&config, &launch, (&raw const params).cast(), size_of_val(&params), &regions)
+    };
+    result.map(|()| output).map_err(|fault| fault.kind)
+}
+
+/// As many as the environment asks for, or as take a second or two.
+fn n_cases() -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(10_000)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: n_cases(), failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_race_is_found_where_there_is_one(program in program::program()) {
+        let Some(events) = execute(&program) else { return Ok(()) };
+        let race = find_race(&events);
+        if race.as_ref().is_some_and(|race| race.is_declared) {
+            return Ok(());
+        }
+        for fibres in [Fibres::Native, Fibres::Portable] {
+            match (run(&program, &events, fibres), &race) {
+                (Err(FaultKind::Race), Some(_)) => {}
+                (Ok(output), None) => {
+                    let n_steps = output.len() / program.n_blocks;
+                    for event in events.iter().filter(|event| event.is_read()) {
+                        let found = output[event.block * n_steps + event.step];
+                        prop_assert_eq!(found, event.found as u32, "{:?}", event);
+                    }
+                }
+                (verdict, _) => prop_assert!(
+                    false,
+                    "the executor: {:?}; the model: {:?}",
+                    verdict.err(),
+                    race.as_ref().map(|race| (&events[race.a], &events[race.b]))
+                ),
+            }
+        }
+    }
+}
+
+fn access_of(thread: usize, kind: Kind, is_shared: bool, word: usize) -> Action {
+    let place = Place { is_shared, offset: word * 4, n_bytes: 4 };
+    Action::Access { thread, kind, place, fails: false }
+}
+
+/// Threads 0, 1, 32 and 33 of each of three blocks.
+#[track_caller]
+fn check(is_race: bool, actions: &[(usize, Action)]) {
+    let program = Program {
+        threads: &[0, 1, 32, 33],
+        n_blocks: 3,
+        schedule: Schedule::InOrder,
+        actions: actions.to_vec(),
+    };
+    let events = execute(&program).unwrap();
+    assert_eq!(find_race(&events).is_some(), is_race, "the model\n{program:?}");
+    let verdict = run(&program, &events, Fibres::Native).err();
+    assert_eq!(verdict, is_race.then_some(FaultKind::Race), "the executor\n{program:?}");
+}
+
+const DATA: usize = 3;
+
+/// Of another block than the first: sees the flag, and reads the data.
+fn receive(block: usize, flag: usize) -> [(usize, Action); 3] {
+    [
+        (block, access_of(0, Kind::Add, false, flag)),
+        (block, Action::Fence { thread: 0, of_block: false }),
+        (block, access_of(0, Kind::Read, false, DATA)),
+    ]
+}
+
+#[test]
+fn a_fence_of_another_hands_on_what_its_warp_has_done() {
+    let fence = Action::Fence { thread: 0, of_block: false };
+    let sync = Action::SyncWarp { thread: 0, named: !0 };
+    let mut actions = vec![(0, access_of(1, Kind::Write, false, DATA)), (0, sync), (0, fence)];
+    actions.extend([(0, Action::Barrier), (0, access_of(1, Kind::VolatileWrite, false, 0))]);
+    actions.extend(receive(1, 0));
+    check(false, &actions);
+    actions.remove(1);
+    check(true, &actions);
+}
+
+#[test]
+fn a_fence_of_another_hands_on_what_its_thread_knows() {
+    let fence = |thread| Action::Fence { thread, of_block: false };
+    let mut actions = vec![
+        (0, access_of(0, Kind::Write, false, DATA)),
+        (0, fence(0)),
+        (0, access_of(0, Kind::Add, false, 0)),
+        // Older than what the other knows.
+        (1, fence(1)),
+        (1, access_of(0, Kind::Add, false, 0)),
+        (1, fence(0)),
+        (1, Action::Barrier),
+        (1, access_of(1, Kind::Add, false, 1)),
+    ];
+    actions.extend(receive(2, 1));
+    check(false, &actions);
+    actions.remove(5);
+    check(true, &actions);
+}
+
+#[test]
+fn what_a_fence_of_the_block_has_acquired_no_older_fence_hands_on() {
+    for fencing in [0, 3] {
+        let mut actions = vec![
+            (0, Action::Fence { thread: fencing, of_block: false }),
+            (0, access_of(0, Kind::Write, false, DATA)),
+            (0, Action::Fence { thread: 0, of_block: true }),
+            (0, access_of(0, Kind::Add, true, 0)),
+            (0, access_of(1, Kind::Add, true, 0)),
+            (0, Action::Fence { thread: 1, of_block: true }),
+            (0, Action::Barrier),
+            (0, access_of(2, Kind::Add, false, 0)),
+        ];
+        actions.extend(receive(1, 0));
+        check(true, &actions);
+        actions.insert(7, (0, Action::Fence { thread: 2, of_block: false }));
+        check(false, &actions);
+    }
+}
+
+#[test]
+fn a_store_to_the_flag_it_was_told_by_hands_on() {
+    let fence = Action::Fence { thread: 0, of_block: false };
+    let mut actions = vec![
+        (0, access_of(0, Kind::Write, false, DATA)),
+        (0, fence),
+        (0, access_of(0, Kind::VolatileWrite, false, 0)),
+        (1, access_of(0, Kind::VolatileRead, false, 0)),
+        (1, fence),
+        (1, access_of(0, Kind::VolatileWrite, false, 0)),
+    ];
+    actions.extend(receive(2, 0));
+    check(false, &actions);
+    actions.remove(4);
+    check(true, &actions);
+}
+
+#[test]
+fn a_flag_stored_twice_is_a_release_twice() {
+    let mut actions = vec![
+        (0, access_of(0, Kind::Write, false, DATA)),
+        (0, Action::Fence { thread: 0, of_block: false }),
+        (0, access_of(0, Kind::VolatileWrite, false, 0)),
+        (0, access_of(0, Kind::VolatileWrite, false, 0)),
+    ];
+    actions.extend(receive(1, 0));
+    check(false, &actions);
+    actions.remove(1);
+    check(true, &actions);
+}
+
+#[test]
+fn who_has_seen_a_flag_has_not_seen_the_next() {
+    // Twice, since the last of a warp to come goes on at once.
+    let meet = |thread| (0, Action::Meet { thread, named: !0 });
+    let mut actions = vec![
+        meet(0),
+        (0, access_of(2, Kind::VolatileRead, true, 1)),
+        meet(2),
+        (0, Action::Fence { thread: 0, of_block: true }),
+        (0, access_of(0, Kind::Add, true, 0)),
+        meet(0),
+        meet(0),
+        (0, access_of(2, Kind::VolatileRead, true, 0)),
+        meet(2),
+        meet(2),
+        (0, access_of(0, Kind::Add, true, 0)),
+        (0, Action::Fence { thread: 2, of_block: true }),
+        (0, access_of(2, Kind::Read, true, 0)),
+    ];
+    check(true, &actions);
+    actions.remove(10);
+    check(false, &actions);
+}
