@@ -69,7 +69,7 @@ impl Case for Topk {
     fn budget(&self) -> Budget {
         // Rows that fit on chip are read once; others three times.
         let bytes = if self.n <= 1 << 15 { 1.01 } else { 2.9 };
-        let barriers = 16.0 + 2.0 * self.n as f64 / 512.0;
+        let barriers = 8.0 + 2.0 * self.n as f64 / 512.0;
         Budget { bytes, sectors_per_request: 2.2, conflict_ways: 1.3, barriers }
     }
 

@@ -13,10 +13,10 @@ pub(crate) fn build() {
     lend_compiler(&checked);
 }
 
-/// tests/mutants.rs compiles more of the same, and loads it beside the executor. A packaged crate has
+/// tests/mutants compiles more of the same, and loads it beside the executor. A packaged crate has
 /// no tests, and Cargo takes no arguments for them there.
 fn lend_compiler(checked: &cc::Build) {
-    if !Path::new("tests/mutants.rs").exists() {
+    if !Path::new("tests/mutants").exists() {
         return;
     }
     let tool = checked.get_compiler();

@@ -91,6 +91,7 @@ struct Keys {
   }
 };
 
+// The search's first barrier comes after it.
 __device__ void stage_keys(const Keys& keys) {
   if (!keys.are_staged) return;
   for (uint32_t i = threadIdx.x; i < keys.row.length; i += kThreads) {
@@ -101,7 +102,6 @@ __device__ void stage_keys(const Keys& keys) {
       reinterpret_cast<uint16_t*>(keys.staged)[i] = static_cast<uint16_t>(key);
     }
   }
-  __syncthreads();
 }
 
 // By the first warp: the greatest digit at which `n_left` keys and no more are at or above it.
@@ -161,9 +161,10 @@ __device__ void gather_picks(const Keys& keys, uint32_t threshold, uint32_t n_le
   uint32_t n_equal = 0;
   for (uint32_t base = 0; base < keys.row.length; base += kThreads) {
     const uint32_t i = base + threadIdx.x;
+    // Past the row's end: above nothing, and after every candidate that it may equal.
     const uint32_t key = i < keys.row.length ? keys[i] : 0;
-    const bool is_above = i < keys.row.length && key > threshold;
-    const bool is_equal = i < keys.row.length && key == threshold;
+    const bool is_above = key > threshold;
+    const bool is_equal = key == threshold;
     const uint32_t above = __ballot_sync(0xFFFFFFFFu, is_above);
     const uint32_t equal = __ballot_sync(0xFFFFFFFFu, is_equal);
     if (threadIdx.x % 32 == 0) {

@@ -1,33 +1,20 @@
-//! The decode kernel with its own barriers and bounds taken away, one at a time: each mutation that
-//! can change a result is caught, by the executor's checks or by the reference.
-
-#![allow(unsafe_code, reason = "mutants are compiled here, loaded, and launched by their symbol")]
-
-mod common;
+//! The decode kernel.
 
 use std::ffi::c_void;
-use std::path::Path;
-use std::process::Command;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lacuna::bindings::{HuffmanDecodeParams, HuffmanGroup};
 use lacuna::huffman::{self, RawGroup, reference};
 use lacuna::region::{Region, Role};
 use lacuna::simt::{self, Checks, Config, Entry, Launch, Schedule};
 
-const SOURCE: &str = include_str!("../csrc/huffman/decode.cu");
+use crate::{Kernel, Mutation, common, of};
 
-/// What is replaced, and which of its occurrences.
-struct Mutation {
-    what: &'static str,
-    nth: usize,
-    by: &'static str,
-}
-
-const fn of(what: &'static str, nth: usize, by: &'static str) -> Mutation {
-    Mutation { what, nth, by }
-}
+const KERNEL: Kernel = Kernel {
+    room: "huffman",
+    source: include_str!("../../csrc/huffman/decode.cu"),
+    entry: "decode_bf16",
+    mutations: MUTATIONS,
+};
 
 /// The barriers, fences and atomics of the kernel, and the comparisons that keep an index inside. Not
 /// among them: the last block's atomic read of `corrupt`, which behind its fence could be a plain one.
@@ -101,43 +88,6 @@ const MUTATIONS: &[Mutation] = &[
 unsafe extern "C" {
     // The kernel as it is; and with it come the hooks that the mutants call.
     fn lacuna_simt_decode_bf16(params: *const c_void, is_checked: u32);
-}
-
-fn mutate(mutation: &Mutation) -> String {
-    let at = SOURCE.match_indices(mutation.what).nth(mutation.nth);
-    let (at, _) = at.unwrap_or_else(|| panic!("the kernel has no `{}`", mutation.what));
-    let (before, after) = SOURCE.split_at(at);
-    let after = &after[mutation.what.len()..];
-    let root = env!("CARGO_MANIFEST_DIR");
-    let source = format!("{before}{}{after}", mutation.by)
-        .replace("#include \"params.h\"", &format!("#include \"{root}/csrc/huffman/params.h\""))
-        .replace("#include \"../", &format!("#include \"{root}/csrc/"));
-    source
-        + "\nextern \"C\" void mutant(const void* params, uint32_t) {\n\
-             lacuna_simt_checked_decode_bf16(params);\n}\n"
-}
-
-fn compile(folder: &Path, idx: usize, source: &str) -> libloading::Library {
-    let file = folder.join(format!("mutant{idx}.cu"));
-    let library = folder.join(format!("mutant{idx}.so"));
-    std::fs::write(&file, source).unwrap();
-    let object = folder.join(format!("mutant{idx}.o"));
-    let mut command = env!("LACUNA_SIMT_COMPILER").split('\t');
-    let compiler = command.next().unwrap();
-    let run = |command: &mut Command| {
-        let output = command.output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    };
-    // Lines are of no use here, and debug information is half of the time.
-    let compile = ["-g0", "-w", "-fPIC", "-c", "-o"];
-    run(Command::new(compiler).args(command).args(compile).arg(&object).arg(&file));
-    // The hooks are this program's, and no sanitizer's runtime; the kernel is the library's own.
-    run(Command::new(compiler)
-        .args(["-shared", "-Wl,-Bsymbolic", "-o"])
-        .arg(&library)
-        .arg(&object));
-    // SAFETY: a library without initialisers.
-    unsafe { libloading::Library::new(&library) }.unwrap()
 }
 
 /// Groups that reach every bound: sound ones of several shapes, and one for each kind of damage.
@@ -307,41 +257,13 @@ fn differs(entry: Entry, group: &RawGroup<'_>, shift: usize, schedule: Schedule)
 }
 
 #[test]
-fn every_mutation_that_can_change_a_result_is_caught() {
-    let folder = tempfile::tempdir().unwrap();
+fn every_mutation_of_decode_bf16_is_caught() {
     let groups = groups();
-    let is_caught = |entry: Entry| {
+    KERNEL.assert_all_caught(lacuna_simt_decode_bf16, |entry| {
         groups.iter().any(|group| {
             [(0, Schedule::InOrder), (1, Schedule::Random)]
                 .into_iter()
                 .any(|(shift, schedule)| differs(entry, &common::raw_of(group), shift, schedule))
         })
-    };
-    assert!(!is_caught(lacuna_simt_decode_bf16), "the kernel itself is caught");
-    // Nor is it when it comes the way the mutants come.
-    let library = compile(folder.path(), MUTATIONS.len(), &mutate(&of("", 0, "")));
-    // SAFETY: the source ends with this function.
-    let same = unsafe { *library.get::<Entry>(b"mutant").unwrap() };
-    assert!(!is_caught(same), "the kernel itself, compiled as a mutant, is caught");
-    let survivors = Mutex::new(Vec::new());
-    let next = AtomicUsize::new(0);
-    let run = || {
-        loop {
-            let idx = next.fetch_add(1, Ordering::Relaxed);
-            let Some(mutation) = MUTATIONS.get(idx) else { break };
-            let library = compile(folder.path(), idx, &mutate(mutation));
-            // SAFETY: the source ends with this function.
-            let entry = unsafe { *library.get::<Entry>(b"mutant").unwrap() };
-            if !is_caught(entry) {
-                let Mutation { what, nth, by } = mutation;
-                survivors.lock().unwrap().push(format!("`{what}` ({nth}) by `{by}`"));
-            }
-        }
-    };
-    std::thread::scope(|scope| {
-        scope.spawn(run);
-        run();
     });
-    let survivors = survivors.into_inner().unwrap();
-    assert!(survivors.is_empty(), "nothing catches\n{}", survivors.join("\n"));
 }

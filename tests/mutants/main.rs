@@ -1,0 +1,109 @@
+//! Kernels with their own barriers, atomics and bounds taken away, one at a time: each mutation that can
+//! change a result is caught, by the executor's checks or by the reference.
+
+#![allow(unsafe_code, reason = "mutants are compiled here, loaded, and launched by their symbol")]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod huffman;
+mod select;
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use lacuna::simt::Entry;
+
+/// A kernel file, and one of its entries.
+struct Kernel {
+    room: &'static str,
+    source: &'static str,
+    entry: &'static str,
+    mutations: &'static [Mutation],
+}
+
+/// What is replaced, and which of its occurrences.
+struct Mutation {
+    what: &'static str,
+    nth: usize,
+    by: &'static str,
+}
+
+const fn of(what: &'static str, nth: usize, by: &'static str) -> Mutation {
+    Mutation { what, nth, by }
+}
+
+impl Kernel {
+    fn mutate(&self, mutation: &Mutation) -> String {
+        let Self { room, source, entry, .. } = self;
+        let at = source.match_indices(mutation.what).nth(mutation.nth);
+        let (at, _) = at.unwrap_or_else(|| panic!("the kernel has no `{}`", mutation.what));
+        let (before, after) = source.split_at(at);
+        let after = &after[mutation.what.len()..];
+        let root = env!("CARGO_MANIFEST_DIR");
+        let source = format!("{before}{}{after}", mutation.by)
+            .replace("#include \"params.h\"", &format!("#include \"{root}/csrc/{room}/params.h\""))
+            .replace("#include \"../", &format!("#include \"{root}/csrc/"));
+        source
+            + &format!(
+                "\nextern \"C\" void mutant(const void* params, uint32_t) {{\n\
+                 lacuna_simt_checked_{entry}(params);\n}}\n"
+            )
+    }
+
+    /// Runs every mutant through `is_caught`, and names those that are not. The kernel itself must not
+    /// be caught, neither as it is nor compiled as mutants are.
+    fn assert_all_caught(&self, own: Entry, is_caught: impl Fn(Entry) -> bool + Sync) {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(!is_caught(own), "the kernel itself is caught");
+        let library = compile(folder.path(), self.mutations.len(), &self.mutate(&of("", 0, "")));
+        // SAFETY: the source ends with this function.
+        let same = unsafe { *library.get::<Entry>(b"mutant").unwrap() };
+        assert!(!is_caught(same), "the kernel itself, compiled as a mutant, is caught");
+        let survivors = Mutex::new(Vec::new());
+        let next = AtomicUsize::new(0);
+        let run = || {
+            loop {
+                let idx = next.fetch_add(1, Ordering::Relaxed);
+                let Some(mutation) = self.mutations.get(idx) else { break };
+                let library = compile(folder.path(), idx, &self.mutate(mutation));
+                // SAFETY: as above.
+                let entry = unsafe { *library.get::<Entry>(b"mutant").unwrap() };
+                if !is_caught(entry) {
+                    let Mutation { what, nth, by } = mutation;
+                    survivors.lock().unwrap().push(format!("`{what}` ({nth}) by `{by}`"));
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(run);
+            run();
+        });
+        let survivors = survivors.into_inner().unwrap();
+        assert!(survivors.is_empty(), "not caught:\n{}", survivors.join("\n"));
+    }
+}
+
+fn compile(folder: &Path, idx: usize, source: &str) -> libloading::Library {
+    let file = folder.join(format!("mutant{idx}.cu"));
+    let library = folder.join(format!("mutant{idx}.so"));
+    std::fs::write(&file, source).unwrap();
+    let object = folder.join(format!("mutant{idx}.o"));
+    let mut command = env!("LACUNA_SIMT_COMPILER").split('\t');
+    let compiler = command.next().unwrap();
+    let run = |command: &mut Command| {
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    // Lines are of no use here, and debug information is half of the time.
+    let compile = ["-g0", "-w", "-fPIC", "-c", "-o"];
+    run(Command::new(compiler).args(command).args(compile).arg(&object).arg(&file));
+    // The hooks are this program's, and no sanitizer's runtime; the kernel is the library's own.
+    run(Command::new(compiler)
+        .args(["-shared", "-Wl,-Bsymbolic", "-o"])
+        .arg(&library)
+        .arg(&object));
+    // SAFETY: a library without initialisers.
+    unsafe { libloading::Library::new(&library) }.unwrap()
+}
