@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! checkpoint ──► huffman ──► bf16 weights in device memory
+//! scores     ──► select  ──► indices of the tokens that matter
 //! ```
 //!
 //! | you have | you use |
