@@ -58,6 +58,13 @@ elif [ "$status" -ne 0 ]; then
   exit 1
 fi
 
+# A toolkit's programs are not always on the path.
+if ! command -v compute-sanitizer >/dev/null; then
+  for folder in "${CUDA_HOME:-/usr/local/cuda}/bin" /usr/local/cuda/bin /usr/local/cuda/compute-sanitizer; do
+    [ -x "$folder/compute-sanitizer" ] && PATH="$PATH:$folder" && break
+  done
+fi
+
 # Where Python has installed a peer's file.
 find_peer() {
   command -v python3 >/dev/null && python3 - "$1" 2>/dev/null <<'PYTHON'
