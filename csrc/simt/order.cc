@@ -208,8 +208,12 @@ Order::Log* Order::make_log(uint64_t address) {
 }
 
 void Order::append(Log* log, uint32_t thread, Record record) {
-  // What came through this log is in its own earlier records, but for those before the last store.
-  const auto is_there = [&](const Known& k) { return k.log == log && k.from >= log->first_valid; };
+  // What the block handed on through this log is in its own earlier records, for who is of the
+  // block.
+  const auto is_there = [&](const Known& k) {
+    return k.log == log && k.from >= log->first_valid && k.same_block_only &&
+           record.same_block_only;
+  };
   auto& known = record.known;
   known.erase(std::remove_if(known.begin(), known.end(), is_there), known.end());
   // A thread that asks again and again, and does nothing else, says nothing new; but who has seen
