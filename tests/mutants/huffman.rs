@@ -4,10 +4,10 @@ use std::ffi::c_void;
 
 use lacuna::bindings::{HuffmanDecodeParams, HuffmanGroup};
 use lacuna::huffman::{self, RawGroup, reference};
-use lacuna::region::{Region, Role};
-use lacuna::simt::{self, Checks, Config, Entry, Launch, Schedule};
+use lacuna::region::Role;
+use lacuna::simt::{Entry, Schedule};
 
-use crate::{Kernel, Mutation, common, of};
+use crate::{Kernel, Mutation, common, of, passes, region};
 
 const KERNEL: Kernel = Kernel {
     room: "huffman",
@@ -210,12 +210,6 @@ fn differs(entry: Entry, group: &RawGroup<'_>, shift: usize, schedule: Schedule)
         n_groups: 1,
         reserved: 0,
     };
-    let region = |name: &'static str, role, address, n_bytes: usize| Region {
-        name: name.into(),
-        role,
-        address,
-        n_bytes: n_bytes as u64,
-    };
     let mut regions = vec![
         region("groups", Role::Input, params.groups, size_of_val(&row)),
         region("status", Role::InOut, params.status, 8),
@@ -225,26 +219,9 @@ fn differs(entry: Entry, group: &RawGroup<'_>, shift: usize, schedule: Schedule)
     for (i, tensor) in tensors.iter().enumerate() {
         regions.push(region("tensor", Role::Input, address(i), tensor.len()));
     }
-    let launch = Launch {
-        kernel: "mutant",
-        entry,
-        grid: [n_blocks, 1, 1],
-        block: [512, 1, 1],
-        dynamic_shared_bytes: 0,
-    };
-    let config = Config {
-        schedule,
-        seed: 7,
-        step_budget: 100_000,
-        checks: Checks::ALL,
-        ..Config::default()
-    };
     // SAFETY: the kernel takes this struct, and every region is memory of this function.
-    let outcome = unsafe {
-        let address = (&raw const params).cast::<c_void>();
-        simt::launch(&config, &launch, address, size_of_val(&params), &regions)
-    };
-    if outcome.is_err() {
+    let passes = unsafe { passes(entry, n_blocks, 0, schedule, &params, &regions) };
+    if !passes {
         return true;
     }
     let mut expected = vec![0_u16; n];

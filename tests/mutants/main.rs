@@ -8,12 +8,14 @@ mod common;
 mod huffman;
 mod select;
 
+use std::ffi::c_void;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use lacuna::simt::Entry;
+use lacuna::region::{Region, Role};
+use lacuna::simt::{self, Checks, Config, Entry, Launch, Schedule};
 
 /// A kernel file, and one of its entries.
 struct Kernel {
@@ -83,6 +85,42 @@ impl Kernel {
         let survivors = survivors.into_inner().unwrap();
         assert!(survivors.is_empty(), "not caught:\n{}", survivors.join("\n"));
     }
+}
+
+/// Memory of a launch, by its address.
+fn region(name: &'static str, role: Role, address: u64, n_bytes: usize) -> Region {
+    Region { name: name.into(), role, address, n_bytes: n_bytes as u64 }
+}
+
+/// Blocks of 512 threads under all checks; whether none of them finds anything.
+///
+/// # Safety
+/// The entry takes `P`, and every region is memory of the caller.
+unsafe fn passes<P>(
+    entry: Entry,
+    n_blocks: u32,
+    dynamic_shared_bytes: u32,
+    schedule: Schedule,
+    params: &P,
+    regions: &[Region],
+) -> bool {
+    let launch = Launch {
+        kernel: "mutant",
+        entry,
+        grid: [n_blocks, 1, 1],
+        block: [512, 1, 1],
+        dynamic_shared_bytes,
+    };
+    let config = Config {
+        schedule,
+        seed: 7,
+        step_budget: 100_000,
+        checks: Checks::ALL,
+        ..Config::default()
+    };
+    let address = std::ptr::from_ref(params).cast::<c_void>();
+    // SAFETY: passed on to the caller.
+    unsafe { simt::launch(&config, &launch, address, size_of::<P>(), regions) }.is_ok()
 }
 
 fn compile(folder: &Path, idx: usize, source: &str) -> libloading::Library {

@@ -3,12 +3,12 @@
 use std::ffi::c_void;
 
 use lacuna::bindings::SelectTopkParams;
-use lacuna::region::{Region, Role};
+use lacuna::region::Role;
 use lacuna::select::Score as _;
 use lacuna::select::reference::{RowRule, topk_row};
-use lacuna::simt::{self, Checks, Config, Entry, Launch, Schedule};
+use lacuna::simt::{Entry, Schedule};
 
-use crate::{Kernel, Mutation, of};
+use crate::{Kernel, Mutation, of, passes, region};
 
 const KERNEL: Kernel = Kernel {
     room: "select",
@@ -175,12 +175,6 @@ fn differs(entry: Entry, problem: &Problem, is_float: bool, schedule: Schedule) 
         n_staged: if problem.is_staged { n as u32 } else { 10 },
         reserved: 0,
     };
-    let region = |name: &'static str, role, address, n_bytes: usize| Region {
-        name: name.into(),
-        role,
-        address,
-        n_bytes: n_bytes as u64,
-    };
     let output = if problem.is_skipped { Role::InOut } else { Role::Output };
     let regions = [
         region("scores", Role::Input, params.scores, n * score_bytes),
@@ -189,26 +183,10 @@ fn differs(entry: Entry, problem: &Problem, is_float: bool, schedule: Schedule) 
         region("values", output, params.values, score_bytes * k),
         region("counts", output, params.counts, 4),
     ];
-    let launch = Launch {
-        kernel: "mutant",
-        entry,
-        grid: [2, 1, 1],
-        block: [512, 1, 1],
-        dynamic_shared_bytes: 4 * problem.k + params.n_staged * score_bytes as u32,
-    };
-    let config = Config {
-        schedule,
-        seed: 7,
-        step_budget: 100_000,
-        checks: Checks::ALL,
-        ..Config::default()
-    };
+    let n_shared_bytes = 4 * problem.k + params.n_staged * score_bytes as u32;
     // SAFETY: the kernel takes this struct, and every region is memory of this function.
-    let outcome = unsafe {
-        let address = (&raw const params).cast::<c_void>();
-        simt::launch(&config, &launch, address, size_of_val(&params), &regions)
-    };
-    if outcome.is_err() {
+    let passes = unsafe { passes(entry, 2, n_shared_bytes, schedule, &params, &regions) };
+    if !passes {
         return true;
     }
     if problem.is_skipped {
