@@ -4,6 +4,7 @@
 #define LACUNA_PARAMS_H_
 
 #include "huffman/params.h"
+#include "kv.h"
 #include "mma/params.h"
 #include "select/params.h"
 

@@ -115,6 +115,89 @@ const _: () = {
     ["Offset of field: HuffmanDecodeParams::reserved"]
         [::core::mem::offset_of!(HuffmanDecodeParams, reserved) - 36usize];
 };
+/** Rows of `row_len` elements in pages. Row `t` of request `b` and head `h` begins at element
+`page_table[b * table_stride + t / page_size] * page_stride + t % page_size * token_stride +
+h * head_stride`: token by token within a page (NHD), head by head (HND), keys and values in one
+pool or in two. A page number outside `0..n_pages` is that of no page, and its rows are absent.*/
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct LacunaKvView {
+    /// The pool of keys, of type `element`; multiples of 8 elements.
+    pub keys: u64,
+    /// The pool of values, of the same type and strides, or null.
+    pub values: u64,
+    /// `[batch, table_stride]`: the page of each `page_size` rows.
+    pub page_table: u64,
+    /// `[batch]`: tokens of each request.
+    pub lengths: u64,
+    /// Elements from page to page, row to row and head to head, all multiples of 8.
+    pub page_stride: u64,
+    pub token_stride: u64,
+    pub head_stride: u64,
+    /// Entries from request to request.
+    pub table_stride: u64,
+    /// `t / page_size` is `t * page_multiplier >> 34`, of row numbers below 2^26.
+    pub page_multiplier: u64,
+    /// Pages of a pool.
+    pub n_pages: u32,
+    /// Rows of a page, 1 to 256.
+    pub page_size: u32,
+    /// Rows that a request's entries of the table hold: `table_stride * page_size` at most.
+    pub n_rows: u32,
+    /// Tokens that a row stands for: 1 for keys, more for summaries.
+    pub tokens_per_row: u32,
+    pub batch: u32,
+    pub n_heads: u32,
+    /// Elements of a row, a multiple of 8.
+    pub row_len: u32,
+    /// The number of `Float` in common/number.cuh: all but f32.
+    pub element: u32,
+    /// What products with keys, and what values, are multiplied by.
+    pub key_scale: f32,
+    pub value_scale: f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of LacunaKvView"][::core::mem::size_of::<LacunaKvView>() - 112usize];
+    ["Alignment of LacunaKvView"][::core::mem::align_of::<LacunaKvView>() - 8usize];
+    ["Offset of field: LacunaKvView::keys"][::core::mem::offset_of!(LacunaKvView, keys) - 0usize];
+    ["Offset of field: LacunaKvView::values"]
+        [::core::mem::offset_of!(LacunaKvView, values) - 8usize];
+    ["Offset of field: LacunaKvView::page_table"]
+        [::core::mem::offset_of!(LacunaKvView, page_table) - 16usize];
+    ["Offset of field: LacunaKvView::lengths"]
+        [::core::mem::offset_of!(LacunaKvView, lengths) - 24usize];
+    ["Offset of field: LacunaKvView::page_stride"]
+        [::core::mem::offset_of!(LacunaKvView, page_stride) - 32usize];
+    ["Offset of field: LacunaKvView::token_stride"]
+        [::core::mem::offset_of!(LacunaKvView, token_stride) - 40usize];
+    ["Offset of field: LacunaKvView::head_stride"]
+        [::core::mem::offset_of!(LacunaKvView, head_stride) - 48usize];
+    ["Offset of field: LacunaKvView::table_stride"]
+        [::core::mem::offset_of!(LacunaKvView, table_stride) - 56usize];
+    ["Offset of field: LacunaKvView::page_multiplier"]
+        [::core::mem::offset_of!(LacunaKvView, page_multiplier) - 64usize];
+    ["Offset of field: LacunaKvView::n_pages"]
+        [::core::mem::offset_of!(LacunaKvView, n_pages) - 72usize];
+    ["Offset of field: LacunaKvView::page_size"]
+        [::core::mem::offset_of!(LacunaKvView, page_size) - 76usize];
+    ["Offset of field: LacunaKvView::n_rows"]
+        [::core::mem::offset_of!(LacunaKvView, n_rows) - 80usize];
+    ["Offset of field: LacunaKvView::tokens_per_row"]
+        [::core::mem::offset_of!(LacunaKvView, tokens_per_row) - 84usize];
+    ["Offset of field: LacunaKvView::batch"]
+        [::core::mem::offset_of!(LacunaKvView, batch) - 88usize];
+    ["Offset of field: LacunaKvView::n_heads"]
+        [::core::mem::offset_of!(LacunaKvView, n_heads) - 92usize];
+    ["Offset of field: LacunaKvView::row_len"]
+        [::core::mem::offset_of!(LacunaKvView, row_len) - 96usize];
+    ["Offset of field: LacunaKvView::element"]
+        [::core::mem::offset_of!(LacunaKvView, element) - 100usize];
+    ["Offset of field: LacunaKvView::key_scale"]
+        [::core::mem::offset_of!(LacunaKvView, key_scale) - 104usize];
+    ["Offset of field: LacunaKvView::value_scale"]
+        [::core::mem::offset_of!(LacunaKvView, value_scale) - 108usize];
+};
 /** Products of small matrices, `d = a * b + c`, each by one instruction: `mma.sync` of a warp,
 where `a` has m = 16 rows, or `wgmma` of a warpgroup, where it has 64.*/
 #[repr(C)]

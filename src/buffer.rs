@@ -18,6 +18,13 @@ pub enum Memory {
     Simt,
 }
 
+impl Memory {
+    /// Whether it is the memory of a CUDA device.
+    pub fn is_cuda(self) -> bool {
+        matches!(self, Self::Cuda(_))
+    }
+}
+
 impl fmt::Display for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -169,3 +169,13 @@ pub enum Error {
     #[error(transparent)]
     Simt(#[from] Box<crate::simt::Fault>),
 }
+
+/// `value < limit`; `allowed` says so in words.
+pub(crate) fn check_below(
+    what: &'static str,
+    value: u64,
+    limit: u64,
+    allowed: &'static str,
+) -> Result<()> {
+    if value < limit { Ok(()) } else { Err(Error::Range { what, value, allowed }) }
+}

@@ -1,8 +1,10 @@
 //! The one launch of the crate, for both executors.
 #![allow(unsafe_code)]
 
+use crate::buffer::{View, ViewMut};
+use crate::element::Element;
 use crate::queue::{Inner, Queue};
-use crate::region::Regions;
+use crate::region::{Regions, Role};
 use crate::{Error, Result};
 
 /// A kernel: its name, and where it is compiled for the SIMT executor.
@@ -143,6 +145,105 @@ pub unsafe fn launch<P: KernelParams>(
                 .map_err(Error::Simt)
         }
     }
+}
+
+/// The memory of one launch, view by view: each is in the queue's memory and as long as the plan says,
+/// and what remains is its address for the params struct.
+#[derive(Debug)]
+pub(crate) struct Arguments<'q> {
+    queue: &'q Queue,
+    regions: Regions,
+}
+
+impl<'q> Arguments<'q> {
+    pub(crate) fn new(queue: &'q Queue) -> Self {
+        Self { queue, regions: Regions::default() }
+    }
+
+    /// An input of `len` elements.
+    pub(crate) fn input<T: Element>(
+        &mut self,
+        what: &'static str,
+        view: &View<'_, T>,
+        len: u64,
+    ) -> Result<u64> {
+        self.queue.check_view(what, view)?;
+        check_same(what, len, view.len())?;
+        // On CUDA nobody asks for the list, and a launch there allocates nothing.
+        if !self.queue.memory().is_cuda() {
+            self.regions.input(what, view);
+        }
+        Ok(view.address())
+    }
+
+    /// An input of `len` elements, or a null pointer.
+    pub(crate) fn optional_input<T: Element>(
+        &mut self,
+        what: &'static str,
+        view: Option<&View<'_, T>>,
+        len: u64,
+    ) -> Result<u64> {
+        view.map_or(Ok(0), |view| self.input(what, view, len))
+    }
+
+    /// `len` elements that the launch may write.
+    pub(crate) fn written<T: Element>(
+        &mut self,
+        role: Role,
+        what: &'static str,
+        view: &ViewMut<'_, T>,
+        len: u64,
+    ) -> Result<u64> {
+        self.queue.check_view_mut(what, view)?;
+        check_same(what, len, view.len())?;
+        if !self.queue.memory().is_cuda() {
+            self.regions.written(role, what, view);
+        }
+        Ok(view.address())
+    }
+
+    /// `len` elements that the launch may write, or a null pointer.
+    pub(crate) fn optional_written<T: Element>(
+        &mut self,
+        role: Role,
+        what: &'static str,
+        view: Option<&ViewMut<'_, T>>,
+        len: u64,
+    ) -> Result<u64> {
+        view.map_or(Ok(0), |view| self.written(role, what, view, len))
+    }
+
+    /// As [`launch`].
+    ///
+    /// # Errors
+    /// Those of [`launch`].
+    ///
+    /// # Safety
+    /// Those of [`launch`]; every address in `params` that is not null came from these arguments.
+    pub(crate) unsafe fn launch<P: KernelParams>(self, grid: &Grid, params: &P) -> Result<()> {
+        // SAFETY: passed on to the caller.
+        unsafe { launch(self.queue, grid, params, |regions| *regions = self.regions) }
+    }
+}
+
+/// Refuses an address that is not a multiple of what the kernel reads at once.
+pub(crate) fn check_aligned(
+    what: &'static str,
+    address: u64,
+    alignment: u64,
+    allowed: &'static str,
+) -> Result<()> {
+    if address.is_multiple_of(alignment) {
+        return Ok(());
+    }
+    Err(Error::Range { what, value: address, allowed })
+}
+
+pub(crate) fn check_same(what: &'static str, expected: u64, got: usize) -> Result<()> {
+    if got as u64 == expected {
+        return Ok(());
+    }
+    Err(Error::Shape { what, expected, got: got as u64 })
 }
 
 /// Launches a kernel on an engine's stream: for callers with their own allocator.

@@ -28,9 +28,11 @@ pub mod element;
 pub mod error;
 pub mod huffman;
 pub mod image;
+pub mod kv;
 #[cfg(any(feature = "cuda", feature = "simt"))]
 pub mod launch;
 pub mod mma;
+pub mod number;
 #[cfg(any(feature = "cuda", feature = "simt"))]
 pub mod queue;
 #[cfg(any(feature = "cuda", feature = "simt"))]

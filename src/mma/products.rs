@@ -4,23 +4,23 @@
 use super::Operand;
 use crate::bindings::MmaProductsParams;
 use crate::buffer::{View, ViewMut};
-use crate::launch::{self, Grid};
+use crate::launch::{Arguments, Grid, check_aligned, kernel_params};
 use crate::queue::Queue;
-use crate::region::{Regions, Role};
+use crate::region::Role;
 use crate::{Error, Result};
 
 /// Bytes of a row of `a`, and of a column of `b`; columns of a product.
 const ROW_BYTES: usize = 32;
 const N_COLUMNS: usize = 8;
 
-launch::kernel_params!(MmaProductsParams, "mma", "mma_products");
+kernel_params!(MmaProductsParams, "mma", "mma_products");
 
 /// The same struct for the other kernel.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 struct ByWarpgroup(#[allow(dead_code, reason = "the kernel reads it")] MmaProductsParams);
 
-launch::kernel_params!(ByWarpgroup, "mma", "wgmma_products");
+kernel_params!(ByWarpgroup, "mma", "wgmma_products");
 
 /// What multiplies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -123,60 +123,40 @@ pub fn multiply(
     c: &View<'_, u32>,
     d: &mut ViewMut<'_, u32>,
 ) -> Result<()> {
-    queue.check_view("a", a)?;
-    queue.check_view("b", b)?;
-    queue.check_view("c", c)?;
-    queue.check_view_mut("d", d)?;
     check_supported(queue, instruction, factor)?;
     let n_rows = instruction.n_rows();
     let n = d.len() / (n_rows * N_COLUMNS);
-    for (what, expected, got) in [
-        ("a, in bytes", n * n_rows * ROW_BYTES, a.len()),
-        ("b, in bytes", n * N_COLUMNS * ROW_BYTES, b.len()),
-        ("c", n * n_rows * N_COLUMNS, c.len()),
-        ("d", n * n_rows * N_COLUMNS, d.len()),
-    ] {
-        if got != expected {
-            return Err(Error::Shape { what, expected: expected as u64, got: got as u64 });
-        }
-    }
     for (what, address, alignment, allowed) in [
         ("address of a", a.address(), 16, "the multiples of 16"),
         ("address of b", b.address(), 16, "the multiples of 16"),
         ("address of c", c.address(), 8, "the multiples of 8"),
         ("address of d", d.address(), 8, "the multiples of 8"),
     ] {
-        if address % alignment != 0 {
-            return Err(Error::Range { what, value: address, allowed });
-        }
+        check_aligned(what, address, alignment, allowed)?;
     }
     let n_products = u32::try_from(n).ok().filter(|n| *n < 1 << 31).ok_or(Error::Range {
         what: "products of a launch",
         value: n as u64,
         allowed: "0..2^31",
     })?;
+    let [n_a, n_b, n_c] = [n_rows * ROW_BYTES, N_COLUMNS * ROW_BYTES, n_rows * N_COLUMNS];
+    let mut arguments = Arguments::new(queue);
     let params = MmaProductsParams {
-        a: a.address(),
-        b: b.address(),
-        c: c.address(),
-        d: d.address(),
+        a: arguments.input("a, in bytes", a, (n * n_a) as u64)?,
+        b: arguments.input("b, in bytes", b, (n * n_b) as u64)?,
+        c: arguments.input("c", c, (n * n_c) as u64)?,
+        d: arguments.written(Role::Output, "d", d, (n * n_c) as u64)?,
         n_products,
         operand: factor.number(),
-    };
-    let memory = |regions: &mut Regions| {
-        regions.input("a", a);
-        regions.input("b", b);
-        regions.input("c", c);
-        regions.written(Role::Output, "d", d);
     };
     // A warp for 16 rows.
     let threads = [n_rows as u32 * 2, 1, 1];
     let grid = Grid { blocks: [n_products, 1, 1], threads, dynamic_shared_bytes: 0 };
-    // SAFETY: all lengths were checked against the number of products, and `d` is borrowed mutably.
+    // SAFETY: all lengths were checked against the number of products.
     unsafe {
         match instruction {
-            Instruction::Mma => launch::launch(queue, &grid, &params, memory),
-            Instruction::Wgmma => launch::launch(queue, &grid, &ByWarpgroup(params), memory),
+            Instruction::Mma => arguments.launch(&grid, &params),
+            Instruction::Wgmma => arguments.launch(&grid, &ByWarpgroup(params)),
         }
     }
 }

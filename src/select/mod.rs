@@ -1,17 +1,17 @@
 //! Which tokens matter: picks of the largest scores of each row, exactly, and the same every time.
 
-#[cfg(any(feature = "cuda", feature = "simt"))]
 mod topk;
 
-mod plan;
-pub mod reference;
-
-pub use plan::{TopkPlan, TopkShape};
+pub use topk::{MAX_PICKS, TopkPlan, TopkShape};
 #[cfg(any(feature = "cuda", feature = "simt"))]
 pub use topk::{TopkInputs, TopkOutputs, topk_rows};
 
-/// The most picks of a row.
-pub const MAX_PICKS: u32 = 8192;
+use crate::element::Float;
+
+/// What the kernels of this room must do, written for reading.
+pub mod reference {
+    pub use super::topk::reference::{RowRule, topk_row};
+}
 
 mod sealed {
     pub trait Sealed {}
@@ -21,9 +21,9 @@ mod sealed {
 }
 
 /// A type of scores. Sealed: bf16, f16 and f32.
-pub trait Score: sealed::Sealed + crate::Element {
-    /// The kernels' number for it.
-    const NUMBER: u32;
+pub trait Score: sealed::Sealed + Float {
+    /// The nearest value, ties to even; of NaN 0x7FFF, or 0x7FFFFFFF.
+    fn from_f32(value: f32) -> Self;
 
     /// Ascends with the score, from NaN, which is 0, over -inf to +inf; the same for zeros of both signs.
     fn key(self) -> u32;
@@ -45,7 +45,9 @@ fn key_of(bits: u32, n_bits: u32, infinity: u32) -> u32 {
 }
 
 impl Score for half::bf16 {
-    const NUMBER: u32 = 0;
+    fn from_f32(value: f32) -> Self {
+        if value.is_nan() { Self::from_bits(0x7FFF) } else { Self::from_f32(value) }
+    }
 
     fn key(self) -> u32 {
         key_of(self.to_bits().into(), 15, 0x7F80)
@@ -53,7 +55,9 @@ impl Score for half::bf16 {
 }
 
 impl Score for half::f16 {
-    const NUMBER: u32 = 1;
+    fn from_f32(value: f32) -> Self {
+        if value.is_nan() { Self::from_bits(0x7FFF) } else { Self::from_f32(value) }
+    }
 
     fn key(self) -> u32 {
         key_of(self.to_bits().into(), 15, 0x7C00)
@@ -61,7 +65,9 @@ impl Score for half::f16 {
 }
 
 impl Score for f32 {
-    const NUMBER: u32 = 2;
+    fn from_f32(value: f32) -> Self {
+        if value.is_nan() { Self::from_bits(0x7FFF_FFFF) } else { value }
+    }
 
     fn key(self) -> u32 {
         key_of(self.to_bits(), 31, 0x7F80_0000)

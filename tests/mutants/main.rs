@@ -6,7 +6,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod huffman;
-mod select;
+mod topk;
 
 use std::ffi::c_void;
 use std::path::Path;

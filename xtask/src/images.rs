@@ -48,7 +48,7 @@ pub(crate) const IMAGES: [Image; 4] = [
         room: "select",
         source: "csrc/select/topk.cu",
         target: "compute_80",
-        path: "ptx/select.sm80.ptx",
+        path: "ptx/select-topk.sm80.ptx",
     },
 ];
 

@@ -1,8 +1,8 @@
-//! What the kernels of this room must do, written for reading.
+//! What `topk_rows` must do, written for reading.
 
 use std::cmp::Reverse;
 
-use super::Score;
+use crate::select::Score;
 
 /// Which scores of a row may be picked, and how many are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

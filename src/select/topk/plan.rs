@@ -1,17 +1,19 @@
 //! The shape of a launch that picks: pure arithmetic, no driver.
 
-use super::MAX_PICKS;
+use crate::error::check_below;
 #[cfg(any(feature = "cuda", feature = "simt"))]
 use crate::launch::Grid;
 use crate::{Error, Result};
 
+/// The most picks of a row.
+pub const MAX_PICKS: u32 = 8192;
 /// Of the dynamic shared memory that every device with images has, what picks leave: rows whose keys fit
 /// are read once.
 const STAGED_BYTES: u32 = 64 << 10;
 #[cfg(any(feature = "cuda", feature = "simt"))]
 const THREADS_PER_BLOCK: u32 = 512;
 
-/// Sizes of a launch of [`topk_rows`](super::topk_rows).
+/// Sizes of a launch of [`topk_rows`](crate::select::topk_rows).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TopkShape {
     /// Rows of scores, below 2^31.
@@ -35,10 +37,6 @@ pub struct TopkShape {
 pub struct TopkPlan {
     shape: TopkShape,
     n_staged: u32,
-}
-
-fn check_below(what: &'static str, value: u64, limit: u64, allowed: &'static str) -> Result<()> {
-    if value < limit { Ok(()) } else { Err(Error::Range { what, value, allowed }) }
 }
 
 impl TopkPlan {

@@ -1,17 +1,12 @@
 //! Picks of the largest scores: sorted on the CPU, and by the kernel.
 
-mod house;
-mod peers;
-
-use std::process::ExitCode;
-
 use criterion::{Criterion, Throughput};
 use half::bf16;
 use lacuna::select::reference::{RowRule, topk_row};
 use lacuna::select::{TopkInputs, TopkOutputs, TopkPlan, TopkShape, topk_rows};
 use lacuna::{Buffer, Queue};
 
-use house::case::{Budget, Case, Peer, Problem, Work, poison};
+use crate::house::case::{Budget, Case, Peer, Problem, Work, poison};
 
 /// Scores as attention has them: a normal distribution, in bf16, so that many tie.
 fn scores(n: usize, seed: u64) -> Vec<bf16> {
@@ -25,8 +20,7 @@ fn scores(n: usize, seed: u64) -> Vec<bf16> {
     (0..n).map(|_| bf16::from_f32(4.0 * normal(uniform(), uniform()))).collect()
 }
 
-fn cpu() {
-    let mut criterion = Criterion::default().configure_from_args();
+pub(crate) fn cpu(criterion: &mut Criterion) {
     let scores = scores(1 << 17, 1);
     let mut bench = criterion.benchmark_group("select");
     bench.throughput(Throughput::Bytes(2 << 17)).sample_size(10);
@@ -35,7 +29,6 @@ fn cpu() {
         b.iter(|| topk_row(&scores, &rule));
     });
     bench.finish();
-    criterion.final_summary();
 }
 
 /// `topk_rows` of bf16 scores, all of every row.
@@ -167,7 +160,7 @@ impl Work for Launch {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn cases() -> Vec<Box<dyn Case>> {
     let cases = [
         (3, 4096, 256, true),
         (1, 30_000, 2048, true),
@@ -176,7 +169,5 @@ fn main() -> ExitCode {
         (64, 1 << 17, 2048, false),
         (1, 1 << 20, 2048, false),
     ];
-    let cases =
-        cases.map(|(n_rows, n, k, is_small)| Box::new(Topk { n_rows, n, k, is_small }) as _);
-    house::run("select", cases.into(), cpu)
+    cases.map(|(n_rows, n, k, is_small)| Box::new(Topk { n_rows, n, k, is_small }) as _).into()
 }

@@ -3,8 +3,8 @@
 use std::ffi::c_void;
 
 use lacuna::bindings::SelectTopkParams;
+use lacuna::element::Float as _;
 use lacuna::region::Role;
-use lacuna::select::Score as _;
 use lacuna::select::reference::{RowRule, topk_row};
 use lacuna::simt::{Entry, Schedule};
 

@@ -1,15 +1,16 @@
 //! The launch that picks the largest scores of each row.
 #![allow(unsafe_code)]
 
-use super::{Score, TopkPlan};
+use super::TopkPlan;
+use crate::Result;
 use crate::bindings::SelectTopkParams;
 use crate::buffer::{View, ViewMut};
-use crate::launch;
+use crate::launch::{Arguments, check_same, kernel_params};
 use crate::queue::Queue;
 use crate::region::Role;
-use crate::{Error, Result};
+use crate::select::Score;
 
-launch::kernel_params!(SelectTopkParams, "select", "topk_rows");
+kernel_params!(SelectTopkParams, "select", "topk_rows");
 
 /// What [`topk_rows`] reads.
 #[derive(Debug, Clone, Copy)]
@@ -73,40 +74,26 @@ pub fn topk_rows<T: Score>(
 ) -> Result<()> {
     let shape = plan.shape();
     let TopkOutputs { indices, counts, values } = outputs;
-    let row_inputs = [
-        ("starts", inputs.starts),
-        ("lengths", inputs.lengths),
-        ("counts asked", inputs.counts_asked),
-        ("skips", inputs.skips),
-    ];
+    let (n_rows, n_picks) = (shape.n_rows, plan.picks_len());
+    // A skipped row's outputs stay what they were.
+    let role = if inputs.skips.is_some() { Role::InOut } else { Role::Output };
     check_same("bytes of a score", shape.score_bytes.into(), size_of::<T>())?;
-    queue.check_view("scores", &inputs.scores)?;
-    check_same("scores", plan.scores_len(), inputs.scores.len())?;
-    for (what, view) in &row_inputs {
-        let Some(view) = view else { continue };
-        queue.check_view(what, view)?;
-        check_same(what, shape.n_rows, view.len())?;
-    }
-    queue.check_view_mut("indices", indices)?;
-    check_same("indices", plan.picks_len(), indices.len())?;
-    queue.check_view_mut("counts", counts)?;
-    check_same("counts", shape.n_rows, counts.len())?;
-    if let Some(values) = values {
-        queue.check_view_mut("values", values)?;
-        check_same("values", plan.picks_len(), values.len())?;
-    }
-    let address = |view: Option<View<'_, u32>>| view.map_or(0, |view| view.address());
+    let mut arguments = Arguments::new(queue);
     let params = SelectTopkParams {
-        scores: inputs.scores.address(),
-        starts: address(inputs.starts),
-        lengths: address(inputs.lengths),
-        counts_asked: address(inputs.counts_asked),
-        skips: address(inputs.skips),
-        indices: indices.address(),
-        values: values.as_ref().map_or(0, |values| values.address()),
-        counts: counts.address(),
+        scores: arguments.input("scores", &inputs.scores, plan.scores_len())?,
+        starts: arguments.optional_input("starts", inputs.starts.as_ref(), n_rows)?,
+        lengths: arguments.optional_input("lengths", inputs.lengths.as_ref(), n_rows)?,
+        counts_asked: arguments.optional_input(
+            "counts asked",
+            inputs.counts_asked.as_ref(),
+            n_rows,
+        )?,
+        skips: arguments.optional_input("skips", inputs.skips.as_ref(), n_rows)?,
+        indices: arguments.written(role, "indices", indices, n_picks)?,
+        values: arguments.optional_written(role, "values", values.as_ref(), n_picks)?,
+        counts: arguments.written(role, "counts", counts, n_rows)?,
         row_stride: shape.row_stride,
-        n_rows: shape.n_rows as u32,
+        n_rows: n_rows as u32,
         n: shape.n as u32,
         k: shape.k as u32,
         element: T::NUMBER,
@@ -115,30 +102,6 @@ pub fn topk_rows<T: Score>(
         n_staged: plan.n_staged(),
         reserved: 0,
     };
-    // SAFETY: the plan's sizes are below the limits of the struct's fields, every view is as long as
-    // the plan says, and what is written is borrowed mutably.
-    unsafe {
-        launch::launch(queue, &plan.grid(), &params, |regions| {
-            regions.input("scores", &inputs.scores);
-            for (name, view) in &row_inputs {
-                if let Some(view) = view {
-                    regions.input(*name, view);
-                }
-            }
-            // A skipped row's outputs stay what they were.
-            let role = if inputs.skips.is_some() { Role::InOut } else { Role::Output };
-            regions.written(role, "indices", indices);
-            regions.written(role, "counts", counts);
-            if let Some(values) = values {
-                regions.written(role, "values", values);
-            }
-        })
-    }
-}
-
-fn check_same(what: &'static str, expected: u64, got: usize) -> Result<()> {
-    if got as u64 == expected {
-        return Ok(());
-    }
-    Err(Error::Shape { what, expected, got: got as u64 })
+    // SAFETY: the plan's sizes are below the limits of the struct's fields.
+    unsafe { arguments.launch(&plan.grid(), &params) }
 }

@@ -1,6 +1,4 @@
-//! Picks of the largest scores: bit for bit the reference, on every executor.
-
-mod common;
+//! `topk_rows`.
 
 use half::{bf16, f16};
 use lacuna::select::reference::{RowRule, topk_row};
@@ -8,6 +6,8 @@ use lacuna::select::{MAX_PICKS, Score, TopkInputs, TopkOutputs, TopkPlan, TopkSh
 use lacuna::simt::{Checks, Config, Fibres};
 use lacuna::{Error, Queue};
 use proptest::prelude::*;
+
+use crate::common;
 
 /// A launch's rows, and what is asked of each.
 #[derive(Debug, Clone)]

@@ -1,0 +1,21 @@
+//! The room `select`: its references on the CPU, and its kernels.
+
+#[path = "../house/mod.rs"]
+mod house;
+#[path = "../peers/mod.rs"]
+mod peers;
+mod topk;
+
+use std::process::ExitCode;
+
+use criterion::Criterion;
+
+fn cpu() {
+    let mut criterion = Criterion::default().configure_from_args();
+    topk::cpu(&mut criterion);
+    criterion.final_summary();
+}
+
+fn main() -> ExitCode {
+    house::run("select", topk::cases(), cpu)
+}

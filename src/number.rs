@@ -1,0 +1,44 @@
+//! The arithmetic of the kernels that Rust's own numbers do not have: in CUDA C++ `csrc/common/number.cuh`.
+
+/// 2^x of x from -125 to 0, within 1.01 units in the last place, 1 of 0; 0 of anything less, and of NaN.
+///
+/// A polynomial on \[-1/2, 1/2\], where x less its nearest integer is exact: the design's \[0, 1) would round
+/// `x - floor(x)` of a small negative x, and need a degree more.
+pub fn exp2(x: f32) -> f32 {
+    // Also NaN.
+    let is_normal = x >= -125.0;
+    if !is_normal {
+        return 0.0;
+    }
+    let n = x.round_ties_even();
+    let f = x - n;
+    // 0x1.444p-13, 0x1.5f48cp-10, 0x1.3b2a1cp-7, 0x1.c6aeccp-5, 0x1.ebfbep-3, 0x1.62e43p-1.
+    let coefficients =
+        [0x3922_2000, 0x3AAF_A460, 0x3C1D_950E, 0x3D63_5766, 0x3E75_FDF0, 0x3F31_7218];
+    let p = coefficients.map(f32::from_bits).into_iter().fold(0.0, |p, c| f32::mul_add(p, f, c));
+    let p = f32::mul_add(p, f, 1.0);
+    f32::from_bits(p.to_bits().wrapping_add((n as i32 as u32) << 23))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp2_is_right_to_the_last_place() {
+        assert_eq!(exp2(0.0), 1.0);
+        assert_eq!(exp2(-0.0), 1.0);
+        assert_eq!(exp2(-125.0), 2.0_f32.powi(-125));
+        for nothing in [f32::NAN, f32::NEG_INFINITY, -125.000_01, -1e30] {
+            assert_eq!(exp2(nothing), 0.0);
+        }
+        let mut worst: f64 = 0.0;
+        for i in 0..=2_000_000 {
+            let x = -125.0 * (i as f32 / 2_000_000.0).powi(3);
+            let exact = f64::from(x).exp2();
+            let unit = exact.log2().floor().exp2() * 2.0_f64.powi(-23);
+            worst = worst.max((f64::from(exp2(x)) - exact).abs() / unit);
+        }
+        assert!(worst < 1.01, "{worst}");
+    }
+}

@@ -1,0 +1,5 @@
+//! The room `select`: bit for bit the references, on every executor.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod topk;
