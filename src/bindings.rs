@@ -315,10 +315,226 @@ const _: () = {
     ["Offset of field: SelectTopkParams::reserved"]
         [::core::mem::offset_of!(SelectTopkParams, reserved) - 100usize];
 };
+/** A softmax over a head's scores: the weight of score `s` is
+`exp2(s * softmax_scale - greatest) * reciprocal`.*/
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct SelectSoftmax {
+    /// The least integer not below any `s * softmax_scale`; of no scores, -2^30.
+    pub greatest: i32,
+    /// One over the sum of `exp2(s * softmax_scale - greatest)`; 0 where that is 0.
+    pub reciprocal: f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of SelectSoftmax"][::core::mem::size_of::<SelectSoftmax>() - 8usize];
+    ["Alignment of SelectSoftmax"][::core::mem::align_of::<SelectSoftmax>() - 4usize];
+    ["Offset of field: SelectSoftmax::greatest"]
+        [::core::mem::offset_of!(SelectSoftmax, greatest) - 0usize];
+    ["Offset of field: SelectSoftmax::reciprocal"]
+        [::core::mem::offset_of!(SelectSoftmax, reciprocal) - 4usize];
+};
+/// What 256 scores of a head, from a multiple of 256 on, come to.
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct SelectPartialSoftmax {
+    /// The sum of `exp2(s * softmax_scale - greatest)`, in units of 2^-40.
+    pub sum: u64,
+    /// As `SelectSoftmax::greatest`, of these.
+    pub greatest: i32,
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of SelectPartialSoftmax"][::core::mem::size_of::<SelectPartialSoftmax>() - 16usize];
+    ["Alignment of SelectPartialSoftmax"][::core::mem::align_of::<SelectPartialSoftmax>() - 8usize];
+    ["Offset of field: SelectPartialSoftmax::sum"]
+        [::core::mem::offset_of!(SelectPartialSoftmax, sum) - 0usize];
+    ["Offset of field: SelectPartialSoftmax::greatest"]
+        [::core::mem::offset_of!(SelectPartialSoftmax, greatest) - 8usize];
+    ["Offset of field: SelectPartialSoftmax::reserved"]
+        [::core::mem::offset_of!(SelectPartialSoftmax, reserved) - 12usize];
+};
+/** Scores of a query's heads against the rows of a paged cache: keys, or summaries of several.
+Request `b` has `ceil(lengths[b] / tokens_per_row)` rows, `n` at most. Query head `q` reads the
+rows of head `q / group`.*/
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct SelectScoreParams {
+    pub kv: LacunaKvView,
+    /** `[batch, n_heads * group, d]` of type `query_element`, requests `query_stride` elements apart;
+    `d` is `row_len`, of boxes half of it.*/
+    pub queries: u64,
+    /// `[batch]`, or null: requests where it is not 0 are left alone, their outputs too.
+    pub skips: u64,
+    /** `[batch, n_out, n]` of type `score_element`, rows `score_stride` elements apart, or null, out;
+    `n_out` is `n_heads * group`, reduced `n_heads`. What a request has no rows for stays what it
+    was; absent rows score -inf.*/
+    pub scores: u64,
+    /// `[batch, n_heads * group]`, or null, out.
+    pub softmaxes: u64,
+    /// `[batch, n_heads * group, n_tiles]`, workspace of `softmaxes` where `votes` is null.
+    pub partial_softmaxes: u64,
+    /// `[batch, n_heads]`, zeros before and after: blocks that are done.
+    pub tickets: u64,
+    /** `[batch, n_votes, n]` of type `vote_element`, rows `vote_stride` elements apart, or null, out:
+    as of `SelectVoteParams`. A block then has all tiles of its heads, and the scores on chip.*/
+    pub votes: u64,
+    pub query_stride: u64,
+    pub score_stride: u64,
+    pub vote_stride: u64,
+    /// What a score is multiplied by before `exp2`: log2(e) over the root of the head's dimension.
+    pub softmax_scale: f32,
+    /// What the sum over a group is multiplied by.
+    pub mean_scale: f32,
+    pub n: u32,
+    pub n_tiles: u32,
+    /// Query heads of a head of keys, 1 to 16.
+    pub group: u32,
+    /** 0 the inner product with a row; 1 the greatest with any key in the box of a row, its minimum
+    and then its maximum.*/
+    pub kind: u32,
+    /// Over a group: 0 none, 1 maximum, 2 sum or mean.
+    pub reduction: u32,
+    /// 0 bf16, 1 f16, 2 f32.
+    pub query_element: u32,
+    pub score_element: u32,
+    pub vote_element: u32,
+    /// Heads of keys in a block: 1, or with `votes` those that vote together.
+    pub n_heads_together: u32,
+    /// As of `SelectVoteParams`.
+    pub vote_reduction: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of SelectScoreParams"][::core::mem::size_of::<SelectScoreParams>() - 240usize];
+    ["Alignment of SelectScoreParams"][::core::mem::align_of::<SelectScoreParams>() - 8usize];
+    ["Offset of field: SelectScoreParams::kv"]
+        [::core::mem::offset_of!(SelectScoreParams, kv) - 0usize];
+    ["Offset of field: SelectScoreParams::queries"]
+        [::core::mem::offset_of!(SelectScoreParams, queries) - 112usize];
+    ["Offset of field: SelectScoreParams::skips"]
+        [::core::mem::offset_of!(SelectScoreParams, skips) - 120usize];
+    ["Offset of field: SelectScoreParams::scores"]
+        [::core::mem::offset_of!(SelectScoreParams, scores) - 128usize];
+    ["Offset of field: SelectScoreParams::softmaxes"]
+        [::core::mem::offset_of!(SelectScoreParams, softmaxes) - 136usize];
+    ["Offset of field: SelectScoreParams::partial_softmaxes"]
+        [::core::mem::offset_of!(SelectScoreParams, partial_softmaxes) - 144usize];
+    ["Offset of field: SelectScoreParams::tickets"]
+        [::core::mem::offset_of!(SelectScoreParams, tickets) - 152usize];
+    ["Offset of field: SelectScoreParams::votes"]
+        [::core::mem::offset_of!(SelectScoreParams, votes) - 160usize];
+    ["Offset of field: SelectScoreParams::query_stride"]
+        [::core::mem::offset_of!(SelectScoreParams, query_stride) - 168usize];
+    ["Offset of field: SelectScoreParams::score_stride"]
+        [::core::mem::offset_of!(SelectScoreParams, score_stride) - 176usize];
+    ["Offset of field: SelectScoreParams::vote_stride"]
+        [::core::mem::offset_of!(SelectScoreParams, vote_stride) - 184usize];
+    ["Offset of field: SelectScoreParams::softmax_scale"]
+        [::core::mem::offset_of!(SelectScoreParams, softmax_scale) - 192usize];
+    ["Offset of field: SelectScoreParams::mean_scale"]
+        [::core::mem::offset_of!(SelectScoreParams, mean_scale) - 196usize];
+    ["Offset of field: SelectScoreParams::n"]
+        [::core::mem::offset_of!(SelectScoreParams, n) - 200usize];
+    ["Offset of field: SelectScoreParams::n_tiles"]
+        [::core::mem::offset_of!(SelectScoreParams, n_tiles) - 204usize];
+    ["Offset of field: SelectScoreParams::group"]
+        [::core::mem::offset_of!(SelectScoreParams, group) - 208usize];
+    ["Offset of field: SelectScoreParams::kind"]
+        [::core::mem::offset_of!(SelectScoreParams, kind) - 212usize];
+    ["Offset of field: SelectScoreParams::reduction"]
+        [::core::mem::offset_of!(SelectScoreParams, reduction) - 216usize];
+    ["Offset of field: SelectScoreParams::query_element"]
+        [::core::mem::offset_of!(SelectScoreParams, query_element) - 220usize];
+    ["Offset of field: SelectScoreParams::score_element"]
+        [::core::mem::offset_of!(SelectScoreParams, score_element) - 224usize];
+    ["Offset of field: SelectScoreParams::vote_element"]
+        [::core::mem::offset_of!(SelectScoreParams, vote_element) - 228usize];
+    ["Offset of field: SelectScoreParams::n_heads_together"]
+        [::core::mem::offset_of!(SelectScoreParams, n_heads_together) - 232usize];
+    ["Offset of field: SelectScoreParams::vote_reduction"]
+        [::core::mem::offset_of!(SelectScoreParams, vote_reduction) - 236usize];
+};
+/// Weights of softmaxes over each head's scores, summed over heads or their maximum.
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct SelectVoteParams {
+    /// `[batch, n_q_heads, n]` of type `score_element`, rows `score_stride` elements apart.
+    pub scores: u64,
+    /// `[batch, n_q_heads]`.
+    pub softmaxes: u64,
+    /// `[batch]`: tokens of each request.
+    pub lengths: u64,
+    /// `[batch]`, or null: requests where it is not 0 are left alone, their outputs too.
+    pub skips: u64,
+    /** `[batch, n_q_heads / n_together, n]` of type `vote_element`, rows `vote_stride` elements
+    apart, out. What a request has no rows for stays what it was.*/
+    pub votes: u64,
+    pub score_stride: u64,
+    pub vote_stride: u64,
+    /// As of `SelectScoreParams`.
+    pub softmax_scale: f32,
+    pub n: u32,
+    pub n_q_heads: u32,
+    /// Query heads that vote together.
+    pub n_together: u32,
+    /// Tokens that a row stands for, and the most rows of a request.
+    pub tokens_per_row: u32,
+    pub n_rows: u32,
+    /// 0 the sum over heads, ascending; 1 the maximum.
+    pub vote_reduction: u32,
+    /// 0 bf16, 1 f16, 2 f32.
+    pub score_element: u32,
+    pub vote_element: u32,
+    /// Zero; keeps the size a multiple of the alignment on both sides.
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of SelectVoteParams"][::core::mem::size_of::<SelectVoteParams>() - 96usize];
+    ["Alignment of SelectVoteParams"][::core::mem::align_of::<SelectVoteParams>() - 8usize];
+    ["Offset of field: SelectVoteParams::scores"]
+        [::core::mem::offset_of!(SelectVoteParams, scores) - 0usize];
+    ["Offset of field: SelectVoteParams::softmaxes"]
+        [::core::mem::offset_of!(SelectVoteParams, softmaxes) - 8usize];
+    ["Offset of field: SelectVoteParams::lengths"]
+        [::core::mem::offset_of!(SelectVoteParams, lengths) - 16usize];
+    ["Offset of field: SelectVoteParams::skips"]
+        [::core::mem::offset_of!(SelectVoteParams, skips) - 24usize];
+    ["Offset of field: SelectVoteParams::votes"]
+        [::core::mem::offset_of!(SelectVoteParams, votes) - 32usize];
+    ["Offset of field: SelectVoteParams::score_stride"]
+        [::core::mem::offset_of!(SelectVoteParams, score_stride) - 40usize];
+    ["Offset of field: SelectVoteParams::vote_stride"]
+        [::core::mem::offset_of!(SelectVoteParams, vote_stride) - 48usize];
+    ["Offset of field: SelectVoteParams::softmax_scale"]
+        [::core::mem::offset_of!(SelectVoteParams, softmax_scale) - 56usize];
+    ["Offset of field: SelectVoteParams::n"]
+        [::core::mem::offset_of!(SelectVoteParams, n) - 60usize];
+    ["Offset of field: SelectVoteParams::n_q_heads"]
+        [::core::mem::offset_of!(SelectVoteParams, n_q_heads) - 64usize];
+    ["Offset of field: SelectVoteParams::n_together"]
+        [::core::mem::offset_of!(SelectVoteParams, n_together) - 68usize];
+    ["Offset of field: SelectVoteParams::tokens_per_row"]
+        [::core::mem::offset_of!(SelectVoteParams, tokens_per_row) - 72usize];
+    ["Offset of field: SelectVoteParams::n_rows"]
+        [::core::mem::offset_of!(SelectVoteParams, n_rows) - 76usize];
+    ["Offset of field: SelectVoteParams::vote_reduction"]
+        [::core::mem::offset_of!(SelectVoteParams, vote_reduction) - 80usize];
+    ["Offset of field: SelectVoteParams::score_element"]
+        [::core::mem::offset_of!(SelectVoteParams, score_element) - 84usize];
+    ["Offset of field: SelectVoteParams::vote_element"]
+        [::core::mem::offset_of!(SelectVoteParams, vote_element) - 88usize];
+    ["Offset of field: SelectVoteParams::reserved"]
+        [::core::mem::offset_of!(SelectVoteParams, reserved) - 92usize];
+};
 /// Every entry of the images, with the size and the alignment of the struct that it takes.
-pub const ENTRIES: [(&str, usize, usize); 4] = [
+pub const ENTRIES: [(&str, usize, usize); 6] = [
     ("decode_bf16", size_of::<HuffmanDecodeParams>(), align_of::<HuffmanDecodeParams>()),
     ("mma_products", size_of::<MmaProductsParams>(), align_of::<MmaProductsParams>()),
     ("wgmma_products", size_of::<MmaProductsParams>(), align_of::<MmaProductsParams>()),
+    ("score_rows", size_of::<SelectScoreParams>(), align_of::<SelectScoreParams>()),
+    ("vote_rows", size_of::<SelectVoteParams>(), align_of::<SelectVoteParams>()),
     ("topk_rows", size_of::<SelectTopkParams>(), align_of::<SelectTopkParams>()),
 ];

@@ -20,6 +20,26 @@ pub fn exp2(x: f32) -> f32 {
     f32::from_bits(p.to_bits().wrapping_add((n as i32 as u32) << 23))
 }
 
+/// The inner product of two rows in the one order in which the kernels multiply rows, in CUDA C++
+/// `csrc/common/dot.cuh`: lane l of 8 chains its products over the elements 64 j + 8 l + e, j and then e
+/// ascending, each rounded once; then the lanes are added in a tree, 4, 2 and 1 apart.
+///
+/// Of fused multiplications and additions alone, so that the bits are those of any GPU: tensor cores of two
+/// generations give two answers.
+pub fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut lanes = [0.0_f32; 8];
+    for (i, (a, b)) in a.iter().zip(b).enumerate() {
+        let lane = &mut lanes[i % 64 / 8];
+        *lane = a.mul_add(*b, *lane);
+    }
+    for apart in [4, 2, 1] {
+        for i in 0..apart {
+            lanes[i] += lanes[i + apart];
+        }
+    }
+    lanes[0]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

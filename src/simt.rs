@@ -91,7 +91,23 @@ pub struct Config {
     pub mma: Model,
     /// Where the counters of each launch go; `None` counts nothing.
     pub recorder: Option<Recorder>,
+    /// What runs in place of every kernel: a changed one, of which a test shall show that it is noticed.
+    ///
+    /// It must take the parameter of every kernel that is launched on the queue.
+    pub substitute: Option<Substitute>,
 }
+
+/// A kernel in place of another.
+#[derive(Debug, Clone, Copy)]
+pub struct Substitute(pub Entry);
+
+impl PartialEq for Substitute {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::fn_addr_eq(self.0, other.0)
+    }
+}
+
+impl Eq for Substitute {}
 
 impl Default for Config {
     fn default() -> Self {
@@ -104,6 +120,7 @@ impl Default for Config {
             checks: Checks::NONE,
             mma: Model::HOPPER,
             recorder: None,
+            substitute: None,
         }
     }
 }

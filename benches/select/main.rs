@@ -4,6 +4,7 @@
 mod house;
 #[path = "../peers/mod.rs"]
 mod peers;
+mod score;
 mod topk;
 
 use std::process::ExitCode;
@@ -17,5 +18,6 @@ fn cpu() {
 }
 
 fn main() -> ExitCode {
-    house::run("select", topk::cases(), cpu)
+    let cases = score::cases().into_iter().chain(topk::cases()).collect();
+    house::run("select", cases, cpu)
 }

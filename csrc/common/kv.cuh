@@ -6,40 +6,56 @@
 #include "../kv.h"
 #include "number.cuh"
 
+__device__ __forceinline__ uint32_t rows_of(uint32_t n_tokens, uint32_t tokens_per_row) {
+  return n_tokens / tokens_per_row + (n_tokens % tokens_per_row != 0);
+}
+
 // Rows that request `b` has: those of its tokens that the table can hold.
 __device__ __forceinline__ uint32_t count_rows(const LacunaKvView& kv, uint32_t b) {
-  const uint32_t n_tokens = kv.lengths[b];
-  const uint32_t n = n_tokens / kv.tokens_per_row + (n_tokens % kv.tokens_per_row != 0);
+  const uint32_t n = rows_of(kv.lengths[b], kv.tokens_per_row);
   return n < kv.n_rows ? n : kv.n_rows;
 }
 
 constexpr uint64_t kNoRow = ~uint64_t{0};
 
-// The element at which row `t` of request `b` and head `h` begins; `kNoRow` where its page is none.
-__device__ __forceinline__ uint64_t locate_kv(const LacunaKvView& kv, uint32_t b, uint32_t t,
-                                              uint32_t h) {
-  const uint32_t page = static_cast<uint32_t>(t * kv.page_multiplier >> 34);
-  const int32_t physical = kv.page_table[b * kv.table_stride + page];
-  // A negative one is large.
-  if (static_cast<uint32_t>(physical) >= kv.n_pages) return kNoRow;
-  return static_cast<uint32_t>(physical) * kv.page_stride +
-         (t - page * kv.page_size) * kv.token_stride + h * kv.head_stride;
-}
+// Where rows of one request and head are. Of rows that follow each other, the table is read once a
+// page.
+struct KvRows {
+  const LacunaKvView& kv;
+  const int32_t* table;
+  uint64_t head_start;
+  uint32_t page;
+  int32_t physical;
 
-// Eight elements from a multiple of eight on, in words as `expand_floats` takes them.
+  __device__ __forceinline__ KvRows(const LacunaKvView& kv, uint32_t b, uint32_t h)
+      : kv(kv),
+        table(kv.page_table + b * kv.table_stride),
+        head_start(h * kv.head_stride),
+        page(~0u),
+        physical(-1) {}
+
+  // The element at which row `t` begins; `kNoRow` where its page is none.
+  __device__ __forceinline__ uint64_t locate(uint32_t t) {
+    const uint32_t next = static_cast<uint32_t>(t * kv.page_multiplier >> 34);
+    if (next != page) physical = table[next];
+    page = next;
+    // A negative one is large.
+    if (static_cast<uint32_t>(physical) >= kv.n_pages) return kNoRow;
+    return static_cast<uint32_t>(physical) * kv.page_stride +
+           (t - page * kv.page_size) * kv.token_stride + head_start;
+  }
+};
+
+// Eight elements from a multiple of eight on, as `expand_floats` takes them.
 __device__ __forceinline__ void load_kv(uint32_t (&words)[4], const uint8_t* pool, uint64_t element,
                                         uint32_t kind) {
-  if (kind >= kFloatE4m3) {
-    const uint2 two = *reinterpret_cast<const uint2*>(pool + element);
-    words[0] = two.x;
-    words[1] = two.y;
-  } else {
-    const uint4 four = *reinterpret_cast<const uint4*>(pool + 2 * element);
-    words[0] = four.x;
-    words[1] = four.y;
-    words[2] = four.z;
-    words[3] = four.w;
-  }
+  const bool is_fp8 = kind >= kFloatE4m3;
+  const uint4 four = is_fp8 ? widen_fp8(*reinterpret_cast<const uint2*>(pool + element), kind)
+                            : *reinterpret_cast<const uint4*>(pool + 2 * element);
+  words[0] = four.x;
+  words[1] = four.y;
+  words[2] = four.z;
+  words[3] = four.w;
 }
 
 #endif  // LACUNA_COMMON_KV_CUH_

@@ -36,15 +36,6 @@ __device__ __forceinline__ float from_f16(uint32_t bits) {
 #endif
 }
 
-__device__ __forceinline__ float from_e4m3(uint32_t bits) {
-  const uint32_t magnitude = bits & 0x7F;
-  if (magnitude == 0x7F) return __uint_as_float(0x7FFFFFFF);
-  // As f16 with the same mantissa, an exponent's bias of 15 in place of 7.
-  return __fmul_rn(from_f16((bits & 0x80) << 8 | magnitude << 7), 256.0f);
-}
-
-__device__ __forceinline__ float from_e5m2(uint32_t bits) { return from_f16(bits << 8 & 0xFF00); }
-
 // The nearest, ties to even; of NaN 0x7FFF.
 __device__ __forceinline__ uint32_t to_bf16(float value) {
   const uint32_t bits = __float_as_uint(value);
@@ -80,23 +71,41 @@ __device__ __forceinline__ float load_float(const uint8_t* elements, uint64_t i,
   return kind == kFloatBf16 ? from_bf16(bits) : from_f16(bits);
 }
 
+// The same number, of NaN the one that GPUs make.
+__device__ __forceinline__ float canonical(float value) {
+  return value == value ? value : __uint_as_float(0x7FFFFFFF);
+}
+
 // What `value` becomes as an element of this kind.
 __device__ __forceinline__ float round_float(float value, uint32_t kind) {
-  if (kind == kFloatF32) return value;
+  if (kind == kFloatF32) return canonical(value);
   return kind == kFloatBf16 ? from_bf16(to_bf16(value)) : from_f16(to_f16(value));
 }
 
 __device__ __forceinline__ void store_float(uint8_t* elements, uint64_t i, uint32_t kind,
                                             float value) {
   if (kind == kFloatF32) {
-    reinterpret_cast<float*>(elements)[i] = value;
+    reinterpret_cast<float*>(elements)[i] = canonical(value);
   } else {
     reinterpret_cast<uint16_t*>(elements)[i] =
         static_cast<uint16_t>(kind == kFloatBf16 ? to_bf16(value) : to_f16(value));
   }
 }
 
-// Eight elements of 16 or 8 bits, from words that hold them: 4 of 16 bits, 2 of 8.
+// Eight fp8 numbers as f16: of e4m3 1/256 of each, since its exponents have a bias of 7, not 15.
+__device__ __forceinline__ uint4 widen_fp8(uint2 bytes, uint32_t kind) {
+  uint32_t words[4] = {__byte_perm(bytes.x, 0, 0x1404), __byte_perm(bytes.x, 0, 0x3424),
+                       __byte_perm(bytes.y, 0, 0x1404), __byte_perm(bytes.y, 0, 0x3424)};
+  for (uint32_t i = 0; i < 4 && kind == kFloatE4m3; ++i) {
+    const uint32_t magnitude = words[i] & 0x7F007F00;
+    words[i] = (words[i] & 0x80008000) | magnitude >> 1;
+    if ((magnitude & 0x7F00) == 0x7F00) words[i] |= 0x7FFF;
+    if (magnitude >> 16 == 0x7F00) words[i] |= 0x7FFF0000;
+  }
+  return make_uint4(words[0], words[1], words[2], words[3]);
+}
+
+// Eight elements of 16 bits, or of 8 that `widen_fp8` made 16.
 __device__ __forceinline__ void expand_floats(float (&values)[8], const uint32_t (&words)[4],
                                               uint32_t kind) {
   if (kind == kFloatBf16) {
@@ -105,18 +114,13 @@ __device__ __forceinline__ void expand_floats(float (&values)[8], const uint32_t
       values[2 * i] = __uint_as_float(words[i] << 16);
       values[2 * i + 1] = __uint_as_float(words[i] & 0xFFFF0000);
     }
-  } else if (kind == kFloatF16) {
+    return;
+  }
+  const float unit = kind == kFloatE4m3 ? 256.0f : 1.0f;
 #pragma unroll
-    for (uint32_t i = 0; i < 4; ++i) {
-      values[2 * i] = from_f16(words[i] & 0xFFFF);
-      values[2 * i + 1] = from_f16(words[i] >> 16);
-    }
-  } else {
-#pragma unroll
-    for (uint32_t i = 0; i < 8; ++i) {
-      const uint32_t bits = words[i / 4] >> (8 * (i % 4)) & 255;
-      values[i] = kind == kFloatE4m3 ? from_e4m3(bits) : from_e5m2(bits);
-    }
+  for (uint32_t i = 0; i < 4; ++i) {
+    values[2 * i] = __fmul_rn(from_f16(words[i] & 0xFFFF), unit);
+    values[2 * i + 1] = __fmul_rn(from_f16(words[i] >> 16), unit);
   }
 }
 

@@ -3,6 +3,7 @@
 #define LACUNA_SELECT_PARAMS_H_
 
 #include "../device_ptr.h"
+#include "../kv.h"
 
 /// The k largest scores of each row. A row's candidates are `length` scores from `start` on, what
 /// lies past the row's `n` left out. Larger scores come first, then lower indices; zeros of both
@@ -44,5 +45,105 @@ typedef struct SelectTopkParams {
   /// Zero; keeps the size a multiple of the alignment on both sides.
   uint32_t reserved;
 } SelectTopkParams;
+
+/// A softmax over a head's scores: the weight of score `s` is
+/// `exp2(s * softmax_scale - greatest) * reciprocal`.
+typedef struct SelectSoftmax {
+  /// The least integer not below any `s * softmax_scale`; of no scores, -2^30.
+  int32_t greatest;
+  /// One over the sum of `exp2(s * softmax_scale - greatest)`; 0 where that is 0.
+  float reciprocal;
+} SelectSoftmax;
+
+/// What 256 scores of a head, from a multiple of 256 on, come to.
+typedef struct SelectPartialSoftmax {
+  /// The sum of `exp2(s * softmax_scale - greatest)`, in units of 2^-40.
+  uint64_t sum;
+  /// As `SelectSoftmax::greatest`, of these.
+  int32_t greatest;
+  uint32_t reserved;
+} SelectPartialSoftmax;
+
+/// Scores of a query's heads against the rows of a paged cache: keys, or summaries of several.
+/// Request `b` has `ceil(lengths[b] / tokens_per_row)` rows, `n` at most. Query head `q` reads the
+/// rows of head `q / group`.
+typedef struct SelectScoreParams {
+  LacunaKvView kv;
+  /// `[batch, n_heads * group, d]` of type `query_element`, requests `query_stride` elements apart;
+  /// `d` is `row_len`, of boxes half of it.
+  DEVICE_PTR(const uint8_t) queries;
+  /// `[batch]`, or null: requests where it is not 0 are left alone, their outputs too.
+  DEVICE_PTR(const uint32_t) skips;
+  /// `[batch, n_out, n]` of type `score_element`, rows `score_stride` elements apart, or null, out;
+  /// `n_out` is `n_heads * group`, reduced `n_heads`. What a request has no rows for stays what it
+  /// was; absent rows score -inf.
+  DEVICE_PTR(uint8_t) scores;
+  /// `[batch, n_heads * group]`, or null, out.
+  DEVICE_PTR(SelectSoftmax) softmaxes;
+  /// `[batch, n_heads * group, n_tiles]`, workspace of `softmaxes` where `votes` is null.
+  DEVICE_PTR(SelectPartialSoftmax) partial_softmaxes;
+  /// `[batch, n_heads]`, zeros before and after: blocks that are done.
+  DEVICE_PTR(uint32_t) tickets;
+  /// `[batch, n_votes, n]` of type `vote_element`, rows `vote_stride` elements apart, or null, out:
+  /// as of `SelectVoteParams`. A block then has all tiles of its heads, and the scores on chip.
+  DEVICE_PTR(uint8_t) votes;
+  uint64_t query_stride;
+  uint64_t score_stride;
+  uint64_t vote_stride;
+  /// What a score is multiplied by before `exp2`: log2(e) over the root of the head's dimension.
+  float softmax_scale;
+  /// What the sum over a group is multiplied by.
+  float mean_scale;
+  uint32_t n;
+  uint32_t n_tiles;
+  /// Query heads of a head of keys, 1 to 16.
+  uint32_t group;
+  /// 0 the inner product with a row; 1 the greatest with any key in the box of a row, its minimum
+  /// and then its maximum.
+  uint32_t kind;
+  /// Over a group: 0 none, 1 maximum, 2 sum or mean.
+  uint32_t reduction;
+  /// 0 bf16, 1 f16, 2 f32.
+  uint32_t query_element;
+  uint32_t score_element;
+  uint32_t vote_element;
+  /// Heads of keys in a block: 1, or with `votes` those that vote together.
+  uint32_t n_heads_together;
+  /// As of `SelectVoteParams`.
+  uint32_t vote_reduction;
+} SelectScoreParams;
+
+/// Weights of softmaxes over each head's scores, summed over heads or their maximum.
+typedef struct SelectVoteParams {
+  /// `[batch, n_q_heads, n]` of type `score_element`, rows `score_stride` elements apart.
+  DEVICE_PTR(const uint8_t) scores;
+  /// `[batch, n_q_heads]`.
+  DEVICE_PTR(const SelectSoftmax) softmaxes;
+  /// `[batch]`: tokens of each request.
+  DEVICE_PTR(const uint32_t) lengths;
+  /// `[batch]`, or null: requests where it is not 0 are left alone, their outputs too.
+  DEVICE_PTR(const uint32_t) skips;
+  /// `[batch, n_q_heads / n_together, n]` of type `vote_element`, rows `vote_stride` elements
+  /// apart, out. What a request has no rows for stays what it was.
+  DEVICE_PTR(uint8_t) votes;
+  uint64_t score_stride;
+  uint64_t vote_stride;
+  /// As of `SelectScoreParams`.
+  float softmax_scale;
+  uint32_t n;
+  uint32_t n_q_heads;
+  /// Query heads that vote together.
+  uint32_t n_together;
+  /// Tokens that a row stands for, and the most rows of a request.
+  uint32_t tokens_per_row;
+  uint32_t n_rows;
+  /// 0 the sum over heads, ascending; 1 the maximum.
+  uint32_t vote_reduction;
+  /// 0 bf16, 1 f16, 2 f32.
+  uint32_t score_element;
+  uint32_t vote_element;
+  /// Zero; keeps the size a multiple of the alignment on both sides.
+  uint32_t reserved;
+} SelectVoteParams;
 
 #endif  // LACUNA_SELECT_PARAMS_H_

@@ -334,6 +334,7 @@ LACUNA_INLINE float __fdiv_rn(float x, float y) { return x / y; }
 LACUNA_INLINE float __fsqrt_rn(float x) { return sqrtf(x); }
 LACUNA_INLINE float __fmaf_rn(float x, float y, float z) { return fmaf(x, y, z); }
 LACUNA_INLINE int32_t __float2int_rn(float x) { return static_cast<int32_t>(rintf(x)); }
+LACUNA_INLINE int32_t __float2int_ru(float x) { return static_cast<int32_t>(ceilf(x)); }
 LACUNA_INLINE float __int2float_rn(int32_t x) { return static_cast<float>(x); }
 LACUNA_INLINE uint64_t __float2ull_rn(float x) { return static_cast<uint64_t>(rintf(x)); }
 LACUNA_INLINE float __ull2float_rn(uint64_t x) { return static_cast<float>(x); }

@@ -1,16 +1,26 @@
 //! Which tokens matter: picks of the largest scores of each row, exactly, and the same every time.
 
+mod score;
 mod topk;
+mod vote;
 
+pub use score::{GroupReduction, ScoreKind, ScorePlan, ScoreShape};
+#[cfg(any(feature = "cuda", feature = "simt"))]
+pub use score::{ScoreInputs, ScoreOutputs, SoftmaxOutputs, VoteOutputs, score_rows, score_votes};
 pub use topk::{MAX_PICKS, TopkPlan, TopkShape};
 #[cfg(any(feature = "cuda", feature = "simt"))]
 pub use topk::{TopkInputs, TopkOutputs, topk_rows};
+pub use vote::{Together, VotePlan, VoteReduction, VoteRule};
+#[cfg(any(feature = "cuda", feature = "simt"))]
+pub use vote::{VoteInputs, vote_rows};
 
 use crate::element::Float;
 
 /// What the kernels of this room must do, written for reading.
 pub mod reference {
+    pub use super::score::reference::Scored;
     pub use super::topk::reference::{RowRule, topk_row};
+    pub use super::vote::reference::{Softmax, votes};
 }
 
 mod sealed {

@@ -12,6 +12,7 @@ use crate::{Kernel, Mutation, common, of, passes, region};
 const KERNEL: Kernel = Kernel {
     room: "huffman",
     source: include_str!("../../csrc/huffman/decode.cu"),
+    headers: &[],
     entry: "decode_bf16",
     mutations: MUTATIONS,
 };

@@ -6,6 +6,10 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod huffman;
+mod score;
+#[path = "../select/score/problem.rs"]
+#[allow(dead_code, reason = "tests use all of it")]
+mod score_problem;
 mod topk;
 
 use std::ffi::c_void;
@@ -21,6 +25,8 @@ use lacuna::simt::{self, Checks, Config, Entry, Launch, Schedule};
 struct Kernel {
     room: &'static str,
     source: &'static str,
+    /// Of what it includes from its folder and `csrc/common`, what is mutated too: names as it includes them, and texts.
+    headers: &'static [(&'static str, &'static str)],
     entry: &'static str,
     mutations: &'static [Mutation],
 }
@@ -38,15 +44,19 @@ const fn of(what: &'static str, nth: usize, by: &'static str) -> Mutation {
 
 impl Kernel {
     fn mutate(&self, mutation: &Mutation) -> String {
-        let Self { room, source, entry, .. } = self;
+        let Self { room, source, headers, entry, .. } = self;
+        let mut source = (*source).to_owned();
+        for (name, text) in *headers {
+            let include = format!("#include \"{name}\"\n");
+            assert!(source.contains(&include), "{name} is not included");
+            source = source.replacen(&include, text, 1).replace(&include, "");
+        }
         let at = source.match_indices(mutation.what).nth(mutation.nth);
         let (at, _) = at.unwrap_or_else(|| panic!("the kernel has no `{}`", mutation.what));
         let (before, after) = source.split_at(at);
         let after = &after[mutation.what.len()..];
-        let root = env!("CARGO_MANIFEST_DIR");
-        let source = format!("{before}{}{after}", mutation.by)
-            .replace("#include \"params.h\"", &format!("#include \"{root}/csrc/{room}/params.h\""))
-            .replace("#include \"../", &format!("#include \"{root}/csrc/"));
+        let source = format!("{before}{}{after}", mutation.by);
+        let source: String = source.lines().map(|line| find_include(line, room) + "\n").collect();
         source
             + &format!(
                 "\nextern \"C\" void mutant(const void* params, uint32_t) {{\n\
@@ -85,6 +95,16 @@ impl Kernel {
         let survivors = survivors.into_inner().unwrap();
         assert!(survivors.is_empty(), "not caught:\n{}", survivors.join("\n"));
     }
+}
+
+/// A line of a kernel file that is compiled elsewhere: its includes are of the room's folder, or of `csrc/common`.
+fn find_include(line: &str, room: &str) -> String {
+    let name = line.strip_prefix("#include \"").and_then(|rest| rest.strip_suffix('"'));
+    let Some(name) = name else { return line.to_owned() };
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("csrc");
+    let folders = [sources.join(room), sources.join("common")];
+    let path = folders.iter().map(|folder| folder.join(name)).find(|path| path.exists());
+    format!("#include \"{}\"", path.unwrap_or_else(|| panic!("{line}: no such file")).display())
 }
 
 /// Memory of a launch, by its address.

@@ -13,6 +13,7 @@ use crate::{Kernel, Mutation, of, passes, region};
 const KERNEL: Kernel = Kernel {
     room: "select",
     source: include_str!("../../csrc/select/topk.cu"),
+    headers: &[],
     entry: "topk_rows",
     mutations: MUTATIONS,
 };

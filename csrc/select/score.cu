@@ -1,0 +1,392 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+// Scores of a query's heads against keys, or against what stands for several, each row read once
+// for all heads of its group; and, where asked, the softmaxes over them and the votes.
+// src/select/score/reference.rs is the specification.
+
+#include "../common/async.cuh"
+#include "../common/dot.cuh"
+#include "../common/kv.cuh"
+#include "softmax.cuh"
+
+namespace {
+
+constexpr uint32_t kThreads = 256;
+constexpr uint32_t kWarps = kThreads / 32;
+constexpr uint32_t kGroups = kThreads / kDotLanes;
+constexpr uint32_t kMostGroup = 16;
+// Query heads that are multiplied at once, and rows.
+constexpr uint32_t kQueries = 4;
+constexpr uint32_t kRowsOfKeys = 4;
+constexpr uint32_t kRowsOfBoxes = 2;
+constexpr uint32_t kSlots = 8;
+constexpr uint32_t kSlotBytes = 16;
+constexpr uint32_t kStagedBytes = 2 * kSlots * kSlotBytes * kThreads;
+constexpr uint32_t kBox = 1;
+
+struct Shared {
+  SelectSoftmax softmaxes[kMostGroup];
+  // Whether this block is the last of its head.
+  uint32_t is_last;
+};
+
+// What a block scores: a tile of a head of keys, or all tiles of heads that vote together.
+struct Part {
+  uint32_t b;
+  uint32_t first_head;
+  uint32_t n_heads;
+  uint32_t first_tile;
+  uint32_t n_tiles;
+  // From the first tile on.
+  uint32_t n_rows;
+  // Tiles of the request that have rows.
+  uint32_t n_all_tiles;
+  // Scores on chip between two query heads: no multiple of 32.
+  uint32_t pitch;
+};
+
+__device__ uint32_t min_of(uint32_t x, uint32_t y) { return x < y ? x : y; }
+__device__ uint32_t tiles_of(uint32_t n_rows) { return (n_rows + kTile - 1) / kTile; }
+
+__device__ __forceinline__ uint32_t head_dim(const SelectScoreParams& params) {
+  return params.kind == kBox ? params.kv.row_len / 2 : params.kv.row_len;
+}
+
+__device__ Part locate_part(const SelectScoreParams& params) {
+  Part part;
+  part.b = blockIdx.z;
+  part.n_heads = params.n_heads_together;
+  part.first_head = blockIdx.y * part.n_heads;
+  const uint32_t n_all = min_of(count_rows(params.kv, part.b), params.n);
+  const bool is_whole = params.votes != nullptr;
+  part.first_tile = is_whole ? 0 : blockIdx.x;
+  const uint32_t first_row = part.first_tile * kTile;
+  const uint32_t n_left = n_all > first_row ? n_all - first_row : 0;
+  part.n_rows = is_whole ? n_left : min_of(n_left, kTile);
+  part.n_tiles = tiles_of(part.n_rows);
+  part.n_all_tiles = tiles_of(n_all);
+  part.pitch = (is_whole ? params.n_tiles : 1) * kTile + 8;
+  return part;
+}
+
+// Where on chip element `i` of a query is: of the eight that a lane needs at once, the first four
+// are beside those of other lanes, so that no two lanes read from one bank.
+__device__ __forceinline__ uint32_t place_query(uint32_t i) {
+  return i / 64 * 64 + i % 8 / 4 * 32 + i % 64 / 8 * 4 + i % 4;
+}
+
+__device__ void stage_queries(const SelectScoreParams& params, const Part& part, uint32_t head,
+                              float* queries) {
+  const uint32_t d = head_dim(params);
+  const uint32_t pitch = (d + 63) / 64 * 64;
+  const uint64_t first = part.b * params.query_stride + uint64_t{head} * params.group * d;
+  for (uint32_t q = 0; q < params.group; ++q) {
+    for (uint32_t i = threadIdx.x; i < d; i += kThreads) {
+      queries[q * pitch + place_query(i)] =
+          load_float(params.queries, first + uint64_t{q} * d + i, params.query_element);
+    }
+  }
+}
+
+// What this lane's group of lanes scores at once: `n_rows` rows, and of each this lane's eights, in
+// `n_each` slots. Rows are read before they are needed, into two stages of slots that are the
+// lane's own, so that no thread waits for another's copies.
+struct Lane {
+  uint32_t n_rows;
+  uint32_t n_each;
+  // Eights of a row and head dimension.
+  uint32_t n_pieces;
+  uint32_t first;
+  unsigned char* slots;
+};
+
+__device__ __forceinline__ Lane locate_lane(const SelectScoreParams& params, unsigned char* slots) {
+  Lane lane;
+  const bool is_box = params.kind == kBox;
+  lane.n_pieces = (head_dim(params) + 63) / 64;
+  lane.n_each = is_box ? 2 * lane.n_pieces : lane.n_pieces;
+  lane.n_rows = min_of(is_box ? kRowsOfBoxes : kRowsOfKeys, kSlots / lane.n_each);
+  lane.first = threadIdx.x % kDotLanes * 8;
+  lane.slots = slots + (threadIdx.x / 32 * 2 * kSlots * 32 + threadIdx.x % 32) * kSlotBytes;
+  return lane;
+}
+
+__device__ __forceinline__ unsigned char* slot_of(const Lane& lane, uint32_t stage, uint32_t row,
+                                                  uint32_t piece) {
+  return lane.slots + ((stage * kSlots + row * lane.n_each + piece) * 32) * kSlotBytes;
+}
+
+// Begins to read the rows of a step, and tells which are absent.
+__device__ __forceinline__ uint32_t fetch_rows(const SelectScoreParams& params, const Part& part,
+                                               uint32_t head, const Lane& lane, uint32_t first_row,
+                                               uint32_t n, uint32_t step) {
+  const LacunaKvView& kv = params.kv;
+  const uint32_t d = head_dim(params);
+  const uint32_t base = (step * kGroups + threadIdx.x / kDotLanes) * lane.n_rows;
+  KvRows rows(kv, part.b, head);
+  uint32_t absent = 0;
+  for (uint32_t r = 0; r < lane.n_rows && base + r < n; ++r) {
+    const uint64_t row = rows.locate(first_row + base + r);
+    const bool is_there = row != kNoRow;
+    if (!is_there) absent |= 1u << r;
+    for (uint32_t piece = 0; piece < lane.n_each; ++piece) {
+      const bool is_upper = piece >= lane.n_pieces;
+      const uint32_t i = lane.first + (is_upper ? piece - lane.n_pieces : piece) * 64;
+      if (i >= d) continue;
+      const uint64_t element = is_there ? row + (is_upper ? d + i : i) : 0;
+      unsigned char* slot = slot_of(lane, step % 2, r, piece);
+      if (kv.element >= kFloatE4m3) {
+        copy_async<8>(slot, kv.keys + element, is_there);
+      } else {
+        copy_async<16>(slot, kv.keys + 2 * element, is_there);
+      }
+    }
+  }
+  commit_copies();
+  return absent;
+}
+
+__device__ __forceinline__ void load_slot(float (&values)[8], const unsigned char* slot,
+                                          uint32_t kind) {
+  uint32_t words[4];
+  load_kv(words, slot, 0, kind);
+  expand_floats(values, words, kind);
+}
+
+// This lane's part of the products of a step's rows with `n_queries` query heads, 4 at most.
+template <bool kIsBox, uint32_t kRows>
+__device__ __forceinline__ void multiply_rows(const SelectScoreParams& params, const Lane& lane,
+                                              uint32_t stage, uint32_t n_here, const float* queries,
+                                              uint32_t n_queries,
+                                              float (&products)[kQueries * kRows]) {
+  const uint32_t d = head_dim(params);
+#pragma unroll
+  for (uint32_t i = 0; i < kQueries * kRows; ++i) products[i] = 0.0f;
+  for (uint32_t piece = 0; piece < lane.n_pieces; ++piece) {
+    const uint32_t i = lane.first + piece * 64;
+    if (i >= d) break;
+    float keys[kRows][8] = {};
+    float greatest[kIsBox ? kRows : 1][8] = {};
+#pragma unroll
+    for (uint32_t r = 0; r < kRows; ++r) {
+      if (r >= n_here) break;
+      load_slot(keys[r], slot_of(lane, stage, r, piece), params.kv.element);
+      if (kIsBox) {
+        load_slot(greatest[kIsBox ? r : 0], slot_of(lane, stage, r, piece + lane.n_pieces),
+                  params.kv.element);
+      }
+    }
+#pragma unroll
+    for (uint32_t q = 0; q < kQueries; ++q) {
+      if (q >= n_queries) break;
+      const float* place = queries + q * lane.n_pieces * 64 + place_query(i);
+      const float4 low = *reinterpret_cast<const float4*>(place);
+      const float4 high = *reinterpret_cast<const float4*>(place + 32);
+      const float query[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+#pragma unroll
+      for (uint32_t r = 0; r < kRows; ++r) {
+#pragma unroll
+        for (uint32_t e = 0; e < 8; ++e) {
+          const float key = kIsBox && query[e] > 0.0f ? greatest[kIsBox ? r : 0][e] : keys[r][e];
+          products[q * kRows + r] = __fmaf_rn(query[e], key, products[q * kRows + r]);
+        }
+      }
+    }
+  }
+}
+
+// `n` rows of a head from `first_row` on, at most a tile, against its group's queries.
+template <bool kIsBox, uint32_t kRows>
+__device__ void score_tile(const SelectScoreParams& params, const Part& part, uint32_t head,
+                           const Lane& lane, uint32_t first_row, uint32_t n, const float* queries,
+                           float* scores) {
+  const uint32_t n_at_once = kGroups * lane.n_rows;
+  const uint32_t n_steps = (n + n_at_once - 1) / n_at_once;
+  const uint32_t first = first_dot<kQueries * kRows>(threadIdx.x % kDotLanes);
+  uint32_t absent = fetch_rows(params, part, head, lane, first_row, n, 0);
+  for (uint32_t step = 0; step < n_steps; ++step) {
+    // Past the last step there is nothing to read, and an empty group of copies.
+    const uint32_t next = fetch_rows(params, part, head, lane, first_row, n, step + 1);
+    wait_copies<1>();
+    const uint32_t base = (step * kGroups + threadIdx.x / kDotLanes) * lane.n_rows;
+    const uint32_t n_left = base < n ? min_of(lane.n_rows, n - base) : 0;
+    for (uint32_t q = 0; q < params.group; q += kQueries) {
+      float products[kQueries * kRows];
+      multiply_rows<kIsBox, kRows>(params, lane, step % 2, n_left, queries + q * lane.n_pieces * 64,
+                                   min_of(kQueries, params.group - q), products);
+      add_lanes(products);
+#pragma unroll
+      for (uint32_t i = 0; i < kQueries * kRows / kDotLanes; ++i) {
+        const uint32_t query = q + (first + i) / kRows;
+        const uint32_t r = (first + i) % kRows;
+        if (query >= params.group || r >= n_left) continue;
+        const float score = __fmul_rn(products[i], params.kv.key_scale);
+        scores[query * part.pitch + base + r] = (absent >> r & 1) != 0 ? minus_infinity() : score;
+      }
+    }
+    absent = next;
+  }
+}
+
+__device__ void score_head(const SelectScoreParams& params, const Part& part, uint32_t head,
+                           const Lane& lane, const float* queries, float* scores) {
+  for (uint32_t tile = 0; tile < part.n_tiles; ++tile) {
+    const uint32_t first_row = (part.first_tile + tile) * kTile;
+    const uint32_t n = min_of(kTile, part.n_rows - tile * kTile);
+    float* of_tile = scores + tile * kTile;
+    if (params.kind == kBox) {
+      score_tile<true, kRowsOfBoxes>(params, part, head, lane, first_row, n, queries, of_tile);
+    } else {
+      score_tile<false, kRowsOfKeys>(params, part, head, lane, first_row, n, queries, of_tile);
+    }
+  }
+}
+
+// Rounds every score to the type in which it is stored, so that a softmax is over what is stored.
+__device__ void round_scores(const SelectScoreParams& params, const Part& part, uint32_t n_queries,
+                             float* scores) {
+  for (uint32_t q = 0; q < n_queries; ++q) {
+    for (uint32_t i = threadIdx.x; i < part.n_rows; i += kThreads) {
+      float& score = scores[q * part.pitch + i];
+      score = round_float(score, params.score_element);
+    }
+  }
+}
+
+__device__ __forceinline__ float reduce_group(const SelectScoreParams& params, const Part& part,
+                                              const float* scores) {
+  if (params.reduction == 0) return scores[0];
+  float all = params.reduction == 1 ? minus_infinity() : scores[0];
+  for (uint32_t q = params.reduction == 1 ? 0 : 1; q < params.group; ++q) {
+    const float score = scores[q * part.pitch];
+    if (params.reduction == 1) {
+      if (score > all) all = score;
+    } else {
+      all = __fadd_rn(all, score);
+    }
+  }
+  return params.reduction == 1 ? all : __fmul_rn(all, params.mean_scale);
+}
+
+__device__ void write_scores(const SelectScoreParams& params, const Part& part, uint32_t n_queries,
+                             const float* scores) {
+  const uint32_t n_each = params.reduction == 0 ? 1 : params.group;
+  const uint32_t n_out = params.kv.n_heads * (params.group / n_each);
+  const uint32_t first_out = part.first_head * (params.group / n_each);
+  for (uint32_t q = 0; q < n_queries; q += n_each) {
+    const uint64_t row = uint64_t{part.b} * n_out + first_out + q / n_each;
+    const uint64_t first = row * params.score_stride + part.first_tile * kTile;
+    for (uint32_t i = threadIdx.x; i < part.n_rows; i += kThreads) {
+      const float score = reduce_group(params, part, scores + q * part.pitch + i);
+      store_float(params.scores, first + i, params.score_element, score);
+    }
+  }
+}
+
+// Partial softmaxes of all tiles, `stride` from one query head to the next.
+__device__ void sum_tiles(const SelectScoreParams& params, const Part& part, uint32_t n_queries,
+                          const float* scores, SelectPartialSoftmax* partials, uint32_t stride) {
+  for (uint32_t i = threadIdx.x / 32; i < n_queries * part.n_tiles; i += kWarps) {
+    const uint32_t q = i / part.n_tiles;
+    const uint32_t tile = i % part.n_tiles;
+    const uint32_t n = min_of(kTile, part.n_rows - tile * kTile);
+    const SelectPartialSoftmax partial =
+        sum_tile(scores + q * part.pitch + tile * kTile, n, params.softmax_scale);
+    if (threadIdx.x % 32 == 0) partials[q * stride + tile] = partial;
+  }
+}
+
+// Whether all other blocks of this head are done; then what they wrote is seen.
+__device__ bool is_last_block(const SelectScoreParams& params, const Part& part, Shared& shared) {
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    uint32_t* ticket = params.tickets + part.b * params.kv.n_heads + part.first_head;
+    // A request without rows has one block.
+    const uint32_t n_blocks = part.n_all_tiles == 0 ? 1 : part.n_all_tiles;
+    const bool is_last = atomicAdd(ticket, 1u) == n_blocks - 1;
+    if (is_last) atomicExch(ticket, 0u);
+    shared.is_last = is_last;
+    __threadfence();
+  }
+  __syncthreads();
+  return shared.is_last != 0;
+}
+
+__device__ void merge_tiles(const SelectScoreParams& params, const Part& part) {
+  const uint32_t first = (part.b * params.kv.n_heads + part.first_head) * params.group;
+  for (uint32_t q = threadIdx.x / 32; q < params.group; q += kWarps) {
+    const SelectPartialSoftmax* partials =
+        params.partial_softmaxes + uint64_t{first + q} * params.n_tiles;
+    const SelectSoftmax softmax = merge_partials(partials, part.n_all_tiles);
+    if (threadIdx.x % 32 == 0) params.softmaxes[first + q] = softmax;
+  }
+}
+
+// All of a block's heads vote; the softmaxes of a group at a time.
+__device__ void write_votes(const SelectScoreParams& params, const Part& part, uint32_t n_queries,
+                            float* scores, const SelectPartialSoftmax* partials, Shared& shared) {
+  const uint64_t row = uint64_t{part.b} * gridDim.y + blockIdx.y;
+  // The votes so far are where the first head's scores were.
+  for (uint32_t first = 0; first < n_queries; first += params.group) {
+    __syncthreads();
+    for (uint32_t q = threadIdx.x / 32; q < params.group; q += kWarps) {
+      const SelectSoftmax softmax =
+          merge_partials(partials + (first + q) * params.n_tiles, part.n_tiles);
+      if (threadIdx.x % 32 != 0) continue;
+      shared.softmaxes[q] = softmax;
+      if (params.softmaxes == nullptr) continue;
+      const uint64_t all_before =
+          uint64_t{part.b} * params.kv.n_heads * params.group + part.first_head * params.group;
+      params.softmaxes[all_before + first + q] = softmax;
+    }
+    __syncthreads();
+    for (uint32_t i = threadIdx.x; i < part.n_rows; i += kThreads) {
+      float vote = first == 0 ? 0.0f : scores[i];
+      for (uint32_t q = 0; q < params.group; ++q) {
+        vote = add_vote(vote, scores[(first + q) * part.pitch + i], shared.softmaxes[q],
+                        params.softmax_scale, params.vote_reduction);
+      }
+      scores[i] = vote;
+    }
+  }
+  for (uint32_t i = threadIdx.x; i < part.n_rows; i += kThreads) {
+    store_float(params.votes, row * params.vote_stride + i, params.vote_element, scores[i]);
+  }
+}
+
+}  // namespace
+
+LACUNA_ENTRY(score_rows, SelectScoreParams, kThreads) {
+  LACUNA_SHARED(Shared, shared);
+  LACUNA_DYNAMIC_SHARED(dynamic);
+  if (params.skips != nullptr && params.skips[blockIdx.z] != 0) return;
+  const Part part = locate_part(params);
+  if (part.n_rows == 0 && part.first_tile != 0) return;
+  const Lane lane = locate_lane(params, dynamic);
+  const uint32_t n_queries = part.n_heads * params.group;
+  float* queries = reinterpret_cast<float*>(dynamic + kStagedBytes);
+  float* scores = queries + params.group * lane.n_pieces * 64;
+  for (uint32_t head = 0; head < part.n_heads; ++head) {
+    stage_queries(params, part, part.first_head + head, queries);
+    __syncthreads();
+    score_head(params, part, part.first_head + head, lane, queries,
+               scores + head * params.group * part.pitch);
+    __syncthreads();
+  }
+  // Each thread reads what it rounds; others only after the next barrier.
+  round_scores(params, part, n_queries, scores);
+  if (params.scores != nullptr) write_scores(params, part, n_queries, scores);
+  if (params.votes != nullptr) {
+    __syncthreads();
+    SelectPartialSoftmax* partials =
+        reinterpret_cast<SelectPartialSoftmax*>(scores + n_queries * part.pitch);
+    sum_tiles(params, part, n_queries, scores, partials, params.n_tiles);
+    write_votes(params, part, n_queries, scores, partials, shared);
+  } else if (params.softmaxes != nullptr) {
+    __syncthreads();
+    const uint64_t first = (uint64_t{part.b} * params.kv.n_heads + part.first_head) * params.group;
+    sum_tiles(params, part, n_queries, scores,
+              params.partial_softmaxes + first * params.n_tiles + part.first_tile, params.n_tiles);
+    if (is_last_block(params, part, shared)) merge_tiles(params, part);
+  }
+}
