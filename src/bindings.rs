@@ -529,12 +529,103 @@ const _: () = {
     ["Offset of field: SelectVoteParams::reserved"]
         [::core::mem::offset_of!(SelectVoteParams, reserved) - 92usize];
 };
+/** What probes' queries attend to: each token's weight in the softmaxes of all probes and heads
+that see it. Two launches with the same parameters: `probe_rows` makes the softmaxes,
+`column_mass` the masses.*/
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct SelectMassParams {
+    pub kv: LacunaKvView,
+    /// `[batch, n_probes, n_heads * group, head_dim]` of type `query_element`.
+    pub probes: u64,
+    /// `[batch, n_probes]`: tokens that a probe sees, from the first on.
+    pub n_visible: u64,
+    /// `[batch]`, or null: requests where it is not 0 are left alone, their outputs too.
+    pub skips: u64,
+    /// `[batch, n_heads, n_probes * group]`, out of the first launch, input of the second.
+    pub softmaxes: u64,
+    /// `[batch, n_heads, n_probes * group, n_tiles]`, workspace of the first launch.
+    pub partial_softmaxes: u64,
+    /// `[batch, n_heads]`, zeros before and after: blocks of the first launch that are done.
+    pub tickets: u64,
+    /** `[batch, n_heads / n_heads_together, n]`, rows `mass_stride` elements apart, out of the second
+    launch. What a request has no rows for stays what it was.*/
+    pub masses: u64,
+    /// Elements from one request's probes to the next's, and from one probe to the next.
+    pub request_stride: u64,
+    pub probe_stride: u64,
+    pub mass_stride: u64,
+    /// As of `SelectScoreParams`.
+    pub softmax_scale: f32,
+    /// What a mass is multiplied by.
+    pub mass_scale: f32,
+    pub n: u32,
+    pub n_tiles: u32,
+    pub n_probes: u32,
+    pub group: u32,
+    pub n_heads_together: u32,
+    /// 1: a mass is divided by the number of probes that see the token.
+    pub is_per_probe: u32,
+    /// 0 bf16, 1 f16, 2 f32.
+    pub query_element: u32,
+    /// Rows of a tile: 256, of a head's dimension above 128 half of it, above 256 a quarter.
+    pub tile: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of SelectMassParams"][::core::mem::size_of::<SelectMassParams>() - 232usize];
+    ["Alignment of SelectMassParams"][::core::mem::align_of::<SelectMassParams>() - 8usize];
+    ["Offset of field: SelectMassParams::kv"]
+        [::core::mem::offset_of!(SelectMassParams, kv) - 0usize];
+    ["Offset of field: SelectMassParams::probes"]
+        [::core::mem::offset_of!(SelectMassParams, probes) - 112usize];
+    ["Offset of field: SelectMassParams::n_visible"]
+        [::core::mem::offset_of!(SelectMassParams, n_visible) - 120usize];
+    ["Offset of field: SelectMassParams::skips"]
+        [::core::mem::offset_of!(SelectMassParams, skips) - 128usize];
+    ["Offset of field: SelectMassParams::softmaxes"]
+        [::core::mem::offset_of!(SelectMassParams, softmaxes) - 136usize];
+    ["Offset of field: SelectMassParams::partial_softmaxes"]
+        [::core::mem::offset_of!(SelectMassParams, partial_softmaxes) - 144usize];
+    ["Offset of field: SelectMassParams::tickets"]
+        [::core::mem::offset_of!(SelectMassParams, tickets) - 152usize];
+    ["Offset of field: SelectMassParams::masses"]
+        [::core::mem::offset_of!(SelectMassParams, masses) - 160usize];
+    ["Offset of field: SelectMassParams::request_stride"]
+        [::core::mem::offset_of!(SelectMassParams, request_stride) - 168usize];
+    ["Offset of field: SelectMassParams::probe_stride"]
+        [::core::mem::offset_of!(SelectMassParams, probe_stride) - 176usize];
+    ["Offset of field: SelectMassParams::mass_stride"]
+        [::core::mem::offset_of!(SelectMassParams, mass_stride) - 184usize];
+    ["Offset of field: SelectMassParams::softmax_scale"]
+        [::core::mem::offset_of!(SelectMassParams, softmax_scale) - 192usize];
+    ["Offset of field: SelectMassParams::mass_scale"]
+        [::core::mem::offset_of!(SelectMassParams, mass_scale) - 196usize];
+    ["Offset of field: SelectMassParams::n"]
+        [::core::mem::offset_of!(SelectMassParams, n) - 200usize];
+    ["Offset of field: SelectMassParams::n_tiles"]
+        [::core::mem::offset_of!(SelectMassParams, n_tiles) - 204usize];
+    ["Offset of field: SelectMassParams::n_probes"]
+        [::core::mem::offset_of!(SelectMassParams, n_probes) - 208usize];
+    ["Offset of field: SelectMassParams::group"]
+        [::core::mem::offset_of!(SelectMassParams, group) - 212usize];
+    ["Offset of field: SelectMassParams::n_heads_together"]
+        [::core::mem::offset_of!(SelectMassParams, n_heads_together) - 216usize];
+    ["Offset of field: SelectMassParams::is_per_probe"]
+        [::core::mem::offset_of!(SelectMassParams, is_per_probe) - 220usize];
+    ["Offset of field: SelectMassParams::query_element"]
+        [::core::mem::offset_of!(SelectMassParams, query_element) - 224usize];
+    ["Offset of field: SelectMassParams::tile"]
+        [::core::mem::offset_of!(SelectMassParams, tile) - 228usize];
+};
 /// Every entry of the images, with the size and the alignment of the struct that it takes.
-pub const ENTRIES: [(&str, usize, usize); 6] = [
+pub const ENTRIES: [(&str, usize, usize); 8] = [
     ("decode_bf16", size_of::<HuffmanDecodeParams>(), align_of::<HuffmanDecodeParams>()),
     ("mma_products", size_of::<MmaProductsParams>(), align_of::<MmaProductsParams>()),
     ("wgmma_products", size_of::<MmaProductsParams>(), align_of::<MmaProductsParams>()),
     ("score_rows", size_of::<SelectScoreParams>(), align_of::<SelectScoreParams>()),
     ("vote_rows", size_of::<SelectVoteParams>(), align_of::<SelectVoteParams>()),
+    ("probe_rows", size_of::<SelectMassParams>(), align_of::<SelectMassParams>()),
+    ("column_mass", size_of::<SelectMassParams>(), align_of::<SelectMassParams>()),
     ("topk_rows", size_of::<SelectTopkParams>(), align_of::<SelectTopkParams>()),
 ];

@@ -132,7 +132,9 @@ pub unsafe fn launch<P: KernelParams>(
         Inner::Simt(ref config) => {
             let launch = crate::simt::Launch {
                 kernel: P::KERNEL.entry,
-                entry: config.substitute.map_or(P::KERNEL.simt, |substitute| substitute.0),
+                entry: config
+                    .substitute
+                    .map_or(P::KERNEL.simt, |substitute| substitute.of(P::KERNEL.simt)),
                 grid: grid.blocks,
                 block: grid.threads,
                 dynamic_shared_bytes: grid.dynamic_shared_bytes,

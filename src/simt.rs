@@ -91,19 +91,28 @@ pub struct Config {
     pub mma: Model,
     /// Where the counters of each launch go; `None` counts nothing.
     pub recorder: Option<Recorder>,
-    /// What runs in place of every kernel: a changed one, of which a test shall show that it is noticed.
-    ///
-    /// It must take the parameter of every kernel that is launched on the queue.
+    /// What runs in place of a kernel: a changed one, of which a test shall show that it is noticed.
     pub substitute: Option<Substitute>,
 }
 
-/// A kernel in place of another.
+/// A kernel in place of another, which takes the same parameter.
 #[derive(Debug, Clone, Copy)]
-pub struct Substitute(pub Entry);
+pub struct Substitute {
+    /// The kernel that would run.
+    pub kernel: Entry,
+    /// What runs.
+    pub by: Entry,
+}
+
+impl Substitute {
+    pub(crate) fn of(self, kernel: Entry) -> Entry {
+        if std::ptr::fn_addr_eq(kernel, self.kernel) { self.by } else { kernel }
+    }
+}
 
 impl PartialEq for Substitute {
     fn eq(&self, other: &Self) -> bool {
-        std::ptr::fn_addr_eq(self.0, other.0)
+        std::ptr::fn_addr_eq(self.kernel, other.kernel) && std::ptr::fn_addr_eq(self.by, other.by)
     }
 }
 

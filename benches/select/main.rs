@@ -2,6 +2,7 @@
 
 #[path = "../house/mod.rs"]
 mod house;
+mod mass;
 #[path = "../peers/mod.rs"]
 mod peers;
 mod score;
@@ -18,6 +19,6 @@ fn cpu() {
 }
 
 fn main() -> ExitCode {
-    let cases = score::cases().into_iter().chain(topk::cases()).collect();
+    let cases = [mass::cases(), score::cases(), topk::cases()].into_iter().flatten().collect();
     house::run("select", cases, cpu)
 }

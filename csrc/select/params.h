@@ -146,4 +146,45 @@ typedef struct SelectVoteParams {
   uint32_t reserved;
 } SelectVoteParams;
 
+/// What probes' queries attend to: each token's weight in the softmaxes of all probes and heads
+/// that see it. Two launches with the same parameters: `probe_rows` makes the softmaxes,
+/// `column_mass` the masses.
+typedef struct SelectMassParams {
+  LacunaKvView kv;
+  /// `[batch, n_probes, n_heads * group, head_dim]` of type `query_element`.
+  DEVICE_PTR(const uint8_t) probes;
+  /// `[batch, n_probes]`: tokens that a probe sees, from the first on.
+  DEVICE_PTR(const uint32_t) n_visible;
+  /// `[batch]`, or null: requests where it is not 0 are left alone, their outputs too.
+  DEVICE_PTR(const uint32_t) skips;
+  /// `[batch, n_heads, n_probes * group]`, out of the first launch, input of the second.
+  DEVICE_PTR(SelectSoftmax) softmaxes;
+  /// `[batch, n_heads, n_probes * group, n_tiles]`, workspace of the first launch.
+  DEVICE_PTR(SelectPartialSoftmax) partial_softmaxes;
+  /// `[batch, n_heads]`, zeros before and after: blocks of the first launch that are done.
+  DEVICE_PTR(uint32_t) tickets;
+  /// `[batch, n_heads / n_heads_together, n]`, rows `mass_stride` elements apart, out of the second
+  /// launch. What a request has no rows for stays what it was.
+  DEVICE_PTR(float) masses;
+  /// Elements from one request's probes to the next's, and from one probe to the next.
+  uint64_t request_stride;
+  uint64_t probe_stride;
+  uint64_t mass_stride;
+  /// As of `SelectScoreParams`.
+  float softmax_scale;
+  /// What a mass is multiplied by.
+  float mass_scale;
+  uint32_t n;
+  uint32_t n_tiles;
+  uint32_t n_probes;
+  uint32_t group;
+  uint32_t n_heads_together;
+  /// 1: a mass is divided by the number of probes that see the token.
+  uint32_t is_per_probe;
+  /// 0 bf16, 1 f16, 2 f32.
+  uint32_t query_element;
+  /// Rows of a tile: 256, of a head's dimension above 128 half of it, above 256 a quarter.
+  uint32_t tile;
+} SelectMassParams;
+
 #endif  // LACUNA_SELECT_PARAMS_H_

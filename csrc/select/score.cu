@@ -3,9 +3,7 @@
 // for all heads of its group; and, where asked, the softmaxes over them and the votes.
 // src/select/score/reference.rs is the specification.
 
-#include "../common/async.cuh"
-#include "../common/dot.cuh"
-#include "../common/kv.cuh"
+#include "rows.cuh"
 #include "softmax.cuh"
 
 namespace {
@@ -14,12 +12,10 @@ constexpr uint32_t kThreads = 256;
 constexpr uint32_t kWarps = kThreads / 32;
 constexpr uint32_t kGroups = kThreads / kDotLanes;
 constexpr uint32_t kMostGroup = 16;
-// Query heads that are multiplied at once, and rows.
-constexpr uint32_t kQueries = 4;
+// Rows that a group of lanes multiplies at once.
 constexpr uint32_t kRowsOfKeys = 4;
 constexpr uint32_t kRowsOfBoxes = 2;
 constexpr uint32_t kSlots = 8;
-constexpr uint32_t kSlotBytes = 16;
 constexpr uint32_t kStagedBytes = 2 * kSlots * kSlotBytes * kThreads;
 constexpr uint32_t kBox = 1;
 
@@ -44,7 +40,6 @@ struct Part {
   uint32_t pitch;
 };
 
-__device__ uint32_t min_of(uint32_t x, uint32_t y) { return x < y ? x : y; }
 __device__ uint32_t tiles_of(uint32_t n_rows) { return (n_rows + kTile - 1) / kTile; }
 
 __device__ __forceinline__ uint32_t head_dim(const SelectScoreParams& params) {
@@ -68,16 +63,10 @@ __device__ Part locate_part(const SelectScoreParams& params) {
   return part;
 }
 
-// Where on chip element `i` of a query is: of the eight that a lane needs at once, the first four
-// are beside those of other lanes, so that no two lanes read from one bank.
-__device__ __forceinline__ uint32_t place_query(uint32_t i) {
-  return i / 64 * 64 + i % 8 / 4 * 32 + i % 64 / 8 * 4 + i % 4;
-}
-
 __device__ void stage_queries(const SelectScoreParams& params, const Part& part, uint32_t head,
                               float* queries) {
   const uint32_t d = head_dim(params);
-  const uint32_t pitch = (d + 63) / 64 * 64;
+  const uint32_t pitch = query_pitch(d);
   const uint64_t first = part.b * params.query_stride + uint64_t{head} * params.group * d;
   for (uint32_t q = 0; q < params.group; ++q) {
     for (uint32_t i = threadIdx.x; i < d; i += kThreads) {
@@ -87,140 +76,44 @@ __device__ void stage_queries(const SelectScoreParams& params, const Part& part,
   }
 }
 
-// What this lane's group of lanes scores at once: `n_rows` rows, and of each this lane's eights, in
-// `n_each` slots. Rows are read before they are needed, into two stages of slots that are the
-// lane's own, so that no thread waits for another's copies.
-struct Lane {
-  uint32_t n_rows;
-  uint32_t n_each;
-  // Eights of a row and head dimension.
-  uint32_t n_pieces;
-  uint32_t first;
-  unsigned char* slots;
-};
-
-__device__ __forceinline__ Lane locate_lane(const SelectScoreParams& params, unsigned char* slots) {
-  Lane lane;
-  const bool is_box = params.kind == kBox;
-  lane.n_pieces = (head_dim(params) + 63) / 64;
-  lane.n_each = is_box ? 2 * lane.n_pieces : lane.n_pieces;
-  lane.n_rows = min_of(is_box ? kRowsOfBoxes : kRowsOfKeys, kSlots / lane.n_each);
-  lane.first = threadIdx.x % kDotLanes * 8;
-  lane.slots = slots + (threadIdx.x / 32 * 2 * kSlots * 32 + threadIdx.x % 32) * kSlotBytes;
-  return lane;
-}
-
-__device__ __forceinline__ unsigned char* slot_of(const Lane& lane, uint32_t stage, uint32_t row,
-                                                  uint32_t piece) {
-  return lane.slots + ((stage * kSlots + row * lane.n_each + piece) * 32) * kSlotBytes;
-}
-
-// Begins to read the rows of a step, and tells which are absent.
-__device__ __forceinline__ uint32_t fetch_rows(const SelectScoreParams& params, const Part& part,
-                                               uint32_t head, const Lane& lane, uint32_t first_row,
-                                               uint32_t n, uint32_t step) {
-  const LacunaKvView& kv = params.kv;
-  const uint32_t d = head_dim(params);
-  const uint32_t base = (step * kGroups + threadIdx.x / kDotLanes) * lane.n_rows;
-  KvRows rows(kv, part.b, head);
-  uint32_t absent = 0;
-  for (uint32_t r = 0; r < lane.n_rows && base + r < n; ++r) {
-    const uint64_t row = rows.locate(first_row + base + r);
-    const bool is_there = row != kNoRow;
-    if (!is_there) absent |= 1u << r;
-    for (uint32_t piece = 0; piece < lane.n_each; ++piece) {
-      const bool is_upper = piece >= lane.n_pieces;
-      const uint32_t i = lane.first + (is_upper ? piece - lane.n_pieces : piece) * 64;
-      if (i >= d) continue;
-      const uint64_t element = is_there ? row + (is_upper ? d + i : i) : 0;
-      unsigned char* slot = slot_of(lane, step % 2, r, piece);
-      if (kv.element >= kFloatE4m3) {
-        copy_async<8>(slot, kv.keys + element, is_there);
-      } else {
-        copy_async<16>(slot, kv.keys + 2 * element, is_there);
-      }
-    }
-  }
-  commit_copies();
-  return absent;
-}
-
-__device__ __forceinline__ void load_slot(float (&values)[8], const unsigned char* slot,
-                                          uint32_t kind) {
-  uint32_t words[4];
-  load_kv(words, slot, 0, kind);
-  expand_floats(values, words, kind);
-}
-
-// This lane's part of the products of a step's rows with `n_queries` query heads, 4 at most.
-template <bool kIsBox, uint32_t kRows>
-__device__ __forceinline__ void multiply_rows(const SelectScoreParams& params, const Lane& lane,
-                                              uint32_t stage, uint32_t n_here, const float* queries,
-                                              uint32_t n_queries,
-                                              float (&products)[kQueries * kRows]) {
-  const uint32_t d = head_dim(params);
-#pragma unroll
-  for (uint32_t i = 0; i < kQueries * kRows; ++i) products[i] = 0.0f;
-  for (uint32_t piece = 0; piece < lane.n_pieces; ++piece) {
-    const uint32_t i = lane.first + piece * 64;
-    if (i >= d) break;
-    float keys[kRows][8] = {};
-    float greatest[kIsBox ? kRows : 1][8] = {};
-#pragma unroll
-    for (uint32_t r = 0; r < kRows; ++r) {
-      if (r >= n_here) break;
-      load_slot(keys[r], slot_of(lane, stage, r, piece), params.kv.element);
-      if (kIsBox) {
-        load_slot(greatest[kIsBox ? r : 0], slot_of(lane, stage, r, piece + lane.n_pieces),
-                  params.kv.element);
-      }
-    }
-#pragma unroll
-    for (uint32_t q = 0; q < kQueries; ++q) {
-      if (q >= n_queries) break;
-      const float* place = queries + q * lane.n_pieces * 64 + place_query(i);
-      const float4 low = *reinterpret_cast<const float4*>(place);
-      const float4 high = *reinterpret_cast<const float4*>(place + 32);
-      const float query[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
-#pragma unroll
-      for (uint32_t r = 0; r < kRows; ++r) {
-#pragma unroll
-        for (uint32_t e = 0; e < 8; ++e) {
-          const float key = kIsBox && query[e] > 0.0f ? greatest[kIsBox ? r : 0][e] : keys[r][e];
-          products[q * kRows + r] = __fmaf_rn(query[e], key, products[q * kRows + r]);
-        }
-      }
-    }
-  }
-}
-
-// `n` rows of a head from `first_row` on, at most a tile, against its group's queries.
+// `n` rows of a head from `first_row` on, at most a tile, against its group's queries. Rows are
+// read into one of two stages of slots while those of the other are multiplied.
 template <bool kIsBox, uint32_t kRows>
 __device__ void score_tile(const SelectScoreParams& params, const Part& part, uint32_t head,
-                           const Lane& lane, uint32_t first_row, uint32_t n, const float* queries,
-                           float* scores) {
+                           const RowLane& lane, uint32_t first_row, uint32_t n,
+                           const float* queries, float* scores) {
   const uint32_t n_at_once = kGroups * lane.n_rows;
   const uint32_t n_steps = (n + n_at_once - 1) / n_at_once;
   const uint32_t first = first_dot<kQueries * kRows>(threadIdx.x % kDotLanes);
-  uint32_t absent = fetch_rows(params, part, head, lane, first_row, n, 0);
+  // Past the last step there is nothing to read, and an empty group of copies.
+  const auto base_of = [&](uint32_t step) {
+    return (step * kGroups + threadIdx.x / kDotLanes) * lane.n_rows;
+  };
+  const auto n_of = [&](uint32_t step) {
+    return base_of(step) < n ? min_of(lane.n_rows, n - base_of(step)) : 0;
+  };
+  const auto fetch = [&](uint32_t step) {
+    return fetch_rows(params.kv, part.b, head, lane, step % 2 * kSlots, first_row + base_of(step),
+                      n_of(step));
+  };
+  uint32_t absent = fetch(0);
   for (uint32_t step = 0; step < n_steps; ++step) {
-    // Past the last step there is nothing to read, and an empty group of copies.
-    const uint32_t next = fetch_rows(params, part, head, lane, first_row, n, step + 1);
+    const uint32_t next = fetch(step + 1);
     wait_copies<1>();
-    const uint32_t base = (step * kGroups + threadIdx.x / kDotLanes) * lane.n_rows;
-    const uint32_t n_left = base < n ? min_of(lane.n_rows, n - base) : 0;
     for (uint32_t q = 0; q < params.group; q += kQueries) {
       float products[kQueries * kRows];
-      multiply_rows<kIsBox, kRows>(params, lane, step % 2, n_left, queries + q * lane.n_pieces * 64,
+      multiply_rows<kIsBox, kRows>(lane, params.kv.element, step % 2 * kSlots, n_of(step),
+                                   queries + q * lane.n_pieces * 64,
                                    min_of(kQueries, params.group - q), products);
       add_lanes(products);
 #pragma unroll
       for (uint32_t i = 0; i < kQueries * kRows / kDotLanes; ++i) {
         const uint32_t query = q + (first + i) / kRows;
         const uint32_t r = (first + i) % kRows;
-        if (query >= params.group || r >= n_left) continue;
+        if (query >= params.group || r >= n_of(step)) continue;
         const float score = __fmul_rn(products[i], params.kv.key_scale);
-        scores[query * part.pitch + base + r] = (absent >> r & 1) != 0 ? minus_infinity() : score;
+        scores[query * part.pitch + base_of(step) + r] =
+            (absent >> r & 1) != 0 ? minus_infinity() : score;
       }
     }
     absent = next;
@@ -228,7 +121,7 @@ __device__ void score_tile(const SelectScoreParams& params, const Part& part, ui
 }
 
 __device__ void score_head(const SelectScoreParams& params, const Part& part, uint32_t head,
-                           const Lane& lane, const float* queries, float* scores) {
+                           const RowLane& lane, const float* queries, float* scores) {
   for (uint32_t tile = 0; tile < part.n_tiles; ++tile) {
     const uint32_t first_row = (part.first_tile + tile) * kTile;
     const uint32_t n = min_of(kTile, part.n_rows - tile * kTile);
@@ -362,7 +255,9 @@ LACUNA_ENTRY(score_rows, SelectScoreParams, kThreads) {
   if (params.skips != nullptr && params.skips[blockIdx.z] != 0) return;
   const Part part = locate_part(params);
   if (part.n_rows == 0 && part.first_tile != 0) return;
-  const Lane lane = locate_lane(params, dynamic);
+  const bool is_box = params.kind == kBox;
+  const RowLane lane = locate_lane(head_dim(params), is_box, is_box ? kRowsOfBoxes : kRowsOfKeys,
+                                   kSlots, 2, dynamic);
   const uint32_t n_queries = part.n_heads * params.group;
   float* queries = reinterpret_cast<float*>(dynamic + kStagedBytes);
   float* scores = queries + params.group * lane.n_pieces * 64;

@@ -1,9 +1,13 @@
 //! Which tokens matter: picks of the largest scores of each row, exactly, and the same every time.
 
+mod mass;
 mod score;
 mod topk;
 mod vote;
 
+#[cfg(any(feature = "cuda", feature = "simt"))]
+pub use mass::{MassInputs, MassOutputs, column_mass};
+pub use mass::{MassPlan, MassShape};
 pub use score::{GroupReduction, ScoreKind, ScorePlan, ScoreShape};
 #[cfg(any(feature = "cuda", feature = "simt"))]
 pub use score::{ScoreInputs, ScoreOutputs, SoftmaxOutputs, VoteOutputs, score_rows, score_votes};
@@ -18,6 +22,7 @@ use crate::element::Float;
 
 /// What the kernels of this room must do, written for reading.
 pub mod reference {
+    pub use super::mass::reference::Probed;
     pub use super::score::reference::Scored;
     pub use super::topk::reference::{RowRule, topk_row};
     pub use super::vote::reference::{Softmax, votes};

@@ -6,6 +6,10 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod huffman;
+mod mass;
+#[path = "../select/mass/problem.rs"]
+#[allow(dead_code, reason = "tests use all of it")]
+mod mass_problem;
 mod score;
 #[path = "../select/score/problem.rs"]
 #[allow(dead_code, reason = "tests use all of it")]

@@ -17,6 +17,7 @@ const SCORE: Kernel = Kernel {
     room: "select",
     source: include_str!("../../csrc/select/score.cu"),
     headers: &[
+        ("rows.cuh", include_str!("../../csrc/select/rows.cuh")),
         ("../common/dot.cuh", include_str!("../../csrc/common/dot.cuh")),
         ("../common/kv.cuh", include_str!("../../csrc/common/kv.cuh")),
         ("softmax.cuh", include_str!("../../csrc/select/softmax.cuh")),
@@ -51,21 +52,25 @@ const OF_SCORE: &[Mutation] = &[
     of("atomicAdd(ticket, 1u)", 0, "(*ticket)++"),
     of("wait_copies<1>();", 0, ""),
     of("wait_copies<1>();", 0, "wait_copies<2>();"),
-    of("step % 2, r, piece", 0, "0, r, piece"),
-    of("step % 2, n_left", 0, "0, n_left"),
+    of("step % 2 * kSlots, first_row", 0, "0, first_row"),
+    of("step % 2 * kSlots, n_of", 0, "0, n_of"),
     of("if (!is_there) absent |= 1u << r;", 0, ""),
     of("is_there ? row + (is_upper ? d + i : i) : 0", 0, "row + (is_upper ? d + i : i)"),
     of("element, is_there)", 0, "element)"),
     of("is_upper ? d + i : i", 0, "i"),
-    of("base + r < n; ++r", 0, "true; ++r"),
+    of("base_of(step) < n ? min_of(lane.n_rows, n - base_of(step)) : 0", 0, "lane.n_rows"),
     of("if (i >= d) continue;", 0, ""),
-    of("if (i >= d) break;", 0, ""),
-    of("if (r >= n_here) break;", 0, ""),
+    of("if (i >= lane.head_dim) break;", 0, ""),
+    of("if (r >= n) break;", 0, ""),
     of("if (q >= n_queries) break;", 0, ""),
     of("query[e] > 0.0f", 0, "query[e] >= -1.0f"),
-    of("if (query >= params.group || r >= n_left) continue;", 0, "if (r >= n_left) continue;"),
     of(
-        "if (query >= params.group || r >= n_left) continue;",
+        "if (query >= params.group || r >= n_of(step)) continue;",
+        0,
+        "if (r >= n_of(step)) continue;",
+    ),
+    of(
+        "if (query >= params.group || r >= n_of(step)) continue;",
         0,
         "if (query >= params.group) continue;",
     ),
@@ -123,13 +128,13 @@ unsafe extern "C" {
     fn lacuna_simt_vote_rows(params: *const c_void, is_checked: u32);
 }
 
-fn queue(entry: Entry, schedule: Schedule) -> Queue {
+fn queue(kernel: Entry, by: Entry, schedule: Schedule) -> Queue {
     Queue::simt(Config {
         schedule,
         seed: 7,
         step_budget: 100_000,
         checks: Checks::ALL,
-        substitute: Some(Substitute(entry)),
+        substitute: Some(Substitute { kernel, by }),
         ..Config::default()
     })
 }
@@ -138,7 +143,7 @@ fn queue(entry: Entry, schedule: Schedule) -> Queue {
 fn scores_differ<K: Key, S: Score>(entry: Entry, problem: &Problem<bf16, K>) -> bool {
     let (scores, softmaxes) = problem.expect::<S>();
     [Schedule::Random, Schedule::Reverse].into_iter().any(|schedule| {
-        let queue = queue(entry, schedule);
+        let queue = queue(lacuna_simt_score_rows, entry, schedule);
         let Ok((found, found_softmaxes)) = problem.score::<S>(&queue) else { return true };
         if to_bits(&found) != to_bits(&scores) || found_softmaxes != softmaxes {
             return true;
@@ -164,7 +169,12 @@ fn votes_differ(entry: Entry, problem: &Problem<bf16, bf16>) -> bool {
         let rule = VoteRule { together: Together::All, reduction: VoteReduction::Sum, stride: 300 };
         let plan = VotePlan::new(&problem.plan, rule).unwrap();
         let expected = problem.expect_votes::<f32, f32>(&plan);
-        let found = problem.vote::<f32, f32>(&queue(entry, schedule), &plan, &scores, &softmaxes);
+        let found = problem.vote::<f32, f32>(
+            &queue(lacuna_simt_vote_rows, entry, schedule),
+            &plan,
+            &scores,
+            &softmaxes,
+        );
         found.map_or(true, |votes| to_bits(&votes) != to_bits(&expected))
     })
 }

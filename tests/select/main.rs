@@ -2,5 +2,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod mass;
 mod score;
 mod topk;
+
+pub(crate) use score::problem as score_problem;

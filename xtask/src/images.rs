@@ -25,7 +25,7 @@ pub(crate) struct Image {
     pub(crate) path: &'static str,
 }
 
-pub(crate) const IMAGES: [Image; 6] = [
+pub(crate) const IMAGES: [Image; 7] = [
     Image {
         room: "huffman",
         source: "csrc/huffman/decode.cu",
@@ -55,6 +55,12 @@ pub(crate) const IMAGES: [Image; 6] = [
         source: "csrc/select/vote.cu",
         target: "compute_80",
         path: "ptx/select-vote.sm80.ptx",
+    },
+    Image {
+        room: "select",
+        source: "csrc/select/mass.cu",
+        target: "compute_80",
+        path: "ptx/select-mass.sm80.ptx",
     },
     Image {
         room: "select",

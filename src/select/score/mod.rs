@@ -7,5 +7,5 @@ pub(super) mod reference;
 
 #[cfg(any(feature = "cuda", feature = "simt"))]
 pub use launch::{ScoreInputs, ScoreOutputs, SoftmaxOutputs, VoteOutputs, score_rows, score_votes};
-pub(crate) use plan::spread;
 pub use plan::{GroupReduction, ScoreKind, ScorePlan, ScoreShape};
+pub(crate) use plan::{check_group, check_scale, log2_scale, spread};

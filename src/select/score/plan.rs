@@ -72,15 +72,7 @@ impl ScorePlan {
         let ScoreShape { layout, n_q_heads, query_stride, n, score_stride, kind, .. } = shape;
         let kv = layout.shape();
         let head_dim = if kind == ScoreKind::Box { kv.row_len / 2 } else { kv.row_len };
-        if kv.n_heads == 0 || !n_q_heads.is_multiple_of(kv.n_heads) {
-            let allowed = "the multiples of the heads of keys";
-            return Err(Error::Range { what: "query heads", value: n_q_heads, allowed });
-        }
-        let group = n_q_heads / kv.n_heads;
-        if !(1..=16).contains(&group) {
-            let what = "query heads of a head of keys";
-            return Err(Error::Range { what, value: group, allowed: "1..=16" });
-        }
+        check_group(n_q_heads, kv.n_heads)?;
         if !head_dim.is_multiple_of(8) || kv.row_len > 512 {
             let allowed = "the multiples of 8 up to 512, of boxes up to 256";
             return Err(Error::Range { what: "dimension of a head", value: head_dim, allowed });
@@ -94,13 +86,7 @@ impl ScorePlan {
             let (what, value) = ("stride between queries, in elements", query_stride);
             return Err(Error::Range { what, value, allowed: "the heads of a query and more" });
         }
-        // Also NaN.
-        let is_scale = shape.softmax_scale > 0.0 && shape.softmax_scale <= 1e6;
-        if !is_scale {
-            let value = shape.softmax_scale.to_bits().into();
-            let what = "scale of a softmax, as the bits of f32";
-            return Err(Error::Range { what, value, allowed: "what is above 0 and up to 1e6" });
-        }
+        check_scale(shape.softmax_scale)?;
         for (what, count, stride) in [
             ("bytes of queries", kv.batch, query_stride),
             ("bytes of scores", kv.batch * n_q_heads, score_stride),
@@ -191,7 +177,7 @@ impl ScorePlan {
 
     /// The scale of softmaxes whose base is 2.
     pub fn log2_scale(&self) -> f32 {
-        (f64::from(self.shape.softmax_scale) * std::f64::consts::LOG2_E) as f32
+        log2_scale(self.shape.softmax_scale)
     }
 
     /// Dynamic shared memory of a block that scores so many tiles of so many heads of keys.
@@ -241,4 +227,33 @@ impl ScorePlan {
 /// Elements from the first of the first row to the last of the last.
 pub(crate) fn spread(n_rows: u64, stride: u64, n: u64) -> u64 {
     if n_rows == 0 { 0 } else { (n_rows - 1) * stride + n }
+}
+
+/// Query heads are a multiple of the heads of keys, 1 to 16 times.
+pub(crate) fn check_group(n_q_heads: u64, n_heads: u64) -> Result<()> {
+    if n_heads == 0 || !n_q_heads.is_multiple_of(n_heads) {
+        let allowed = "the multiples of the heads of keys";
+        return Err(Error::Range { what: "query heads", value: n_q_heads, allowed });
+    }
+    let value = n_q_heads / n_heads;
+    if !(1..=16).contains(&value) {
+        let what = "query heads of a head of keys";
+        return Err(Error::Range { what, value, allowed: "1..=16" });
+    }
+    Ok(())
+}
+
+pub(crate) fn check_scale(softmax_scale: f32) -> Result<()> {
+    // Also NaN.
+    let is_scale = softmax_scale > 0.0 && softmax_scale <= 1e6;
+    if is_scale {
+        return Ok(());
+    }
+    let (what, value) = ("scale of a softmax, as the bits of f32", softmax_scale.to_bits().into());
+    Err(Error::Range { what, value, allowed: "what is above 0 and up to 1e6" })
+}
+
+/// What a softmax of base 2 multiplies scores by.
+pub(crate) fn log2_scale(softmax_scale: f32) -> f32 {
+    (f64::from(softmax_scale) * std::f64::consts::LOG2_E) as f32
 }

@@ -31,12 +31,17 @@ impl Softmax {
         u64::from(self.greatest as u32) | u64::from(self.reciprocal.to_bits()) << 32
     }
 
-    /// The softmax over scores; `scale` is that of base 2.
-    ///
-    /// Each tile of 256 is summed by itself, in whole units of 2^-40 relative to the power of two not below its scores: any
-    /// order gives the same sum. Then tiles are made relative to the greatest of them, and what is below a unit is lost.
+    /// The softmax over scores, 256 to a tile; `scale` is that of base 2.
     pub fn of<S: Score>(scores: &[S], scale: f32) -> Self {
-        let tiles: Vec<_> = scores.chunks(TILE).map(|tile| sum_tile(tile, scale)).collect();
+        Self::of_tiles(scores, scale, TILE)
+    }
+
+    /// The softmax over scores, so many to a tile; `scale` is that of base 2.
+    ///
+    /// Each tile is summed by itself, in whole units of 2^-40 relative to the power of two not below its scores: any
+    /// order gives the same sum. Then tiles are made relative to the greatest of them, and what is below a unit is lost.
+    pub fn of_tiles<S: Score>(scores: &[S], scale: f32, tile: usize) -> Self {
+        let tiles: Vec<_> = scores.chunks(tile).map(|tile| sum_tile(tile, scale)).collect();
         let greatest = tiles.iter().map(|(greatest, _)| *greatest).max().unwrap_or(Self::NONE);
         let sum: u64 = tiles
             .iter()
@@ -47,7 +52,7 @@ impl Softmax {
     }
 
     /// Two to the power of a score less `greatest`.
-    fn weigh(&self, score: f32, scale: f32) -> f32 {
+    pub(crate) fn weigh(&self, score: f32, scale: f32) -> f32 {
         weigh(to_log2(score, scale), self.greatest)
     }
 }

@@ -1,0 +1,233 @@
+//! Attention mass of tokens from probes.
+
+use half::bf16;
+use lacuna::kv::{KvLayout, KvShape, KvView};
+use lacuna::select::reference::Probed;
+use lacuna::select::{MassInputs, MassOutputs, MassPlan, MassShape, column_mass};
+use lacuna::{Buffer, Queue};
+
+use crate::house::case::{Budget, Case, Peer, Problem, Work, poison};
+
+/// Requests of as many tokens and probes each, bf16, 128 to a head; one row of masses for all heads.
+#[derive(Clone, Copy)]
+struct Shape {
+    batch: u64,
+    n: u64,
+    n_heads: u64,
+    group: u64,
+    n_probes: u64,
+    is_small: bool,
+}
+
+const HEAD_DIM: u64 = 128;
+
+impl Shape {
+    fn plan(&self, batch: u64) -> MassPlan {
+        let n_pages = self.n.div_ceil(16);
+        let shape = KvShape {
+            batch,
+            n_heads: self.n_heads,
+            row_len: HEAD_DIM,
+            n_pages: batch * n_pages,
+            page_size: 16,
+            table_stride: n_pages,
+            tokens_per_row: 1,
+            page_stride: 0,
+            token_stride: 0,
+            head_stride: 0,
+        };
+        let n_q_heads = self.n_heads * self.group;
+        let plan = MassPlan::new(MassShape {
+            layout: KvLayout::new(shape.hnd()).expect("a layout that is supported"),
+            n_q_heads,
+            n_probes: self.n_probes,
+            request_stride: self.n_probes * n_q_heads * HEAD_DIM,
+            probe_stride: n_q_heads * HEAD_DIM,
+            n: self.n,
+            mass_stride: self.n,
+            is_over_all_heads: true,
+            is_mean: true,
+            is_per_probe: true,
+            softmax_scale: 1.0 / (HEAD_DIM as f32).sqrt(),
+        });
+        plan.expect("a shape that is supported")
+    }
+}
+
+impl Case for Shape {
+    fn kernel(&self) -> &'static str {
+        "select/column_mass"
+    }
+
+    fn shape(&self) -> String {
+        let Self { batch, n, n_heads, group, n_probes, .. } = self;
+        let n_q_heads = n_heads * group;
+        format!(
+            "{n_probes} probes of {n_q_heads} over {n} keys of {n_heads} heads in {batch} requests, bf16"
+        )
+    }
+
+    fn is_small(&self) -> bool {
+        self.is_small
+    }
+
+    fn budget(&self) -> Budget {
+        // A tile's 256 keys are as many bytes as 256 queries, which every tile reads again.
+        let again = (self.n_probes * self.group) as f64 / 256.0;
+        Budget {
+            bytes: 1.04 + again,
+            sectors_per_request: 16.0,
+            conflict_ways: 1.4,
+            barriers: 8.0 + 4.0 * (self.n_heads * self.n_probes * self.group) as f64 / 16.0,
+        }
+    }
+
+    fn prepare(&self) -> Box<dyn Problem> {
+        let plan = self.plan(self.batch);
+        let layout = plan.shape().layout;
+        let mut state = 9_u64;
+        let mut number = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_041);
+            bf16::from_f32((state >> 40) as f32 / (1_u64 << 23) as f32 - 1.0)
+        };
+        let probes: Vec<_> = (0..plan.probes_len()).map(|_| number()).collect();
+        let keys: Vec<_> = (0..layout.pool_len()).map(|_| number()).collect();
+        let page_table: Vec<_> = (0..layout.table_len() as i32).rev().collect();
+        let lengths = vec![self.n as u32; self.batch as usize];
+        let of_request =
+            (0..self.n_probes).map(|probe| (self.n - self.n_probes + 1 + probe) as u32);
+        let n_visible = of_request.collect::<Vec<_>>().repeat(self.batch as usize);
+        let probed = Probed {
+            probes: &probes,
+            n_visible: &n_visible,
+            keys: &keys,
+            page_table: &page_table,
+            lengths: &lengths,
+            key_scale: 1.0,
+        };
+        let masses =
+            (0..self.batch as usize).flat_map(|b| probed.request(&plan, b).concat()).collect();
+        Box::new(Requests { case: *self, probes, n_visible, keys, page_table, lengths, masses })
+    }
+}
+
+struct Requests {
+    case: Shape,
+    probes: Vec<bf16>,
+    n_visible: Vec<u32>,
+    keys: Vec<bf16>,
+    page_table: Vec<i32>,
+    lengths: Vec<u32>,
+    masses: Vec<f32>,
+}
+
+impl Problem for Requests {
+    fn least_bytes(&self) -> u64 {
+        // Both launches read the keys.
+        let plan = self.case.plan(self.case.batch);
+        2 * plan.least_bytes(2, 2) + 4 * self.masses.len() as u64
+    }
+
+    fn expected(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.masses)
+    }
+
+    fn place(&self, queue: &Queue) -> lacuna::Result<Box<dyn Work>> {
+        Ok(Box::new(Launch::new(self, queue, 0)?))
+    }
+
+    fn variants(&self, queue: &Queue) -> lacuna::Result<Vec<(String, Box<dyn Work>)>> {
+        let last = Launch::new(self, queue, 1)?;
+        Ok(vec![("after the first request again".to_owned(), Box::new(last))])
+    }
+
+    fn peers(&self) -> Vec<Box<dyn Peer + '_>> {
+        Vec::new()
+    }
+}
+
+/// Launches whose last requests are looked at.
+struct Launch {
+    plan: MassPlan,
+    probes: Buffer<bf16>,
+    n_visible: Buffer<u32>,
+    keys: Buffer<bf16>,
+    page_table: Buffer<i32>,
+    lengths: Buffer<u32>,
+    masses: Buffer<f32>,
+    softmaxes: Buffer<u64>,
+    workspace: Buffer<u64>,
+    n_expected: usize,
+}
+
+impl Launch {
+    /// The first request is there `n_more` times more.
+    fn new(requests: &Requests, queue: &Queue, n_more: usize) -> lacuna::Result<Self> {
+        let batch = requests.case.batch as usize;
+        let plan = requests.case.plan((batch + n_more) as u64);
+        fn again<T: Copy>(all: &[T], batch: usize, n_more: usize) -> Vec<T> {
+            [all[..all.len() / batch].repeat(n_more), all.to_vec()].concat()
+        }
+        let mut keys = requests.keys.clone();
+        keys.resize(plan.shape().layout.pool_len() as usize, bf16::ZERO);
+        Ok(Self {
+            probes: queue.upload(&again(&requests.probes, batch, n_more))?,
+            n_visible: queue.upload(&again(&requests.n_visible, batch, n_more))?,
+            keys: queue.upload(&keys)?,
+            page_table: queue.upload(&again(&requests.page_table, batch, n_more))?,
+            lengths: queue.upload(&again(&requests.lengths, batch, n_more))?,
+            masses: queue.alloc(plan.masses_len() as usize)?,
+            softmaxes: queue.alloc(plan.n_softmaxes() as usize)?,
+            workspace: queue.alloc(plan.workspace_len() as usize)?,
+            n_expected: requests.masses.len(),
+            plan,
+        })
+    }
+}
+
+impl Work for Launch {
+    fn launch(&mut self, queue: &Queue) -> lacuna::Result<()> {
+        let inputs = MassInputs {
+            probes: self.probes.view(),
+            n_visible: self.n_visible.view(),
+            cache: KvView {
+                layout: self.plan.shape().layout,
+                keys: self.keys.view(),
+                values: None,
+                page_table: self.page_table.view(),
+                lengths: self.lengths.view(),
+                key_scale: 1.0,
+                value_scale: 1.0,
+            },
+            skips: None,
+        };
+        let mut outputs = MassOutputs {
+            masses: self.masses.view_mut(),
+            softmaxes: self.softmaxes.view_mut(),
+            workspace: self.workspace.view_mut(),
+        };
+        column_mass(queue, &self.plan, &inputs, &mut outputs)
+    }
+
+    fn poison(&mut self, queue: &Queue) -> lacuna::Result<()> {
+        poison(queue, &mut self.masses)
+    }
+
+    fn output(&self, queue: &Queue) -> lacuna::Result<Vec<u8>> {
+        let range = self.masses.len() - self.n_expected..self.masses.len();
+        Ok(bytemuck::cast_slice(&queue.download(&self.masses.view().slice(range)?)?).to_vec())
+    }
+}
+
+pub(crate) fn cases() -> Vec<Box<dyn Case>> {
+    [
+        (1, 1000, 2, 4, 1, true),
+        (2, 600, 1, 4, 9, true),
+        (1, 1 << 17, 8, 4, 1, false),
+        (1, 1 << 14, 8, 4, 128, false),
+    ]
+    .map(|(batch, n, n_heads, group, n_probes, is_small)| {
+        Box::new(Shape { batch, n, n_heads, group, n_probes, is_small }) as _
+    })
+    .into()
+}
