@@ -102,6 +102,7 @@ fn run(row: &Row, kernel: &str, entry: Entry, config: &Config) -> Result<Vec<u32
         grid: [row.n_blocks, 1, 1],
         block: [row.n_threads, 1, 1],
         dynamic_shared_bytes: row.dynamic_shared_bytes,
+        cluster_blocks: 1,
     };
     // SAFETY: the kernel takes this struct, and the regions are memory of this function.
     unsafe {

@@ -56,6 +56,7 @@ fn run(
         grid: [grid, 1, 1],
         block: [block, 1, 1],
         dynamic_shared_bytes: 64,
+        cluster_blocks: 1,
     };
     let region = |name: &'static str, role, address: *const u32, n: usize| Region {
         name: name.into(),

@@ -86,6 +86,7 @@ fn run(program: &Program, events: &[Event], fibres: Fibres) -> Result<Vec<u32>, 
         grid: [program.n_blocks as u32, 1, 1],
         block: [program.n_threads(), 1, 1],
         dynamic_shared_bytes: 0,
+        cluster_blocks: 1,
     };
     // Of what is never written, the order says nothing.
     let checks = Checks { accesses: true, races: true, ..Checks::NONE };
