@@ -96,7 +96,7 @@ impl FaultKind {
             Self::Undefined => "undefined behaviour",
             Self::BankConflict => "bank conflict over budget",
             Self::Unsettled => "unsettled result of a tensor core",
-            Self::AbsentBlock => "access to the shared memory of an absent block",
+            Self::AbsentBlock => "use of an absent block",
             Self::Sectors => "uncoalesced access over budget",
         }
     }
