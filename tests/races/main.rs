@@ -45,9 +45,10 @@ fn run(program: &Program, events: &[Event], fibres: Fibres) -> Result<Vec<u32>, 
                 Action::SyncWarp { .. } => 10,
                 Action::Meet { .. } => 11,
                 Action::Barrier => 12,
+                Action::ClusterBarrier => 13,
             };
             if let Action::Access { place, fails, .. } = action {
-                words[3] = u32::from(place.is_shared);
+                words[3] = if place.is_shared { 1 + place.distance as u32 } else { 0 };
                 words[4] = place.offset as u32;
                 words[5] = place.n_bytes as u32;
                 let is_it = |event: &&Event| event.block == block && event.step == step;
@@ -86,7 +87,7 @@ fn run(program: &Program, events: &[Event], fibres: Fibres) -> Result<Vec<u32>, 
         grid: [program.n_blocks as u32, 1, 1],
         block: [program.n_threads(), 1, 1],
         dynamic_shared_bytes: 0,
-        cluster_blocks: 1,
+        cluster_blocks: program.n_together as u32,
     };
     // Of what is never written, the order says nothing.
     let checks = Checks { accesses: true, races: true, ..Checks::NONE };
@@ -148,7 +149,7 @@ proptest! {
 }
 
 fn access_of(thread: usize, kind: Kind, is_shared: bool, word: usize) -> Action {
-    let place = Place { is_shared, offset: word * 4, n_bytes: 4 };
+    let place = Place { is_shared, distance: 0, offset: word * 4, n_bytes: 4 };
     Action::Access { thread, kind, place, fails: false }
 }
 
@@ -158,6 +159,7 @@ fn check(is_race: bool, actions: &[(usize, Action)]) {
     let program = Program {
         threads: &[0, 1, 32, 33],
         n_blocks: 3,
+        n_together: 1,
         schedule: Schedule::InOrder,
         actions: actions.to_vec(),
     };
