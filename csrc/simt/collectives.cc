@@ -186,7 +186,9 @@ bool resolve_barrier(Worker* w, const Fibre& last) {
 
 bool meet_without_returned(Worker* w) {
   bool has_met = false;
-  for (uint32_t warp = 0; warp < w->waiting.size(); ++warp) {
+  // A lane that is called by two may still go to one after the other.
+  const size_t n_warps = w->has_moved ? 0 : w->waiting.size();
+  for (uint32_t warp = 0; warp < n_warps; ++warp) {
     for (uint32_t rest = w->waiting[warp]; rest != 0; rest &= w->waiting[warp]) {
       const uint32_t lane = static_cast<uint32_t>(__builtin_ctz(rest));
       rest &= rest - 1;

@@ -17,7 +17,7 @@ namespace lacuna_simt {
 namespace {
 
 // Of all workers that run clusters.
-constexpr uint32_t kMaxFibres = 8192;
+constexpr uint32_t kMaxFibres = 16384;
 
 struct Grid {
   const LacunaSimtLaunch* launch;
@@ -179,7 +179,9 @@ extern "C" void lacuna_simt_launch(const LacunaSimtLaunch* launch, LacunaSimtFau
   uint32_t n_allowed = launch->checks != 0 ? 1 : std::max<uint32_t>(launch->n_workers, 1);
   // Each stack is two of the mappings of which the system allows a process 65,530.
   const uint32_t n_threads = launch->block[0] * launch->block[1] * launch->block[2];
-  if (n_together > 1) n_allowed = std::min(n_allowed, kMaxFibres / (n_together * n_threads) + 1);
+  if (n_together > 1) {
+    n_allowed = std::min(n_allowed, std::max(kMaxFibres / (n_together * n_threads), 1u));
+  }
   const size_t n_workers = std::min<uint64_t>(n_allowed, n_units);
   std::vector<std::thread> threads;
   try {

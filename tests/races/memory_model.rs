@@ -61,9 +61,12 @@ pub(crate) fn happens_before(events: &[Event]) -> Relation {
         };
         from.is_of_same_thread(to) || !of_block && events[fence..write].iter().any(is_barrier)
     });
-    let is_in_scope = |a: usize, b: usize| match (events[a].what, events[b].what) {
+    // What a fence of another block hands on within the cluster, whose barrier did before, is nothing to a
+    // fence of the block but the write.
+    let is_in_scope = |a: usize, write: usize, b: usize| match (events[a].what, events[b].what) {
         (What::Fence { of_block: a_of_block }, What::Fence { of_block: b_of_block }) => {
-            events[a].block == events[b].block || (!a_of_block && !b_of_block)
+            let is_of_one_block = [a, write].iter().all(|i| events[*i].block == events[b].block);
+            is_of_one_block || (!a_of_block && !b_of_block)
         }
         _ => false,
     };
@@ -73,7 +76,7 @@ pub(crate) fn happens_before(events: &[Event]) -> Relation {
         for read in (write..n).filter(|read| observed.holds(write, *read)) {
             for after in (read..n).filter(|after| in_cluster.holds(read, *after)) {
                 for fence in (0..write).filter(|fence| releases.holds(*fence, write)) {
-                    if is_in_scope(fence, after) {
+                    if is_in_scope(fence, write, after) {
                         before.0[fence][after] = true;
                         received.push((write, after));
                     }
