@@ -411,3 +411,20 @@ fn a_fence_is_for_the_cluster_up_to_its_barrier() {
         check_clusters(is_late, &actions);
     }
 }
+
+#[test]
+fn a_fence_in_any_block_of_a_cluster_is_for_what_was_before_its_barrier() {
+    for block in [0, 1] {
+        let mut actions = vec![
+            (block, access_of(1, Kind::Write, false, DATA)),
+            (block, Action::Barrier),
+            (block, FENCE),
+            (block, Action::Barrier),
+            (block, access_of(2, Kind::Add, false, 0)),
+        ];
+        actions.extend(receive(2, 0));
+        check_clusters(false, &actions);
+        actions.remove(1);
+        check_clusters(true, &actions);
+    }
+}
