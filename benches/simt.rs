@@ -27,6 +27,7 @@ fn block_scan(c: &mut Criterion) {
         grid: [1, 1, 1],
         block: [512, 1, 1],
         dynamic_shared_bytes: 0,
+        cluster_blocks: 1,
     };
     let region = |name, role, address| Region { name, role, address, n_bytes: 4 * 512 };
     let regions = [

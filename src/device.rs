@@ -64,6 +64,8 @@ pub(crate) struct Function {
     pub(crate) handle: sys::CUfunction,
     /// The most dynamic shared memory a block of it can have.
     pub(crate) dynamic_shared_bytes: u32,
+    /// Whether its image is compiled for clusters of blocks.
+    pub(crate) has_clusters: bool,
 }
 
 /// A context made current on this thread; dropping it puts back what was there.
@@ -309,7 +311,14 @@ impl Device {
         // SAFETY: a live function.
         let code = unsafe { sys::cuFuncSetAttribute(handle, attribute, dynamic_shared_bytes) };
         check("cuFuncSetAttribute", code)?;
-        Ok(Function { handle, dynamic_shared_bytes: dynamic_shared_bytes as u32 })
+        let has_clusters = image.has_clusters();
+        if has_clusters {
+            let attribute =
+                CUfunction_attribute::CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED;
+            // SAFETY: a live function. Where it is refused, so are launches of more than 8 blocks.
+            let _ = unsafe { sys::cuFuncSetAttribute(handle, attribute, 1) };
+        }
+        Ok(Function { handle, dynamic_shared_bytes: dynamic_shared_bytes as u32, has_clusters })
     }
 
     fn image_error(&self, image: &Image, reason: String) -> Error {

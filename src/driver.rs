@@ -63,6 +63,7 @@ const SYMBOLS: &[&str] = &[
     "cuFuncGetAttribute",
     "cuFuncSetAttribute",
     "cuLaunchKernel",
+    "cuLaunchKernelEx",
 ];
 
 /// What a working driver says of the machine.

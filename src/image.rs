@@ -134,6 +134,15 @@ impl Image {
         }
     }
 
+    /// Whether it is compiled for clusters of blocks: those of common/cluster.cuh are of one block in
+    /// an image for less than 9.0.
+    pub fn has_clusters(&self) -> bool {
+        match self.runs_on() {
+            Some(Architectures::From(found) | Architectures::Only(found)) => found >= (9, 0),
+            None => false,
+        }
+    }
+
     /// `compute_80` is portable from 8.0, `sm_90a` runs on 9.0; `None` for any other form.
     fn runs_on(&self) -> Option<Architectures> {
         let capability = |number: &str| {
@@ -183,6 +192,15 @@ mod tests {
             ((12, 1), "compute_90"),
         ] {
             assert_eq!(target(&images, capability, (9, 0)), Ok(expected), "{capability:?}");
+        }
+    }
+
+    #[test]
+    fn images_for_hopper_and_newer_have_clusters() {
+        for (target, expected) in
+            [("compute_80", false), ("compute_89", false), ("compute_90", true), ("sm_100a", true)]
+        {
+            assert_eq!(image(target, (8, 0)).has_clusters(), expected, "{target}");
         }
     }
 

@@ -28,7 +28,13 @@ pub struct Grid {
     pub threads: [u32; 3],
     /// Dynamic shared memory of a block.
     pub dynamic_shared_bytes: u32,
+    /// Blocks of a cluster, along x: 1 to 16, 1 being none, and the blocks in x are a multiple of it. A
+    /// queue takes up to [`Queue::most_cluster_blocks`].
+    pub cluster_blocks: u32,
 }
+
+/// The most blocks of a cluster that any device runs.
+const MOST_CLUSTER_BLOCKS: u32 = 16;
 
 impl Grid {
     fn is_empty(&self) -> bool {
@@ -45,7 +51,23 @@ impl Grid {
         check_range("threads of a block in y", threads_y, 1, 1024, "1..=1024")?;
         check_range("threads of a block in z", threads_z, 1, 64, "1..=64")?;
         let n_threads = threads_x * threads_y * threads_z;
-        check_range("threads of a block", n_threads, 1, 1024, "1..=1024")
+        check_range("threads of a block", n_threads, 1, 1024, "1..=1024")?;
+        let cluster_blocks = self.cluster_blocks;
+        check_range(
+            "thread blocks of a cluster",
+            cluster_blocks,
+            1,
+            MOST_CLUSTER_BLOCKS,
+            "1..=16",
+        )?;
+        if blocks_x.is_multiple_of(cluster_blocks) {
+            return Ok(());
+        }
+        Err(Error::Range {
+            what: "thread blocks in x",
+            value: blocks_x.into(),
+            allowed: "the multiples of the thread blocks of a cluster",
+        })
     }
 }
 
@@ -138,6 +160,7 @@ pub unsafe fn launch<P: KernelParams>(
                 grid: grid.blocks,
                 block: grid.threads,
                 dynamic_shared_bytes: grid.dynamic_shared_bytes,
+                cluster_blocks: grid.cluster_blocks,
             };
             let mut regions = Regions::default();
             memory(&mut regions);
@@ -251,12 +274,12 @@ pub(crate) fn check_same(what: &'static str, expected: u64, got: usize) -> Resul
 /// Launches a kernel on an engine's stream: for callers with their own allocator.
 ///
 /// # Stream
-/// Exactly one `cuLaunchKernel` on `stream` once the device is warmed up: no allocation, copy,
-/// event or wait. The calling thread's current context is the same afterwards.
+/// Exactly one `cuLaunchKernel` on `stream` once the device is warmed up, of clusters one
+/// `cuLaunchKernelEx`: no allocation, copy, event or wait. The calling thread's current context is the same afterwards.
 ///
 /// # Errors
-/// [`Error::Range`] for a grid the device does not take; [`Error::Image`] and [`Error::Driver`].
-/// A launch that would load its image while `stream` is being captured is refused, so that the
+/// [`Error::Range`] for a grid the device does not take, or clusters that the kernel's image for it
+/// knows nothing of; [`Error::Image`] and [`Error::Driver`]. A launch that would load its image while `stream` is being captured is refused, so that the
 /// capture stays valid.
 ///
 /// # Safety
@@ -279,7 +302,19 @@ pub unsafe fn launch_raw<P: KernelParams>(
     let [dynamic_shared_bytes, most] = [grid.dynamic_shared_bytes, function.dynamic_shared_bytes];
     let allowed = "what the device leaves beside the kernel's static shared memory";
     check_range("dynamic shared memory of a block", dynamic_shared_bytes, 0, most, allowed)?;
+    if grid.cluster_blocks > 1 && !function.has_clusters {
+        let allowed = "1: its image for this device has no clusters";
+        return Err(Error::Range {
+            what: "thread blocks of a cluster",
+            value: grid.cluster_blocks.into(),
+            allowed,
+        });
+    }
     let mut arguments = [std::ptr::from_ref(params).cast_mut().cast::<core::ffi::c_void>()];
+    if grid.cluster_blocks > 1 {
+        // SAFETY: as below.
+        return unsafe { launch_clusters(&function, stream, grid, &mut arguments) };
+    }
     // SAFETY: the function takes one parameter of type `P`, which the driver copies before it
     // returns; the rest is passed on to the caller.
     let code = unsafe {
@@ -300,12 +335,85 @@ pub unsafe fn launch_raw<P: KernelParams>(
     crate::device::check("cuLaunchKernel", code)
 }
 
+/// # Safety
+/// That of [`launch_raw`], and the function takes what `arguments` points to.
+#[cfg(feature = "cuda")]
+unsafe fn launch_clusters(
+    function: &crate::device::Function,
+    stream: cudarc::driver::sys::CUstream,
+    grid: &Grid,
+    arguments: &mut [*mut core::ffi::c_void; 1],
+) -> Result<()> {
+    use cudarc::driver::sys;
+    // SAFETY: all of it is plain data, for which zeros are right.
+    let mut attribute: sys::CUlaunchAttribute = unsafe { core::mem::zeroed() };
+    attribute.id = sys::CUlaunchAttributeID_enum::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
+    attribute.value.clusterDim.x = grid.cluster_blocks;
+    attribute.value.clusterDim.y = 1;
+    attribute.value.clusterDim.z = 1;
+    let config = sys::CUlaunchConfig {
+        gridDimX: grid.blocks[0],
+        gridDimY: grid.blocks[1],
+        gridDimZ: grid.blocks[2],
+        blockDimX: grid.threads[0],
+        blockDimY: grid.threads[1],
+        blockDimZ: grid.threads[2],
+        sharedMemBytes: grid.dynamic_shared_bytes,
+        hStream: stream,
+        attrs: &raw mut attribute,
+        numAttrs: 1,
+    };
+    // SAFETY: the driver copies config, attribute and parameter before it returns; the rest is passed
+    // on to the caller.
+    let code = unsafe {
+        sys::cuLaunchKernelEx(
+            &config,
+            function.handle,
+            arguments.as_mut_ptr(),
+            std::ptr::null_mut(),
+        )
+    };
+    crate::device::check("cuLaunchKernelEx", code)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn check(blocks: [u32; 3], threads: [u32; 3]) -> Result<(), String> {
-        Grid { blocks, threads, dynamic_shared_bytes: 0 }.check().map_err(|e| e.to_string())
+        check_clusters(blocks, threads, 1)
+    }
+
+    fn check_clusters(
+        blocks: [u32; 3],
+        threads: [u32; 3],
+        cluster_blocks: u32,
+    ) -> Result<(), String> {
+        let grid = Grid { blocks, threads, dynamic_shared_bytes: 0, cluster_blocks };
+        grid.check().map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn clusters_divide_the_blocks_in_x() {
+        for (blocks_x, cluster_blocks, message) in [
+            (0, 16, None),
+            (12, 1, None),
+            (12, 3, None),
+            (32, 16, None),
+            (12, 0, Some("thread blocks of a cluster: 0 is outside 1..=16")),
+            (34, 17, Some("thread blocks of a cluster: 17 is outside 1..=16")),
+            (
+                12,
+                8,
+                Some(
+                    "thread blocks in x: 12 is outside the multiples of the thread blocks of a \
+                     cluster",
+                ),
+            ),
+        ] {
+            let expected = message.map_or(Ok(()), |message| Err(message.to_owned()));
+            assert_eq!(check_clusters([blocks_x, 3, 1], [1; 3], cluster_blocks), expected);
+        }
     }
 
     #[test]

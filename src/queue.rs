@@ -85,6 +85,19 @@ impl Queue {
         }
     }
 
+    /// The most blocks of a cluster ([`Grid::cluster_blocks`](crate::launch::Grid::cluster_blocks))
+    /// that a launch on this queue may ask for: 16 of the SIMT executor; of a CUDA device 8, and 1 below
+    /// compute capability 9.0. Some devices run clusters of 16, which no kernel is sure of: the driver says
+    /// so of each kernel and grid alone, and is not asked here. Fewer than 8 may run at once where a
+    /// block takes much of a multiprocessor, and the launch is then an error of the driver's.
+    pub fn most_cluster_blocks(&self) -> u32 {
+        match self.capability() {
+            None => 16,
+            Some((0..=8, _)) => 1,
+            Some(_) => 8,
+        }
+    }
+
     /// The memory this queue's kernels work on.
     pub fn memory(&self) -> Memory {
         self.origin().memory

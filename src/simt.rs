@@ -2,8 +2,8 @@
 //!
 //! A kernel's `.cu` file is compiled by the host compiler against `csrc/simt/`: barriers, warp
 //! collectives, atomics, shared memory, asynchronous copies and tensor cores are real, and each
-//! schedule runs the threads of a block in another order. It is how kernels are tested on a machine
-//! without a GPU; it is not a product backend.
+//! schedule runs the threads of a block in another order, and those of all blocks of a cluster. It is
+//! how kernels are tested on a machine without a GPU; it is not a product backend.
 //!
 //! [`Config::checks`] sees every access of a launch before it happens: bounds, alignment, races,
 //! memory that nothing wrote. [`Config::recorder`] counts what the accesses cost, by source line.
@@ -151,6 +151,8 @@ pub struct Launch<'a> {
     pub block: [u32; 3],
     /// Dynamic shared memory of a block, at most 227 KiB.
     pub dynamic_shared_bytes: u32,
+    /// Blocks of a cluster, along x: 1 to 16, and the grid's blocks in x are a multiple of it.
+    pub cluster_blocks: u32,
 }
 
 #[repr(C)]
@@ -170,6 +172,7 @@ struct RawLaunch {
     grid: [u32; 3],
     block: [u32; 3],
     dynamic_shared_bytes: u32,
+    cluster_blocks: u32,
     schedule: u32,
     fibres: u32,
     n_workers: u32,
@@ -271,6 +274,7 @@ pub unsafe fn launch(
         grid: launch.grid,
         block: launch.block,
         dynamic_shared_bytes: launch.dynamic_shared_bytes,
+        cluster_blocks: launch.cluster_blocks,
         schedule: config.schedule as u32,
         fibres: config.fibres as u32,
         n_workers: config.n_workers,

@@ -123,6 +123,7 @@ fn child() {
         "capture" => capture(),
         "threads" => first_launch_from_many_threads(),
         "streams" => buffers_of_two_streams(),
+        "clusters" => clusters(),
         other => panic!("no step {other}"),
     }
 }
@@ -308,7 +309,12 @@ fn checked<T>(what: &str, run: impl FnOnce() -> T) -> T {
 }
 
 fn grid(blocks: u32) -> Grid {
-    Grid { blocks: [blocks, 2, 1], threads: [512, 1, 1], dynamic_shared_bytes: 0 }
+    Grid {
+        blocks: [blocks, 2, 1],
+        threads: [512, 1, 1],
+        dynamic_shared_bytes: 0,
+        cluster_blocks: 1,
+    }
 }
 
 fn launch(queue: &Queue, grid: &Grid, param: u64) -> Result<(), Error> {
@@ -358,6 +364,9 @@ fn work() {
     let greedy = Grid { dynamic_shared_bytes: 166_001, ..grid(1) };
     let error = checked("refuse", || launch(&queue, &greedy, 0));
     assert!(matches!(error, Err(Error::Range { value: 166_001, .. })), "{error:?}");
+    let clusters = Grid { cluster_blocks: 2, ..grid(4) };
+    let error = checked("refuse clusters", || launch(&queue, &clusters, 0)).unwrap_err();
+    assert!(error.to_string().starts_with("thread blocks of a cluster: 2 is outside 1"), "{error}");
     let error = checked("too much", || queue.alloc::<u64>(1 << 40)).unwrap_err();
     assert!(error.to_string().contains("CUDA_ERROR_OUT_OF_MEMORY"), "{error}");
     let error = queue.alloc::<u64>(usize::MAX).unwrap_err();
@@ -372,6 +381,59 @@ fn work() {
     checked("drop borrowed", || drop(borrowed));
     checked("drop last", || drop(buffer));
     say("done");
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct HopperParams(u64);
+
+// SAFETY: the fake driver runs nothing, and reads the first eight bytes.
+unsafe impl KernelParams for HopperParams {
+    const KERNEL: Kernel = Kernel { room: "mma", entry: "wgmma_products", simt: never_run };
+}
+
+fn clusters() {
+    enter_stranger();
+    let device = Device::open(0).unwrap();
+    device.warm_up().unwrap();
+    let queue = device.queue().unwrap();
+    let say_error = |result: Result<(), Error>| {
+        if let Err(error) = result {
+            say(error);
+        }
+    };
+    for cluster_blocks in [2, 16, 3] {
+        let grid = Grid { cluster_blocks, ..grid(32) };
+        // SAFETY: the fake driver runs nothing.
+        let launch = || unsafe { launch::launch(&queue, &grid, &HopperParams(0xF00D), |_| {}) };
+        say_error(checked("clusters", launch));
+    }
+    say_error(checked("no clusters", || launch(&queue, &Grid { cluster_blocks: 2, ..grid(4) }, 0)));
+    say(queue.most_cluster_blocks());
+}
+
+#[test]
+fn clusters_are_launched_where_the_image_has_them() {
+    let fake = Fake::driver(&["FAKE_MAJOR=9"]);
+    assert_eq!(
+        fake.say("clusters"),
+        "thread blocks in x: 32 is outside the multiples of the thread blocks of a cluster\n\
+         thread blocks of a cluster: 2 is outside 1: its image for this device has no clusters\n\
+         8"
+    );
+    let calls = fake.calls();
+    // One that the driver refuses is none the worse.
+    assert!(calls.iter().any(|call| call == "cuFuncSetAttribute 14 1"), "{calls:?}");
+    let launches: Vec<_> = calls.iter().filter(|call| call.contains("Launch")).collect();
+    assert_eq!(
+        launches,
+        [
+            "cuLaunchKernelEx 0x8000 blocks 32,2,1 threads 512,1,1 shared 0 stream 0x5010 param 0xf00d \
+             cluster 2,1,1",
+            "cuLaunchKernelEx 0x8000 blocks 32,2,1 threads 512,1,1 shared 0 stream 0x5010 param 0xf00d \
+             cluster 16,1,1",
+        ]
+    );
 }
 
 fn n_images_for(capability: (u32, u32)) -> usize {
@@ -418,6 +480,7 @@ fn each_operation_makes_its_calls_and_leaves_the_context_as_found() {
         ["cuLaunchKernel 0x8000 blocks 1,2,1 threads 512,1,1 shared 0 stream 0xe0 param 0xbeef"]
     );
     assert_eq!(of("refuse"), [""; 0]);
+    assert_eq!(of("refuse clusters"), [""; 0]);
     assert_eq!(of("free"), ["cuMemFreeAsync", "cuMemFreeAsync"]);
     assert_eq!(of("drop queue"), ["cuStreamDestroy"]);
     assert_eq!(of("borrow"), [""; 0]);

@@ -19,10 +19,12 @@ struct Row {
     kind: *const c_char,
     wrong: Entry,
     right: Entry,
+    cluster_blocks: u32,
     n_blocks: u32,
     n_threads: u32,
     n_output: u32,
     dynamic_shared_bytes: u32,
+    reserved: u32,
 }
 
 unsafe extern "C" {
@@ -102,6 +104,7 @@ fn run(row: &Row, kernel: &str, entry: Entry, config: &Config) -> Result<Vec<u32
         grid: [row.n_blocks, 1, 1],
         block: [row.n_threads, 1, 1],
         dynamic_shared_bytes: row.dynamic_shared_bytes,
+        cluster_blocks: row.cluster_blocks,
     };
     // SAFETY: the kernel takes this struct, and the regions are memory of this function.
     unsafe {
@@ -135,6 +138,7 @@ const SOURCES: &[(&str, &str)] = &[
     ("barriers.cu", include_str!("../csrc/simt/selftest/barriers.cu")),
     ("blocks.cu", include_str!("../csrc/simt/selftest/blocks.cu")),
     ("bounds.cu", include_str!("../csrc/simt/selftest/bounds.cu")),
+    ("clusters.cu", include_str!("../csrc/simt/selftest/clusters.cu")),
     ("copies.cu", include_str!("../csrc/simt/selftest/copies.cu")),
     ("orders.cu", include_str!("../csrc/simt/selftest/orders.cu")),
     ("tensors.cu", include_str!("../csrc/simt/selftest/tensors.cu")),

@@ -192,7 +192,7 @@ unsafe impl KernelParams for CountParams {
 fn count(queue: &Queue, blocks: [u32; 3], threads: [u32; 3]) -> Result<u64, Error> {
     let buffer = queue.alloc::<u64>(1)?;
     let params = CountParams { count: buffer.view().address() };
-    let grid = Grid { blocks, threads, dynamic_shared_bytes: 0 };
+    let grid = Grid { blocks, threads, dynamic_shared_bytes: 0, cluster_blocks: 1 };
     // SAFETY: one u64 of the queue's own memory, read only after the launch.
     unsafe { launch::launch(queue, &grid, &params, |_| {}) }?;
     Ok(queue.download(&buffer.view())?[0])

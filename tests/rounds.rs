@@ -44,8 +44,14 @@ fn run(kernel: &str, entry: Entry, grid: u32, block: u32, n_rounds: u32) -> Vec<
         n: block,
         reserved: n_rounds,
     };
-    let launch =
-        Launch { kernel, entry, grid: [grid, 1, 1], block: [block, 1, 1], dynamic_shared_bytes: 0 };
+    let launch = Launch {
+        kernel,
+        entry,
+        grid: [grid, 1, 1],
+        block: [block, 1, 1],
+        dynamic_shared_bytes: 0,
+        cluster_blocks: 1,
+    };
     let config = Config { checks: Checks::ALL, ..Config::default() };
     let start = Instant::now();
     // SAFETY: the kernels of csrc/simt/selftest take this struct, and the regions are vectors of this

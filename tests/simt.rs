@@ -9,7 +9,8 @@ use std::ffi::c_void;
 
 use lacuna::region::{Region, Role};
 use lacuna::simt::{
-    self, Checks, Config, Entry, Fault, FaultKind, Fibres, Launch, Recorder, Schedule,
+    self, Checks, Config, Direction, Entry, Fault, FaultKind, Fibres, Launch, LineCounters,
+    Recorder, Schedule, Space,
 };
 
 macro_rules! kernels {
@@ -25,18 +26,31 @@ kernels! {
     SCAN = lacuna_simt_selftest_scan,
     COLLECTIVES = lacuna_simt_selftest_collectives,
     LAST_BLOCK = lacuna_simt_selftest_last_block,
+    CLUSTER_HISTOGRAM = lacuna_simt_selftest_cluster_histogram,
     POISON = lacuna_simt_selftest_poison,
     ACCEPTED = lacuna_simt_selftest_accepted,
     LONG_LOOP = lacuna_simt_selftest_long_loop,
     TWO_FAULTS = lacuna_simt_selftest_two_faults,
     TRANSPOSED = lacuna_simt_selftest_transposed,
+    CLUSTER_BARRIERS = lacuna_simt_right_two_cluster_barriers,
     MISSING_BARRIER = lacuna_simt_wrong_scan_after_values,
 }
 
 fn run(
     config: &Config,
-    (symbol, entry): (&str, Entry),
+    kernel: (&str, Entry),
     grid: u32,
+    block: u32,
+    input: &[u32],
+    output: &mut [u32],
+) -> Result<(), Box<Fault>> {
+    run_clusters(config, kernel, [grid, 1], block, input, output)
+}
+
+fn run_clusters(
+    config: &Config,
+    (symbol, entry): (&str, Entry),
+    [grid, cluster_blocks]: [u32; 2],
     block: u32,
     input: &[u32],
     output: &mut [u32],
@@ -56,6 +70,7 @@ fn run(
         grid: [grid, 1, 1],
         block: [block, 1, 1],
         dynamic_shared_bytes: 64,
+        cluster_blocks,
     };
     let region = |name: &'static str, role, address: *const u32, n: usize| Region {
         name: name.into(),
@@ -221,6 +236,88 @@ fn the_last_block_sees_what_all_blocks_wrote() {
             run(&config, LAST_BLOCK, 100, 64, &[], &mut output).unwrap();
             assert_eq!(output[..2], [0, 5050], "{config:?}");
         }
+    }
+}
+
+/// Of each cluster of `n`.
+fn cumulated(input: &[u32], n: usize) -> Vec<u32> {
+    let clusters = input.chunks(n * 128);
+    let counts = clusters.flat_map(|own| {
+        (0..64).map(move |bin| own.iter().filter(|word| **word % 64 <= bin).count() as u32)
+    });
+    counts.collect()
+}
+
+#[test]
+fn clusters_count_together_under_every_schedule() {
+    for n in [1, 2, 3, 4, 8, 16] {
+        let input = words(3 * n * 128);
+        let expected = cumulated(&input, n as usize);
+        for config in configs().into_iter().chain(configs_with(Checks::ALL)) {
+            let mut output = vec![0; expected.len()];
+            run_clusters(&config, CLUSTER_HISTOGRAM, [3 * n, n], 64, &input, &mut output).unwrap();
+            assert!(output == expected, "clusters of {n}, {config:?}");
+        }
+    }
+}
+
+#[test]
+fn clusters_are_spread_over_workers() {
+    let input = words(40 * 128);
+    let expected = cumulated(&input, 4);
+    for n_workers in [1, 2, 5] {
+        let config = Config { n_workers, ..Config::default() };
+        let mut output = vec![0; expected.len()];
+        run_clusters(&config, CLUSTER_HISTOGRAM, [40, 4], 64, &input, &mut output).unwrap();
+        assert!(output == expected, "{n_workers} workers");
+    }
+}
+
+#[test]
+fn a_cluster_of_the_most_blocks_and_threads_runs() {
+    let mut output = vec![1; 16 * 1024];
+    run_clusters(&Config::default(), CLUSTER_BARRIERS, [16, 16], 1024, &[], &mut output).unwrap();
+    assert!(output.iter().all(|word| *word == 0));
+}
+
+#[test]
+fn clusters_that_no_device_runs_are_refused() {
+    for shape in [[16, 0], [17, 17], [6, 4]] {
+        let fault = run_clusters(&Config::default(), CLUSTER_HISTOGRAM, shape, 64, &[], &mut [])
+            .unwrap_err();
+        assert_eq!(fault.kind, FaultKind::Resources, "{fault}");
+    }
+}
+
+#[test]
+fn requests_of_another_blocks_memory_are_counted_for_themselves() {
+    let input = words(4 * 128);
+    for schedule in common::SCHEDULES {
+        let recorder = Recorder::default();
+        let config = Config { schedule, recorder: Some(recorder.clone()), ..Config::default() };
+        let mut output = vec![0; 64];
+        run_clusters(&config, CLUSTER_HISTOGRAM, [4, 4], 64, &input, &mut output).unwrap();
+        let counters = &recorder.take()[0];
+        let sum = |direction| {
+            let is_it = |line: &&LineCounters| {
+                line.space == Space::Distributed && line.direction == direction
+            };
+            let lines = counters.lines.iter().filter(is_it);
+            lines.fold((0, 0), |sum, line| (sum.0 + line.n_requests, sum.1 + line.n_bytes))
+        };
+        // Stores into block 0 of three others, and atomics into block 3: of each warp the eight lanes of
+        // its rank.
+        assert_eq!(sum(Direction::Write), (6, 6 * 8 * 4), "{schedule:?}");
+        assert_eq!(sum(Direction::Atomic), (6, 6 * 8 * 4), "{schedule:?}");
+        // Each block reads the counts of three others; blocks 1 and 2, thread by thread, the totals of
+        // another up to the thread's own.
+        let n_requests = 4 * 2 * 3 + (30 + 62) + (31 + 63);
+        let of_totals: u64 =
+            (0..64).filter(|thread| [1, 2].contains(&(thread % 4))).map(|t| t + 1).sum();
+        let n_bytes = (4 * 2 * 3 * 8 + of_totals) * 4;
+        assert_eq!(sum(Direction::Read), (n_requests, n_bytes), "{schedule:?}");
+        // Three barriers of the cluster, and one of each block.
+        assert_eq!(counters.n_barriers, 4 * 4, "{schedule:?}");
     }
 }
 

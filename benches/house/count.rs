@@ -125,7 +125,7 @@ impl Row {
             let (file, number) = line.location.as_ref().map_or(("?", 0), |(file, number)| {
                 (file.rsplit_once("csrc/").map_or(file.as_str(), |(_, tail)| tail), *number)
             });
-            let unit = if line.space == Space::Global { "sectors" } else { "passes" };
+            let unit = if line.space == Space::Shared { "passes" } else { "sectors" };
             let what = format!("{:?} {:?}", line.space, line.direction).to_lowercase();
             println!(
                 "    {file}:{number:<4} {what:<14} {:>9} requests {:>10} bytes {:>6.2} {unit}, at most {}",

@@ -27,7 +27,8 @@ void check_issue(Worker* w, const Copy& copy, uint64_t pc) {
                      copy.n_bytes, n_aligned);
   }
   if (!w->is_shared(address_of(copy.target))) {
-    w->checker->fail(kOutOfBounds, pc, "an asynchronous copy to what is not shared memory");
+    w->checker->fail(kOutOfBounds, pc,
+                     "an asynchronous copy to what is not shared memory of the block");
   }
   if (copy.is_valid) w->checker->read_source(address_of(copy.source), copy.n_bytes, pc);
   w->checker->access(address_of(copy.target), copy.n_bytes, AccessKind::kIssueCopy, false, pc);
@@ -50,7 +51,7 @@ void deliver(Worker* w, const Copy& copy, StampId stamp, uint32_t lane) {
 void use_barrier(Worker* w, const uint64_t* barrier, AccessKind kind, uint64_t pc) {
   if (w->checker == nullptr) return;
   if (!w->is_shared(address_of(barrier))) {
-    w->checker->fail(kOutOfBounds, pc, "an mbarrier that is not in shared memory");
+    w->checker->fail(kOutOfBounds, pc, "an mbarrier that is not in shared memory of the block");
   }
   w->checker->access(address_of(barrier), 8, kind, true, pc);
 }
@@ -180,7 +181,7 @@ bool finish_bulk_copies(Worker* w) {
   return false;
 }
 
-const Copy* find_copy_from(const Worker* w, uint64_t address, uint64_t n_bytes) {
+const Copy* find_copy_from(Worker* w, uint64_t address, uint64_t n_bytes) {
   const auto overlaps = [&](const Copy& copy) {
     const uint64_t source = address_of(copy.source);
     return copy.is_valid && source < address + n_bytes && address < source + copy.n_bytes;
@@ -190,10 +191,14 @@ const Copy* find_copy_from(const Worker* w, uint64_t address, uint64_t n_bytes) 
     return found == copies.end() ? nullptr : &*found;
   };
   const Copy* found = find(w->bulk_copies);
-  for (size_t i = 0; found == nullptr && i < w->fibres.size(); ++i) {
-    found = find(w->fibres[i].copies);
+  if (found != nullptr) return found;
+  for (const Block& block : w->blocks) {
+    for (const Fibre& fibre : Threads(w, block)) {
+      found = find(fibre.copies);
+      if (found != nullptr) return found;
+    }
   }
-  return found;
+  return nullptr;
 }
 
 }  // namespace lacuna_simt

@@ -32,10 +32,13 @@ Exchange exchange_of(AccessKind kind) {
 
 void Checker::begin_launch(const LacunaSimtLaunch& launch) {
   checks_ = launch.checks;
+  all_shared_bytes_ = w_->all_shared_bytes();
   unwritten_ = {};
-  order_.begin_launch(reinterpret_cast<uint64_t>(w_->shared_start()), Worker::kSharedBytes);
-  counters_.begin_launch(launch.most_sectors, launch.most_conflict_ways);
-  arena_.reset();
+  const uint32_t n_warps = static_cast<uint32_t>(w_->waiting.size());
+  order_.begin_launch(reinterpret_cast<uint64_t>(w_->shared_start()), all_shared_bytes_,
+                      launch.cluster_blocks, w_->n_warps);
+  counters_.begin_launch(launch.most_sectors, launch.most_conflict_ways, n_warps);
+  arena_.reset(n_warps);
   regions_.clear();
   for (uint64_t i = 0; i < launch.n_regions; ++i) {
     const LacunaSimtRegion& region = launch.regions[i];
@@ -53,33 +56,42 @@ void Checker::begin_launch(const LacunaSimtLaunch& launch) {
       shadows_[i].reset(regions_[i].end - regions_[i].start);
     }
   }
-  shared_arena_.reset();
-  shared_.reset(Worker::kSharedBytes);
+  shared_arena_.reset(n_warps);
+  shared_.reset(all_shared_bytes_);
 }
 
-void Checker::begin_block(uint64_t block) {
+void Checker::begin_blocks(uint64_t first) {
   first_source_ = ~uint64_t{0};
   sources_end_ = 0;
   // A block that has run before is not this one.
   if (is_unwritten_shared_) unwritten_ = {};
   is_unwritten_shared_ = false;
-  order_.begin_block(static_cast<uint32_t>(block), w_->n_threads);
-  counters_.begin_block(w_->n_threads);
+  early_ = {};
+  remotes_.clear();
+  remote_of_.clear();
+  order_.begin_blocks(static_cast<uint32_t>(first));
   shared_arena_.forget_more();
 }
 
-void Checker::at_barrier() {
-  order_.at_barrier();
-  if (has(kCounters)) counters_.flush();
+void Checker::at_barrier(uint32_t rank) {
+  order_.at_barrier(rank);
+  if (has(kCounters)) counters_.flush(rank * w_->n_warps, (rank + 1) * w_->n_warps);
 }
 
-bool Checker::end_block() {
+void Checker::at_cluster_barrier() {
+  order_.at_cluster_barrier();
+  forget_remotes();
+  if (has(kCounters)) counters_.flush(0, static_cast<uint32_t>(w_->waiting.size()));
+}
+
+bool Checker::end_blocks() {
   if (unwritten_.kind != kNoFault && is_unwritten_shared_) {
     w_->fault = unwritten_;
     return false;
   }
+  if (!are_remotes_right()) return false;
   if (!has(kCounters)) return true;
-  counters_.flush();
+  counters_.flush(0, static_cast<uint32_t>(w_->waiting.size()));
   const Overrun* overrun = counters_.overrun();
   if (overrun == nullptr) return true;
   const bool is_shared = overrun->space == Space::kShared;
@@ -156,25 +168,42 @@ bool Checker::is_own(uint64_t address, uint64_t n_bytes, AccessKind kind, uint64
 
 void Checker::find_shared(uint64_t address, uint64_t n_bytes, uint64_t pc, Place* place) {
   const uint64_t base = reinterpret_cast<uint64_t>(w_->shared_start());
-  const auto starts = [](const SharedObject& object) {
-    return reinterpret_cast<uint64_t>(object.start);
-  };
+  const bool is_cluster = w_->blocks.size() > 1;
+  const uint32_t rank =
+      is_cluster ? static_cast<uint32_t>((address - base) / Worker::kSharedStride) : 0;
+  const uint64_t first = rank * Worker::kSharedStride;
+  const bool is_remote = is_cluster && rank != w_->block->rank;
+  if (is_remote && !(w_->block->mapped >> rank & 1)) {
+    fail(kOutOfBounds, pc,
+         "%" PRIu64
+         " bytes of shared memory of block %u of the cluster, for whose address this "
+         "block has not asked",
+         n_bytes, rank);
+  }
   for (const SharedObject& object : w_->shared_objects) {
-    const uint64_t start = starts(object);
+    const uint64_t start = reinterpret_cast<uint64_t>(object.start) + first;
     if (holds(start, object.n_bytes, address, n_bytes)) {
-      place->space = Space::kShared;
+      place->space = is_remote ? Space::kDistributed : Space::kShared;
       place->name = object.name;
       place->base = base;
       place->start = start;
       place->role = Role::kWorkspace;
       place->shadow = &shared_;
+      place->rank = rank;
       return;
     }
   }
+  fail_outside_shared(address - first, n_bytes, pc);
+}
+
+void Checker::fail_outside_shared(uint64_t address, uint64_t n_bytes, uint64_t pc) {
   if (w_->shared_objects.empty()) {
     fail(kOutOfBounds, pc, "%" PRIu64 " bytes of shared memory, of which the kernel declares none",
          n_bytes);
   }
+  const auto starts = [](const SharedObject& object) {
+    return reinterpret_cast<uint64_t>(object.start);
+  };
   const SharedObject* nearest = nullptr;
   uint64_t distance = ~uint64_t{0};
   for (const SharedObject& object : w_->shared_objects) {
@@ -249,7 +278,7 @@ bool Checker::find_global(uint64_t address, uint64_t n_bytes, AccessKind kind, u
 bool Checker::find(uint64_t address, uint64_t n_bytes, AccessKind kind, uint32_t site, uint64_t pc,
                    Place* place) {
   const uint64_t shared = reinterpret_cast<uint64_t>(w_->shared_start());
-  if (address - shared >= Worker::kSharedBytes) {
+  if (address - shared >= all_shared_bytes_) {
     return find_global(address, n_bytes, kind, site, pc, place);
   }
   find_shared(address, n_bytes, pc, place);
@@ -306,15 +335,21 @@ void Checker::access(uint64_t address, uint64_t n_bytes, AccessKind kind, bool i
                     static_cast<uint32_t>(std::min<uint64_t>(n_bytes - at, 16)));
     }
   }
-  if (place.role == Role::kInput || (checks_ & (kRaces | kUnwritten)) == 0) return;
+  const bool is_remote = place.space == Space::kDistributed;
+  if (place.role == Role::kInput || (checks_ & (kRaces | kUnwritten)) == 0) {
+    if (is_remote) note_remote(place.rank, pc);
+    return;
+  }
   if (is_atomic(kind)) order_.begin_atomic(thread, address, exchange_of(kind));
-  Arena* arena = place.space == Space::kShared ? &shared_arena_ : &arena_;
+  Arena* arena = place.space == Space::kGlobal ? &arena_ : &shared_arena_;
   const Access seen = {place,  address, n_inside, kind, site, order_.stamp(thread),
                        thread, pc,      arena};
   place.shadow->visit(arena, address - place.base, n_bytes, [&](Cell& cell) {
     check_cell(&cell, seen);
     return true;
   });
+  // A race is the better word.
+  if (is_remote) note_remote(place.rank, pc);
   if (is_atomic(kind)) order_.end_atomic(thread);
   // A write that nothing orders after the copy's beginning was a race.
   if (writes(kind)) check_sources(place, address, n_bytes, pc);
@@ -324,7 +359,7 @@ void Checker::access(uint64_t address, uint64_t n_bytes, AccessKind kind, bool i
 void Checker::wait_for_lanes(uint32_t site, Space space) {
   const uint32_t thread = w_->running->idx;
   const uint32_t first = thread / kWarpSize * kWarpSize;
-  const uint32_t end = std::min(first + kWarpSize, w_->n_threads);
+  const uint32_t end = std::min(first + kWarpSize, w_->block->first + w_->n_threads);
   const auto is_behind = [&](const Fibre& fibre) {
     return fibre.state == State::kReady && counters_.n_open(site, space, fibre.idx) > 0 &&
            !counters_.is_full(site, space, fibre.idx);
@@ -351,7 +386,8 @@ void Checker::check_sources(const Place& place, uint64_t address, uint64_t n_byt
 void Checker::read_source(uint64_t address, uint32_t n_bytes, uint64_t pc) {
   Place place;
   const uint32_t site = sites_.find(pc);
-  if (is_in_fibre(address) || w_->is_shared(address) ||
+  if (is_in_fibre(address) ||
+      address - reinterpret_cast<uint64_t>(w_->shared_start()) < all_shared_bytes_ ||
       address - reinterpret_cast<uint64_t>(w_->launch->params) < w_->launch->params_bytes ||
       !find_global(address, n_bytes, AccessKind::kRead, site, pc, &place)) {
     fail(kOutOfBounds, pc, "an asynchronous copy of what is not global memory");

@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <unordered_map>
 #include <vector>
 
 #include "counters.h"
@@ -79,10 +80,14 @@ class Checker {
   Counters& counters() { return counters_; }
 
   void begin_launch(const LacunaSimtLaunch& launch);
-  void begin_block(uint64_t block);
-  void at_barrier();
+  // Of a cluster, or one block.
+  void begin_blocks(uint64_t first);
+  void at_barrier(uint32_t rank);
+  void at_cluster_barrier();
+  // The running thread, of a cluster, returns.
+  void at_return();
   // False on a fault.
-  bool end_block();
+  bool end_blocks();
   bool end_launch();
 
   // A read of what nothing had written comes before what it led to; but a write that nothing orders
@@ -120,6 +125,8 @@ class Checker {
     uint64_t start;
     Role role;
     Shadow* shadow;
+    // Of shared memory: whose, in the cluster.
+    uint32_t rank;
   };
 
   bool is_in_fibre(uint64_t address) const;
@@ -130,6 +137,8 @@ class Checker {
   bool find(uint64_t address, uint64_t n_bytes, AccessKind kind, uint32_t site, uint64_t pc,
             Place* place);
   void find_shared(uint64_t address, uint64_t n_bytes, uint64_t pc, Place* place);
+  // The address is as in the cluster's first block.
+  [[noreturn]] void fail_outside_shared(uint64_t address, uint64_t n_bytes, uint64_t pc);
   bool find_global(uint64_t address, uint64_t n_bytes, AccessKind kind, uint32_t site, uint64_t pc,
                    Place* place);
   void wait_for_lanes(uint32_t site, Space space);
@@ -138,6 +147,12 @@ class Checker {
   [[noreturn]] void fail_misaligned(const char* name, uint64_t address, uint64_t n_bytes,
                                     AccessKind kind, uint64_t pc);
   [[noreturn]] void fail_outside(uint64_t address, uint64_t n_bytes, AccessKind kind, uint64_t pc);
+  // An access to another block's shared memory, otherwise right.
+  void note_remote(uint32_t rank, uint64_t pc);
+  // Those that the threads of their block, but for those that have returned, are told of now.
+  void forget_remotes();
+  // False on a fault.
+  bool are_remotes_right();
   void note_unwritten(const Place& place, uint64_t address, uint32_t n_bytes, uint64_t pc);
   // One access of the running thread, to one cell.
   struct Access {
@@ -164,12 +179,29 @@ class Checker {
   // The first read of memory that nothing had written.
   LacunaSimtFault unwritten_ = {};
   bool is_unwritten_shared_ = false;
+  uint64_t all_shared_bytes_ = 0;
+  // The first access to another block's shared memory before the cluster's first barrier.
+  LacunaSimtFault early_ = {};
+  // Accesses of one warp, under one stamp, to the shared memory of block `rank`, of which no thread
+  // of that block has been told before it returned.
+  struct Remote {
+    StampId stamp;
+    uint32_t lanes;
+    uint32_t rank;
+    // Of the first.
+    uint32_t thread;
+    uint64_t pc;
+  };
+  std::vector<Remote> remotes_;
+  // By stamp and rank.
+  std::unordered_map<uint64_t, size_t> remote_of_;
   Order order_;
   Counters counters_;
   Sites sites_;
   // By address.
   std::vector<Region> regions_;
-  // The sources of this block's asynchronous copies that something could write, from first to last.
+  // The sources of these blocks' asynchronous copies that something could write, from first to
+  // last.
   uint64_t first_source_ = ~uint64_t{0};
   uint64_t sources_end_ = 0;
   std::vector<Shadow> shadows_;

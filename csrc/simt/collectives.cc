@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-// What the threads of a block do together: barriers and warp collectives, and the diagnosis where
-// they never meet.
+// What the threads of a block do together: barriers and warp collectives.
 #include <string.h>
 
 #include "worker.h"
@@ -27,10 +26,6 @@ uint32_t shuffle_source(const Fibre& fibre) {
       return source <= last ? source : lane;
     }
   }
-}
-
-bool is_at(const Fibre& fibre, const char* file, uint32_t line) {
-  return fibre.line == line && strcmp(fibre.file, file) == 0;
 }
 
 uint64_t reduce(Op op, uint64_t a, uint64_t b) {
@@ -147,45 +142,53 @@ bool resolve_collective(Worker* w, const Fibre& last) {
   return true;
 }
 
-// All threads have arrived that have not returned: lets them run. False on a fault.
-bool resolve_barrier(Worker* w, const Fibre& last) {
-  for (const Fibre& other : w->fibres) {
+}  // namespace
+
+bool are_at_one_place(Worker* w, const Fibre& last) {
+  for (const Fibre& other : Threads(w, *last.block)) {
     if (other.state == State::kDone || is_at(other, last.file, last.line)) continue;
     set_fault(w, kBarrierDivergence, other, other.file, other.line,
-              "thread %u waits at this barrier, and thread %u at the one at %s:%u", other.idx,
-              last.idx, last.file, last.line);
+              "thread %u waits at this barrier, and thread %u at the one at %s:%u",
+              thread_of(other), thread_of(last), last.file, last.line);
     return false;
   }
-  w->totals.n_barriers += 1;
-  if (w->checker != nullptr) w->checker->at_barrier();
-  for (Fibre& other : w->fibres) {
-    if (other.state == State::kDone) continue;
-    other.value = w->n_predicates;
-    other.state = State::kReady;
-  }
-  w->n_at_barrier = 0;
-  w->n_predicates = 0;
   return true;
 }
 
-const char* where(const Fibre& fibre) {
-  switch (fibre.state) {
-    case State::kDone:
-      return "has returned";
-    case State::kAtBarrier:
-      return "waits at a barrier";
-    case State::kInCollective:
-      return "waits in a warp collective";
-    default:
-      return "runs";
+bool has_torn_warp(const Worker* w, const Block& block) {
+  const uint32_t first = block.first / kWarpSize;
+  for (uint32_t warp = first; warp < first + w->n_warps; ++warp) {
+    const uint32_t returned = w->returned[warp];
+    if (returned != 0 && returned != lanes_of_warp(w, warp)) return true;
   }
+  return false;
+}
+
+namespace {
+
+// All threads of the block have arrived that have not returned: lets them run. False on a fault.
+bool resolve_barrier(Worker* w, const Fibre& last) {
+  Block* block = last.block;
+  if (!are_at_one_place(w, last)) return false;
+  w->totals.n_barriers += 1;
+  if (w->checker != nullptr) w->checker->at_barrier(block->rank);
+  for (Fibre& other : Threads(w, *block)) {
+    if (other.state == State::kDone) continue;
+    other.value = block->n_predicates;
+    other.state = State::kReady;
+  }
+  block->n_at_barrier = 0;
+  block->n_predicates = 0;
+  return true;
 }
 
 }  // namespace
 
 bool meet_without_returned(Worker* w) {
   bool has_met = false;
-  for (uint32_t warp = 0; warp < w->waiting.size(); ++warp) {
+  // A lane that is called by two may still go to one after the other.
+  const size_t n_warps = w->has_moved ? 0 : w->waiting.size();
+  for (uint32_t warp = 0; warp < n_warps; ++warp) {
     for (uint32_t rest = w->waiting[warp]; rest != 0; rest &= w->waiting[warp]) {
       const uint32_t lane = static_cast<uint32_t>(__builtin_ctz(rest));
       rest &= rest - 1;
@@ -197,71 +200,27 @@ bool meet_without_returned(Worker* w) {
     }
   }
   if (has_met) return true;
-  if (w->n_at_barrier == 0 || w->n_at_barrier + w->n_done < w->n_threads) return false;
-  // A warp of which some lanes are at the barrier and others have returned is a bug on most GPUs.
-  for (uint32_t warp = 0; warp < w->returned.size(); ++warp) {
-    const uint32_t returned = w->returned[warp];
-    if (returned != 0 && returned != lanes_of_warp(w, warp)) return false;
+  for (const Block& block : w->blocks) {
+    if (block.n_at_barrier == 0 || block.n_at_barrier + block.n_done < w->n_threads) continue;
+    if (has_torn_warp(w, block)) continue;
+    const auto is_there = [](const Fibre& fibre) { return fibre.state == State::kAtBarrier; };
+    const Threads threads(w, block);
+    if (!resolve_barrier(w, *std::find_if(threads.begin(), threads.end(), is_there))) return false;
+    has_met = true;
   }
-  const auto is_there = [](const Fibre& fibre) { return fibre.state == State::kAtBarrier; };
-  return resolve_barrier(w, *std::find_if(w->fibres.begin(), w->fibres.end(), is_there));
-}
-
-void diagnose_stall(Worker* w) {
-  for (const Fibre& fibre : w->fibres) {
-    if (fibre.poll_pc == 0) continue;
-    set_fault(w, kDeadlock, fibre, nullptr, 0,
-              "waits for an mbarrier, and no other thread of the block can run");
-    w->fault.pc = fibre.poll_pc;
-    return;
-  }
-  for (const Fibre& fibre : w->fibres) {
-    if (fibre.state != State::kInCollective) continue;
-    const uint32_t warp = fibre.idx / kWarpSize;
-    for (uint32_t lane = 0; lane < kWarpSize; ++lane) {
-      if (!(fibre.mask >> lane & 1)) continue;
-      const Fibre& other = w->fibres[warp * kWarpSize + lane];
-      if (other.state == State::kInCollective && other.line == fibre.line && other.op == fibre.op) {
-        continue;
-      }
-      if (other.state == State::kAtBarrier && w->n_at_barrier + 1 < w->n_threads) {
-        set_fault(w, kDeadlock, fibre, fibre.file, fibre.line,
-                  "lane %u waits for lane %u, which waits at the barrier at %s:%u",
-                  fibre.idx % kWarpSize, lane, other.file, other.line);
-      } else {
-        set_fault(w, kWarpMask, fibre, fibre.file, fibre.line,
-                  "mask 0x%08x names lane %u, which %s", fibre.mask, lane, where(other));
-      }
-      return;
-    }
-  }
-  const Fibre* at_barrier = nullptr;
-  const Fibre* missing = nullptr;
-  for (const Fibre& fibre : w->fibres) {
-    const uint32_t warp = fibre.idx / kWarpSize;
-    const bool has_left = w->returned[warp] == lanes_of_warp(w, warp);
-    if (fibre.state == State::kAtBarrier && at_barrier == nullptr) at_barrier = &fibre;
-    if (fibre.state != State::kAtBarrier && !has_left && missing == nullptr) missing = &fibre;
-  }
-  if (at_barrier != nullptr && missing != nullptr) {
-    set_fault(w, kBarrierDivergence, *missing, at_barrier->file, at_barrier->line,
-              "%u of %u threads wait at this barrier, and thread %u %s", w->n_at_barrier,
-              w->n_threads, missing->idx, where(*missing));
-  } else {
-    const Fibre& first = w->fibres.front();
-    set_fault(w, kDeadlock, first, first.file, first.line, "no thread of the block can run");
-  }
+  return has_met || meet_at_cluster_barrier(w);
 }
 
 uint32_t barrier(bool predicate, const char* file, uint32_t line) {
   Worker* w = worker;
   Fibre* fibre = w->running;
+  Block* block = w->block;
   fibre->file = file;
   fibre->line = line;
   fibre->state = State::kAtBarrier;
-  w->n_at_barrier += 1;
-  w->n_predicates += predicate;
-  if (w->n_at_barrier < w->n_threads) {
+  block->n_at_barrier += 1;
+  block->n_predicates += predicate;
+  if (block->n_at_barrier < w->n_threads) {
     give_way(w);
     return static_cast<uint32_t>(fibre->value);
   }

@@ -77,7 +77,7 @@ void Checker::note_unwritten(const Place& place, uint64_t address, uint32_t n_by
             static_cast<unsigned long long>(address - place.start));
   w_->fault.pc = pc;
   unwritten_ = w_->fault;
-  is_unwritten_shared_ = place.space == Space::kShared;
+  is_unwritten_shared_ = place.space != Space::kGlobal;
   w_->fault = kept;
 }
 
@@ -103,12 +103,12 @@ void Checker::check_slot(Slot* slot, StampId first, const Access& access) {
 void Checker::check_more(const Cell& cell, StampId first, const Access& access) {
   MoreSlots& more = access.arena->more(cell);
   for (Slot& slot : more.others) check_slot(&slot, first, access);
-  // All of them before the last barrier.
-  if (more.newest < order_.first_of_epoch() && more.newest >= order_.first_of_block() &&
-      access.place.space == Space::kShared) {
+  // All of them before the last barrier of all who may read it.
+  if (more.newest < order_.first_of_cluster_epoch() && more.newest >= order_.first_of_cluster() &&
+      access.place.space != Space::kGlobal) {
     return;
   }
-  const uint32_t n_warps = (w_->n_threads + kWarpSize - 1) / kWarpSize;
+  const uint32_t n_warps = static_cast<uint32_t>(w_->waiting.size());
   for (uint32_t warp = 0; warp < n_warps; ++warp) {
     const Reading& reading = access.arena->reading(cell, warp);
     if (reading.generation != cell.generation) continue;
@@ -182,11 +182,11 @@ void Checker::check_cell(Cell* cell, const Access& access) {
   const AccessKind kind = access.kind;
   const uint32_t thread = access.thread;
   const uint32_t lane = thread % kWarpSize;
-  const bool is_shared = access.place.space == Space::kShared;
-  const StampId first = is_shared ? order_.first_of_block() : order_.first_of_launch();
+  const bool is_global = access.place.space == Space::kGlobal;
+  const StampId first = is_global ? order_.first_of_launch() : order_.first_of_cluster();
   // Most accesses: a read of what was written before the last barrier, and read since by this warp.
   if (kind == AccessKind::kRead && !cell->has_atomic_writes && !cell->is_in_flight &&
-      cell->write >= order_.first_of_block() && cell->write < order_.first_of_epoch()) {
+      order_.is_before_barrier(cell->write)) {
     const auto adds = [&](Slot& slot) {
       const bool is_own =
           slot.stamp == access.stamp && static_cast<Sharing>(slot.sharing) == Sharing::kReads;

@@ -54,7 +54,8 @@ uint64_t count_ways(const uint64_t* addresses, uint32_t lanes, uint32_t n_bytes)
 
 }  // namespace
 
-void Counters::begin_launch(uint32_t most_sectors, uint32_t most_conflict_ways) {
+void Counters::begin_launch(uint32_t most_sectors, uint32_t most_conflict_ways, uint32_t n_warps) {
+  n_warps_ = n_warps;
   tallies_.clear();
   open_.clear();
   most_sectors_ = most_sectors;
@@ -64,7 +65,7 @@ void Counters::begin_launch(uint32_t most_sectors, uint32_t most_conflict_ways) 
 
 void Counters::add(uint32_t site, uint64_t pc, Space space, Direction direction, uint32_t thread,
                    uint64_t address, uint32_t n_bytes) {
-  const uint32_t idx = site * 2 + static_cast<uint32_t>(space);
+  const uint32_t idx = site * kNumSpaces + static_cast<uint32_t>(space);
   if (idx >= tallies_.size()) tallies_.resize(idx + 1);
   Tally& tally = tallies_[idx];
   if (!tally.is_open) {
@@ -73,8 +74,8 @@ void Counters::add(uint32_t site, uint64_t pc, Space space, Direction direction,
     tally.totals.pc = pc;
     tally.totals.space = static_cast<uint32_t>(space);
     tally.totals.direction = static_cast<uint32_t>(direction);
-    tally.n_done.assign(n_threads_, 0);
-    tally.requests.resize((n_threads_ + kWarpSize - 1) / kWarpSize);
+    tally.n_done.resize(n_warps_ * kWarpSize);
+    tally.requests.resize(n_warps_);
   }
   const uint32_t n = tally.n_done[thread]++;
   std::vector<Request>& requests = tally.requests[thread / kWarpSize];
@@ -98,29 +99,29 @@ void Counters::close(Tally* tally, uint32_t warp, const Request& request) {
   const uint32_t most = is_shared ? most_conflict_ways_ : most_sectors_;
   if (most != 0 && n_units > most && !has_overrun_) {
     has_overrun_ = true;
-    overrun_ = {totals.pc, is_shared ? Space::kShared : Space::kGlobal, warp, n_units};
+    overrun_ = {totals.pc, static_cast<Space>(totals.space), warp, n_units};
   }
 }
 
 void Counters::make_room(uint32_t site, Space space, uint32_t thread) {
-  Tally& tally = tallies_[site * 2 + static_cast<uint32_t>(space)];
-  const uint32_t warp = thread / kWarpSize;
-  for (const Request& request : tally.requests[warp]) close(&tally, warp, request);
-  tally.requests[warp].clear();
-  const uint32_t end = std::min((warp + 1) * kWarpSize, n_threads_);
-  for (uint32_t i = warp * kWarpSize; i < end; ++i) tally.n_done[i] = 0;
+  Tally& tally = tallies_[site * kNumSpaces + static_cast<uint32_t>(space)];
+  close_all(&tally, thread / kWarpSize);
 }
 
-void Counters::flush() {
+void Counters::close_all(Tally* tally, uint32_t warp) {
+  for (const Request& request : tally->requests[warp]) close(tally, warp, request);
+  tally->requests[warp].clear();
+  std::fill_n(&tally->n_done[warp * kWarpSize], kWarpSize, 0u);
+}
+
+void Counters::flush(uint32_t first_warp, uint32_t end_warp) {
+  const bool is_all = first_warp == 0 && end_warp == n_warps_;
   for (const uint32_t idx : open_) {
     Tally& tally = tallies_[idx];
-    tally.is_open = false;
-    for (uint32_t warp = 0; warp < tally.requests.size(); ++warp) {
-      for (const Request& request : tally.requests[warp]) close(&tally, warp, request);
-      tally.requests[warp].clear();
-    }
+    tally.is_open &= !is_all;
+    for (uint32_t warp = first_warp; warp < end_warp; ++warp) close_all(&tally, warp);
   }
-  open_.clear();
+  if (is_all) open_.clear();
 }
 
 void Counters::report(const LacunaSimtLaunch& launch) const {

@@ -14,7 +14,9 @@
 
 namespace lacuna_simt {
 
-enum class Space : uint8_t { kGlobal, kShared };
+// Distributed is shared memory of another block of the cluster.
+enum class Space : uint8_t { kGlobal, kShared, kDistributed };
+constexpr uint32_t kNumSpaces = 3;
 enum class Direction : uint8_t { kRead, kWrite, kAtomic };
 
 // An instruction of a kernel that touches memory.
@@ -72,15 +74,14 @@ struct Overrun {
 
 class Counters {
  public:
-  void begin_launch(uint32_t most_sectors, uint32_t most_conflict_ways);
-  void begin_block(uint32_t n_threads) { n_threads_ = n_threads; }
+  void begin_launch(uint32_t most_sectors, uint32_t most_conflict_ways, uint32_t n_warps);
   // Of the thread's accesses at this instruction, as many are open as there may be.
   bool is_full(uint32_t site, Space space, uint32_t thread) const {
     return n_open(site, space, thread) == kMostOpen;
   }
   // Accesses of a thread that are in an open request.
   uint32_t n_open(uint32_t site, Space space, uint32_t thread) const {
-    const uint32_t idx = site * 2 + static_cast<uint32_t>(space);
+    const uint32_t idx = site * kNumSpaces + static_cast<uint32_t>(space);
     if (idx >= tallies_.size() || !tallies_[idx].is_open) return 0;
     return tallies_[idx].n_done[thread];
   }
@@ -88,8 +89,8 @@ class Counters {
   void make_room(uint32_t site, Space space, uint32_t thread);
   void add(uint32_t site, uint64_t pc, Space space, Direction direction, uint32_t thread,
            uint64_t address, uint32_t n_bytes);
-  // At a barrier and at the end of a block: all lanes have made all their accesses.
-  void flush();
+  // At a barrier of these warps, and at the end: their lanes have made all their accesses.
+  void flush(uint32_t first_warp, uint32_t end_warp);
   // The first request over a budget, if any.
   const Overrun* overrun() const { return has_overrun_ ? &overrun_ : nullptr; }
   void report(const LacunaSimtLaunch& launch) const;
@@ -111,11 +112,13 @@ class Counters {
   };
 
   void close(Tally* tally, uint32_t warp, const Request& request);
+  void close_all(Tally* tally, uint32_t warp);
 
-  // By site, and global memory before shared: one instruction may touch either.
+  // By site, then by space: one instruction may touch any.
   std::vector<Tally> tallies_;
   std::vector<uint32_t> open_;
-  uint32_t n_threads_ = 0;
+  // Of a cluster, or of a block without one.
+  uint32_t n_warps_ = 0;
   uint32_t most_sectors_ = 0;
   uint32_t most_conflict_ways_ = 0;
   bool has_overrun_ = false;

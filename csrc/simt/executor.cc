@@ -1,19 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-// Runs a grid: blocks on OS threads, the threads of a block as fibres of one of them. What order
-// the threads of a block run in depends on the schedule, the seed and the block alone.
+// Runs a block, or the blocks of a cluster: their threads as fibres of one OS thread. What order
+// they run in depends on the schedule, the seed and the block alone.
 #include "executor.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-
-#include <atomic>
-#include <memory>
-#include <mutex>
-#include <numeric>
-#include <system_error>
-#include <thread>
-#include <vector>
 
 #include "worker.h"
 
@@ -22,8 +14,6 @@ namespace lacuna_simt {
 thread_local Worker* worker = nullptr;
 
 namespace {
-
-enum Schedule : uint32_t { kInOrder, kReverse, kRandom, kWarpFirst, kLaneLast };
 
 // A value that no kernel would compute: reading shared memory before writing it shows.
 constexpr int kPoison = 0xCD;
@@ -38,34 +28,36 @@ void enter_fibre() {
   Worker* w = worker;
   if (!finish_copies(w)) abandon(w);
   Fibre* fibre = w->running;
+  if (w->checker != nullptr && w->blocks.size() > 1) w->checker->at_return();
   fibre->state = State::kDone;
-  w->n_done += 1;
+  fibre->block->n_done += 1;
   w->returned[fibre->idx / kWarpSize] |= 1u << fibre->idx % kWarpSize;
   for (;;) give_way(w);
 }
 
 void shuffle_order(Worker* w) {
-  for (uint32_t i = w->n_threads; i > 1; --i) {
+  for (uint32_t i = static_cast<uint32_t>(w->order.size()); i > 1; --i) {
     std::swap(w->order[i - 1], w->order[w->random.below(i)]);
   }
 }
 
 void set_order(Worker* w) {
-  const uint32_t n = w->n_threads;
   w->order.clear();
-  for (uint32_t i = 0; i < n; ++i) w->order.push_back(i);
+  for (const Block& block : w->blocks) {
+    for (uint32_t i = 0; i < w->n_threads; ++i) w->order.push_back(block.first + i);
+  }
   switch (w->launch->schedule) {
     case kReverse:
       std::reverse(w->order.begin(), w->order.end());
       break;
     case kWarpFirst: {
-      const uint32_t warp = w->random.below((n + kWarpSize - 1) / kWarpSize);
+      const uint32_t warp = w->random.below(static_cast<uint32_t>(w->waiting.size()));
       std::stable_partition(w->order.begin(), w->order.end(),
                             [&](uint32_t i) { return i / kWarpSize == warp; });
       break;
     }
     case kLaneLast: {
-      const uint32_t lane = w->random.below(std::min(n, kWarpSize));
+      const uint32_t lane = w->random.below(std::min(w->n_threads, kWarpSize));
       std::stable_partition(w->order.begin(), w->order.end(),
                             [&](uint32_t i) { return i % kWarpSize != lane; });
       break;
@@ -91,30 +83,27 @@ void end_turn(Worker* w) {
   steps_left -= std::min(steps_left, w->turn_steps - w->turn_steps_left);
 }
 
-void run_block(Worker* w, uint64_t block) {
+Dim3 block_idx_of(const LacunaSimtLaunch& launch, uint64_t block) {
+  return {static_cast<uint32_t>(block % launch.grid[0]),
+          static_cast<uint32_t>(block / launch.grid[0] % launch.grid[1]),
+          static_cast<uint32_t>(block / launch.grid[0] / launch.grid[1])};
+}
+
+void begin_block(Worker* w, Block* block) {
   const LacunaSimtLaunch& launch = *w->launch;
-  w->block_idx = {static_cast<uint32_t>(block % launch.grid[0]),
-                  static_cast<uint32_t>(block / launch.grid[0] % launch.grid[1]),
-                  static_cast<uint32_t>(block / launch.grid[0] / launch.grid[1])};
-  w->random.state = launch.seed ^ (block * 0xD1342543DE82EF95u);
-  w->n_at_barrier = 0;
-  w->n_predicates = 0;
-  w->n_done = 0;
-  w->shared_bytes = 0;
-  w->shared_objects.clear();
-  w->bulk_copies.clear();
-  w->barriers.clear();
+  block->n_at_barrier = 0;
+  block->n_predicates = 0;
+  block->n_done = 0;
+  block->mapped = 0;
   if (launch.dynamic_shared_bytes > 0) {
-    memset(w->shared_start(), kPoison, launch.dynamic_shared_bytes);
-    w->shared_objects.push_back(
-        {nullptr, w->shared_start(), launch.dynamic_shared_bytes, "dynamic shared memory"});
+    memset(w->shared_start(block->rank), kPoison, launch.dynamic_shared_bytes);
   }
-  std::fill(w->waiting.begin(), w->waiting.end(), 0u);
-  std::fill(w->returned.begin(), w->returned.end(), 0u);
   for (uint32_t i = 0; i < w->n_threads; ++i) {
-    Fibre& fibre = w->fibres[i];
-    fibre.idx = i;
-    fibre.stack = w->stacks.stack(i);
+    const uint32_t idx = block->first + i;
+    Fibre& fibre = w->fibres[idx];
+    fibre.block = block;
+    fibre.idx = idx;
+    fibre.stack = w->stacks.stack(idx);
     fibre.thread_idx = {i % launch.block[0], i / launch.block[0] % launch.block[1],
                         i / launch.block[0] / launch.block[1]};
     fibre.state = State::kReady;
@@ -124,141 +113,76 @@ void run_block(Worker* w, uint64_t block) {
     fibre.copies.clear();
     fibre.groups.clear();
     fibre.line = 0;
-    prepare_context(&fibre.context, w->native, w->stacks.stack(i), Stacks::kStackBytes,
+    prepare_context(&fibre.context, w->native, w->stacks.stack(idx), Stacks::kStackBytes,
                     enter_fibre);
   }
-  if (w->checker != nullptr) w->checker->begin_block(block);
+}
+
+bool have_returned(const Worker* w) {
+  return std::all_of(w->blocks.begin(), w->blocks.end(),
+                     [&](const Block& block) { return block.n_done == w->n_threads; });
+}
+
+}  // namespace
+
+void run_blocks(Worker* w, uint64_t first) {
+  const LacunaSimtLaunch& launch = *w->launch;
+  const bool is_cluster = w->blocks.size() > 1;
+  w->random.state = launch.seed ^ (first * 0xD1342543DE82EF95u);
+  w->n_at_cluster_barrier = 0;
+  w->n_cluster_barriers = 0;
+  w->shared_bytes = 0;
+  w->shared_objects.clear();
+  w->bulk_copies.clear();
+  w->barriers.clear();
+  if (launch.dynamic_shared_bytes > 0) {
+    w->shared_objects.push_back(
+        {nullptr, w->shared_start(), launch.dynamic_shared_bytes, "dynamic shared memory"});
+  }
+  std::fill(w->waiting.begin(), w->waiting.end(), 0u);
+  std::fill(w->returned.begin(), w->returned.end(), 0u);
+  for (Block& block : w->blocks) {
+    block.idx = block_idx_of(launch, first + block.rank);
+    begin_block(w, &block);
+  }
+  w->block = &w->blocks[0];
+  if (w->checker != nullptr) w->checker->begin_blocks(first);
   set_order(w);
-  while (w->n_done < w->n_threads) {
+  while (!have_returned(w)) {
     if (launch.schedule == kRandom) shuffle_order(w);
     w->has_moved = false;
     for (const uint32_t idx : w->order) {
       Fibre& fibre = w->fibres[idx];
       if (fibre.state != State::kReady) continue;
       w->running = &fibre;
+      w->block = fibre.block;
+      if (is_cluster && w->checker != nullptr) w->checker->order().enter(fibre.block->rank);
       begin_turn(w);
       switch_context(&w->scheduler, &fibre.context, w->native);
       end_turn(w);
       if (w->fault.kind != kNoFault) return;
       w->has_moved |= fibre.poll_pc == 0;
     }
-    // Else all that ran were polling before, and still are.
-    if (w->has_moved || meet_without_returned(w)) continue;
-    if (w->fault.kind == kNoFault) diagnose_stall(w);
+    // Else all that ran were polling before, and still are; but what one block of a cluster waits
+    // for, another may.
+    if (w->has_moved && !is_cluster) continue;
+    const bool has_met = meet_without_returned(w);
+    if (w->fault.kind != kNoFault) return;
+    if (w->has_moved || has_met) continue;
+    diagnose_stall(w);
     return;
   }
-  if (w->checker != nullptr && finish_bulk_copies(w)) w->checker->end_block();
+  if (w->checker != nullptr && finish_bulk_copies(w)) w->checker->end_blocks();
 }
-
-struct Grid {
-  const LacunaSimtLaunch* launch;
-  uint64_t n_blocks;
-  // Blocks run in the order `first + i * stride`, modulo their number, which has no common divisor
-  // with the stride.
-  uint64_t first = 0;
-  uint64_t stride = 1;
-  std::atomic<size_t> next{0};
-  std::atomic<uint64_t> lowest_fault{~uint64_t{0}};
-  std::mutex mutex;
-  LacunaSimtFault fault = {};
-  LacunaSimtTotals totals = {};
-};
-
-// Stacks are dear to map: workers outlive their launches and are lent to the next.
-std::mutex idle_mutex;
-std::vector<std::unique_ptr<Worker>>& idle_workers() {
-  static std::vector<std::unique_ptr<Worker>> workers;
-  return workers;
-}
-
-std::unique_ptr<Worker> borrow_worker() {
-  const std::lock_guard<std::mutex> lock(idle_mutex);
-  auto& idle = idle_workers();
-  if (idle.empty()) return std::unique_ptr<Worker>(new Worker());
-  std::unique_ptr<Worker> last = std::move(idle.back());
-  idle.pop_back();
-  return last;
-}
-
-void return_worker(std::unique_ptr<Worker> lent) {
-  const std::lock_guard<std::mutex> lock(idle_mutex);
-  idle_workers().push_back(std::move(lent));
-}
-
-// What can be said once every block has ended.
-void finish_launch(Worker* w, Grid* grid) {
-  const std::lock_guard<std::mutex> lock(grid->mutex);
-  grid->totals.n_barriers += w->totals.n_barriers;
-  grid->totals.n_collectives += w->totals.n_collectives;
-  grid->totals.n_atomics += w->totals.n_atomics;
-  if (w->checker == nullptr || grid->fault.kind != kNoFault) return;
-  w->fault = LacunaSimtFault();
-  if (!w->checker->end_launch()) {
-    grid->fault = w->fault;
-    return;
-  }
-  if (w->checker->has(kCounters)) w->checker->counters().report(*grid->launch);
-}
-
-void run_worker(Grid* grid) {
-  std::unique_ptr<Worker> owned = borrow_worker();
-  Worker* w = owned.get();
-  const LacunaSimtLaunch& launch = *grid->launch;
-  w->launch = &launch;
-  w->n_threads = launch.block[0] * launch.block[1] * launch.block[2];
-  w->block_dim = {launch.block[0], launch.block[1], launch.block[2]};
-  w->grid_dim = {launch.grid[0], launch.grid[1], launch.grid[2]};
-  w->native = launch.fibres == 0 && has_native_switch();
-  const uint32_t n_warps = (w->n_threads + kWarpSize - 1) / kWarpSize;
-  w->fibres.resize(w->n_threads);
-  w->waiting.resize(n_warps);
-  w->returned.resize(n_warps);
-  const bool has_stacks = w->stacks.reserve(w->n_threads);
-  w->totals = {};
-  w->checker = nullptr;
-  if (launch.checks != 0) {
-    if (w->idle_checker == nullptr) w->idle_checker.reset(new Checker(w));
-    w->checker = w->idle_checker.get();
-    w->checker->begin_launch(launch);
-  }
-  worker = w;
-  for (;;) {
-    const size_t next = grid->next.fetch_add(1);
-    if (next >= grid->n_blocks) break;
-    const uint64_t block = static_cast<uint64_t>(
-        (grid->first + static_cast<unsigned __int128>(next) * grid->stride) % grid->n_blocks);
-    // Blocks below the faulty one still run: the lowest fault is the one reported, whichever
-    // worker was faster.
-    if (block > grid->lowest_fault.load()) continue;
-    w->fault = LacunaSimtFault();
-    if (has_stacks) {
-      run_block(w, block);
-    } else {
-      set_fault(w, kResources, Fibre(), nullptr, 0, "no memory for %u fibres", w->n_threads);
-    }
-    if (w->checker != nullptr) w->checker->settle(&w->fault);
-    if (w->fault.kind == kNoFault) continue;
-    const std::lock_guard<std::mutex> lock(grid->mutex);
-    if (block < grid->lowest_fault.load()) {
-      grid->lowest_fault.store(block);
-      grid->fault = w->fault;
-    }
-  }
-  finish_launch(w, grid);
-  worker = nullptr;
-  return_worker(std::move(owned));
-}
-
-}  // namespace
 
 __attribute__((format(printf, 6, 7))) void set_fault(Worker* w, Kind kind, const Fibre& fibre,
                                                      const char* file, uint32_t line,
                                                      const char* format, ...) {
   LacunaSimtFault& fault = w->fault;
   fault.kind = kind;
-  fault.block[0] = w->block_idx.x;
-  fault.block[1] = w->block_idx.y;
-  fault.block[2] = w->block_idx.z;
+  fault.block[0] = fibre.block->idx.x;
+  fault.block[1] = fibre.block->idx.y;
+  fault.block[2] = fibre.block->idx.z;
   fault.thread[0] = fibre.thread_idx.x;
   fault.thread[1] = fibre.thread_idx.y;
   fault.thread[2] = fibre.thread_idx.z;
@@ -278,7 +202,7 @@ void give_way(Worker* w) { switch_context(&w->running->context, &w->scheduler, w
 }
 
 Dim3 thread_idx() { return worker->running->thread_idx; }
-Dim3 block_idx() { return worker->block_idx; }
+Dim3 block_idx() { return worker->block->idx; }
 Dim3 block_dim() { return worker->block_dim; }
 Dim3 grid_dim() { return worker->grid_dim; }
 
@@ -291,13 +215,13 @@ void begin_thread(uint32_t n_threads, const Constants& constants, const char* fi
   abandon(w);
 }
 
-void* dynamic_shared() { return worker->shared_start(); }
+void* dynamic_shared() { return worker->shared_start(worker->block->rank); }
 
 void* static_shared(const void* key, size_t n_bytes, size_t alignment, const char* name) {
   Worker* w = worker;
   size_t n_objects = 0;
   for (const SharedObject& object : w->shared_objects) {
-    if (object.key == key) return object.start;
+    if (object.key == key) return object.start + w->block->rank * Worker::kSharedStride;
     n_objects += object.key != nullptr;
   }
   const size_t first = (w->shared_bytes + alignment - 1) / alignment * alignment;
@@ -321,10 +245,12 @@ void* static_shared(const void* key, size_t n_bytes, size_t alignment, const cha
     w->fault.pc = reinterpret_cast<uint64_t>(__builtin_return_address(0));
     abandon(w);
   }
-  memset(start, kPoison, n_bytes);
+  for (const Block& block : w->blocks) {
+    memset(start + block.rank * Worker::kSharedStride, kPoison, n_bytes);
+  }
   w->shared_bytes = first + n_bytes;
   w->shared_objects.push_back({key, start, n_bytes, name});
-  return start;
+  return start + w->block->rank * Worker::kSharedStride;
 }
 
 void fence(Scope scope) {
@@ -356,44 +282,4 @@ extern "C" void __sanitizer_cov_trace_pc() {
     abandon(w);
   }
   give_way(w);
-}
-
-extern "C" void lacuna_simt_launch(const LacunaSimtLaunch* launch, LacunaSimtFault* fault) {
-  using namespace lacuna_simt;
-  *fault = LacunaSimtFault();
-  if (launch->dynamic_shared_bytes > kMaxDynamicShared) {
-    fault->kind = kSharedMemory;
-    snprintf(fault->message, sizeof fault->message,
-             "%u bytes of dynamic shared memory, and a block can have %zu",
-             launch->dynamic_shared_bytes, kMaxDynamicShared);
-    return;
-  }
-  Grid grid;
-  grid.launch = launch;
-  const uint64_t n_blocks = uint64_t{launch->grid[0]} * launch->grid[1] * launch->grid[2];
-  grid.n_blocks = n_blocks;
-  if (launch->schedule == kReverse) {
-    grid.first = n_blocks - 1;
-    grid.stride = n_blocks - 1;
-  }
-  if (launch->schedule == kRandom) {
-    Random random = {launch->seed};
-    grid.first = random.next() % n_blocks;
-    do {
-      grid.stride = 1 + random.next() % n_blocks;
-    } while (std::gcd(grid.stride, n_blocks) != 1);
-  }
-  // A checked launch runs block after block: what it finds is then the same every time.
-  const uint32_t n_allowed = launch->checks != 0 ? 1 : std::max<uint32_t>(launch->n_workers, 1);
-  const size_t n_workers = std::min<uint64_t>(n_allowed, n_blocks);
-  std::vector<std::thread> threads;
-  try {
-    for (size_t i = 1; i < n_workers; ++i) threads.emplace_back(run_worker, &grid);
-  } catch (const std::system_error&) {
-    // Fewer workers do the same blocks.
-  }
-  run_worker(&grid);
-  for (std::thread& thread : threads) thread.join();
-  *fault = grid.fault;
-  if (launch->totals != nullptr) *launch->totals = grid.totals;
 }

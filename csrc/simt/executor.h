@@ -45,6 +45,8 @@ typedef struct LacunaSimtLaunch {
   uint32_t grid[3];
   uint32_t block[3];
   uint32_t dynamic_shared_bytes;
+  // Blocks of a cluster, along x: 1 to kMaxClusterBlocks, and a divisor of grid[0].
+  uint32_t cluster_blocks;
   // The numbers of Schedule and Fibres in src/simt.rs.
   uint32_t schedule;
   uint32_t fibres;
@@ -87,6 +89,7 @@ void lacuna_simt_launch(const LacunaSimtLaunch* launch, LacunaSimtFault* fault);
 namespace lacuna_simt {
 
 constexpr uint32_t kWarpSize = 32;
+constexpr uint32_t kMaxClusterBlocks = 16;
 
 struct Dim3 {
   uint32_t x, y, z;
@@ -143,6 +146,13 @@ void* dynamic_shared();
 
 enum class Scope : uint32_t { kBlock, kDevice };
 void fence(Scope scope);
+
+// What common/cluster.cuh names. The address is one of shared memory of the calling block, and what
+// is returned is the same place in another block of its cluster.
+uint32_t cluster_rank();
+uint32_t cluster_n_blocks();
+void cluster_barrier(const char* file, uint32_t line);
+uint64_t map_shared(uint64_t address, uint32_t rank);
 
 // What common/async.cuh names; an mbarrier is known by its address.
 void copy_async(void* target, const void* source, uint32_t n_bytes, bool is_valid);

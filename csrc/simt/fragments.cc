@@ -127,8 +127,8 @@ void load_matrices(uint32_t* words, uint32_t n_words, const void* row, bool is_t
   const uint64_t pc = reinterpret_cast<uint64_t>(__builtin_return_address(0));
   if (w->checker != nullptr && w->running->idx % kWarpSize < n_words * 8) {
     const uint64_t address = reinterpret_cast<uint64_t>(row);
-    if (address - reinterpret_cast<uint64_t>(w->shared_start()) >= Worker::kSharedBytes) {
-      w->checker->fail(kOutOfBounds, pc, "a matrix row that is not in shared memory");
+    if (!w->is_shared(address)) {
+      w->checker->fail(kOutOfBounds, pc, "a matrix row that is not in shared memory of the block");
     }
     w->checker->access(address, 16, AccessKind::kRead, true, pc);
   }

@@ -115,7 +115,7 @@ class Arena {
     add_more(to);
     more(*to).newest = more(from).newest;
     more(*to).others = more(from).others;
-    for (uint32_t warp = 0; warp < kWarpSize; ++warp) {
+    for (uint32_t warp = 0; warp < readings_.size(); ++warp) {
       if (readings_[warp].size() < from.more) continue;
       const Reading found = readings_[warp][from.more - 1];
       if (found.generation != from.generation) continue;
@@ -130,7 +130,9 @@ class Arena {
     free_.clear();
     n_more_ = 0;
   }
-  void reset() {
+  // For readings of so many warps.
+  void reset(uint32_t n_warps) {
+    if (readings_.size() < n_warps) readings_.resize(n_warps);
     n_used_ = 0;
     n_left_ = 0;
     forget_more();
@@ -147,7 +149,7 @@ class Arena {
   uint32_t n_more_ = 0;
   uint32_t next_generation_ = 1;
   uint32_t first_generation_ = 1;
-  std::vector<Reading> readings_[kWarpSize];
+  std::vector<std::vector<Reading>> readings_;
 };
 
 // Forgets who used the cell: a write comes after all of them.

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-// What one OS thread runs a block with; shared by the executor's own files.
+// What one OS thread runs a block with, or the blocks of a cluster; shared by the executor's own
+// files.
 #ifndef LACUNA_SIMT_WORKER_H_
 #define LACUNA_SIMT_WORKER_H_
 
 #include <stdint.h>
+#include <string.h>
 
 #include <algorithm>
 #include <memory>
@@ -35,9 +37,12 @@ enum Kind : uint32_t {
   kBankConflict = 15,
   kSectors = 16,
   kUnsettled = 17,
+  kAbsentBlock = 18,
 };
 
-enum class State : uint8_t { kReady, kAtBarrier, kInCollective, kDone };
+enum Schedule : uint32_t { kInOrder, kReverse, kRandom, kWarpFirst, kLaneLast };
+
+enum class State : uint8_t { kReady, kAtBarrier, kAtClusterBarrier, kInCollective, kDone };
 
 constexpr size_t kMaxStaticShared = 48 * 1024;
 constexpr size_t kMaxDynamicShared = 227 * 1024;
@@ -64,7 +69,7 @@ struct Copy {
   uint64_t pc;
   // Null where the thread itself waits for it.
   uint64_t* barrier;
-  // Whose it is.
+  // Whose it is, by its place in `fibres`.
   uint32_t thread;
 };
 
@@ -78,12 +83,28 @@ struct Barrier {
   uint32_t n_releases;
 };
 
+// A block that runs, alone or as one of a cluster.
+struct Block {
+  Dim3 idx;
+  // In its cluster.
+  uint32_t rank;
+  // In `fibres`, the first of its threads.
+  uint32_t first;
+  uint32_t n_at_barrier;
+  uint32_t n_predicates;
+  uint32_t n_done;
+  // The blocks of whose shared memory it asked for an address.
+  uint32_t mapped;
+};
+
 struct Fibre {
   Context context;
   const uint8_t* stack;
   // Where the kernel's frames end, and the executor's are.
   const void* frames_end;
   Dim3 thread_idx;
+  Block* block;
+  // In `fibres`: its number in the block, and whole warps for each block of the cluster before.
   uint32_t idx;
   State state;
   uint64_t steps_left;
@@ -103,8 +124,10 @@ struct Fibre {
   std::vector<size_t> groups;
 };
 
+// At the same place in every block of a cluster.
 struct SharedObject {
   const void* key;
+  // In the first block.
   uint8_t* start;
   size_t n_bytes;
   const char* name;
@@ -118,9 +141,13 @@ inline uint8_t* align_up(uint8_t* pointer, size_t alignment) {
 struct Worker {
   const LacunaSimtLaunch* launch;
   Stacks stacks;
+  // Where the threads of a block are no whole warps, some before the next block's never run.
   std::vector<Fibre> fibres;
   std::vector<uint32_t> order;
-  // Lanes of each warp that wait in a collective, and that have returned.
+  // Those of a cluster; else one.
+  std::vector<Block> blocks;
+  // Lanes of each warp that wait in a collective, and that have returned; warps are counted in
+  // their cluster.
   std::vector<uint32_t> waiting;
   std::vector<uint32_t> returned;
   std::vector<SharedObject> shared_objects;
@@ -129,10 +156,17 @@ struct Worker {
   static constexpr size_t kMaxZones = 64;
   static constexpr size_t kSharedBytes =
       kMaxDynamicShared + kMaxStaticShared + kMaxZones * kZoneBytes;
-  std::unique_ptr<uint8_t[]> shared{new uint8_t[kSharedBytes + kZoneBytes]};
+  // From one block's to the next one's of the cluster: the same alignment in each.
+  static constexpr size_t kSharedStride = (kSharedBytes + 4095) / 4096 * 4096;
+  // As many blocks' as were ever asked for at once.
+  std::unique_ptr<uint8_t[]> shared;
+  size_t n_shared = 0;
   uint8_t* shared_start() const { return align_up(shared.get(), kZoneBytes); }
+  uint8_t* shared_start(uint32_t rank) const { return shared_start() + rank * kSharedStride; }
+  size_t all_shared_bytes() const { return (blocks.size() - 1) * kSharedStride + kSharedBytes; }
+  // Of the running thread's block.
   bool is_shared(uint64_t address) const {
-    return address - reinterpret_cast<uint64_t>(shared_start()) < kSharedBytes;
+    return address - reinterpret_cast<uint64_t>(shared_start(block->rank)) < kSharedBytes;
   }
   size_t shared_bytes;
   Constants constants;
@@ -140,13 +174,16 @@ struct Worker {
   std::unordered_map<const uint64_t*, Barrier> barriers;
   Context scheduler;
   Fibre* running;
-  Dim3 block_idx;
+  // The running thread's.
+  Block* block;
   Dim3 block_dim;
   Dim3 grid_dim;
+  // Of each block.
   uint32_t n_threads;
-  uint32_t n_at_barrier;
-  uint32_t n_predicates;
-  uint32_t n_done;
+  uint32_t n_warps;
+  uint32_t n_at_cluster_barrier;
+  // Cluster barriers so far.
+  uint32_t n_cluster_barriers;
   // Whether any thread did anything in this round but look at an mbarrier again.
   bool has_moved;
   Random random;
@@ -164,10 +201,30 @@ struct Worker {
 
 extern thread_local Worker* worker;
 
+// The threads of one block.
+class Threads {
+ public:
+  Threads(Worker* w, const Block& block)
+      : begin_(&w->fibres[block.first]), end_(begin_ + w->n_threads) {}
+  Fibre* begin() const { return begin_; }
+  Fibre* end() const { return end_; }
+
+ private:
+  Fibre* begin_;
+  Fibre* end_;
+};
+
+// As its block counts it.
+inline uint32_t thread_of(const Fibre& fibre) { return fibre.idx - fibre.block->first; }
+
 // Lanes of a warp that exist.
 inline uint32_t lanes_of_warp(const Worker* w, uint32_t warp) {
-  const uint32_t n_lanes = std::min(kWarpSize, w->n_threads - warp * kWarpSize);
+  const uint32_t n_lanes = std::min(kWarpSize, w->n_threads - warp % w->n_warps * kWarpSize);
   return n_lanes == kWarpSize ? ~0u : (1u << n_lanes) - 1;
+}
+
+inline bool is_at(const Fibre& fibre, const char* file, uint32_t line) {
+  return fibre.line == line && strcmp(fibre.file, file) == 0;
 }
 
 // And those of a mask that never did, or no longer.
@@ -179,6 +236,8 @@ inline uint32_t lanes_gone(const Worker* w, uint32_t warp, uint32_t mask) {
 __attribute__((format(printf, 6, 7))) void set_fault(Worker* w, Kind kind, const Fibre& fibre,
                                                      const char* file, uint32_t line,
                                                      const char* format, ...);
+// Runs the blocks of a cluster, of which this is the first; else one block.
+void run_blocks(Worker* w, uint64_t first);
 void give_way(Worker* w);
 // The scheduler sees the fault and runs no fibre of the block again.
 [[noreturn]] void abandon(Worker* w);
@@ -187,13 +246,18 @@ bool finish_copies(Worker* w);
 // The same of the block's bulk copies.
 bool finish_bulk_copies(Worker* w);
 // One that has not arrived and reads some of these bytes; null where there is none.
-const Copy* find_copy_from(const Worker* w, uint64_t address, uint64_t n_bytes);
+const Copy* find_copy_from(Worker* w, uint64_t address, uint64_t n_bytes);
 // A collective of all 32 lanes: `joint` sees what each brought. `what` is the same for all.
 void collect_jointly(void (*joint)(void* const* values), uint32_t what, void* own, const char* file,
                      uint32_t line);
 // Lets threads meet whom only threads that have returned are missing from. False where there are
 // none, or on a fault.
 bool meet_without_returned(Worker* w);
+bool meet_at_cluster_barrier(Worker* w);
+// A warp of which some lanes are at a barrier and others have returned is a bug on most GPUs.
+bool has_torn_warp(const Worker* w, const Block& block);
+// Whether all threads of the block that have not returned wait where this one does; else a fault.
+bool are_at_one_place(Worker* w, const Fibre& last);
 // No thread can get on and not all have returned: says why.
 void diagnose_stall(Worker* w);
 

@@ -154,6 +154,7 @@ impl DecodePlan {
             blocks: [self.n_blocks, 1, 1],
             threads: [super::THREADS_PER_BLOCK as u32, 1, 1],
             dynamic_shared_bytes: 0,
+            cluster_blocks: 1,
         }
     }
 }

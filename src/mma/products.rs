@@ -151,7 +151,8 @@ pub fn multiply(
     };
     // A warp for 16 rows.
     let threads = [n_rows as u32 * 2, 1, 1];
-    let grid = Grid { blocks: [n_products, 1, 1], threads, dynamic_shared_bytes: 0 };
+    let grid =
+        Grid { blocks: [n_products, 1, 1], threads, dynamic_shared_bytes: 0, cluster_blocks: 1 };
     // SAFETY: all lengths were checked against the number of products.
     unsafe {
         match instruction {

@@ -5,8 +5,9 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Checks {
     /// Every access is inside a buffer of the launch, the block's shared memory, the kernel's
-    /// constants or the thread's own memory, it is aligned as its type is, inputs are not written,
-    /// and nothing is done that C++ leaves undefined.
+    /// constants or the thread's own memory, or inside shared memory of another block of the cluster
+    /// while that is there; it is aligned as its type is, inputs are not written, and nothing is done
+    /// that C++ leaves undefined.
     pub accesses: bool,
     /// No two accesses conflict without an order between them: in shared memory, in global memory,
     /// across blocks; whatever the schedule made of it. And none is to what an asynchronous copy has
@@ -19,8 +20,8 @@ pub struct Checks {
     /// No tensor core computes what the published models disagree on and no hardware has answered
     /// for; [`Answer::is_settled`](crate::mma::Answer::is_settled) says when.
     pub settled: bool,
-    /// The most 32-byte sectors of global memory that one request of a warp may touch; 0 is no
-    /// budget.
+    /// The most 32-byte sectors of global memory, or of another block's shared memory, that one request
+    /// of a warp may touch; 0 is no budget.
     pub most_sectors: u32,
     /// The most passes over the banks of shared memory that one request of a warp may take; 0 is no
     /// budget.

@@ -14,6 +14,8 @@ pub enum Space {
     Global,
     /// Shared memory of the block.
     Shared,
+    /// Shared memory of another block of the cluster.
+    Distributed,
 }
 
 /// What an instruction does there.
@@ -43,8 +45,8 @@ pub struct LineCounters {
     pub n_requests: u64,
     /// Bytes that lanes asked for.
     pub n_bytes: u64,
-    /// Of global memory, the 32-byte sectors that each request touches; of shared memory, the passes
-    /// over its banks that it takes; summed over requests.
+    /// Of global memory, and of another block's shared memory, the 32-byte sectors that each request
+    /// touches; of the block's own, the passes over its banks that it takes; summed over requests.
     pub n_units: u64,
     /// The most of one request.
     pub most_units: u64,
@@ -71,7 +73,11 @@ impl Counters {
     pub(super) fn new(kernel: &str, n_blocks: u64, totals: [u64; 3], sites: &[RawSite]) -> Self {
         let mut lines = BTreeMap::new();
         for site in sites {
-            let space = if site.space == 0 { Space::Global } else { Space::Shared };
+            let space = match site.space {
+                0 => Space::Global,
+                1 => Space::Shared,
+                _ => Space::Distributed,
+            };
             let direction = match site.direction {
                 0 => Direction::Read,
                 1 => Direction::Write,

@@ -8,7 +8,7 @@ use super::Schedule;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FaultKind {
-    /// Not all threads of a block reached the same barrier.
+    /// Not all threads of a block, or of a cluster, reached the same barrier.
     BarrierDivergence,
     /// A warp collective whose mask is not the set of lanes that reach it, or a shuffle from a lane
     /// outside it.
@@ -23,7 +23,7 @@ pub enum FaultKind {
     /// thread with more local memory than a GPU gives it.
     Resources,
     /// An access outside every buffer of the launch and outside the block's shared memory, or an
-    /// index past the end of an array.
+    /// index past the end of an array; a block that its cluster does not have.
     OutOfBounds,
     /// A vector access to an address that is no multiple of its size.
     Misaligned,
@@ -47,6 +47,9 @@ pub enum FaultKind {
     Sectors,
     /// A tensor core's result that no hardware has answered for.
     Unsettled,
+    /// An access to shared memory of another block of the cluster, which may not have begun or may have
+    /// returned.
+    AbsentBlock,
 }
 
 impl FaultKind {
@@ -69,6 +72,7 @@ impl FaultKind {
             15 => Self::BankConflict,
             16 => Self::Sectors,
             17 => Self::Unsettled,
+            18 => Self::AbsentBlock,
             _ => Self::Resources,
         })
     }
@@ -92,6 +96,7 @@ impl FaultKind {
             Self::Undefined => "undefined behaviour",
             Self::BankConflict => "bank conflict over budget",
             Self::Unsettled => "unsettled result of a tensor core",
+            Self::AbsentBlock => "use of an absent block",
             Self::Sectors => "uncoalesced access over budget",
         }
     }

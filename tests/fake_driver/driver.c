@@ -222,7 +222,9 @@ int cuFuncSetAttribute(uintptr_t function, int attribute, int value) {
   char line[64];
   (void)function;
   snprintf(line, sizeof line, "cuFuncSetAttribute %d %d", attribute, value);
-  return note(line), outside();
+  note(line);
+  // CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED, which not every driver has to know.
+  return attribute == 14 ? kInvalidValue : outside();
 }
 
 #ifndef FAKE_RUNS
@@ -235,6 +237,40 @@ int cuLaunchKernel(uintptr_t function, unsigned blocks_x, unsigned blocks_y, uns
            (unsigned long)function, blocks_x, blocks_y, blocks_z, threads_x, threads_y, threads_z,
            dynamic_shared_bytes, (unsigned long)stream, (unsigned long)*(uint64_t*)params[0]);
   (void)extra;
+  return note(line), outside();
+}
+
+// Of cuda.h, for one attribute.
+struct Attribute {
+  int id;
+  char pad[4];
+  union {
+    char pad[64];
+    unsigned cluster[3];
+  } value;
+};
+struct Config {
+  unsigned blocks[3];
+  unsigned threads[3];
+  unsigned dynamic_shared_bytes;
+  uintptr_t stream;
+  const struct Attribute* attributes;
+  unsigned n_attributes;
+};
+
+int cuLaunchKernelEx(const struct Config* config, uintptr_t function, void** params, void** extra) {
+  char line[200];
+  const struct Attribute* attribute = config->attributes;
+  // CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION
+  if (extra || config->n_attributes != 1 || attribute->id != 4) return kInvalidValue;
+  snprintf(line, sizeof line,
+           "cuLaunchKernelEx %#lx blocks %u,%u,%u threads %u,%u,%u shared %u stream %#lx param %#lx "
+           "cluster %u,%u,%u",
+           (unsigned long)function, config->blocks[0], config->blocks[1], config->blocks[2],
+           config->threads[0], config->threads[1], config->threads[2],
+           config->dynamic_shared_bytes, (unsigned long)config->stream,
+           (unsigned long)*(uint64_t*)params[0], attribute->value.cluster[0],
+           attribute->value.cluster[1], attribute->value.cluster[2]);
   return note(line), outside();
 }
 #endif

@@ -47,16 +47,35 @@ int queue(uintptr_t stream, Step step) {
   return step();
 }
 
-int run(const Function& function, const std::vector<uint64_t>& params, const uint32_t (&grid)[3],
-        const uint32_t (&block)[3], uint32_t dynamic_shared_bytes) {
+// Of cuda.h.
+struct Attribute {
+  int id;
+  char pad[4];
+  union {
+    char pad[64];
+    uint32_t cluster[3];
+  } value;
+};
+struct Config {
+  uint32_t grid[3];
+  uint32_t block[3];
+  uint32_t dynamic_shared_bytes;
+  uintptr_t stream;
+  const Attribute* attributes;
+  uint32_t n_attributes;
+};
+
+int run(const Function& function, const std::vector<uint64_t>& params, const Config& config,
+        uint32_t cluster_blocks) {
   LacunaSimtTotals totals = {};
   LacunaSimtLaunch launch = {};
   launch.entry = function.entry;
   launch.params = params.data();
   launch.params_bytes = function.params_bytes;
-  memcpy(launch.grid, grid, sizeof launch.grid);
-  memcpy(launch.block, block, sizeof launch.block);
-  launch.dynamic_shared_bytes = dynamic_shared_bytes;
+  memcpy(launch.grid, config.grid, sizeof launch.grid);
+  memcpy(launch.block, config.block, sizeof launch.block);
+  launch.dynamic_shared_bytes = config.dynamic_shared_bytes;
+  launch.cluster_blocks = cluster_blocks;
   launch.n_workers = 2;
   launch.step_budget = uint64_t{1} << 26;
   launch.mma_model = 1;
@@ -146,17 +165,34 @@ int cuModuleGetFunction(Function** function, const Module* module, const char* n
   return 0;
 }
 
-int cuLaunchKernel(const Function* function, unsigned blocks_x, unsigned blocks_y,
-                   unsigned blocks_z, unsigned threads_x, unsigned threads_y, unsigned threads_z,
-                   unsigned dynamic_shared_bytes, uintptr_t stream, void** params, void** extra) {
-  if (extra != nullptr) return kNotSupported;
+int cuLaunchKernelEx(const Config* config, const Function* function, void** params, void** extra) {
+  if (extra != nullptr || config->n_attributes > 1) return kNotSupported;
+  uint32_t cluster_blocks = 1;
+  if (config->n_attributes == 1) {
+    const Attribute& attribute = config->attributes[0];
+    const uint32_t (&cluster)[3] = attribute.value.cluster;
+    // CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION
+    if (attribute.id != 4 || cluster[1] != 1 || cluster[2] != 1) return kNotSupported;
+    cluster_blocks = cluster[0];
+  }
   // The driver copies the parameter before it returns.
   std::vector<uint64_t> copy((function->params_bytes + 7) / 8);
   memcpy(copy.data(), params[0], function->params_bytes);
-  return queue(stream, [=, copy = std::move(copy)] {
-    return run(*function, copy, {blocks_x, blocks_y, blocks_z}, {threads_x, threads_y, threads_z},
-               dynamic_shared_bytes);
+  return queue(config->stream, [=, copy = std::move(copy), config = *config] {
+    return run(*function, copy, config, cluster_blocks);
   });
+}
+
+int cuLaunchKernel(const Function* function, unsigned blocks_x, unsigned blocks_y,
+                   unsigned blocks_z, unsigned threads_x, unsigned threads_y, unsigned threads_z,
+                   unsigned dynamic_shared_bytes, uintptr_t stream, void** params, void** extra) {
+  const Config config = {{blocks_x, blocks_y, blocks_z},
+                         {threads_x, threads_y, threads_z},
+                         dynamic_shared_bytes,
+                         stream,
+                         nullptr,
+                         0};
+  return cuLaunchKernelEx(&config, function, params, extra);
 }
 
 }  // extern "C"

@@ -134,6 +134,7 @@ unsafe fn passes<P>(
         grid: [n_blocks, 1, 1],
         block: [512, 1, 1],
         dynamic_shared_bytes,
+        cluster_blocks: 1,
     };
     let config = Config {
         schedule,

@@ -45,9 +45,10 @@ fn run(program: &Program, events: &[Event], fibres: Fibres) -> Result<Vec<u32>, 
                 Action::SyncWarp { .. } => 10,
                 Action::Meet { .. } => 11,
                 Action::Barrier => 12,
+                Action::ClusterBarrier => 13,
             };
             if let Action::Access { place, fails, .. } = action {
-                words[3] = u32::from(place.is_shared);
+                words[3] = if place.is_shared { 1 + place.distance as u32 } else { 0 };
                 words[4] = place.offset as u32;
                 words[5] = place.n_bytes as u32;
                 let is_it = |event: &&Event| event.block == block && event.step == step;
@@ -86,6 +87,7 @@ fn run(program: &Program, events: &[Event], fibres: Fibres) -> Result<Vec<u32>, 
         grid: [program.n_blocks as u32, 1, 1],
         block: [program.n_threads(), 1, 1],
         dynamic_shared_bytes: 0,
+        cluster_blocks: program.n_together as u32,
     };
     // Of what is never written, the order says nothing.
     let checks = Checks { accesses: true, races: true, ..Checks::NONE };
@@ -147,16 +149,28 @@ proptest! {
 }
 
 fn access_of(thread: usize, kind: Kind, is_shared: bool, word: usize) -> Action {
-    let place = Place { is_shared, offset: word * 4, n_bytes: 4 };
+    let place = Place { is_shared, distance: 0, offset: word * 4, n_bytes: 4 };
     Action::Access { thread, kind, place, fails: false }
 }
 
 /// Threads 0, 1, 32 and 33 of each of three blocks.
 #[track_caller]
 fn check(is_race: bool, actions: &[(usize, Action)]) {
+    check_blocks(is_race, 3, 1, actions);
+}
+
+/// The same of four blocks in clusters of two.
+#[track_caller]
+fn check_clusters(is_race: bool, actions: &[(usize, Action)]) {
+    check_blocks(is_race, 4, 2, actions);
+}
+
+#[track_caller]
+fn check_blocks(is_race: bool, n_blocks: usize, n_together: usize, actions: &[(usize, Action)]) {
     let program = Program {
         threads: &[0, 1, 32, 33],
-        n_blocks: 3,
+        n_blocks,
+        n_together,
         schedule: Schedule::InOrder,
         actions: actions.to_vec(),
     };
@@ -303,4 +317,114 @@ fn a_fence_of_the_block_takes_what_its_block_has_had_from_another() {
     check(false, &actions);
     actions.remove(4);
     check(true, &actions);
+}
+
+const FENCE: Action = Action::Fence { thread: 0, of_block: false };
+
+/// Of the first block: writes the data, and sets the flag.
+fn send(flag: usize) -> [(usize, Action); 3] {
+    [
+        (0, access_of(0, Kind::Write, false, DATA)),
+        (0, FENCE),
+        (0, access_of(0, Kind::Add, false, flag)),
+    ]
+}
+
+#[test]
+fn a_barrier_of_the_cluster_hands_on_what_a_block_has_been_told() {
+    for tells_block in [false, true] {
+        let mut actions = send(0).to_vec();
+        actions.extend([(2, access_of(0, Kind::Add, false, 0)), (2, FENCE)]);
+        // By then all of its threads know.
+        actions.extend(tells_block.then_some((2, Action::Barrier)));
+        actions.extend([(2, Action::ClusterBarrier), (3, access_of(1, Kind::Read, false, DATA))]);
+        check_clusters(false, &actions);
+        actions.remove(4);
+        check_clusters(true, &actions);
+    }
+}
+
+#[test]
+fn a_fence_after_the_clusters_barrier_takes_what_a_thread_has_seen_before() {
+    for tells_block in [false, true] {
+        let mut actions = send(0).to_vec();
+        actions.push((2, access_of(0, Kind::Add, false, 0)));
+        actions.extend(tells_block.then_some((2, Action::Barrier)));
+        actions.extend([(2, Action::ClusterBarrier), (3, FENCE)]);
+        actions.push((3, access_of(0, Kind::Read, false, DATA)));
+        check_clusters(false, &actions);
+        actions.remove(actions.len() - 2);
+        check_clusters(true, &actions);
+    }
+}
+
+#[test]
+fn a_fence_before_the_clusters_barrier_is_for_every_blocks_flags() {
+    for tells_block in [false, true] {
+        let mut actions = vec![(0, access_of(0, Kind::Write, false, DATA)), (0, FENCE)];
+        actions.extend(tells_block.then_some((0, Action::Barrier)));
+        actions.extend([(0, Action::ClusterBarrier), (1, access_of(1, Kind::Add, false, 0))]);
+        actions.extend(receive(2, 0));
+        check_clusters(false, &actions);
+        actions.remove(1);
+        check_clusters(true, &actions);
+    }
+}
+
+/// A block's barrier is its own, and no fence of it says what another has done.
+#[test]
+fn a_barrier_of_the_block_says_nothing_of_its_cluster() {
+    for action in [Action::ClusterBarrier, Action::Barrier] {
+        let is_of_all = matches!(action, Action::ClusterBarrier);
+        let mut actions = vec![
+            (0, access_of(0, Kind::Write, false, DATA)),
+            (0, action),
+            (1, access_of(0, Kind::Read, false, DATA)),
+        ];
+        // In the order in which blocks run, the read comes after.
+        check_clusters(!is_of_all, &actions);
+        actions[2] = (1, Action::Barrier);
+        actions.extend([(1, FENCE), (1, access_of(0, Kind::Add, false, 0))]);
+        actions.extend(receive(2, 0));
+        check_clusters(!is_of_all, &actions);
+    }
+}
+
+/// And a thread of it fences what its own block has done up to its barrier, and its cluster up to its own.
+#[test]
+fn a_fence_is_for_the_cluster_up_to_its_barrier() {
+    for is_late in [false, true] {
+        let write = (0, access_of(0, Kind::Write, false, DATA));
+        let mut actions = vec![write, (0, Action::ClusterBarrier)];
+        if is_late {
+            actions.swap(0, 1);
+        }
+        // Thread 1 counts what thread 0 has fenced.
+        actions.extend([
+            (0, Action::Barrier),
+            (1, Action::Barrier),
+            (1, FENCE),
+            (1, Action::Barrier),
+        ]);
+        actions.push((1, access_of(1, Kind::Add, false, 0)));
+        actions.extend(receive(2, 0));
+        check_clusters(is_late, &actions);
+    }
+}
+
+#[test]
+fn a_fence_in_any_block_of_a_cluster_is_for_what_was_before_its_barrier() {
+    for block in [0, 1] {
+        let mut actions = vec![
+            (block, access_of(1, Kind::Write, false, DATA)),
+            (block, Action::Barrier),
+            (block, FENCE),
+            (block, Action::Barrier),
+            (block, access_of(2, Kind::Add, false, 0)),
+        ];
+        actions.extend(receive(2, 0));
+        check_clusters(false, &actions);
+        actions.remove(1);
+        check_clusters(true, &actions);
+    }
 }

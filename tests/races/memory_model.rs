@@ -46,33 +46,37 @@ pub(crate) fn observes(events: &[Event], write: usize, read: usize) -> bool {
 /// What happened before what.
 pub(crate) fn happens_before(events: &[Event]) -> Relation {
     let n = events.len();
-    // Program order, barriers and __syncwarp.
-    let in_block = Relation::new(n, |a, b| events[a].is_of_same_thread(&events[b])).closed();
+    // Program order, barriers of blocks and clusters, and __syncwarp.
+    let in_cluster = Relation::new(n, |a, b| events[a].is_of_same_thread(&events[b])).closed();
     let observed = Relation::new(n, |write, read| observes(events, write, read));
     // The fence may be of the writing thread, or of any where a barrier stands between; but a barrier
     // does of itself for the block what a fence of the block could.
     let releases = Relation::new(n, |fence, write| {
         let What::Fence { of_block } = events[fence].what else { return false };
-        let is_barrier =
-            |event: &Event| event.what == What::Barrier && event.block == events[write].block;
-        events[fence].is_of_same_thread(&events[write])
-            || !of_block
-                && events[fence].block == events[write].block
-                && events[fence..write].iter().any(is_barrier)
+        let [from, to] = [&events[fence], &events[write]];
+        let is_barrier = |event: &Event| match event.what {
+            What::Barrier => from.block == to.block && event.block == to.block,
+            What::ClusterBarrier => from.cluster == to.cluster && event.cluster == to.cluster,
+            _ => false,
+        };
+        from.is_of_same_thread(to) || !of_block && events[fence..write].iter().any(is_barrier)
     });
-    let is_in_scope = |a: usize, b: usize| match (events[a].what, events[b].what) {
+    // What a fence of another block hands on within the cluster, whose barrier did before, is nothing to a
+    // fence of the block but the write.
+    let is_in_scope = |a: usize, write: usize, b: usize| match (events[a].what, events[b].what) {
         (What::Fence { of_block: a_of_block }, What::Fence { of_block: b_of_block }) => {
-            events[a].block == events[b].block || (!a_of_block && !b_of_block)
+            let is_of_one_block = [a, write].iter().all(|i| events[*i].block == events[b].block);
+            is_of_one_block || (!a_of_block && !b_of_block)
         }
         _ => false,
     };
-    let mut before = Relation::new(n, |a, b| in_block.holds(a, b));
+    let mut before = Relation::new(n, |a, b| in_cluster.holds(a, b));
     let mut received = Vec::new();
     for write in 0..n {
         for read in (write..n).filter(|read| observed.holds(write, *read)) {
-            for after in (read..n).filter(|after| in_block.holds(read, *after)) {
+            for after in (read..n).filter(|after| in_cluster.holds(read, *after)) {
                 for fence in (0..write).filter(|fence| releases.holds(*fence, write)) {
-                    if is_in_scope(fence, after) {
+                    if is_in_scope(fence, write, after) {
                         before.0[fence][after] = true;
                         received.push((write, after));
                     }

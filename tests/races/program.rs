@@ -21,6 +21,8 @@ pub(crate) enum Kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) is_shared: bool,
+    /// Of shared memory: how many blocks of the cluster further.
+    pub(crate) distance: usize,
     pub(crate) offset: usize,
     pub(crate) n_bytes: usize,
 }
@@ -49,6 +51,8 @@ pub(crate) enum Action {
         named: u32,
     },
     Barrier,
+    /// Of all blocks of the block's cluster.
+    ClusterBarrier,
 }
 
 #[derive(Clone)]
@@ -56,6 +60,8 @@ pub(crate) struct Program {
     /// The threads of each block that do anything but wait at barriers, in ascending order.
     pub(crate) threads: &'static [u32],
     pub(crate) n_blocks: usize,
+    /// Blocks of a cluster; a divisor.
+    pub(crate) n_together: usize,
     pub(crate) schedule: Schedule,
     /// By block.
     pub(crate) actions: Vec<(usize, Action)>,
@@ -84,12 +90,16 @@ pub(crate) enum What {
     Fence { of_block: bool },
     SyncWarp,
     Barrier,
+    ClusterBarrier,
 }
 
 /// What has happened, and of which threads of its block.
 #[derive(Debug, Clone)]
 pub(crate) struct Event {
+    pub(crate) cluster: usize,
     pub(crate) block: usize,
+    /// Whose shared memory an access is to.
+    pub(crate) owner: usize,
     pub(crate) threads: Vec<u32>,
     pub(crate) what: What,
     /// By the position among the block's actions: what an access found.
@@ -104,7 +114,7 @@ impl Action {
             | Self::Fence { thread, .. }
             | Self::SyncWarp { thread, .. }
             | Self::Meet { thread, .. } => *thread = other,
-            Self::Barrier => {}
+            Self::Barrier | Self::ClusterBarrier => {}
         }
         self
     }
@@ -113,16 +123,20 @@ impl Action {
 /// One line for each action.
 impl fmt::Debug for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { threads, n_blocks, schedule, .. } = self;
-        writeln!(f, "{n_blocks} blocks of threads {threads:?}, {schedule:?}")?;
+        let Self { threads, n_blocks, n_together, schedule, .. } = self;
+        let shape = format!("{n_blocks} blocks in clusters of {n_together}");
+        writeln!(f, "{shape}, of threads {threads:?}, {schedule:?}")?;
         for (block, action) in &self.actions {
             let members = self.members(*action);
             write!(f, "block {}, ", block % n_blocks)?;
             match action {
                 Action::Access { kind, place, fails, .. } => {
-                    let memory = if place.is_shared { "shared" } else { "global" };
+                    let Place { is_shared, distance, offset, n_bytes } = place;
+                    let memory = match is_shared {
+                        true => format!("shared of block {}", self.owner(*block, *distance)),
+                        false => "global".to_owned(),
+                    };
                     let fails = if *fails { " that fails" } else { "" };
-                    let Place { offset, n_bytes, .. } = place;
                     writeln!(f, "thread {members:?}: {kind:?}{fails} {memory} {offset}+{n_bytes}")
                 }
                 Action::Fence { of_block, .. } => {
@@ -132,6 +146,7 @@ impl fmt::Debug for Program {
                 Action::SyncWarp { .. } => writeln!(f, "threads {members:?}: __syncwarp"),
                 Action::Meet { .. } => writeln!(f, "threads {members:?}: meet"),
                 Action::Barrier => writeln!(f, "__syncthreads"),
+                Action::ClusterBarrier => writeln!(f, "cluster_barrier"),
             }?;
         }
         Ok(())
@@ -139,9 +154,24 @@ impl fmt::Debug for Program {
 }
 
 impl Program {
+    /// In a cluster, all blocks begin at a barrier: before it, none knows of another's shared memory.
     pub(crate) fn of_block(&self, block: usize) -> Vec<Action> {
-        let actions = self.actions.iter().filter(|(of, _)| of % self.n_blocks == block);
-        actions.map(|(_, action)| *action).collect()
+        let is_own = |(of, action): &&(usize, Action)| {
+            let of = of % self.n_blocks;
+            of == block
+                || matches!(action, Action::ClusterBarrier)
+                    && of / self.n_together == block / self.n_together
+        };
+        let first = (self.n_together > 1).then_some(Action::ClusterBarrier);
+        let actions = self.actions.iter().filter(is_own);
+        first.into_iter().chain(actions.map(|(_, action)| *action)).collect()
+    }
+
+    /// The block of the cluster that is so much further.
+    pub(crate) fn owner(&self, block: usize, distance: usize) -> usize {
+        let block = block % self.n_blocks;
+        let first = block / self.n_together * self.n_together;
+        first + (block + distance) % self.n_together
     }
 
     pub(crate) fn thread(&self, idx: usize) -> u32 {
@@ -164,7 +194,7 @@ impl Program {
                 };
                 self.threads.iter().copied().filter(|other| is_member(*other)).collect()
             }
-            Action::Barrier => (0..self.n_threads()).collect(),
+            Action::Barrier | Action::ClusterBarrier => (0..self.n_threads()).collect(),
         }
     }
 }
@@ -175,72 +205,110 @@ impl Program {
 pub(crate) fn execute(program: &Program) -> Option<Vec<Event>> {
     let mut events = Vec::new();
     let mut global = [0; N_BYTES];
-    let mut blocks: Vec<_> = (0..program.n_blocks).collect();
+    let n_together = program.n_together;
+    let mut clusters: Vec<_> = (0..program.n_blocks / n_together).collect();
     if program.schedule == Schedule::Reverse {
-        blocks.reverse();
+        clusters.reverse();
     }
-    for block in blocks {
-        let actions = program.of_block(block);
-        let mut shared = [POISON; N_BYTES];
-        let mut order: Vec<u32> = (0..program.n_threads()).collect();
-        if program.schedule == Schedule::Reverse {
-            order.reverse();
-        }
-        let n = order.len();
-        let mut next = vec![0; n];
-        let mut waits = vec![false; n];
-        while next.iter().any(|step| *step < actions.len()) {
-            let mut has_moved = false;
-            for &thread in &order {
-                let own = thread as usize;
-                while !waits[own] && next[own] < actions.len() {
-                    has_moved = true;
-                    let step = next[own];
-                    let action = actions[step];
-                    let members = program.members(action);
-                    if !members.contains(&thread) {
-                        next[own] += 1;
-                        continue;
-                    }
-                    waits[own] = true;
-                    if members.iter().any(|member| !waits[*member as usize]) {
-                        break;
-                    }
-                    if members.iter().any(|member| next[*member as usize] != step) {
-                        return None;
-                    }
-                    for &member in &members {
-                        waits[member as usize] = false;
-                        next[member as usize] += 1;
-                    }
-                    let mut event =
-                        Event { block, threads: members, what: What::Barrier, step, found: 0 };
-                    match action {
-                        Action::Access { kind, place, fails, .. } => {
-                            let memory = if place.is_shared { &mut shared } else { &mut global };
-                            event.found = read(memory, place);
-                            let value = written(kind, step, event.found);
-                            if let Some(value) = value.filter(|_| !fails) {
-                                let bytes = value.to_le_bytes();
-                                memory[place.offset..][..place.n_bytes]
-                                    .copy_from_slice(&bytes[..place.n_bytes]);
-                            }
-                            event.what = What::Access { kind, place, has_failed: fails };
-                        }
-                        Action::Fence { of_block, .. } => event.what = What::Fence { of_block },
-                        Action::SyncWarp { .. } => event.what = What::SyncWarp,
-                        Action::Meet { .. } => continue,
-                        Action::Barrier => {}
-                    }
-                    events.push(event);
-                }
-            }
-            if !has_moved {
-                return None;
-            }
-        }
+    for cluster in clusters {
+        execute_cluster(program, cluster, &mut global, &mut events)?;
     }
     Some(events)
+}
+
+/// A thread is known by its block's place in the cluster, and its number there.
+type Member = (usize, usize);
+
+fn execute_cluster(
+    program: &Program,
+    cluster: usize,
+    global: &mut [u8; N_BYTES],
+    events: &mut Vec<Event>,
+) -> Option<()> {
+    let (n_together, n_threads) = (program.n_together, program.n_threads() as usize);
+    let first = cluster * n_together;
+    let actions: Vec<_> = (0..n_together).map(|rank| program.of_block(first + rank)).collect();
+    let mut shared = vec![[POISON; N_BYTES]; n_together];
+    let all: Vec<Member> =
+        (0..n_together).flat_map(|rank| (0..n_threads).map(move |thread| (rank, thread))).collect();
+    let mut order = all.clone();
+    if program.schedule == Schedule::Reverse {
+        order.reverse();
+    }
+    let mut next = vec![vec![0; n_threads]; n_together];
+    let mut waits = vec![vec![false; n_threads]; n_together];
+    while all.iter().any(|&(rank, thread)| next[rank][thread] < actions[rank].len()) {
+        let mut has_moved = false;
+        for &(rank, thread) in &order {
+            while !waits[rank][thread] && next[rank][thread] < actions[rank].len() {
+                has_moved = true;
+                let step = next[rank][thread];
+                let action = actions[rank][step];
+                let threads = program.members(action);
+                if !threads.contains(&(thread as u32)) {
+                    next[rank][thread] += 1;
+                    continue;
+                }
+                let is_of_all = matches!(action, Action::ClusterBarrier);
+                let members: Vec<Member> = match is_of_all {
+                    true => all.clone(),
+                    false => threads.iter().map(|thread| (rank, *thread as usize)).collect(),
+                };
+                waits[rank][thread] = true;
+                if members.iter().any(|&(rank, thread)| !waits[rank][thread]) {
+                    break;
+                }
+                let is_here = |&(of, thread): &Member| match is_of_all {
+                    true => matches!(actions[of][next[of][thread]], Action::ClusterBarrier),
+                    false => next[of][thread] == step,
+                };
+                if !members.iter().all(is_here) {
+                    return None;
+                }
+                for &(rank, thread) in &members {
+                    waits[rank][thread] = false;
+                    next[rank][thread] += 1;
+                }
+                let block = first + rank;
+                let mut event = Event {
+                    cluster,
+                    block,
+                    owner: block,
+                    threads,
+                    what: What::Barrier,
+                    step,
+                    found: 0,
+                };
+                match action {
+                    Action::Access { kind, place, fails, .. } => {
+                        event.owner = program.owner(block, place.distance);
+                        let memory = match place.is_shared {
+                            true => &mut shared[event.owner - first],
+                            false => &mut *global,
+                        };
+                        event.found = read(memory, place);
+                        let value = written(kind, step, event.found);
+                        if let Some(value) = value.filter(|_| !fails) {
+                            let bytes = value.to_le_bytes();
+                            memory[place.offset..][..place.n_bytes]
+                                .copy_from_slice(&bytes[..place.n_bytes]);
+                        }
+                        event.what = What::Access { kind, place, has_failed: fails };
+                    }
+                    Action::Fence { of_block, .. } => event.what = What::Fence { of_block },
+                    Action::SyncWarp { .. } => event.what = What::SyncWarp,
+                    Action::Meet { .. } => continue,
+                    Action::Barrier => {}
+                    Action::ClusterBarrier => event.what = What::ClusterBarrier,
+                }
+                events.push(event);
+            }
+        }
+        if !has_moved {
+            return None;
+        }
+    }
+    Some(())
 }
 
 pub(crate) fn read(memory: &[u8; N_BYTES], place: Place) -> u64 {
@@ -283,7 +351,10 @@ impl Event {
     }
 
     pub(crate) fn is_of_same_thread(&self, other: &Self) -> bool {
-        self.block == other.block && self.threads.iter().any(|own| other.threads.contains(own))
+        let is_of_all = |event: &Self| event.what == What::ClusterBarrier;
+        self.cluster == other.cluster && (is_of_all(self) || is_of_all(other))
+            || self.block == other.block
+                && self.threads.iter().any(|own| other.threads.contains(own))
     }
 
     pub(crate) fn overlaps(&self, other: &Self) -> bool {
@@ -291,7 +362,7 @@ impl Event {
             return false;
         };
         own.is_shared == place.is_shared
-            && (!own.is_shared || self.block == other.block)
+            && (!own.is_shared || self.owner == other.owner)
             && own.offset < place.offset + place.n_bytes
             && place.offset < own.offset + own.n_bytes
     }
@@ -308,13 +379,16 @@ impl Event {
 }
 
 pub(crate) fn place(words: std::ops::Range<usize>) -> impl Strategy<Value = Place> + Clone {
-    (any::<bool>(), words, prop::bool::weighted(0.03)).prop_map(|(is_shared, word, is_wide)| {
-        if is_wide {
-            Place { is_shared, offset: word / 2 * 8, n_bytes: 8 }
-        } else {
-            Place { is_shared, offset: word * 4, n_bytes: 4 }
-        }
-    })
+    let distance = prop_oneof![2 => Just(0_usize), 1 => 0_usize..3];
+    (any::<bool>(), distance, words, prop::bool::weighted(0.03)).prop_map(
+        |(is_shared, distance, word, is_wide)| {
+            if is_wide {
+                Place { is_shared, distance, offset: word / 2 * 8, n_bytes: 8 }
+            } else {
+                Place { is_shared, distance, offset: word * 4, n_bytes: 4 }
+            }
+        },
+    )
 }
 
 pub(crate) fn access(
@@ -340,6 +414,7 @@ pub(crate) fn joint() -> impl Strategy<Value = Action> + Clone {
         2 => (0_usize..12, named).prop_map(|(thread, named)| Action::SyncWarp { thread, named }),
         3 => (0_usize..12).prop_map(|thread| Action::Meet { thread, named: !0 }),
         1 => Just(Action::Barrier),
+        1 => Just(Action::ClusterBarrier),
     ]
 }
 
@@ -386,13 +461,14 @@ pub(crate) fn program() -> impl Strategy<Value = Program> {
     let schedule = prop::sample::select(&[Schedule::InOrder, Schedule::Reverse][..]);
     let pieces = (0_usize..6, prop_oneof![2 => single(), 1 => relay()]);
     let pieces = prop::collection::vec(pieces, 2..16);
-    (prop::sample::select(SHAPES), 1_usize..4, schedule, pieces).prop_map(
-        |(threads, n_blocks, schedule, pieces)| {
+    let blocks = prop::sample::select(&[(1, 1), (2, 1), (3, 1), (2, 2), (4, 2), (3, 3)][..]);
+    (prop::sample::select(SHAPES), blocks, schedule, pieces).prop_map(
+        |(threads, (n_blocks, n_together), schedule, pieces)| {
             let in_block = |(block, actions): (usize, Vec<Action>)| {
                 actions.into_iter().map(move |action| (block, action))
             };
             let actions = pieces.into_iter().flat_map(in_block).collect();
-            Program { threads, n_blocks, schedule, actions }
+            Program { threads, n_blocks, n_together, schedule, actions }
         },
     )
 }

@@ -124,6 +124,34 @@
   X(atomics_of_two_sizes, Race, 1, 32, 32, 0)                 \
   X(acquire_by_all_lanes, Race, 4, 32, 32, 0)
 
+// The same, and before the blocks, those of a cluster.
+#define LACUNA_PLANTED_CLUSTERS(X)                                  \
+  X(neighbour_before_barrier, Race, 2, 4, 64, 256, 0)               \
+  X(block_barrier_for_cluster, Race, 2, 4, 64, 256, 0)              \
+  X(reuse_before_neighbour_reads, Race, 2, 4, 64, 256, 0)           \
+  X(neighbour_has_returned, AbsentBlock, 2, 4, 64, 256, 0)          \
+  X(neighbour_not_kept, AbsentBlock, 2, 4, 32, 64, 0)               \
+  X(neighbour_not_begun, AbsentBlock, 2, 4, 64, 256, 0)             \
+  X(past_end_of_neighbour, OutOfBounds, 2, 4, 64, 256, 64)          \
+  X(rank_past_cluster, OutOfBounds, 2, 4, 64, 256, 0)               \
+  X(neighbours_global_memory, OutOfBounds, 2, 4, 64, 256, 0)        \
+  X(address_of_another_block, OutOfBounds, 2, 4, 64, 256, 0)        \
+  X(misaligned_in_neighbour, Misaligned, 2, 4, 32, 128, 0)          \
+  X(neighbour_unwritten, UnwrittenRead, 2, 4, 64, 256, 0)           \
+  X(cluster_barrier_skipped, BarrierDivergence, 2, 4, 64, 256, 0)   \
+  X(cluster_barrier_in_branch, BarrierDivergence, 2, 4, 64, 256, 0) \
+  X(two_cluster_barriers, BarrierDivergence, 2, 4, 64, 256, 0)      \
+  X(stores_into_a_neighbour, Race, 4, 8, 16, 128, 0)                \
+  X(counts_read_too_early, Race, 4, 8, 32, 64, 0)                   \
+  X(neighbours_one_word, Race, 2, 4, 32, 128, 0)                    \
+  X(global_before_cluster_barrier, Race, 2, 4, 32, 128, 0)          \
+  X(neighbour_of_another_cluster, Race, 2, 4, 32, 128, 0)           \
+  X(fence_of_block_for_neighbour, Race, 2, 4, 1, 2, 0)              \
+  X(fence_after_cluster_barrier, Race, 4, 8, 32, 32, 0)             \
+  X(strided_in_neighbour, Sectors, 2, 4, 32, 128, 0)                \
+  X(copy_into_neighbour, OutOfBounds, 2, 4, 32, 128, 0)             \
+  X(barrier_of_neighbour, OutOfBounds, 2, 4, 32, 128, 0)
+
 extern "C" {
 
 typedef void Entry(const void* params, uint32_t is_checked);
@@ -134,22 +162,35 @@ struct LacunaSimtPlanted {
   const char* kind;
   Entry* wrong;
   Entry* right;
+  uint32_t cluster_blocks;
   uint32_t n_blocks;
   uint32_t n_threads;
   uint32_t n_output;
   uint32_t dynamic_shared_bytes;
+  uint32_t reserved;
 };
 
 #define LACUNA_DECLARE(name, ...) \
   Entry lacuna_simt_wrong_##name; \
   Entry lacuna_simt_right_##name;
 LACUNA_PLANTED(LACUNA_DECLARE)
+LACUNA_PLANTED_CLUSTERS(LACUNA_DECLARE)
 
 const LacunaSimtPlanted* lacuna_simt_planted(size_t* n_planted) {
-#define LACUNA_ROW(name, kind, n_blocks, n_threads, n_output, n_shared)                        \
-  {#name,    #kind,   lacuna_simt_wrong_##name, lacuna_simt_right_##name, n_blocks, n_threads, \
-   n_output, n_shared},
-  static const LacunaSimtPlanted planted[] = {LACUNA_PLANTED(LACUNA_ROW)};
+#define LACUNA_CLUSTER_ROW(name, kind, n_together, n_blocks, n_threads, n_output, n_shared) \
+  {#name,                                                                                   \
+   #kind,                                                                                   \
+   lacuna_simt_wrong_##name,                                                                \
+   lacuna_simt_right_##name,                                                                \
+   n_together,                                                                              \
+   n_blocks,                                                                                \
+   n_threads,                                                                               \
+   n_output,                                                                                \
+   n_shared,                                                                                \
+   0},
+#define LACUNA_ROW(name, kind, ...) LACUNA_CLUSTER_ROW(name, kind, 1, __VA_ARGS__)
+  static const LacunaSimtPlanted planted[] = {LACUNA_PLANTED(LACUNA_ROW)
+                                                  LACUNA_PLANTED_CLUSTERS(LACUNA_CLUSTER_ROW)};
   *n_planted = sizeof planted / sizeof planted[0];
   return planted;
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 // Kernels without a defect: what the executor must run, and how fast.
 
-#include "../../common/kernel.cuh"
+#include "../../common/cluster.cuh"
 #include "params.h"
 
 namespace {
@@ -128,4 +128,51 @@ LACUNA_ENTRY(selftest_poison, SelfTestParams, 32) {
   __syncthreads();
   shared.word = 1;
   memset(bytes, 1, 4);
+}
+
+namespace {
+struct Bins {
+  uint32_t words[64];
+};
+__forceinline__ Bins& counts_of_block() {
+  LACUNA_SHARED(Bins, counts);
+  return counts;
+}
+__forceinline__ Bins& totals_of_block() {
+  LACUNA_SHARED(Bins, totals);
+  return totals;
+}
+}  // namespace
+
+// How many of the cluster's inputs are in each of 64 bins or in one below: each block counts 128 of
+// them, and sums up some of the bins.
+LACUNA_ENTRY(selftest_cluster_histogram, SelfTestParams, 64) {
+  const uint32_t thread = threadIdx.x;
+  const uint32_t rank = cluster_rank();
+  const uint32_t n = cluster_n_blocks();
+  // Whichever a block comes to first, it is at one place in all.
+  if (rank % 2 == 1) totals_of_block().words[thread] = 0;
+  counts_of_block().words[thread] = 0;
+  if (rank % 2 == 0) totals_of_block().words[thread] = 0;
+  __syncthreads();
+  for (uint32_t i = 0; i < 2; ++i) {
+    const uint32_t value = params.input[blockIdx.x * 128 + i * 64 + thread];
+    atomicAdd(&counts_of_block().words[value % 64], 1u);
+  }
+  cluster_barrier();
+  if (thread % n == rank) {
+    uint32_t sum = 0;
+    for (uint32_t i = 0; i < n; ++i) sum += of_block(&counts_of_block(), i)->words[thread];
+    // By a store into one block, by an atomic into another.
+    of_block(&totals_of_block(), 0)->words[thread] = sum;
+    atomicAdd(&of_block(&totals_of_block(), n - 1)->words[thread], n > 1 ? sum : 0u);
+  }
+  cluster_barrier();
+  const Bins* totals = of_block(&totals_of_block(), rank % 2 == 0 ? 0 : n - 1);
+  if (thread % n == rank) {
+    uint32_t sum = 0;
+    for (uint32_t bin = 0; bin <= thread; ++bin) sum += totals->words[bin];
+    params.output[blockIdx.x / n * 64 + thread] = sum;
+  }
+  cluster_barrier();
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 // Does what its input says, step by step: tests/races/ has the other side of it.
 
-#include "../../common/kernel.cuh"
+#include "../../common/cluster.cuh"
 #include "params.h"
 
 namespace {
@@ -19,6 +19,7 @@ enum Kind : uint32_t {
   kSyncWarp,
   kMeet,
   kBarrier,
+  kClusterBarrier,
 };
 
 constexpr uint32_t kMostSteps = 256;
@@ -29,7 +30,8 @@ struct Step {
   uint32_t thread;
   // Those who do it together.
   uint32_t lanes;
-  uint32_t is_shared;
+  // 0 is global memory, and n shared memory of the block that is n - 1 further in the cluster.
+  uint32_t shared;
   uint32_t offset;
   uint32_t n_bytes;
   uint32_t value;
@@ -78,6 +80,8 @@ LACUNA_ENTRY(selftest_script, SelfTestParams, 128) {
     const Step& step = steps[i];
     if (step.kind == kBarrier) {
       __syncthreads();
+    } else if (step.kind == kClusterBarrier) {
+      cluster_barrier();
     } else if (step.kind == kSyncWarp || step.kind == kMeet) {
       const bool is_of_warp = threadIdx.x / 32 == step.thread / 32;
       if (!is_of_warp || !(step.lanes >> threadIdx.x % 32 & 1)) continue;
@@ -87,7 +91,11 @@ LACUNA_ENTRY(selftest_script, SelfTestParams, 128) {
         __ballot_sync(step.lanes, 1);
       }
     } else if (threadIdx.x == step.thread) {
-      uint8_t* start = step.is_shared ? piece.bytes : reinterpret_cast<uint8_t*>(params.state);
+      uint8_t* start = reinterpret_cast<uint8_t*>(params.state);
+      if (step.shared != 0) {
+        const uint32_t rank = cluster_rank() + step.shared - 1;
+        start = of_block(piece.bytes, rank % cluster_n_blocks());
+      }
       found[i] = 0;
       if (step.kind == kFence) {
         __threadfence();
@@ -100,6 +108,7 @@ LACUNA_ENTRY(selftest_script, SelfTestParams, 128) {
       }
     }
   }
+  if (cluster_n_blocks() > 1) cluster_barrier();
   for (uint32_t i = 0; i < params.reserved; ++i) {
     if (steps[i].kind < kSyncWarp && threadIdx.x == steps[i].thread) {
       params.output[first + i] = found[i];

@@ -197,6 +197,7 @@ impl MassPlan {
             blocks: [self.n_tiles().max(1) as u32, n_rows as u32, self.batch() as u32],
             threads: [THREADS_PER_BLOCK, 1, 1],
             dynamic_shared_bytes: STAGED_BYTES + 4 * CHUNK * pitch,
+            cluster_blocks: 1,
         }
     }
 }

@@ -208,6 +208,7 @@ impl ScorePlan {
             blocks: [self.n_tiles().max(1) as u32, n_heads as u32, self.batch() as u32],
             threads: [THREADS_PER_BLOCK, 1, 1],
             dynamic_shared_bytes: self.shared_bytes(1, 1) as u32,
+            cluster_blocks: 1,
         }
     }
 
@@ -220,6 +221,7 @@ impl ScorePlan {
             blocks: [1, n_votes as u32, self.batch() as u32],
             threads: [THREADS_PER_BLOCK, 1, 1],
             dynamic_shared_bytes: self.shared_bytes_of_votes(rule) as u32,
+            cluster_blocks: 1,
         }
     }
 }

@@ -105,6 +105,7 @@ impl TopkPlan {
             blocks: [self.shape.n_rows as u32, 1, 1],
             threads: [THREADS_PER_BLOCK, 1, 1],
             dynamic_shared_bytes: 4 * self.shape.k as u32 + self.n_staged * self.shape.score_bytes,
+            cluster_blocks: 1,
         }
     }
 }

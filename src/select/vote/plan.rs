@@ -122,6 +122,7 @@ impl VotePlan {
             blocks: [n_tiles as u32, self.n_votes() as u32, self.score.batch() as u32],
             threads: [THREADS_PER_BLOCK, 1, 1],
             dynamic_shared_bytes: 0,
+            cluster_blocks: 1,
         }
     }
 }
