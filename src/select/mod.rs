@@ -1,7 +1,15 @@
 //! Which tokens matter: picks of the largest scores of each row, exactly, and the same every time.
 
+mod gate;
+mod summarize;
 mod topk;
 
+#[cfg(any(feature = "cuda", feature = "simt"))]
+pub use gate::{GateInputs, GateOutputs, gate_selection};
+pub use gate::{GatePlan, GateShape};
+#[cfg(any(feature = "cuda", feature = "simt"))]
+pub use summarize::{SummarizeInputs, SummarizeOutputs, summarize};
+pub use summarize::{SummarizePlan, SummarizeShape, Summary};
 pub use topk::{MAX_PICKS, TopkPlan, TopkShape};
 #[cfg(any(feature = "cuda", feature = "simt"))]
 pub use topk::{TopkInputs, TopkOutputs, topk_rows};
@@ -10,6 +18,8 @@ use crate::element::Float;
 
 /// What the kernels of this room must do, written for reading.
 pub mod reference {
+    pub use super::gate::reference::gate_query;
+    pub use super::summarize::reference::{box_of, box_of_boxes, mean_of, outlier_score};
     pub use super::topk::reference::{RowRule, topk_row};
 }
 

@@ -25,7 +25,7 @@ pub(crate) struct Image {
     pub(crate) path: &'static str,
 }
 
-pub(crate) const IMAGES: [Image; 4] = [
+pub(crate) const IMAGES: [Image; 6] = [
     Image {
         room: "huffman",
         source: "csrc/huffman/decode.cu",
@@ -43,6 +43,18 @@ pub(crate) const IMAGES: [Image; 4] = [
         source: "csrc/mma/warpgroup.cu",
         target: "sm_90a",
         path: "ptx/mma.sm90a.ptx",
+    },
+    Image {
+        room: "select",
+        source: "csrc/select/gate.cu",
+        target: "compute_80",
+        path: "ptx/select-gate.sm80.ptx",
+    },
+    Image {
+        room: "select",
+        source: "csrc/select/summarize.cu",
+        target: "compute_80",
+        path: "ptx/select-summarize.sm80.ptx",
     },
     Image {
         room: "select",
