@@ -154,7 +154,7 @@ __device__ float find_least(const SelectSummarizeParams& params, uint32_t n, flo
     const float norms = __fmul_rn(norm_of_mean, __fsqrt_rn(add_eight(square)));
     if (!is_here) continue;
     // A key without a direction is at right angles; what is no number is as far away as can be.
-    float cosine = norms == 0.0f ? 0.0f : __fadd_rn(__fdiv_rn(across, norms), 0.0f);
+    float cosine = norms == 0.0f ? 0.0f : __fdiv_rn(across, norms);
     if (!(norms < infinity)) cosine = -infinity;
     least = cosine < least ? cosine : least;
   }

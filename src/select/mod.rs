@@ -1,4 +1,5 @@
-//! Which tokens matter: picks of the largest scores of each row, exactly, and the same every time.
+//! Which tokens matter: summaries of keys, picks of the largest scores of each row, exactly, and the same every time,
+//! and whether the last picks may be used again.
 
 mod gate;
 mod summarize;

@@ -51,7 +51,7 @@ pub fn outlier_score<T: Float, S: Score>(rows: &[&[T]], mean: &[S]) -> f32 {
         if norms == 0.0 {
             0.0
         } else if norms < f32::INFINITY {
-            inner_product(&mean, &row) / norms + 0.0
+            inner_product(&mean, &row) / norms
         } else {
             f32::NEG_INFINITY
         }
