@@ -249,7 +249,7 @@ mod tests {
         assert_eq!(nhd.pool_len(), 5 * 4 * 3 * 16);
         assert_eq!(nhd.locate(&table, 0, 1, 2), Some(((3 * 4 + 1) * 3 + 2) * 16));
         let hnd = KvLayout::new(SHAPE.hnd()).unwrap();
-        assert_eq!(hnd.locate(&table, 0, 6, 1), Some((3 + 1) * 0 + (4 + 2) * 16));
+        assert_eq!(hnd.locate(&table, 0, 6, 1), Some((4 + 2) * 16));
         let fused = KvLayout::new(SHAPE.hnd().fused()).unwrap();
         assert_eq!(fused.locate(&table, 0, 0, 0), Some(3 * 2 * 4 * 3 * 16));
         // No page, and one past the pool.

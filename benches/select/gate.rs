@@ -63,8 +63,8 @@ impl Case for Gate {
     }
 
     fn budget(&self) -> Budget {
-        // Single words are a sector each.
-        Budget { bytes: 1.02, sectors_per_request: 16.0, conflict_ways: 1.1, barriers: 1.0 }
+        // A warp's word of a request is a sector.
+        Budget { bytes: 1.07, sectors_per_request: 11.0, conflict_ways: 1.1, barriers: 1.0 }
     }
 
     fn prepare(&self) -> Box<dyn Problem> {

@@ -118,7 +118,7 @@ impl Case for Summaries {
     }
 
     fn budget(&self) -> Budget {
-        Budget { bytes: 1.05, sectors_per_request: 16.0, conflict_ways: 1.1, barriers: 0.0 }
+        Budget { bytes: 1.05, sectors_per_request: 15.5, conflict_ways: 1.1, barriers: 0.0 }
     }
 
     fn prepare(&self) -> Box<dyn Problem> {

@@ -6,11 +6,15 @@
 #include "../kv.h"
 #include "number.cuh"
 
-// Rows that request `b` has: those of its tokens that the table can hold.
-__device__ __forceinline__ uint32_t count_rows(const LacunaKvView& kv, uint32_t b) {
-  const uint32_t n_tokens = kv.lengths[b];
+// Rows that so many tokens have, as far as a request's table can hold them.
+__device__ __forceinline__ uint32_t count_rows_of(const LacunaKvView& kv, uint32_t n_tokens) {
   const uint32_t n = n_tokens / kv.tokens_per_row + (n_tokens % kv.tokens_per_row != 0);
   return n < kv.n_rows ? n : kv.n_rows;
+}
+
+// Rows that request `b` has.
+__device__ __forceinline__ uint32_t count_rows(const LacunaKvView& kv, uint32_t b) {
+  return count_rows_of(kv, kv.lengths[b]);
 }
 
 constexpr uint64_t kNoRow = ~uint64_t{0};

@@ -19,6 +19,7 @@ struct Products {
 };
 
 struct Shared {
+  float theta;
   Products warps[kWarps];
 };
 
@@ -104,13 +105,15 @@ LACUNA_ENTRY(gate_selection, SelectGateParams, kThreads) {
   Products sums = multiply_parts(params, query, cached, is_cached, staged);
   add_lanes(sums, 16);
   if (threadIdx.x % 32 == 0) shared.warps[threadIdx.x / 32] = sums;
+  if (threadIdx.x == 0) {
+    shared.theta = params.thetas != nullptr ? params.thetas[b] : params.theta;
+  }
   __syncthreads();
   sums = shared.warps[threadIdx.x % kWarps];
   add_lanes(sums, kWarps / 2);
   // Without a cached query all sums are zero.
   const float cosine = divide_by_norms(sums);
-  const float theta = params.thetas != nullptr ? params.thetas[b] : params.theta;
-  const bool is_like = cosine >= theta;
+  const bool is_like = cosine >= shared.theta;
 
   uint32_t* skips = params.skips + uint64_t{b} * params.rows_per_request;
   for (uint32_t i = threadIdx.x; i < params.rows_per_request; i += kThreads) skips[i] = is_like;

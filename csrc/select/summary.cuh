@@ -19,11 +19,11 @@ struct Span {
 __device__ Span find_span(const SelectSummarizeParams& params, uint32_t b) {
   const uint32_t n_tokens = params.keys.lengths[b];
   const uint32_t first_new = params.first_new != nullptr ? params.first_new[b] : 0;
-  const uint32_t end = count_rows(params.summaries, b);
+  const uint32_t end = count_rows_of(params.summaries, n_tokens);
   Span span;
   span.first = first_new / params.summaries.tokens_per_row;
   span.n = first_new < n_tokens && span.first < end ? end - span.first : 0;
-  span.n_keys = count_rows(params.keys, b);
+  span.n_keys = count_rows_of(params.keys, n_tokens);
   span.fan = params.summaries.tokens_per_row / params.keys.tokens_per_row;
   return span;
 }

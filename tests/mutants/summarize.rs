@@ -31,7 +31,7 @@ const MUTATIONS: &[Mutation] = &[
     of("first_new / params.summaries.tokens_per_row", 0, "first_new"),
     of("first_new < n_tokens && ", 0, ""),
     of("span.first < end ? end", 0, "true ? end"),
-    of("span.n_keys = count_rows(params.keys, b);", 0, "span.n_keys = n_tokens;"),
+    of("span.n_keys = count_rows_of(params.keys, n_tokens);", 0, "span.n_keys = n_tokens;"),
     of(
         "first < span.n_keys ? static_cast<uint32_t>(first) : span.n_keys",
         0,

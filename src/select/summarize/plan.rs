@@ -151,11 +151,17 @@ impl SummarizePlan {
         let warp_bytes =
             6 * keys.row_len + self.n_staged * (8 + keys.row_len * u64::from(*key_bytes));
         let n_warps = (BLOCK_BYTES / warp_bytes).clamp(1, THREADS_PER_BLOCK / 32);
-        let (n_items, n_in_block, n_bytes) = match self.shape.summary {
-            Summary::MeanAndOutlier => (n_new * keys.n_heads, n_warps, n_warps * warp_bytes),
-            _ => (n_new * keys.n_heads * (keys.row_len / 8), THREADS_PER_BLOCK, 0),
+        // Of short chunks, a warp has more than one: what it reads first is worth as much as a key.
+        let n_turns = (32 / (tokens_per_row / keys.tokens_per_row)).clamp(1, 4);
+        let (n_items, n_in_block, n_threads, n_bytes) = match self.shape.summary {
+            Summary::MeanAndOutlier => {
+                (n_new * keys.n_heads, n_turns * n_warps, 32 * n_warps, n_warps * warp_bytes)
+            }
+            _ => {
+                let n_items = n_new * keys.n_heads * (keys.row_len / 8);
+                (n_items, THREADS_PER_BLOCK, THREADS_PER_BLOCK, 0)
+            }
         };
-        let n_threads = if n_bytes == 0 { THREADS_PER_BLOCK } else { 32 * n_in_block };
         Grid {
             blocks: [n_items.div_ceil(n_in_block).min(MAX_BLOCKS) as u32, keys.batch as u32, 1],
             threads: [n_threads as u32, 1, 1],
