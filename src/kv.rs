@@ -1,8 +1,10 @@
 //! A paged cache of keys and values, as engines keep it.
 
+#[cfg(any(feature = "cuda", feature = "simt"))]
 use crate::bindings::LacunaKvView;
 #[cfg(any(feature = "cuda", feature = "simt"))]
 use crate::buffer::View;
+#[cfg(any(feature = "cuda", feature = "simt"))]
 use crate::element::Float;
 use crate::error::check_below;
 #[cfg(any(feature = "cuda", feature = "simt"))]
@@ -144,6 +146,7 @@ impl KvLayout {
     }
 
     /// The numbers of the launch parameter, without addresses.
+    #[cfg(any(feature = "cuda", feature = "simt"))]
     pub(crate) fn params<T: Float>(self) -> LacunaKvView {
         let shape = self.shape;
         LacunaKvView {

@@ -10,9 +10,12 @@ use crate::{Error, Result};
 const STAGED_BYTES: u64 = 32 << 10;
 const MAX_STAGED: u64 = 64;
 /// Of all warps of a block.
+#[cfg(any(feature = "cuda", feature = "simt"))]
 const BLOCK_BYTES: u64 = 64 << 10;
+#[cfg(any(feature = "cuda", feature = "simt"))]
 const THREADS_PER_BLOCK: u64 = 256;
 /// Past this many, blocks have more than one turn.
+#[cfg(any(feature = "cuda", feature = "simt"))]
 const MAX_BLOCKS: u64 = 1 << 20;
 
 /// What a row says of the keys that it stands for.
