@@ -618,8 +618,127 @@ const _: () = {
     ["Offset of field: SelectMassParams::tile"]
         [::core::mem::offset_of!(SelectMassParams, tile) - 228usize];
 };
+/** Whether each request's last selection may be used again: where the cosine of its query with the
+one that made that selection is `theta` or more. Elsewhere the query becomes the cached one.*/
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct SelectGateParams {
+    /** `[batch, n]` queries of type `element`, rows `query_stride` elements apart; multiples of 16
+    bytes.*/
+    pub queries: u64,
+    /** `[batch, n]` of type `element`, in and out: the queries that made the cached selections, rows
+    `cached_stride` elements apart; multiples of 16 bytes. Read only where `states` is not 0.*/
+    pub cached: u64,
+    /// `[batch]`, in and out: 0 where there is no cached selection; 1 where there will be one.
+    pub states: u64,
+    /// `[batch]`, or null: requests where it is not 0 select again.
+    pub forced: u64,
+    /// `[batch]`, or null: the least cosine of each request; else `theta`.
+    pub thetas: u64,
+    /// `[batch, rows_per_request]`, out: 1 where the cached selection may be used, else 0.
+    pub skips: u64,
+    /// `[batch]`, or null, out: the cosines; 0x7FFFFFFF where there is none.
+    pub cosines: u64,
+    /// Elements between the starts of two rows, multiples of 8.
+    pub query_stride: u64,
+    pub cached_stride: u64,
+    /// Requests; one thread block each.
+    pub batch: u32,
+    /// Elements of a query, all heads': a multiple of 8. The dynamic shared memory holds one.
+    pub n: u32,
+    /// Words of `skips` for each request, all the same.
+    pub rows_per_request: u32,
+    /// 0 bf16, 1 f16, 2 f32.
+    pub element: u32,
+    pub theta: f32,
+    /// Zero; keeps the size a multiple of the alignment on both sides.
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of SelectGateParams"][::core::mem::size_of::<SelectGateParams>() - 96usize];
+    ["Alignment of SelectGateParams"][::core::mem::align_of::<SelectGateParams>() - 8usize];
+    ["Offset of field: SelectGateParams::queries"]
+        [::core::mem::offset_of!(SelectGateParams, queries) - 0usize];
+    ["Offset of field: SelectGateParams::cached"]
+        [::core::mem::offset_of!(SelectGateParams, cached) - 8usize];
+    ["Offset of field: SelectGateParams::states"]
+        [::core::mem::offset_of!(SelectGateParams, states) - 16usize];
+    ["Offset of field: SelectGateParams::forced"]
+        [::core::mem::offset_of!(SelectGateParams, forced) - 24usize];
+    ["Offset of field: SelectGateParams::thetas"]
+        [::core::mem::offset_of!(SelectGateParams, thetas) - 32usize];
+    ["Offset of field: SelectGateParams::skips"]
+        [::core::mem::offset_of!(SelectGateParams, skips) - 40usize];
+    ["Offset of field: SelectGateParams::cosines"]
+        [::core::mem::offset_of!(SelectGateParams, cosines) - 48usize];
+    ["Offset of field: SelectGateParams::query_stride"]
+        [::core::mem::offset_of!(SelectGateParams, query_stride) - 56usize];
+    ["Offset of field: SelectGateParams::cached_stride"]
+        [::core::mem::offset_of!(SelectGateParams, cached_stride) - 64usize];
+    ["Offset of field: SelectGateParams::batch"]
+        [::core::mem::offset_of!(SelectGateParams, batch) - 72usize];
+    ["Offset of field: SelectGateParams::n"]
+        [::core::mem::offset_of!(SelectGateParams, n) - 76usize];
+    ["Offset of field: SelectGateParams::rows_per_request"]
+        [::core::mem::offset_of!(SelectGateParams, rows_per_request) - 80usize];
+    ["Offset of field: SelectGateParams::element"]
+        [::core::mem::offset_of!(SelectGateParams, element) - 84usize];
+    ["Offset of field: SelectGateParams::theta"]
+        [::core::mem::offset_of!(SelectGateParams, theta) - 88usize];
+    ["Offset of field: SelectGateParams::reserved"]
+        [::core::mem::offset_of!(SelectGateParams, reserved) - 92usize];
+};
+/** Rows that each stand for several rows of a cache: row `t` of `summaries` for those that hold its
+tokens. Rows from that of the first new token on are computed, each from all that is in it; any
+number of blocks in x up to 2^20 does it, and as many in y as requests.*/
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct SelectSummarizeParams {
+    /// Keys; where `mode` is 3, boxes.
+    pub keys: LacunaKvView,
+    /** Where the summaries are, of bf16 or f16, and of the same tokens: `tokens_per_row` is a
+    multiple of that of `keys`. Its `keys` and `values` are null.*/
+    pub summaries: LacunaKvView,
+    /// The summaries' pool, in and out: multiples of 16 bytes.
+    pub rows: u64,
+    /// `[batch]`, or null: tokens whose summaries are there already; else 0.
+    pub first_new: u64,
+    /** `[batch, n_heads, outlier_stride]`, in and out: less the least cosine of a mean and its keys.
+    Null where `mode` is not 2.*/
+    pub outliers: u64,
+    /// Elements from head to head, the rows of a request at least.
+    pub outlier_stride: u64,
+    /// 0 least and greatest numbers, 1 means, 2 means and outliers, 3 boxes of boxes.
+    pub mode: u32,
+    /** Where `mode` is 2: rows of keys, an even number, that each warp holds in dynamic shared
+    memory.*/
+    pub n_staged: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of SelectSummarizeParams"][::core::mem::size_of::<SelectSummarizeParams>() - 264usize];
+    ["Alignment of SelectSummarizeParams"]
+        [::core::mem::align_of::<SelectSummarizeParams>() - 8usize];
+    ["Offset of field: SelectSummarizeParams::keys"]
+        [::core::mem::offset_of!(SelectSummarizeParams, keys) - 0usize];
+    ["Offset of field: SelectSummarizeParams::summaries"]
+        [::core::mem::offset_of!(SelectSummarizeParams, summaries) - 112usize];
+    ["Offset of field: SelectSummarizeParams::rows"]
+        [::core::mem::offset_of!(SelectSummarizeParams, rows) - 224usize];
+    ["Offset of field: SelectSummarizeParams::first_new"]
+        [::core::mem::offset_of!(SelectSummarizeParams, first_new) - 232usize];
+    ["Offset of field: SelectSummarizeParams::outliers"]
+        [::core::mem::offset_of!(SelectSummarizeParams, outliers) - 240usize];
+    ["Offset of field: SelectSummarizeParams::outlier_stride"]
+        [::core::mem::offset_of!(SelectSummarizeParams, outlier_stride) - 248usize];
+    ["Offset of field: SelectSummarizeParams::mode"]
+        [::core::mem::offset_of!(SelectSummarizeParams, mode) - 256usize];
+    ["Offset of field: SelectSummarizeParams::n_staged"]
+        [::core::mem::offset_of!(SelectSummarizeParams, n_staged) - 260usize];
+};
 /// Every entry of the images, with the size and the alignment of the struct that it takes.
-pub const ENTRIES: [(&str, usize, usize); 8] = [
+pub const ENTRIES: [(&str, usize, usize); 10] = [
     ("decode_bf16", size_of::<HuffmanDecodeParams>(), align_of::<HuffmanDecodeParams>()),
     ("mma_products", size_of::<MmaProductsParams>(), align_of::<MmaProductsParams>()),
     ("wgmma_products", size_of::<MmaProductsParams>(), align_of::<MmaProductsParams>()),
@@ -627,5 +746,7 @@ pub const ENTRIES: [(&str, usize, usize); 8] = [
     ("vote_rows", size_of::<SelectVoteParams>(), align_of::<SelectVoteParams>()),
     ("probe_rows", size_of::<SelectMassParams>(), align_of::<SelectMassParams>()),
     ("column_mass", size_of::<SelectMassParams>(), align_of::<SelectMassParams>()),
+    ("gate_selection", size_of::<SelectGateParams>(), align_of::<SelectGateParams>()),
+    ("summarize", size_of::<SelectSummarizeParams>(), align_of::<SelectSummarizeParams>()),
     ("topk_rows", size_of::<SelectTopkParams>(), align_of::<SelectTopkParams>()),
 ];

@@ -12,6 +12,7 @@
 //! | a CUDA device, or an engine's stream on one | [`Device`], [`Queue`] |
 //! | device memory, ours or an engine's | [`Buffer`], [`View`], [`ViewMut`] |
 //! | a machine without a GPU, and a kernel to test | `Queue::simt` (feature `simt`) |
+//! | keys, and too many of them to read for each query | [`select::summarize`](select) |
 //! | scores, and a question which are the largest | [`select::topk_rows`](select) |
 //! | a question what a tensor core would answer | [`mma::Model`] |
 

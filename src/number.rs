@@ -45,6 +45,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_inner_product_adds_lanes_and_then_halves() {
+        let ones = [1.0_f32; 136];
+        assert_eq!(dot(&ones, &ones), 136.0);
+        // Lane 0 holds 2^24, to which a 1 of its own is lost; lane 4's two are not.
+        let mut row = [0.0_f32; 72];
+        (row[0], row[64], row[32], row[33]) = (f32::from_bits(0x4B80_0000), 1.0, 1.0, 1.0);
+        assert_eq!(dot(&row, &ones), 16_777_218.0);
+    }
+
+    #[test]
     fn exp2_is_right_to_the_last_place() {
         assert_eq!(exp2(0.0), 1.0);
         assert_eq!(exp2(-0.0), 1.0);

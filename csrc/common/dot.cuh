@@ -9,6 +9,15 @@
 
 constexpr uint32_t kDotLanes = 8;
 
+// All 8 lanes of a group get the sum.
+__device__ __forceinline__ float add_over_lanes(float value) {
+#pragma unroll
+  for (uint32_t apart = kDotLanes / 2; apart > 0; apart /= 2) {
+    value = __fadd_rn(value, __shfl_xor_sync(0xFFFFFFFFu, value, apart));
+  }
+  return value;
+}
+
 // Of the first `2 * kHalf` values a lane keeps half, and gives the other half to the lane `kApart`
 // away.
 template <uint32_t N, uint32_t kHalf, uint32_t kApart>

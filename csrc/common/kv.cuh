@@ -10,10 +10,15 @@ __device__ __forceinline__ uint32_t rows_of(uint32_t n_tokens, uint32_t tokens_p
   return n_tokens / tokens_per_row + (n_tokens % tokens_per_row != 0);
 }
 
-// Rows that request `b` has: those of its tokens that the table can hold.
-__device__ __forceinline__ uint32_t count_rows(const LacunaKvView& kv, uint32_t b) {
-  const uint32_t n = rows_of(kv.lengths[b], kv.tokens_per_row);
+// Rows that so many tokens have, as far as a request's table can hold them.
+__device__ __forceinline__ uint32_t count_rows_of(const LacunaKvView& kv, uint32_t n_tokens) {
+  const uint32_t n = rows_of(n_tokens, kv.tokens_per_row);
   return n < kv.n_rows ? n : kv.n_rows;
+}
+
+// Rows that request `b` has.
+__device__ __forceinline__ uint32_t count_rows(const LacunaKvView& kv, uint32_t b) {
+  return count_rows_of(kv, kv.lengths[b]);
 }
 
 constexpr uint64_t kNoRow = ~uint64_t{0};
@@ -46,16 +51,33 @@ struct KvRows {
   }
 };
 
-// Eight elements from a multiple of eight on, as `expand_floats` takes them.
+// The same of one row.
+__device__ __forceinline__ uint64_t locate_kv(const LacunaKvView& kv, uint32_t b, uint32_t t,
+                                              uint32_t h) {
+  return KvRows(kv, b, h).locate(t);
+}
+
+// Eight elements from a multiple of eight on: 4 words of 16-bit ones, 2 of 8-bit ones.
+__device__ __forceinline__ void load_bits(uint32_t (&words)[4], const uint8_t* pool,
+                                          uint64_t element, uint32_t kind) {
+  if (kind >= kFloatE4m3) {
+    const uint2 two = *reinterpret_cast<const uint2*>(pool + element);
+    words[0] = two.x;
+    words[1] = two.y;
+  } else {
+    const uint4 four = *reinterpret_cast<const uint4*>(pool + 2 * element);
+    words[0] = four.x;
+    words[1] = four.y;
+    words[2] = four.z;
+    words[3] = four.w;
+  }
+}
+
+// The same, as `expand_floats` takes them.
 __device__ __forceinline__ void load_kv(uint32_t (&words)[4], const uint8_t* pool, uint64_t element,
                                         uint32_t kind) {
-  const bool is_fp8 = kind >= kFloatE4m3;
-  const uint4 four = is_fp8 ? widen_fp8(*reinterpret_cast<const uint2*>(pool + element), kind)
-                            : *reinterpret_cast<const uint4*>(pool + 2 * element);
-  words[0] = four.x;
-  words[1] = four.y;
-  words[2] = four.z;
-  words[3] = four.w;
+  load_bits(words, pool, element, kind);
+  if (kind >= kFloatE4m3) widen_fp8(words, kind);
 }
 
 #endif  // LACUNA_COMMON_KV_CUH_

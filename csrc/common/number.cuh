@@ -92,17 +92,29 @@ __device__ __forceinline__ void store_float(uint8_t* elements, uint64_t i, uint3
   }
 }
 
-// Eight fp8 numbers as f16: of e4m3 1/256 of each, since its exponents have a bias of 7, not 15.
-__device__ __forceinline__ uint4 widen_fp8(uint2 bytes, uint32_t kind) {
-  uint32_t words[4] = {__byte_perm(bytes.x, 0, 0x1404), __byte_perm(bytes.x, 0, 0x3424),
-                       __byte_perm(bytes.y, 0, 0x1404), __byte_perm(bytes.y, 0, 0x3424)};
-  for (uint32_t i = 0; i < 4 && kind == kFloatE4m3; ++i) {
+__device__ __forceinline__ float from_e4m3(uint32_t bits) {
+  const uint32_t magnitude = bits & 0x7F;
+  if (magnitude == 0x7F) return __uint_as_float(0x7FFFFFFF);
+  // As f16 with the same mantissa, an exponent's bias of 15 in place of 7.
+  return __fmul_rn(from_f16((bits & 0x80) << 8 | magnitude << 7), 256.0f);
+}
+
+__device__ __forceinline__ float from_e5m2(uint32_t bits) { return from_f16(bits << 8 & 0xFF00); }
+
+// Eight fp8 numbers, in the first two words, as f16: of e4m3 1/256 of each.
+__device__ __forceinline__ void widen_fp8(uint32_t (&words)[4], uint32_t kind) {
+  words[3] = __byte_perm(words[1], 0, 0x3424);
+  words[2] = __byte_perm(words[1], 0, 0x1404);
+  words[1] = __byte_perm(words[0], 0, 0x3424);
+  words[0] = __byte_perm(words[0], 0, 0x1404);
+#pragma unroll
+  for (uint32_t i = 0; i < 4; ++i) {
+    if (kind != kFloatE4m3) break;
     const uint32_t magnitude = words[i] & 0x7F007F00;
     words[i] = (words[i] & 0x80008000) | magnitude >> 1;
     if ((magnitude & 0x7F00) == 0x7F00) words[i] |= 0x7FFF;
     if (magnitude >> 16 == 0x7F00) words[i] |= 0x7FFF0000;
   }
-  return make_uint4(words[0], words[1], words[2], words[3]);
 }
 
 // Eight elements of 16 bits, or of 8 that `widen_fp8` made 16.

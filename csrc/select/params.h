@@ -186,5 +186,64 @@ typedef struct SelectMassParams {
   /// Rows of a tile: 256, of a head's dimension above 128 half of it, above 256 a quarter.
   uint32_t tile;
 } SelectMassParams;
+/// Whether each request's last selection may be used again: where the cosine of its query with the
+/// one that made that selection is `theta` or more. Elsewhere the query becomes the cached one.
+typedef struct SelectGateParams {
+  /// `[batch, n]` queries of type `element`, rows `query_stride` elements apart; multiples of 16
+  /// bytes.
+  DEVICE_PTR(const uint8_t) queries;
+  /// `[batch, n]` of type `element`, in and out: the queries that made the cached selections, rows
+  /// `cached_stride` elements apart; multiples of 16 bytes. Read only where `states` is not 0.
+  DEVICE_PTR(uint8_t) cached;
+  /// `[batch]`, in and out: 0 where there is no cached selection; 1 where there will be one.
+  DEVICE_PTR(uint32_t) states;
+  /// `[batch]`, or null: requests where it is not 0 select again.
+  DEVICE_PTR(const uint32_t) forced;
+  /// `[batch]`, or null: the least cosine of each request; else `theta`.
+  DEVICE_PTR(const float) thetas;
+  /// `[batch, rows_per_request]`, out: 1 where the cached selection may be used, else 0.
+  DEVICE_PTR(uint32_t) skips;
+  /// `[batch]`, or null, out: the cosines; 0x7FFFFFFF where there is none.
+  DEVICE_PTR(float) cosines;
+  /// Elements between the starts of two rows, multiples of 8.
+  uint64_t query_stride;
+  uint64_t cached_stride;
+  /// Requests; one thread block each.
+  uint32_t batch;
+  /// Elements of a query, all heads': a multiple of 8. The dynamic shared memory holds one.
+  uint32_t n;
+  /// Words of `skips` for each request, all the same.
+  uint32_t rows_per_request;
+  /// 0 bf16, 1 f16, 2 f32.
+  uint32_t element;
+  float theta;
+  /// Zero; keeps the size a multiple of the alignment on both sides.
+  uint32_t reserved;
+} SelectGateParams;
+
+/// Rows that each stand for several rows of a cache: row `t` of `summaries` for those that hold its
+/// tokens. Rows from that of the first new token on are computed, each from all that is in it; any
+/// number of blocks in x up to 2^20 does it, and as many in y as requests.
+typedef struct SelectSummarizeParams {
+  /// Keys; where `mode` is 3, boxes.
+  LacunaKvView keys;
+  /// Where the summaries are, of bf16 or f16, and of the same tokens: `tokens_per_row` is a
+  /// multiple of that of `keys`. Its `keys` and `values` are null.
+  LacunaKvView summaries;
+  /// The summaries' pool, in and out: multiples of 16 bytes.
+  DEVICE_PTR(uint8_t) rows;
+  /// `[batch]`, or null: tokens whose summaries are there already; else 0.
+  DEVICE_PTR(const uint32_t) first_new;
+  /// `[batch, n_heads, outlier_stride]`, in and out: less the least cosine of a mean and its keys.
+  /// Null where `mode` is not 2.
+  DEVICE_PTR(float) outliers;
+  /// Elements from head to head, the rows of a request at least.
+  uint64_t outlier_stride;
+  /// 0 least and greatest numbers, 1 means, 2 means and outliers, 3 boxes of boxes.
+  uint32_t mode;
+  /// Where `mode` is 2: rows of keys, an even number, that each warp holds in dynamic shared
+  /// memory.
+  uint32_t n_staged;
+} SelectSummarizeParams;
 
 #endif  // LACUNA_SELECT_PARAMS_H_

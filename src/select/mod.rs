@@ -1,29 +1,37 @@
-//! Which tokens matter: picks of the largest scores of each row, exactly, and the same every time.
+//! Which tokens matter: summaries of keys, picks of the largest scores of each row, exactly, and the same every time,
+//! and whether the last picks may be used again.
 
+mod gate;
 mod mass;
 mod score;
+mod summarize;
 mod topk;
 mod vote;
 
-#[cfg(any(feature = "cuda", feature = "simt"))]
-pub use mass::{MassInputs, MassOutputs, column_mass};
+pub use gate::{GatePlan, GateShape};
 pub use mass::{MassPlan, MassShape};
 pub use score::{GroupReduction, ScoreKind, ScorePlan, ScoreShape};
-#[cfg(any(feature = "cuda", feature = "simt"))]
-pub use score::{ScoreInputs, ScoreOutputs, SoftmaxOutputs, VoteOutputs, score_rows, score_votes};
+pub use summarize::{SummarizePlan, SummarizeShape, Summary};
 pub use topk::{MAX_PICKS, TopkPlan, TopkShape};
-#[cfg(any(feature = "cuda", feature = "simt"))]
-pub use topk::{TopkInputs, TopkOutputs, topk_rows};
 pub use vote::{Together, VotePlan, VoteReduction, VoteRule};
 #[cfg(any(feature = "cuda", feature = "simt"))]
-pub use vote::{VoteInputs, vote_rows};
+pub use {
+    gate::{GateInputs, GateOutputs, gate_selection},
+    mass::{MassInputs, MassOutputs, column_mass},
+    score::{ScoreInputs, ScoreOutputs, SoftmaxOutputs, VoteOutputs, score_rows, score_votes},
+    summarize::{SummarizeInputs, SummarizeOutputs, summarize},
+    topk::{TopkInputs, TopkOutputs, topk_rows},
+    vote::{VoteInputs, vote_rows},
+};
 
 use crate::element::Float;
 
 /// What the kernels of this room must do, written for reading.
 pub mod reference {
+    pub use super::gate::reference::gate_query;
     pub use super::mass::reference::Probed;
     pub use super::score::reference::Scored;
+    pub use super::summarize::reference::{box_of, box_of_boxes, mean_of, outlier_score};
     pub use super::topk::reference::{RowRule, topk_row};
     pub use super::vote::reference::{Softmax, votes};
 }

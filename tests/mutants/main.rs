@@ -5,6 +5,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod gate;
 mod huffman;
 mod mass;
 #[path = "../select/mass/problem.rs"]
@@ -14,6 +15,7 @@ mod score;
 #[path = "../select/score/problem.rs"]
 #[allow(dead_code, reason = "tests use all of it")]
 mod score_problem;
+mod summarize;
 mod topk;
 
 use std::ffi::c_void;
@@ -22,6 +24,7 @@ use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use lacuna::launch::Grid;
 use lacuna::region::{Region, Role};
 use lacuna::simt::{self, Checks, Config, Entry, Launch, Schedule};
 
@@ -128,12 +131,33 @@ unsafe fn passes<P>(
     params: &P,
     regions: &[Region],
 ) -> bool {
+    let grid = Grid {
+        blocks: [n_blocks, 1, 1],
+        threads: [512, 1, 1],
+        dynamic_shared_bytes,
+        cluster_blocks: 1,
+    };
+    // SAFETY: passed on to the caller.
+    unsafe { passes_on(entry, &grid, schedule, params, regions) }
+}
+
+/// The same on any grid.
+///
+/// # Safety
+/// That of [`passes`].
+unsafe fn passes_on<P>(
+    entry: Entry,
+    grid: &Grid,
+    schedule: Schedule,
+    params: &P,
+    regions: &[Region],
+) -> bool {
     let launch = Launch {
         kernel: "mutant",
         entry,
-        grid: [n_blocks, 1, 1],
-        block: [512, 1, 1],
-        dynamic_shared_bytes,
+        grid: grid.blocks,
+        block: grid.threads,
+        dynamic_shared_bytes: grid.dynamic_shared_bytes,
         cluster_blocks: 1,
     };
     let config = Config {

@@ -2,8 +2,10 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod gate;
 mod mass;
 mod score;
+mod summarize;
 mod topk;
 
 pub(crate) use score::problem as score_problem;

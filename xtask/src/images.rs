@@ -25,7 +25,7 @@ pub(crate) struct Image {
     pub(crate) path: &'static str,
 }
 
-pub(crate) const IMAGES: [Image; 7] = [
+pub(crate) const IMAGES: [Image; 9] = [
     Image {
         room: "huffman",
         source: "csrc/huffman/decode.cu",
@@ -61,6 +61,18 @@ pub(crate) const IMAGES: [Image; 7] = [
         source: "csrc/select/mass.cu",
         target: "compute_80",
         path: "ptx/select-mass.sm80.ptx",
+    },
+    Image {
+        room: "select",
+        source: "csrc/select/gate.cu",
+        target: "compute_80",
+        path: "ptx/select-gate.sm80.ptx",
+    },
+    Image {
+        room: "select",
+        source: "csrc/select/summarize.cu",
+        target: "compute_80",
+        path: "ptx/select-summarize.sm80.ptx",
     },
     Image {
         room: "select",
