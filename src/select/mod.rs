@@ -1,8 +1,8 @@
-//! Which tokens matter: picks of the largest scores of each row, exactly, and the same every time.
+//! Which tokens matter: picks of the first scores of each row, exactly, and the same every time.
 
 mod topk;
 
-pub use topk::{MAX_PICKS, TopkPlan, TopkShape};
+pub use topk::{MAX_PICKS, Order, Rule, TopkPages, TopkPlan, TopkShape};
 #[cfg(any(feature = "cuda", feature = "simt"))]
 pub use topk::{TopkInputs, TopkOutputs, topk_rows};
 
@@ -10,7 +10,7 @@ use crate::element::Float;
 
 /// What the kernels of this room must do, written for reading.
 pub mod reference {
-    pub use super::topk::reference::{RowRule, topk_row};
+    pub use super::topk::reference::{RowPicks, RowRule, slot_of, topk_row};
 }
 
 mod sealed {

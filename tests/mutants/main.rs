@@ -21,6 +21,8 @@ use lacuna::simt::{self, Checks, Config, Entry, Launch, Schedule};
 struct Kernel {
     room: &'static str,
     source: &'static str,
+    /// Of what it includes from its folder and `csrc/common`, what is mutated too: names as it includes them, and texts.
+    headers: &'static [(&'static str, &'static str)],
     entry: &'static str,
     mutations: &'static [Mutation],
 }
@@ -38,15 +40,19 @@ const fn of(what: &'static str, nth: usize, by: &'static str) -> Mutation {
 
 impl Kernel {
     fn mutate(&self, mutation: &Mutation) -> String {
-        let Self { room, source, entry, .. } = self;
+        let Self { room, source, headers, entry, .. } = self;
+        let mut source = (*source).to_owned();
+        for (name, text) in *headers {
+            let include = format!("#include \"{name}\"\n");
+            assert!(source.contains(&include), "{name} is not included");
+            source = source.replacen(&include, text, 1).replace(&include, "");
+        }
         let at = source.match_indices(mutation.what).nth(mutation.nth);
         let (at, _) = at.unwrap_or_else(|| panic!("the kernel has no `{}`", mutation.what));
         let (before, after) = source.split_at(at);
         let after = &after[mutation.what.len()..];
-        let root = env!("CARGO_MANIFEST_DIR");
-        let source = format!("{before}{}{after}", mutation.by)
-            .replace("#include \"params.h\"", &format!("#include \"{root}/csrc/{room}/params.h\""))
-            .replace("#include \"../", &format!("#include \"{root}/csrc/"));
+        let source = format!("{before}{}{after}", mutation.by);
+        let source: String = source.lines().map(|line| find_include(line, room) + "\n").collect();
         source
             + &format!(
                 "\nextern \"C\" void mutant(const void* params, uint32_t) {{\n\
@@ -92,13 +98,13 @@ fn region(name: &'static str, role: Role, address: u64, n_bytes: usize) -> Regio
     Region { name: name.into(), role, address, n_bytes: n_bytes as u64 }
 }
 
-/// Blocks of 512 threads under all checks; whether none of them finds anything.
+/// Blocks of so many threads under all checks; whether none of them finds anything.
 ///
 /// # Safety
 /// The entry takes `P`, and every region is memory of the caller.
 unsafe fn passes<P>(
     entry: Entry,
-    n_blocks: u32,
+    [n_blocks, n_threads]: [u32; 2],
     dynamic_shared_bytes: u32,
     schedule: Schedule,
     params: &P,
@@ -108,7 +114,7 @@ unsafe fn passes<P>(
         kernel: "mutant",
         entry,
         grid: [n_blocks, 1, 1],
-        block: [512, 1, 1],
+        block: [n_threads, 1, 1],
         dynamic_shared_bytes,
     };
     let config = Config {
@@ -144,4 +150,14 @@ fn compile(folder: &Path, idx: usize, source: &str) -> libloading::Library {
         .arg(&object));
     // SAFETY: a library without initialisers.
     unsafe { libloading::Library::new(&library) }.unwrap()
+}
+
+/// A line of a kernel file that is compiled elsewhere: its includes are of the room's folder, or of `csrc/common`.
+fn find_include(line: &str, room: &str) -> String {
+    let name = line.strip_prefix("#include \"").and_then(|rest| rest.strip_suffix('"'));
+    let Some(name) = name else { return line.to_owned() };
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("csrc");
+    let folders = [sources.join(room), sources.join("common")];
+    let path = folders.iter().map(|folder| folder.join(name)).find(|path| path.exists());
+    format!("#include \"{}\"", path.unwrap_or_else(|| panic!("{line}: no such file")).display())
 }
