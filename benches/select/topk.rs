@@ -72,12 +72,18 @@ impl Case for Topk {
         let n_again = self.n.saturating_sub(40 << 10) as f64;
         let bytes = 1.01 + 2.0 * n_again / self.n as f64;
         let n_tiles = self.n.div_ceil(32 << 10) as f64;
-        let (barriers, conflict_ways) = match (self.rule, self.order) {
-            (Rule::Mass { .. }, _) => (13.0, 1.3),
-            (_, Order::Score) => (30.0, 1.3),
-            _ => (9.0, 1.3),
+        let barriers = match (self.rule, self.order) {
+            (Rule::Mass { .. }, _) => 10.0,
+            // Sizes of 128 and more are sorted across warps: once for each stride of 64 and more, and before it.
+            (_, Order::Score) => {
+                let n_across = f64::from(self.k.ilog2() - 6);
+                10.0 + n_across * (n_across + 3.0) / 2.0
+            }
+            _ => 8.0,
         };
-        Budget { bytes, sectors_per_request: 16.0, conflict_ways, barriers: barriers + n_tiles }
+        // Scores fall into bins, and so into banks, by chance.
+        let conflict_ways = if self.n <= 4096 { 1.5 } else { 1.8 };
+        Budget { bytes, sectors_per_request: 14.5, conflict_ways, barriers: barriers + n_tiles }
     }
 
     fn prepare(&self) -> Box<dyn Problem> {

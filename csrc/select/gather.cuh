@@ -6,7 +6,7 @@
 #include "search.cuh"
 
 struct GatherShared {
-  // Of a warp, two tiles by turns, as `pack` has them.
+  // Of a warp, two tiles by turns, as `pack_found` has them.
   uint32_t of_warps[2][32];
   Found found;
 };
@@ -50,7 +50,7 @@ __device__ __forceinline__ uint32_t pack_found(const Vector& vector, uint32_t th
 template <typename Format>
 __device__ Found count_found(Keys<Format>& keys, uint32_t threshold) {
   Found found = {0, 0};
-  keys.visit([&](const Vector& vector) {
+  keys.template visit<2>([&](const Vector& vector) {
     const uint32_t n_found = pack_found<Format>(vector, threshold);
     found.n_above += n_found & 0xFFFF;
     found.n_equal += n_found >> 16;
@@ -63,7 +63,7 @@ __device__ Found count_found(Keys<Format>& keys, uint32_t threshold) {
 template <typename Format, typename Team>
 __device__ uint32_t gather(const Team& team, Keys<Format>& keys, const Cut& cut, const Picks& picks,
                            GatherShared& shared) {
-  constexpr uint32_t kMost = Keys<Format>::kAhead;
+  constexpr uint32_t kMost = 4;
   const uint32_t n_threads = blockDim.x;
   const uint32_t n_each = at_most((keys.n_vectors + n_threads - 1) / n_threads, kMost);
   const uint32_t own = threadIdx.x / 32 * 32 * n_each + threadIdx.x % 32;

@@ -128,16 +128,16 @@ class Keys {
     n_plain_ = plain_end > first_plain_ ? plain_end - first_plain_ : 0;
   }
 
-  // All vectors of the slice, each by one thread.
-  template <typename Visit>
+  // All vectors of the slice, each by one thread, of which so many are on their way at once.
+  template <uint32_t kOnTheirWay, typename Visit>
   __device__ __forceinline__ void visit(Visit visit) {
     const uint32_t n_threads = blockDim.x;
-    for (uint32_t from = threadIdx.x; from < n_vectors; from += kAhead * n_threads) {
-      Vector vectors[kAhead];
+    for (uint32_t from = threadIdx.x; from < n_vectors; from += kOnTheirWay * n_threads) {
+      Vector vectors[kOnTheirWay];
 #pragma unroll
-      for (uint32_t u = 0; u < kAhead; ++u) vectors[u] = request(from + u * n_threads);
+      for (uint32_t u = 0; u < kOnTheirWay; ++u) vectors[u] = request(from + u * n_threads);
 #pragma unroll
-      for (uint32_t u = 0; u < kAhead; ++u) {
+      for (uint32_t u = 0; u < kOnTheirWay; ++u) {
         const uint32_t v = from + u * n_threads;
         if (v >= n_vectors) break;
         vectors[u] = keys_of(vectors[u], v);
@@ -181,9 +181,6 @@ class Keys {
 
   Format format;
   uint32_t n_vectors;
-
-  // Vectors of a thread that are on their way at once.
-  enum : uint32_t { kAhead = 4 };
 
  private:
   using Bits = typename Format::Bits;

@@ -25,7 +25,7 @@ struct Cut {
 // Histograms of how many keys there are: four bins a thread.
 struct Counts {
   using Amount = uint32_t;
-  enum : uint32_t { kOfThread = 4 };
+  enum : uint32_t { kOfThread = 4, kOnTheirWay = 4 };
 
   uint4* bins;
 
@@ -52,7 +52,8 @@ struct Counts {
 template <typename Format>
 struct Masses {
   using Amount = uint64_t;
-  enum : uint32_t { kOfThread = 2 };
+  // There are no registers for more.
+  enum : uint32_t { kOfThread = 2, kOnTheirWay = 2 };
 
   Format format;
   uint2* low;
@@ -99,7 +100,7 @@ struct Masses {
 template <typename Format, typename Bins>
 __device__ __forceinline__ void tally(Keys<Format>& keys, const Bins& bins, uint32_t threshold,
                                       uint32_t decided, uint32_t shift, uint32_t mask) {
-  keys.visit([&](const Vector& vector) {
+  keys.template visit<Bins::kOnTheirWay>([&](const Vector& vector) {
     uint32_t bin = 0;
     typename Bins::Amount amount = 0;
 #pragma unroll
@@ -212,7 +213,7 @@ __device__ Cut find_mass(const Team& team, Keys<Format>& keys, float share, uint
   const auto compare = [&](uint32_t key) {
     if (key < infinity && key > largest) largest = key;
   };
-  keys.visit([&](const Vector& vector) {
+  keys.template visit<2>([&](const Vector& vector) {
 #pragma unroll
     for (uint32_t e = 0; e < Format::kOfVector; ++e) compare(element_of<Format>(vector, e));
   });

@@ -35,7 +35,8 @@ struct OneBlock {
     return own;
   }
 
-  // What blocks with earlier slices find; who has none does not count.
+  // What blocks with earlier slices find, once all blocks have come here: picks may overwrite what
+  // they searched in. Who has no others does not count.
   template <typename Count>
   __device__ Found find_before(Count) const {
     return {0, 0};

@@ -226,7 +226,7 @@ fn problems() -> Vec<Problem> {
     // Of few and of many powers of two.
     let near: Vec<f32> = (0..1300).map(|_| 1.0 + (next() % 1000) as f32 / 1000.0).collect();
     let far: Vec<f32> =
-        (0..1300).map(|i| 2_f32.powi(-((i % 120) as i32)) * (1.0 + (i % 7) as f32 / 8.0)).collect();
+        (0..1300).map(|i| 2_f32.powi(-(i % 120)) * (1.0 + (i % 7) as f32 / 8.0)).collect();
     let tiny: Vec<f32> = (0..700).map(|i| f32::from_bits((i * 0x1_2345) % 0x180_0000)).collect();
     let tiniest: Vec<f32> = (0..700).map(|i| f32::from_bits(i % 99 * 0x1_0000)).collect();
     // Longer than a tile: all picks in its second half, then few of them.

@@ -11,7 +11,9 @@ use crate::{Error, Result};
 pub const MAX_PICKS: u32 = 8192;
 /// Of dynamic shared memory, so much is left beside the kernel's own on every device that images are for
 /// (99 KiB a block on 8.6, 8.9 and 12.0; others have more). A plan knows no device.
+#[cfg(any(feature = "cuda", feature = "simt"))]
 const SHARED_BYTES: u64 = 96 << 10;
+#[cfg(any(feature = "cuda", feature = "simt"))]
 const VECTOR_BYTES: u64 = 16;
 
 /// Sizes of a launch of [`topk_rows`](crate::select::topk_rows), and what it picks:
