@@ -234,9 +234,9 @@ const _: () = {
     ["Offset of field: MmaProductsParams::operand"]
         [::core::mem::offset_of!(MmaProductsParams, operand) - 36usize];
 };
-/** The k largest scores of each row. A row's candidates are `length` scores from `start` on, what
-lies past the row's `n` left out. Larger scores come first, then lower indices; zeros of both
-signs are equal, and NaN comes after everything.*/
+/** The first scores of each row, by one of four rules. A row's candidates are `length` scores from
+`start` on, what lies past the row's `n` left out. Forced candidates come first, then larger
+scores, then lower indices; zeros of both signs are equal, and NaN comes after everything.*/
 #[repr(C)]
 #[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct SelectTopkParams {
@@ -246,23 +246,38 @@ pub struct SelectTopkParams {
     pub starts: u64,
     /// `[n_rows]`, or null: the candidates of each row; else all from the first on.
     pub lengths: u64,
-    /// `[n_rows]`, or null: how many to pick of each row, `k` at most; else `k`.
+    /// `[n_rows]`, or null: how many to pick of each row at most; else `k`.
     pub counts_asked: u64,
     /// `[n_rows]`, or null: rows where it is not 0 are left alone, their outputs too.
     pub skips: u64,
-    /// `[n_rows, k]`, out: indices into the row, ascending, then -1.
+    /// `[n_rows]`, or null: `amount` of each row.
+    pub amounts: u64,
+    /** `[n_rows / rows_per_request, rounded up; table_stride]`, or null: the page of each `page_size`
+    indices of a request's rows.*/
+    pub page_table: u64,
+    /// `[n_rows, k]`, out: indices into the row, in the order of `order`, then -1.
     pub indices: u64,
     /// `[n_rows, k]` of type `element`, or null, out: the scores at `indices`, then zeros.
     pub values: u64,
+    /** `[n_rows, k]`, or null, out: `page * page_size + index % page_size` of each index; -1 where
+    the page is none, and after the last.*/
+    pub slots: u64,
     /// `[n_rows]`, out: how many were picked.
     pub counts: u64,
+    /** `[n_rows]`, or null, out: how many the rule wanted, more than were picked where `k` or
+    `counts_asked` did not allow them.*/
+    pub wanted: u64,
     /// Elements between the starts of two rows.
     pub row_stride: u64,
+    /// Entries of the page table from request to request.
+    pub table_stride: u64,
+    /// `i / page_size` is `i * page_multiplier >> 34`, of indices below 2^26.
+    pub page_multiplier: u64,
     /// Rows; one thread block each.
     pub n_rows: u32,
-    /// Scores of a row, below 2^31.
+    /// Scores of a row: below 2^31, with a page table below 2^26, by mass 2^24 at most.
     pub n: u32,
-    /// Places for picks in a row.
+    /// Places for picks in a row, 8,192 at most.
     pub k: u32,
     /// 0 bf16, 1 f16, 2 f32.
     pub element: u32,
@@ -270,15 +285,27 @@ pub struct SelectTopkParams {
     sinks and a local window.*/
     pub n_first: u32,
     pub n_last: u32,
-    /** Candidates whose keys the dynamic shared memory holds, 2 bytes each, of f32 4, after `k`
-    words.*/
+    /** 0: as many as there are places. 1: the fewest whose mass is `amount` of the row's, in 0 to 1.
+    2: those of `amount` and more. 3: those not in the lowest `amount` percent.*/
+    pub rule: u32,
+    pub amount: f32,
+    /// 0 by index, ascending; 1 as they come.
+    pub order: u32,
+    /// Pages there are; a number outside is that of no page.
+    pub n_pages: u32,
+    /// Indices of a page, 1 to 256.
+    pub page_size: u32,
+    /// Rows that share a request's entries of the page table, at least 1.
+    pub rows_per_request: u32,
+    /** Dynamic shared memory: so many bytes, a multiple of 16, hold 16 bytes a thread, and the picks:
+    4 bytes each, in order 1 8 bytes each of the next power of two;*/
+    pub n_work_bytes: u32,
+    /// and after them so many vectors of 16 bytes hold keys of a row's first candidates.
     pub n_staged: u32,
-    /// Zero; keeps the size a multiple of the alignment on both sides.
-    pub reserved: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of SelectTopkParams"][::core::mem::size_of::<SelectTopkParams>() - 104usize];
+    ["Size of SelectTopkParams"][::core::mem::size_of::<SelectTopkParams>() - 176usize];
     ["Alignment of SelectTopkParams"][::core::mem::align_of::<SelectTopkParams>() - 8usize];
     ["Offset of field: SelectTopkParams::scores"]
         [::core::mem::offset_of!(SelectTopkParams, scores) - 0usize];
@@ -290,30 +317,54 @@ const _: () = {
         [::core::mem::offset_of!(SelectTopkParams, counts_asked) - 24usize];
     ["Offset of field: SelectTopkParams::skips"]
         [::core::mem::offset_of!(SelectTopkParams, skips) - 32usize];
+    ["Offset of field: SelectTopkParams::amounts"]
+        [::core::mem::offset_of!(SelectTopkParams, amounts) - 40usize];
+    ["Offset of field: SelectTopkParams::page_table"]
+        [::core::mem::offset_of!(SelectTopkParams, page_table) - 48usize];
     ["Offset of field: SelectTopkParams::indices"]
-        [::core::mem::offset_of!(SelectTopkParams, indices) - 40usize];
+        [::core::mem::offset_of!(SelectTopkParams, indices) - 56usize];
     ["Offset of field: SelectTopkParams::values"]
-        [::core::mem::offset_of!(SelectTopkParams, values) - 48usize];
+        [::core::mem::offset_of!(SelectTopkParams, values) - 64usize];
+    ["Offset of field: SelectTopkParams::slots"]
+        [::core::mem::offset_of!(SelectTopkParams, slots) - 72usize];
     ["Offset of field: SelectTopkParams::counts"]
-        [::core::mem::offset_of!(SelectTopkParams, counts) - 56usize];
+        [::core::mem::offset_of!(SelectTopkParams, counts) - 80usize];
+    ["Offset of field: SelectTopkParams::wanted"]
+        [::core::mem::offset_of!(SelectTopkParams, wanted) - 88usize];
     ["Offset of field: SelectTopkParams::row_stride"]
-        [::core::mem::offset_of!(SelectTopkParams, row_stride) - 64usize];
+        [::core::mem::offset_of!(SelectTopkParams, row_stride) - 96usize];
+    ["Offset of field: SelectTopkParams::table_stride"]
+        [::core::mem::offset_of!(SelectTopkParams, table_stride) - 104usize];
+    ["Offset of field: SelectTopkParams::page_multiplier"]
+        [::core::mem::offset_of!(SelectTopkParams, page_multiplier) - 112usize];
     ["Offset of field: SelectTopkParams::n_rows"]
-        [::core::mem::offset_of!(SelectTopkParams, n_rows) - 72usize];
+        [::core::mem::offset_of!(SelectTopkParams, n_rows) - 120usize];
     ["Offset of field: SelectTopkParams::n"]
-        [::core::mem::offset_of!(SelectTopkParams, n) - 76usize];
+        [::core::mem::offset_of!(SelectTopkParams, n) - 124usize];
     ["Offset of field: SelectTopkParams::k"]
-        [::core::mem::offset_of!(SelectTopkParams, k) - 80usize];
+        [::core::mem::offset_of!(SelectTopkParams, k) - 128usize];
     ["Offset of field: SelectTopkParams::element"]
-        [::core::mem::offset_of!(SelectTopkParams, element) - 84usize];
+        [::core::mem::offset_of!(SelectTopkParams, element) - 132usize];
     ["Offset of field: SelectTopkParams::n_first"]
-        [::core::mem::offset_of!(SelectTopkParams, n_first) - 88usize];
+        [::core::mem::offset_of!(SelectTopkParams, n_first) - 136usize];
     ["Offset of field: SelectTopkParams::n_last"]
-        [::core::mem::offset_of!(SelectTopkParams, n_last) - 92usize];
+        [::core::mem::offset_of!(SelectTopkParams, n_last) - 140usize];
+    ["Offset of field: SelectTopkParams::rule"]
+        [::core::mem::offset_of!(SelectTopkParams, rule) - 144usize];
+    ["Offset of field: SelectTopkParams::amount"]
+        [::core::mem::offset_of!(SelectTopkParams, amount) - 148usize];
+    ["Offset of field: SelectTopkParams::order"]
+        [::core::mem::offset_of!(SelectTopkParams, order) - 152usize];
+    ["Offset of field: SelectTopkParams::n_pages"]
+        [::core::mem::offset_of!(SelectTopkParams, n_pages) - 156usize];
+    ["Offset of field: SelectTopkParams::page_size"]
+        [::core::mem::offset_of!(SelectTopkParams, page_size) - 160usize];
+    ["Offset of field: SelectTopkParams::rows_per_request"]
+        [::core::mem::offset_of!(SelectTopkParams, rows_per_request) - 164usize];
+    ["Offset of field: SelectTopkParams::n_work_bytes"]
+        [::core::mem::offset_of!(SelectTopkParams, n_work_bytes) - 168usize];
     ["Offset of field: SelectTopkParams::n_staged"]
-        [::core::mem::offset_of!(SelectTopkParams, n_staged) - 96usize];
-    ["Offset of field: SelectTopkParams::reserved"]
-        [::core::mem::offset_of!(SelectTopkParams, reserved) - 100usize];
+        [::core::mem::offset_of!(SelectTopkParams, n_staged) - 172usize];
 };
 /** A softmax over a head's scores: the weight of score `s` is
 `exp2(s * softmax_scale - greatest) * reciprocal`.*/

@@ -111,6 +111,16 @@ pub enum Error {
         /// What is supported.
         allowed: &'static str,
     },
+    /// A number outside what is supported.
+    #[error("{what}: {value} is outside {allowed}")]
+    Number {
+        /// The argument.
+        what: &'static str,
+        /// Its value.
+        value: f32,
+        /// What is supported.
+        allowed: &'static str,
+    },
     /// A buffer of one queue was given to another whose memory it is not.
     #[cfg(any(feature = "cuda", feature = "simt"))]
     #[error("{what} is in {found}, and the queue works on {expected}")]

@@ -1,9 +1,9 @@
-//! Picks of the largest scores: sorted on the CPU, and by the kernel.
+//! Picks of the first scores: sorted on the CPU, and by the kernel.
 
 use criterion::{Criterion, Throughput};
 use half::bf16;
 use lacuna::select::reference::{RowRule, topk_row};
-use lacuna::select::{TopkInputs, TopkOutputs, TopkPlan, TopkShape, topk_rows};
+use lacuna::select::{Order, Rule, TopkInputs, TopkOutputs, TopkPlan, TopkShape, topk_rows};
 use lacuna::{Buffer, Queue};
 
 use crate::house::case::{Budget, Case, Peer, Problem, Work, poison};
@@ -37,6 +37,8 @@ struct Topk {
     n_rows: usize,
     n: usize,
     k: usize,
+    rule: Rule,
+    order: Order,
     is_small: bool,
 }
 
@@ -52,7 +54,12 @@ impl Case for Topk {
     }
 
     fn shape(&self) -> String {
-        format!("{} of {} in {} rows, bf16", self.k, self.n, self.n_rows)
+        let rule = match self.rule {
+            Rule::Mass { share } => format!(" by {share} of the mass"),
+            _ => String::new(),
+        };
+        let order = if self.order == Order::Score { ", by score" } else { "" };
+        format!("{} of {} in {} rows, bf16{rule}{order}", self.k, self.n, self.n_rows)
     }
 
     fn is_small(&self) -> bool {
@@ -60,19 +67,40 @@ impl Case for Topk {
     }
 
     fn budget(&self) -> Budget {
-        // Rows that fit on chip are read once; others three times.
-        let bytes = if self.n <= 1 << 15 { 1.01 } else { 2.9 };
-        let barriers = 8.0 + 2.0 * self.n as f64 / 512.0;
-        Budget { bytes, sectors_per_request: 2.2, conflict_ways: 1.3, barriers }
+        // What does not fit on chip, 40 Ki scores beside the histograms, is read by both digits' histograms and when
+        // picks are gathered.
+        let n_again = self.n.saturating_sub(40 << 10) as f64;
+        let bytes = 1.01 + 2.0 * n_again / self.n as f64;
+        let n_tiles = self.n.div_ceil(32 << 10) as f64;
+        let barriers = match (self.rule, self.order) {
+            (Rule::Mass { .. }, _) => 10.0,
+            // Sizes of 128 and more are sorted across warps: once for each stride of 64 and more, and before it.
+            (_, Order::Score) => {
+                let n_across = f64::from(self.k.ilog2() - 6);
+                10.0 + n_across * (n_across + 3.0) / 2.0
+            }
+            _ => 8.0,
+        };
+        // Scores fall into bins, and so into banks, by chance.
+        let conflict_ways = if self.n <= 4096 { 1.5 } else { 1.8 };
+        Budget { bytes, sectors_per_request: 14.5, conflict_ways, barriers: barriers + n_tiles }
     }
 
     fn prepare(&self) -> Box<dyn Problem> {
-        let scores = scores(self.n_rows * self.n, self.n as u64);
-        let rule = RowRule { length: self.n, k: self.k, ..RowRule::default() };
+        let scores = self.scores(self.n_rows, self.n as u64);
+        let rule = RowRule {
+            length: self.n,
+            k: self.k,
+            rule: self.rule,
+            order: self.order,
+            ..RowRule::default()
+        };
         let indices = scores
             .chunks(self.n)
-            .flat_map(|row| topk_row(row, &rule))
-            .map(|idx| idx as i32)
+            .flat_map(|row| {
+                let mut picks = topk_row(row, &rule).indices.into_iter().map(|idx| idx as i32);
+                (0..self.k).map(move |_| picks.next().unwrap_or(-1))
+            })
             .collect();
         Box::new(Rows { case: *self, scores, indices })
     }
@@ -104,15 +132,22 @@ impl Problem for Rows {
 impl Topk {
     fn plan(&self, n_rows: usize) -> TopkPlan {
         TopkPlan::new(TopkShape {
-            n_rows: n_rows as u64,
-            n: self.n as u64,
-            row_stride: self.n as u64,
-            k: self.k as u64,
-            n_first: 0,
-            n_last: 0,
-            score_bytes: 2,
+            rule: self.rule,
+            order: self.order,
+            ..TopkShape::of::<bf16>(n_rows as u64, self.n as u64, self.k as u64)
         })
         .expect("a shape that is supported")
+    }
+
+    /// For a mass, what softmax makes of scores.
+    fn scores(&self, n_rows: usize, seed: u64) -> Vec<bf16> {
+        let scores = scores(n_rows * self.n, seed);
+        match self.rule {
+            Rule::Mass { .. } => {
+                scores.iter().map(|score| bf16::from_f32(score.to_f32().exp())).collect()
+            }
+            _ => scores,
+        }
     }
 }
 
@@ -128,7 +163,7 @@ struct Launch {
 impl Launch {
     fn new(rows: &Rows, queue: &Queue, n_more: usize) -> lacuna::Result<Self> {
         let plan = rows.case.plan(rows.case.n_rows + n_more);
-        let scores = [scores(n_more * rows.case.n, 77), rows.scores.clone()].concat();
+        let scores = [rows.case.scores(n_more, 77), rows.scores.clone()].concat();
         Ok(Self {
             plan,
             scores: queue.upload(&scores)?,
@@ -141,11 +176,7 @@ impl Launch {
 
 impl Work for Launch {
     fn launch(&mut self, queue: &Queue) -> lacuna::Result<()> {
-        let mut outputs = TopkOutputs {
-            indices: self.indices.view_mut(),
-            counts: self.counts.view_mut(),
-            values: None,
-        };
+        let mut outputs = TopkOutputs::new(self.indices.view_mut(), self.counts.view_mut());
         topk_rows(queue, &self.plan, &TopkInputs::whole(self.scores.view()), &mut outputs)
     }
 
@@ -161,7 +192,7 @@ impl Work for Launch {
 }
 
 pub(crate) fn cases() -> Vec<Box<dyn Case>> {
-    let cases = [
+    let largest = [
         (3, 4096, 256, true),
         (1, 30_000, 2048, true),
         (1, 60_000, 2048, true),
@@ -169,5 +200,23 @@ pub(crate) fn cases() -> Vec<Box<dyn Case>> {
         (64, 1 << 17, 2048, false),
         (1, 1 << 20, 2048, false),
     ];
-    cases.map(|(n_rows, n, k, is_small)| Box::new(Topk { n_rows, n, k, is_small }) as _).into()
+    let largest = largest.map(|(n_rows, n, k, is_small)| Topk {
+        n_rows,
+        n,
+        k,
+        rule: Rule::Largest,
+        order: Order::Index,
+        is_small,
+    });
+    let [short, row, _, long, many, _] = largest;
+    let rule = Rule::Mass { share: 0.975 };
+    let order = Order::Score;
+    let others = [
+        Topk { rule, k: 2048, ..short },
+        Topk { order, ..short },
+        Topk { order, ..row },
+        Topk { rule, k: 8192, ..long },
+        Topk { order, ..many },
+    ];
+    largest.into_iter().chain(others).map(|case| Box::new(case) as _).collect()
 }

@@ -1,217 +1,109 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-// The k largest scores of each row, exactly: a radix search, 8 bits at a time, for the key of the
-// last one picked, then one pass that writes indices in order. Counts are exact whatever falls into
-// a bin, and ties go to the lower index by prefix sums; src/select/reference.rs is the
-// specification.
+// The first scores of each row, exactly, by one of four rules. A rule makes a cut, a key and how
+// many of those that have it: by a radix search for the key of the last one picked (search.cuh), or
+// from a threshold at once; and what is above the cut is gathered in order (gather.cuh). Ties go to
+// the lower index by prefix sums; src/select/topk/reference.rs is the specification.
 
-#include "../common/kernel.cuh"
-#include "params.h"
+#include "gather.cuh"
 
 namespace {
 
-constexpr uint32_t kThreads = 512;
-constexpr uint32_t kWarps = kThreads / 32;
-constexpr uint32_t kBins = 256;
-constexpr uint32_t kBf16 = 0;
-constexpr uint32_t kF32 = 2;
-// Of candidates that come before all others; no score has it.
-constexpr uint32_t kFirst = 0xFFFFFFFF;
+constexpr uint32_t kThreads = 1024;
+
+enum Rule : uint32_t { kLargest = 0, kMass = 1, kAtLeast = 2, kPercentile = 3 };
 
 struct Shared {
-  uint32_t histogram[kBins];
-  // Of each warp, keys above the threshold and, from bit 16 on, keys at it.
-  uint32_t n_found[kWarps];
-  // Of the digit that the k-th largest key has: itself, and how many of its bin are still to be
-  // picked.
-  uint32_t digit;
-  uint32_t n_left;
+  SearchShared search;
+  GatherShared gather;
 };
 
-// A row's candidates.
-struct Row {
-  const uint8_t* scores;
-  uint32_t start;
-  uint32_t length;
-  uint32_t n_picked;
-};
-
-__device__ Row locate_row(const SelectTopkParams& params, uint32_t row) {
-  Row found;
-  const uint32_t n_bytes = params.element == kF32 ? 4 : 2;
-  found.scores = params.scores + row * params.row_stride * n_bytes;
-  const uint32_t start = params.starts != nullptr ? params.starts[row] : 0;
-  found.start = start < params.n ? start : params.n;
-  const uint32_t rest = params.n - found.start;
-  const uint32_t length = params.lengths != nullptr ? params.lengths[row] : rest;
-  found.length = length < rest ? length : rest;
-  const uint32_t asked = params.counts_asked != nullptr ? params.counts_asked[row] : params.k;
-  const uint32_t most = asked < params.k ? asked : params.k;
-  found.n_picked = most < found.length ? most : found.length;
-  return found;
+template <typename Format, typename Team>
+__device__ Cut find_cut(uint32_t rule, const Team& team, Keys<Format>& keys, float amount,
+                        uint32_t n_picks, uint4* work, SearchShared& shared) {
+  if (rule == kMass) return find_mass(team, keys, amount, work, shared);
+  if (rule == kAtLeast) return find_least(keys, amount);
+  return find_largest(team, keys, n_picks, work, shared);
 }
 
-// Ascending with the score: NaN is 0, below -inf; zeros of both signs are one.
-__device__ uint32_t key_of_half(uint32_t bits, uint32_t infinity) {
-  const uint32_t magnitude = bits & 0x7FFF;
-  if (magnitude > infinity) return 0;
-  if (magnitude == 0) return 0x8000;
-  return bits >> 15 != 0 ? ~bits & 0xFFFF : bits | 0x8000;
+// How many the rule wants where that is known beforehand, and else no more than the candidates.
+__device__ uint32_t count_wanted(const SelectTopkParams& params, const Row& row, uint32_t row_idx,
+                                 float amount) {
+  if (params.rule == kPercentile) {
+    const uint64_t n_forced = uint64_t{params.n_first} + params.n_last;
+    const uint32_t n_kept = count_kept(row.length, amount);
+    return n_kept < n_forced ? static_cast<uint32_t>(min(n_forced, uint64_t{row.length})) : n_kept;
+  }
+  if (params.rule != kLargest) return row.length;
+  return at_most(params.counts_asked != nullptr ? params.counts_asked[row_idx] : params.k,
+                 row.length);
 }
 
-__device__ uint32_t key_of_float(uint32_t bits) {
-  const uint32_t magnitude = bits & 0x7FFFFFFF;
-  if (magnitude > 0x7F800000) return 0;
-  if (magnitude == 0) return 0x80000000;
-  return bits >> 31 != 0 ? ~bits : bits | 0x80000000;
-}
-
-__device__ uint32_t load_key(const SelectTopkParams& params, const Row& row, uint32_t i) {
-  if (i < params.n_first || row.length - i <= params.n_last) {
-    return params.element == kF32 ? kFirst : kFirst >> 16;
+// Leaves the picks of a row in `picks`, and returns how many the rule wants.
+template <typename Format, typename Team>
+__device__ uint32_t pick(const SelectTopkParams& params, const Team& team, const Row& row,
+                         uint32_t row_idx, const Picks& picks, unsigned char* dynamic,
+                         Shared& shared) {
+  const float amount = params.amounts != nullptr ? params.amounts[row_idx] : params.amount;
+  const uint32_t n_known = count_wanted(params, row, row_idx, amount);
+  const bool is_known = params.rule == kLargest || params.rule == kPercentile;
+  if (n_known == 0 || (is_known && picks.n_most == 0)) return n_known;
+  uint4* const work = reinterpret_cast<uint4*>(dynamic);
+  uint4* const staged = work + params.n_work_bytes / sizeof(uint4);
+  Keys<Format> keys(params, row, team.share(row.length), staged);
+  const uint32_t n_picks = at_most(n_known, picks.n_most);
+  uint32_t rule = params.rule;
+  uint32_t n_wanted = 0;
+  for (;;) {
+    const Cut cut = find_cut(rule, team, keys, amount, n_picks, work, shared.search);
+    const uint32_t n_cut = gather(team, keys, cut, picks, shared.gather);
+    if (rule == kLargest || rule == kPercentile) break;
+    n_wanted = n_cut;
+    if (n_wanted <= picks.n_most) break;
+    // The first of them by index are not the first of them.
+    rule = kLargest;
   }
-  const uint64_t at = uint64_t{row.start} + i;
-  if (params.element == kF32) {
-    return key_of_float(reinterpret_cast<const uint32_t*>(row.scores)[at]);
-  }
-  const uint32_t infinity = params.element == kBf16 ? 0x7F80 : 0x7C00;
-  return key_of_half(reinterpret_cast<const uint16_t*>(row.scores)[at], infinity);
-}
-
-// The keys of a row: from shared memory, where they fit, so that the row is read once.
-struct Keys {
-  const SelectTopkParams& params;
-  const Row& row;
-  unsigned char* staged;
-  bool are_staged;
-
-  __device__ uint32_t operator[](uint32_t i) const {
-    if (!are_staged) return load_key(params, row, i);
-    if (params.element == kF32) return reinterpret_cast<const uint32_t*>(staged)[i];
-    return reinterpret_cast<const uint16_t*>(staged)[i];
-  }
-};
-
-// The search's first barrier comes after it.
-__device__ void stage_keys(const Keys& keys) {
-  if (!keys.are_staged) return;
-  for (uint32_t i = threadIdx.x; i < keys.row.length; i += kThreads) {
-    const uint32_t key = load_key(keys.params, keys.row, i);
-    if (keys.params.element == kF32) {
-      reinterpret_cast<uint32_t*>(keys.staged)[i] = key;
-    } else {
-      reinterpret_cast<uint16_t*>(keys.staged)[i] = static_cast<uint16_t>(key);
-    }
-  }
-}
-
-// By the first warp: the greatest digit at which `n_left` keys and no more are at or above it.
-__device__ void find_digit(uint32_t n_left, Shared& shared) {
-  const uint32_t lane = threadIdx.x;
-  // Lane 0 has the greatest digits.
-  const uint32_t last = kBins - 1 - lane * 8;
-  uint32_t n_own = 0;
-  for (uint32_t i = 0; i < 8; ++i) n_own += shared.histogram[last - i];
-  uint32_t n_through = n_own;
-  for (uint32_t delta = 1; delta < 32; delta *= 2) {
-    const uint32_t before = __shfl_up_sync(0xFFFFFFFFu, n_through, delta);
-    if (lane >= delta) n_through += before;
-  }
-  uint32_t n_before = n_through - n_own;
-  if (n_before >= n_left || n_through < n_left) return;
-  uint32_t digit = last;
-  while (n_before + shared.histogram[digit] < n_left) {
-    n_before += shared.histogram[digit];
-    digit -= 1;
-  }
-  shared.digit = digit;
-  shared.n_left = n_left - n_before;
-}
-
-// The key of the last one picked; of those that have it, `n_left` are picked.
-__device__ uint32_t find_threshold(const Keys& keys, uint32_t n_digits, uint32_t& n_left,
-                                   Shared& shared) {
-  uint32_t threshold = 0;
-  uint32_t decided = 0;
-  for (uint32_t digit = n_digits; digit-- > 0;) {
-    for (uint32_t i = threadIdx.x; i < kBins; i += kThreads) shared.histogram[i] = 0;
-    __syncthreads();
-    for (uint32_t i = threadIdx.x; i < keys.row.length; i += kThreads) {
-      const uint32_t key = keys[i];
-      if ((key & decided) == threshold) {
-        atomicAdd(&shared.histogram[key >> (8 * digit) & 255], 1u);
-      }
-    }
-    __syncthreads();
-    if (threadIdx.x < 32) find_digit(n_left, shared);
-    __syncthreads();
-    threshold |= shared.digit << (8 * digit);
-    decided |= uint32_t{255} << (8 * digit);
-    n_left = shared.n_left;
-  }
-  return threshold;
-}
-
-// In the order of the row: all above the threshold, and the first `n_left` at it. Their places are
-// gathered on chip, so that whole sectors are written.
-__device__ void gather_picks(const Keys& keys, uint32_t threshold, uint32_t n_left, uint32_t* picks,
-                             Shared& shared) {
-  const uint32_t warp = threadIdx.x / 32;
-  const uint32_t lanes_before = (1u << threadIdx.x % 32) - 1;
-  uint32_t n_above = 0;
-  uint32_t n_equal = 0;
-  for (uint32_t base = 0; base < keys.row.length; base += kThreads) {
-    const uint32_t i = base + threadIdx.x;
-    // Past the row's end: above nothing, and after every candidate that it may equal.
-    const uint32_t key = i < keys.row.length ? keys[i] : 0;
-    const bool is_above = key > threshold;
-    const bool is_equal = key == threshold;
-    const uint32_t above = __ballot_sync(0xFFFFFFFFu, is_above);
-    const uint32_t equal = __ballot_sync(0xFFFFFFFFu, is_equal);
-    if (threadIdx.x % 32 == 0) {
-      shared.n_found[warp] =
-          static_cast<uint32_t>(__popc(above)) | static_cast<uint32_t>(__popc(equal)) << 16;
-    }
-    __syncthreads();
-    uint32_t n_before = 0;
-    uint32_t n_all = 0;
-    for (uint32_t other = 0; other < kWarps; ++other) {
-      const uint32_t n_found = shared.n_found[other];
-      n_all += n_found;
-      if (other < warp) n_before += n_found;
-    }
-    const uint32_t above_before =
-        n_above + (n_before & 0xFFFF) + static_cast<uint32_t>(__popc(above & lanes_before));
-    const uint32_t equal_before =
-        n_equal + (n_before >> 16) + static_cast<uint32_t>(__popc(equal & lanes_before));
-    const uint32_t taken_before = equal_before < n_left ? equal_before : n_left;
-    if (is_above || (is_equal && equal_before < n_left)) picks[above_before + taken_before] = i;
-    n_above += n_all & 0xFFFF;
-    n_equal += n_all >> 16;
-    __syncthreads();
-  }
+  return is_known ? n_known : n_wanted;
 }
 
 template <typename Score>
-__device__ void write_values(const SelectTopkParams& params, const Row& row,
-                             const uint32_t* picks) {
-  const Score* scores = reinterpret_cast<const Score*>(row.scores) + row.start;
-  Score* values = reinterpret_cast<Score*>(params.values) + uint64_t{blockIdx.x} * params.k;
-  for (uint32_t i = threadIdx.x; i < params.k; i += kThreads) {
-    values[i] = i < row.n_picked ? scores[picks[i]] : Score{0};
+__device__ void write_values(const SelectTopkParams& params, const Row& row, uint32_t row_idx,
+                             const Picks& picks, uint32_t n_picked) {
+  const Score* scores = reinterpret_cast<const Score*>(row.scores);
+  Score* values = reinterpret_cast<Score*>(params.values) + uint64_t{row_idx} * params.k;
+  for (uint32_t i = threadIdx.x; i < params.k; i += blockDim.x) {
+    values[i] = i < n_picked ? scores[picks[i]] : Score{0};
   }
 }
 
-__device__ void write_picks(const SelectTopkParams& params, const Row& row, const uint32_t* picks) {
-  int32_t* indices = params.indices + uint64_t{blockIdx.x} * params.k;
-  for (uint32_t i = threadIdx.x; i < params.k; i += kThreads) {
-    indices[i] = i < row.n_picked ? static_cast<int32_t>(row.start + picks[i]) : -1;
+// Where an index of the row is in the pool of pages; -1 where it is not.
+__device__ int32_t locate_slot(const SelectTopkParams& params, const int32_t* pages, uint32_t idx) {
+  const uint32_t page = static_cast<uint32_t>(idx * params.page_multiplier >> 34);
+  if (page >= params.table_stride) return -1;
+  const int32_t physical = pages[page];
+  // A negative one is large.
+  if (static_cast<uint32_t>(physical) >= params.n_pages) return -1;
+  return static_cast<int32_t>(static_cast<uint32_t>(physical) * params.page_size +
+                              (idx - page * params.page_size));
+}
+
+__device__ void write_picks(const SelectTopkParams& params, const Row& row, uint32_t row_idx,
+                            const Picks& picks, uint32_t n_picked) {
+  const uint64_t first = uint64_t{row_idx} * params.k;
+  for (uint32_t i = threadIdx.x; i < params.k; i += blockDim.x) {
+    params.indices[first + i] = i < n_picked ? static_cast<int32_t>(row.start + picks[i]) : -1;
   }
-  if (threadIdx.x == 0) params.counts[blockIdx.x] = row.n_picked;
-  if (params.values == nullptr) return;
-  if (params.element == kF32) {
-    write_values<uint32_t>(params, row, picks);
-  } else {
-    write_values<uint16_t>(params, row, picks);
+  if (params.values != nullptr) {
+    if (params.element == kFloatF32) {
+      write_values<uint32_t>(params, row, row_idx, picks, n_picked);
+    } else {
+      write_values<uint16_t>(params, row, row_idx, picks, n_picked);
+    }
+  }
+  if (params.slots == nullptr) return;
+  const int32_t* pages =
+      params.page_table + row_idx / params.rows_per_request * params.table_stride;
+  for (uint32_t i = threadIdx.x; i < params.k; i += blockDim.x) {
+    params.slots[first + i] = i < n_picked ? locate_slot(params, pages, row.start + picks[i]) : -1;
   }
 }
 
@@ -220,18 +112,22 @@ __device__ void write_picks(const SelectTopkParams& params, const Row& row, cons
 LACUNA_ENTRY(topk_rows, SelectTopkParams, kThreads) {
   LACUNA_SHARED(Shared, shared);
   LACUNA_DYNAMIC_SHARED(dynamic);
-  if (blockIdx.x >= params.n_rows) return;
-  if (params.skips != nullptr && params.skips[blockIdx.x] != 0) return;
-  const Row row = locate_row(params, blockIdx.x);
-  uint32_t* picks = reinterpret_cast<uint32_t*>(dynamic);
-  if (row.n_picked != 0) {
-    unsigned char* staged = dynamic + uint64_t{params.k} * sizeof(uint32_t);
-    const Keys keys = {params, row, staged, row.length <= params.n_staged};
-    stage_keys(keys);
-    uint32_t n_left = row.n_picked;
-    const uint32_t n_digits = params.element == kF32 ? 4 : 2;
-    const uint32_t threshold = find_threshold(keys, n_digits, n_left, shared);
-    gather_picks(keys, threshold, n_left, picks, shared);
+  const OneBlock team;
+  const uint32_t row_idx = blockIdx.x;
+  if (row_idx >= params.n_rows) return;
+  if (params.skips != nullptr && params.skips[row_idx] != 0) return;
+  const Row row = locate_row(params, row_idx);
+  const bool is_by_score = params.order != 0;
+  const Picks picks = {team.work(dynamic), row.n_most, is_by_score};
+  const uint32_t n_wanted = params.element == kFloatF32
+                                ? pick<Single>(params, team, row, row_idx, picks, dynamic, shared)
+                                : pick<Half>(params, team, row, row_idx, picks, dynamic, shared);
+  if (!team.writes()) return;
+  const uint32_t n_picked = at_most(n_wanted, row.n_most);
+  if (is_by_score) sort_pairs(picks.pairs(), n_picked);
+  write_picks(params, row, row_idx, picks, n_picked);
+  if (threadIdx.x == 0) {
+    params.counts[row_idx] = n_picked;
+    if (params.wanted != nullptr) params.wanted[row_idx] = n_wanted;
   }
-  write_picks(params, row, picks);
 }

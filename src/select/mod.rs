@@ -12,7 +12,7 @@ pub use gate::{GatePlan, GateShape};
 pub use mass::{MassPlan, MassShape};
 pub use score::{GroupReduction, ScoreKind, ScorePlan, ScoreShape};
 pub use summarize::{SummarizePlan, SummarizeShape, Summary};
-pub use topk::{MAX_PICKS, TopkPlan, TopkShape};
+pub use topk::{MAX_PICKS, Order, Rule, TopkPages, TopkPlan, TopkShape};
 pub use vote::{Together, VotePlan, VoteReduction, VoteRule};
 #[cfg(any(feature = "cuda", feature = "simt"))]
 pub use {
@@ -32,7 +32,7 @@ pub mod reference {
     pub use super::mass::reference::Probed;
     pub use super::score::reference::Scored;
     pub use super::summarize::reference::{box_of, box_of_boxes, mean_of, outlier_score};
-    pub use super::topk::reference::{RowRule, topk_row};
+    pub use super::topk::reference::{RowPicks, RowRule, slot_of, topk_row};
     pub use super::vote::reference::{Softmax, votes};
 }
 

@@ -231,7 +231,8 @@ fn differs(entry: Entry, problem: &Problem, is_float: bool, schedule: Schedule) 
     let regions = if problem.has_cosines { &regions[..] } else { &regions[..6] };
     let (n_blocks, n_shared_bytes) = (BATCH as u32 + 1, (n * element_bytes) as u32);
     // SAFETY: the kernel takes this struct, and every region is memory of this function.
-    let passes = unsafe { passes(entry, n_blocks, n_shared_bytes, schedule, &params, regions) };
+    let passes =
+        unsafe { passes(entry, [n_blocks, 512], n_shared_bytes, schedule, &params, regions) };
     !passes
         || skips != expected_skips
         || states != expected_states

@@ -221,7 +221,7 @@ fn differs(entry: Entry, group: &RawGroup<'_>, shift: usize, schedule: Schedule)
         regions.push(region("tensor", Role::Input, address(i), tensor.len()));
     }
     // SAFETY: the kernel takes this struct, and every region is memory of this function.
-    let passes = unsafe { passes(entry, n_blocks, 0, schedule, &params, &regions) };
+    let passes = unsafe { passes(entry, [n_blocks, 512], 0, schedule, &params, &regions) };
     if !passes {
         return true;
     }

@@ -119,13 +119,13 @@ fn region(name: &'static str, role: Role, address: u64, n_bytes: usize) -> Regio
     Region { name: name.into(), role, address, n_bytes: n_bytes as u64 }
 }
 
-/// Blocks of 512 threads under all checks; whether none of them finds anything.
+/// Blocks of so many threads under all checks; whether none of them finds anything.
 ///
 /// # Safety
 /// The entry takes `P`, and every region is memory of the caller.
 unsafe fn passes<P>(
     entry: Entry,
-    n_blocks: u32,
+    [n_blocks, n_threads]: [u32; 2],
     dynamic_shared_bytes: u32,
     schedule: Schedule,
     params: &P,
@@ -133,7 +133,7 @@ unsafe fn passes<P>(
 ) -> bool {
     let grid = Grid {
         blocks: [n_blocks, 1, 1],
-        threads: [512, 1, 1],
+        threads: [n_threads, 1, 1],
         dynamic_shared_bytes,
         cluster_blocks: 1,
     };

@@ -1,11 +1,12 @@
-//! The kernel that picks the largest scores.
+//! The kernel that picks the first scores.
 
 use std::ffi::c_void;
 
+use half::{bf16, f16};
 use lacuna::bindings::SelectTopkParams;
-use lacuna::element::Float as _;
 use lacuna::region::Role;
-use lacuna::select::reference::{RowRule, topk_row};
+use lacuna::select::reference::{RowRule, slot_of, topk_row};
+use lacuna::select::{Order, Rule, Score, TopkPages};
 use lacuna::simt::{Entry, Schedule};
 
 use crate::{Kernel, Mutation, of, passes, region};
@@ -13,67 +14,184 @@ use crate::{Kernel, Mutation, of, passes, region};
 const KERNEL: Kernel = Kernel {
     room: "select",
     source: include_str!("../../csrc/select/topk.cu"),
-    headers: &[],
+    headers: &[
+        ("gather.cuh", include_str!("../../csrc/select/gather.cuh")),
+        ("search.cuh", include_str!("../../csrc/select/search.cuh")),
+        ("keys.cuh", include_str!("../../csrc/select/keys.cuh")),
+        ("team.cuh", include_str!("../../csrc/select/team.cuh")),
+    ],
     entry: "topk_rows",
     mutations: MUTATIONS,
 };
 
-/// The barriers, the atomic, the order of keys, and what keeps an index inside.
+/// The barriers, the atomics, the order of keys, the arithmetic of masses, and what keeps an index inside; file by
+/// file.
 const MUTATIONS: &[Mutation] = &[
-    // find_threshold (3), gather_picks (2), in the order of the file.
-    of("__syncthreads();", 0, ""),
+    // Of scan_warps, search, find_mass and gather; then of search (2), find_mass and sort_pairs (2).
+    of("team.barrier();", 0, ""),
+    of("team.barrier();", 1, ""),
+    of("team.barrier();", 2, ""),
+    of("team.barrier();", 3, ""),
     of("__syncthreads();", 1, ""),
     of("__syncthreads();", 2, ""),
     of("__syncthreads();", 3, ""),
     of("__syncthreads();", 4, ""),
-    of("start < params.n ? start : params.n", 0, "start"),
-    of("length < rest ? length : rest", 0, "length"),
-    of("asked < params.k ? asked : params.k", 0, "asked"),
-    of("most < found.length ? most : found.length", 0, "most"),
-    of("if (magnitude > infinity) return 0;", 0, ""),
-    of("if (magnitude == 0) return 0x8000;", 0, ""),
-    of("if (magnitude > 0x7F800000) return 0;", 0, ""),
-    of("if (magnitude == 0) return 0x80000000;", 0, ""),
-    of("bits >> 15 != 0 ? ~bits & 0xFFFF : bits | 0x8000", 0, "bits | 0x8000"),
-    of("bits >> 31 != 0 ? ~bits : bits | 0x80000000", 0, "bits | 0x80000000"),
-    of("params.element == kBf16 ? 0x7F80 : 0x7C00", 0, "0x7C00"),
-    of("i < params.n_first || ", 0, ""),
-    of(" || row.length - i <= params.n_last", 0, ""),
-    of("row.length - i <= params.n_last", 0, "row.length - i < params.n_last"),
-    of("row.length <= params.n_staged", 0, "true"),
-    of("if (lane >= delta) n_through += before;", 0, "n_through += before;"),
-    of("n_before >= n_left || n_through < n_left", 0, "n_through < n_left"),
-    of("n_before >= n_left || n_through < n_left", 0, "n_before >= n_left"),
+    of("__syncthreads();", 5, ""),
+    of("__syncwarp();", 0, ""),
+    // team.cuh
+    of("if (lane >= delta) value += before;", 0, "value += before;"),
+    of("lane < blockDim.x / 32 ? of_warps[lane] : 0", 0, "of_warps[lane]"),
+    of("through - of_lane", 0, "through"),
+    // keys.cuh
+    of("at_most(start, params.n)", 0, "start"),
+    of("at_most(params.lengths[row], rest)", 0, "params.lengths[row]"),
+    of("at_most(params.counts_asked[row], params.k)", 0, "params.counts_asked[row]"),
+    of("kind == kFloatBf16 ? 0x7F80 : 0x7C00", 0, "0x7C00"),
+    of("^ signs * 0x7FFF", 0, ""),
+    of(" + (signs & ~have_magnitude)", 0, ""),
+    of("(ordered & ~(are_nan * 0xFFFF)) | are_nan", 0, "ordered"),
+    of("(value < least ? 1 : 0)", 0, "0"),
+    of("if (magnitude > 0x7F800000) return 1;", 0, ""),
+    of("if (magnitude == 0) return kZero;", 0, ""),
+    of("bits >> 31 != 0 ? ~bits : bits | kZero", 0, "bits | kZero"),
+    of("% 16 / sizeof(Bits)", 0, "% 1"),
+    of("(skew_ + length_ + Format::kOfVector - 1)", 0, "(skew_ + length_)"),
+    of("params.n_staged < n_vectors ? params.n_staged : n_vectors", 0, "n_vectors"),
+    of("params.n_staged < n_vectors ? params.n_staged : n_vectors", 0, "params.n_staged"),
     of(
-        "n_before + shared.histogram[digit] < n_left",
+        "row.length > params.n_last ? row.length - params.n_last : 0",
         0,
-        "n_before + shared.histogram[digit] <= n_left",
+        "row.length - params.n_last",
     ),
-    of("(key & decided) == threshold", 0, "true"),
+    of("at_most(params.n_first - first_, free_end_)", 0, "params.n_first - first_"),
+    of("(skew_ + free_begin_ + Format::kOfVector - 1)", 0, "(skew_ + free_begin_)"),
+    of("plain_end > first_plain_ ? plain_end - first_plain_ : 0", 0, "plain_end - first_plain_"),
+    of("if (v - n_staged_ < n_room_ - n_staged_)", 0, ""),
+    of("if (v < n_staged_) return load_vector(staged_ + v);", 0, ""),
+    of("if (v - first_plain_ < n_plain_) return load_vector", 0, "return load_vector"),
+    of("if (v < n_staged_) return requested;", 0, ""),
+    of("if (v - first_plain_ >= n_plain_) return edge(v);", 0, ""),
+    of("i < free_begin_ ? i : free_end_ + (i - free_begin_)", 0, "i"),
+    of("if (i >= length_) return 0;", 0, ""),
+    of("i < free_begin_ || ", 0, ""),
+    of(" || i >= free_end_", 0, ""),
+    // search.cuh: histograms
     of(
-        "atomicAdd(&shared.histogram[key >> (8 * digit) & 255], 1u)",
+        "atomicAdd(reinterpret_cast<uint32_t*>(bins) + bin, amount)",
         0,
-        "shared.histogram[key >> (8 * digit) & 255] += 1",
+        "reinterpret_cast<uint32_t*>(bins)[bin] += amount",
     ),
-    of("i < keys.row.length ? keys[i] : 0", 0, "keys[i]"),
-    of("if (other < warp) n_before", 0, "if (other <= warp) n_before"),
-    of("equal_before < n_left ? equal_before : n_left", 0, "equal_before"),
-    of("is_equal && equal_before < n_left", 0, "is_equal"),
-    of("n_above += n_all & 0xFFFF;", 0, ""),
-    of("n_equal += n_all >> 16;", 0, ""),
-    of("i < row.n_picked ? scores[picks[i]] : Score{0}", 0, "scores[picks[i]]"),
-    of("i < row.n_picked ? static_cast", 0, "i <= row.n_picked ? static_cast"),
-    of("if (threadIdx.x == 0) params.counts", 0, "params.counts"),
-    of("if (blockIdx.x >= params.n_rows) return;", 0, ""),
-    of("params.skips != nullptr && params.skips[blockIdx.x] != 0", 0, "false"),
-    of("uint64_t{params.k} * sizeof(uint32_t)", 0, "0"),
+    of("key <= Format::kZero || ", 0, ""),
+    of(" || key == Format::kFirst", 0, ""),
+    of("if (bits >= 0x7F800000) return (uint64_t{1} << 40) - 1;", 0, ""),
+    of("own_exponent != 0 ? 0x800000 : 0", 0, "0x800000"),
+    of("own_exponent != 0 ? own_exponent : 1", 0, "own_exponent"),
+    of("n_below < 40 ? mantissa << 16 >> n_below : 0", 0, "mantissa << 16 >> n_below"),
+    of(
+        "atomicAdd(reinterpret_cast<uint32_t*>(low) + bin, own)",
+        0,
+        "(reinterpret_cast<uint32_t*>(low)[bin] += own) - own",
+    ),
+    of("before + own < own ? 1 : 0", 0, "0"),
+    of(
+        "atomicAdd(reinterpret_cast<uint32_t*>(high) + bin, rest)",
+        0,
+        "reinterpret_cast<uint32_t*>(high)[bin] += rest",
+    ),
+    of("if ((key & decided) != threshold) continue;", 0, ""),
+    of("own_bin != bin && amount != 0", 0, "false"),
+    of("if (amount != 0) bins.add(bin, amount);", 0, ""),
+    // search.cuh: the search
+    of("bins.clear(own);", 0, ""),
+    of("bins.clear(own);", 1, ""),
+    of("at_most(n_most_bits, n_open)", 0, "n_most_bits"),
+    of("if (decided == 0) n_left", 0, "n_left"),
+    of("if (n_left == 0) return 0;", 0, ""),
+    of("n_before < n_left && ", 0, ""),
+    of(" && n_left - n_before <= amount", 0, ""),
+    of(
+        "if (n_left - n_before <= amounts[i]) break;",
+        0,
+        "if (n_left - n_before < amounts[i]) break;",
+    ),
+    of("n_left - n_before;", 0, "n_left;"),
+    // search.cuh: rules
+    of("if (!(value < static_cast<float>(most))) return uint64_t{most} << n_bits;", 0, ""),
+    of("if (!(value > 0.0f)) return 0;", 0, ""),
+    of("n_cut < 24 ? mantissa >> n_cut : 0", 0, "mantissa >> n_cut"),
+    of("n_cut >= 24 || ", 0, ""),
+    of("? whole + 1 : whole", 0, "? whole : whole"),
+    of("if (threadIdx.x == 0) {", 0, "{"),
+    of("key < infinity && ", 0, ""),
+    of("keys.visit_forced(compare);", 0, ""),
+    of("atomicMax(&shared.largest, largest)", 0, "shared.largest = largest"),
+    of("exponent != 0 ? exponent : 1", 0, "exponent"),
+    of("if (threadIdx.x % 32 == 31) atomicAdd(&shared.forced", 0, "atomicAdd(&shared.forced"),
+    of("atomicAdd(&shared.forced, forced)", 0, "shared.forced += forced"),
+    of("mass + first", 0, "mass"),
+    of("__umul64hi(all, part) << 32 | ", 0, ""),
+    of("static_cast<uint32_t>(low_bits) != 0 ? 1 : 0", 0, "0"),
+    of("needed > first ? needed - first : 0", 0, "needed - first"),
+    of("if (left == 0) return {Format::kFirst - 1, 0};", 0, ""),
+    of("(left + weight - 1) / weight", 0, "left / weight"),
+    of("if (!(least == least)) return {Format::kFirst - 1, 0};", 0, ""),
+    of("key_from(least) - 1", 0, "key_from(least)"),
+    of(
+        "percent == percent ? to_fixed(percent, 24, 100, false) : 0",
+        0,
+        "to_fixed(percent, 24, 100, false)",
+    ),
+    of("(hundred - dropped) + hundred - 1) / hundred", 0, "(hundred - dropped)) / hundred"),
+    // gather.cuh
+    of("if (place >= n_most) return;", 0, ""),
+    of(
+        "at_most((keys.n_vectors + n_threads - 1) / n_threads, kMost)",
+        0,
+        "(keys.n_vectors + n_threads - 1) / n_threads",
+    ),
+    of("if (u >= n_each) break;", 0, ""),
+    of("if (u >= n_each) break;", 1, ""),
+    of("key > threshold ? 1 : key == threshold ? 0x10000 : 0", 0, "key > threshold ? 1 : 0x10000"),
+    of("of_warp + through - n_found", 0, "through - n_found"),
+    of("shared.of_warps[turn]", 0, "shared.of_warps[0]"),
+    of("is_equal && n_equal < cut.n_equal", 0, "is_equal"),
+    of("at_most(n_equal, cut.n_equal), key", 0, "n_equal, key"),
+    of("found.n_above += place.all & 0xFFFF;", 0, ""),
+    of("found.n_equal += place.all >> 16;", 0, ""),
+    of("if (threadIdx.x == 0) shared.found = found;", 0, "shared.found = found;"),
+    of("found.n_above + at_most(found.n_equal, cut.n_equal);", 0, "found.n_above;"),
+    of("pairs[i] = 0;", 0, ""),
+    of("(0xFFFFFFFF - idx);", 0, "idx;"),
+    of("(i & size) == 0", 0, "true"),
+    of("stride > 32 || next_stride > 32", 0, "stride > 32"),
+    of("stride > 32 || next_stride > 32", 0, "next_stride > 32"),
+    // topk.cu
+    of("n_kept < n_forced ? ", 0, "false ? "),
+    of("min(n_forced, uint64_t{row.length})", 0, "n_forced"),
+    of("params.n_work_bytes / sizeof(uint4)", 0, "0"),
+    of("if (n_wanted <= picks.n_most) break;", 0, "break;"),
+    of("is_known ? n_known : n_wanted", 0, "n_wanted"),
+    of("i < n_picked ? scores[picks[i]] : Score{0}", 0, "scores[picks[i]]"),
+    of("if (page >= params.table_stride) return -1;", 0, ""),
+    of("if (static_cast<uint32_t>(physical) >= params.n_pages) return -1;", 0, ""),
+    of("i < n_picked ? static_cast", 0, "i <= n_picked ? static_cast"),
+    of("i < n_picked ? locate_slot", 0, "i <= n_picked ? locate_slot"),
+    of("if (row_idx >= params.n_rows) return;", 0, ""),
+    of("params.skips != nullptr && params.skips[row_idx] != 0", 0, "false"),
+    of("at_most(n_wanted, row.n_most)", 0, "n_wanted"),
+    of("if (threadIdx.x == 0) {", 1, "{"),
 ];
 
 unsafe extern "C" {
     fn lacuna_simt_topk_rows(params: *const c_void, is_checked: u32);
 }
 
-/// One row of f32, and the same of bf16.
+/// Of blocks here: as few as a plan has.
+const N_THREADS: u32 = 128;
+const PAGES: TopkPages =
+    TopkPages { n_pages: 40, page_size: 24, table_stride: 30, rows_per_request: 1 };
+
+/// One row.
 struct Problem {
     scores: Vec<f32>,
     start: u32,
@@ -82,131 +200,235 @@ struct Problem {
     k: u32,
     n_first: u32,
     n_last: u32,
+    rule: Rule,
+    /// On the device, in place of the rule's own.
+    amount: f32,
+    order: Order,
     is_skipped: bool,
-    is_staged: bool,
+    /// Vectors, or as many as the row has.
+    n_staged: Option<u32>,
+}
+
+fn words() -> impl FnMut() -> usize {
+    let mut state = 1_u64;
+    move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_041);
+        (state >> 33) as usize
+    }
 }
 
 fn problems() -> Vec<Problem> {
     let values =
         [0.0, -0.0, 1.0, -1.0, 1.5, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, -3.5, 0.25];
-    let mut state = 1_u64;
-    let mut next = move || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_041);
-        (state >> 33) as usize
-    };
-    let mut few = |n: usize| -> Vec<f32> { (0..n).map(|_| values[next() % 10]).collect() };
-    let ties = few(1300);
+    let mut next = words();
+    let ties: Vec<f32> = (0..1300).map(|_| values[next() % 10]).collect();
     let many: Vec<f32> = (0..1300).map(|i| ((i * 7919 % 1300) as f32 - 650.0) * 1.37e3).collect();
-    let whole = |scores: &Vec<f32>, k| Problem {
-        scores: scores.clone(),
+    // Of few and of many powers of two.
+    let near: Vec<f32> = (0..1300).map(|_| 1.0 + (next() % 1000) as f32 / 1000.0).collect();
+    let far: Vec<f32> =
+        (0..1300).map(|i| 2_f32.powi(-(i % 120)) * (1.0 + (i % 7) as f32 / 8.0)).collect();
+    let tiny: Vec<f32> = (0..700).map(|i| f32::from_bits((i * 0x1_2345) % 0x180_0000)).collect();
+    let tiniest: Vec<f32> = (0..700).map(|i| f32::from_bits(i % 99 * 0x1_0000)).collect();
+    // Longer than a tile: all picks in its second half, then few of them.
+    let long: Vec<f32> = (0..5000).map(|i| if i < 2500 { 0.5 } else { (i % 19) as f32 }).collect();
+    let whole = |scores: &[f32], k| Problem {
+        scores: scores.to_vec(),
         start: 0,
         length: u32::MAX,
         asked: u32::MAX,
         k,
         n_first: 0,
         n_last: 0,
+        rule: Rule::Largest,
+        amount: 0.0,
+        order: Order::Index,
         is_skipped: false,
-        is_staged: true,
+        n_staged: None,
     };
+    let by = |scores: &[f32], rule, amount| Problem { rule, amount, ..whole(scores, 600) };
+    let mass = Rule::Mass { share: 0.0 };
+    let least = Rule::AtLeast { least: 0.0 };
+    let percentile = Rule::Percentile { percent: 0.0 };
     vec![
         whole(&ties, 300),
         whole(&many, 300),
-        whole(&vec![f32::NAN; 700], 699),
-        whole(&[-0.0, 0.0].repeat(300), 40),
-        whole(&many, 1300),
+        by(&ties, mass, 0.4),
+        by(&near, mass, 0.3),
         Problem { n_first: 5, n_last: 7, ..whole(&many, 30) },
-        Problem { is_staged: false, ..whole(&ties, 77) },
-        Problem { start: 1000, length: 900, ..whole(&many, 400) },
+        Problem { n_staged: Some(10), ..whole(&ties, 77) },
+        Problem { start: 1001, length: 900, ..whole(&many, 400) },
         Problem { start: 5000, ..whole(&many, 3) },
+        Problem { start: 3, length: 5, ..whole(&many, 3) },
         Problem { length: 20, ..whole(&ties, 64) },
         Problem { asked: 11, ..whole(&ties, 64) },
         Problem { asked: 99, ..whole(&many, 64) },
         Problem { is_skipped: true, ..whole(&many, 64) },
         Problem { n_first: 600, ..whole(&ties, 500) },
+        Problem { n_first: 7000, n_last: 9, ..by(&ties[..300], mass, 0.5) },
+        Problem { n_last: 7000, ..whole(&ties[..300], 20) },
+        Problem { order: Order::Score, ..whole(&ties, 300) },
+        Problem { order: Order::Score, n_last: 3, ..whole(&many, 123) },
+        whole(&long, 700),
+        Problem { order: Order::Score, ..by(&long, least, 0.5) },
+        whole(&[f32::NAN; 700], 699),
+        whole(&[-0.0, 0.0].repeat(300), 40),
+        whole(&many, 1300),
+        by(&far, mass, 0.999_999),
+        by(&far, mass, 1.0),
+        by(&far, mass, f32::NAN),
+        by(&far, mass, -1.0),
+        by(&far, mass, 0.0),
+        by(&far, mass, 1e-30),
+        by(&far[1..], mass, 1e-30),
+        by(&tiny, mass, 0.7),
+        by(&tiniest, mass, 0.7),
+        by(&[1.0, 1.0, 2_f32.powi(-39)], mass, 0.5),
+        by(&[&[f32::INFINITY][..], &near].concat(), mass, 0.3),
+        by(&[0.0; 500], mass, 0.3),
+        Problem { n_first: 3, n_last: 2, ..by(&near, mass, 0.3) },
+        Problem { n_first: 1, ..by(&[&[64.0][..], &near].concat(), mass, 0.3) },
+        Problem { n_first: 400, ..by(&near, mass, 0.1) },
+        Problem { k: 20, ..by(&near, mass, 0.9) },
+        by(&many, least, 1.0e5),
+        by(&near, least, 1.3),
+        by(&near, least, f32::NAN),
+        Problem { k: 20, ..by(&ties, least, 0.0) },
+        by(&ties, percentile, 33.3),
+        by(&ties, percentile, f32::NAN),
+        by(&ties, percentile, -1.0),
+        Problem { n_first: 3, n_last: 2, ..by(&many, percentile, 100.0) },
+        Problem { n_first: 900, n_last: 500, ..by(&ties, percentile, 99.0) },
     ]
 }
 
 const POISON: u32 = 0xA5A5_A5A5;
 
-/// The problem's row, of f32 or bf16, by `entry` under all checks; one block more than there are rows.
-fn differs(entry: Entry, problem: &Problem, is_float: bool, schedule: Schedule) -> bool {
-    let brains: Vec<half::bf16> =
-        problem.scores.iter().map(|score| half::bf16::from_f32(*score)).collect();
+/// The problem's row, in one type of scores, by `entry` under all checks; one block more than there are rows.
+fn differs<T: Score>(
+    entry: Entry,
+    problem: &Problem,
+    of: fn(f32) -> T,
+    schedule: Schedule,
+) -> bool {
+    let row: Vec<T> = problem.scores.iter().map(|score| of(*score)).collect();
     let rule = RowRule {
         start: problem.start as usize,
         length: problem.length as usize,
-        k: problem.asked.min(problem.k) as usize,
+        k: problem.k as usize,
+        asked: Some(problem.asked as usize),
         n_first: problem.n_first as usize,
         n_last: problem.n_last as usize,
+        rule: problem.rule.with_amount(problem.amount),
+        order: problem.order,
     };
-    let picks = if is_float { topk_row(&problem.scores, &rule) } else { topk_row(&brains, &rule) };
-    let score_bytes = if is_float { 4 } else { 2 };
-    let n = problem.scores.len();
+    let found = topk_row(&row, &rule);
+    let score_bytes = size_of::<T>();
+    let n = row.len();
     let k = problem.k as usize;
     // Words of vectors: as aligned as device memory.
     let mut scores = vec![0_u128; (n * score_bytes).div_ceil(16)];
     let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut scores);
-    if is_float {
-        bytes[..4 * n].copy_from_slice(bytemuck::cast_slice(&problem.scores));
-    } else {
-        bytes[..2 * n].copy_from_slice(bytemuck::cast_slice(&brains));
-    }
-    let mut row = [problem.start, problem.length, problem.asked, u32::from(problem.is_skipped)];
+    bytes[..n * score_bytes].copy_from_slice(bytemuck::cast_slice(&row));
+    let mut table: Vec<i32> =
+        (0..PAGES.table_stride as i32).map(|page| page * 7 % 44 - 2).collect();
+    let mut words = [
+        problem.start,
+        problem.length,
+        problem.asked,
+        u32::from(problem.is_skipped),
+        problem.amount.to_bits(),
+    ];
     let mut indices = vec![POISON; k];
+    let mut slots = vec![POISON; k];
     let mut values = vec![POISON; (k * score_bytes).div_ceil(4)];
-    let mut count = [POISON];
+    let mut counts = [POISON, POISON];
     let address = |pointer: *mut u32| pointer.expose_provenance() as u64;
-    let row_address = address(row.as_mut_ptr());
+    let words_address = address(words.as_mut_ptr());
+    let counts_address = address(counts.as_mut_ptr());
+    let n_picks = match problem.order {
+        Order::Index => 4 * problem.k,
+        Order::Score => 8 * problem.k.next_power_of_two(),
+    };
+    let n_vectors = (n * score_bytes).div_ceil(16) as u32 + 1;
+    let n_work_bytes = n_picks.next_multiple_of(16).max(16 * N_THREADS);
+
     let params = SelectTopkParams {
         scores: scores.as_mut_ptr().expose_provenance() as u64,
-        starts: row_address,
-        lengths: row_address + 4,
-        counts_asked: row_address + 8,
-        skips: row_address + 12,
+        starts: words_address,
+        lengths: words_address + 4,
+        counts_asked: words_address + 8,
+        skips: words_address + 12,
+        amounts: words_address + 16,
+        page_table: table.as_mut_ptr().expose_provenance() as u64,
         indices: address(indices.as_mut_ptr()),
         values: address(values.as_mut_ptr()),
-        counts: address(count.as_mut_ptr()),
+        slots: address(slots.as_mut_ptr()),
+        counts: counts_address,
+        wanted: counts_address + 4,
         row_stride: n as u64,
+        table_stride: PAGES.table_stride,
+        page_multiplier: (1_u64 << 34).div_ceil(PAGES.page_size),
         n_rows: 1,
         n: n as u32,
         k: problem.k,
-        element: if is_float { f32::NUMBER } else { half::bf16::NUMBER },
+        element: T::NUMBER,
         n_first: problem.n_first,
         n_last: problem.n_last,
-        n_staged: if problem.is_staged { n as u32 } else { 10 },
-        reserved: 0,
+        rule: number_of(problem.rule),
+        amount: 0.0,
+        order: u32::from(problem.order == Order::Score),
+        n_pages: PAGES.n_pages as u32,
+        page_size: PAGES.page_size as u32,
+        rows_per_request: 1,
+        n_work_bytes,
+        n_staged: problem.n_staged.unwrap_or(n_vectors),
     };
     let output = if problem.is_skipped { Role::InOut } else { Role::Output };
     let regions = [
         region("scores", Role::Input, params.scores, n * score_bytes),
-        region("row", Role::Input, row_address, 16),
+        region("row", Role::Input, words_address, 20),
+        region("page table", Role::Input, params.page_table, 4 * table.len()),
         region("indices", output, params.indices, 4 * k),
         region("values", output, params.values, score_bytes * k),
-        region("counts", output, params.counts, 4),
+        region("slots", output, params.slots, 4 * k),
+        region("counts", output, counts_address, 8),
     ];
-    let n_shared_bytes = 4 * problem.k + params.n_staged * score_bytes as u32;
+    let n_shared_bytes = n_work_bytes + 16 * params.n_staged;
     // SAFETY: the kernel takes this struct, and every region is memory of this function.
-    let passes = unsafe { passes(entry, 2, n_shared_bytes, schedule, &params, &regions) };
+    let passes =
+        unsafe { passes(entry, [2, N_THREADS], n_shared_bytes, schedule, &params, &regions) };
     if !passes {
         return true;
     }
     if problem.is_skipped {
-        return indices.iter().chain(&count).any(|word| *word != POISON);
+        return indices.iter().chain(&counts).any(|word| *word != POISON);
     }
     let mut expected = vec![u32::MAX; k];
+    let mut expected_slots = vec![u32::MAX; k];
     let mut expected_values = vec![0_u32; (k * score_bytes).div_ceil(4)];
     let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut expected_values);
-    for (place, pick) in picks.iter().enumerate() {
+    for (place, pick) in found.indices.iter().enumerate() {
         expected[place] = *pick as u32;
-        let source: &[u8] = bytemuck::cast_slice(&scores);
+        expected_slots[place] = slot_of(&PAGES, &table, 0, *pick).map_or(u32::MAX, |i| i as u32);
         bytes[place * score_bytes..][..score_bytes]
-            .copy_from_slice(&source[pick * score_bytes..][..score_bytes]);
+            .copy_from_slice(bytemuck::bytes_of(&row[*pick]));
     }
     let n_bytes = k * score_bytes;
     indices != expected
-        || count != [picks.len() as u32]
+        || slots != expected_slots
+        || counts != [found.indices.len() as u32, found.n_wanted as u32]
         || bytemuck::cast_slice::<u32, u8>(&values)[..n_bytes]
             != bytemuck::cast_slice::<u32, u8>(&expected_values)[..n_bytes]
+}
+
+/// The kernel's number for a rule.
+fn number_of(rule: Rule) -> u32 {
+    match rule {
+        Rule::Mass { .. } => 1,
+        Rule::AtLeast { .. } => 2,
+        Rule::Percentile { .. } => 3,
+        _ => 0,
+    }
 }
 
 #[test]
@@ -214,9 +436,9 @@ fn every_mutation_of_topk_rows_is_caught() {
     let problems = problems();
     KERNEL.assert_all_caught(lacuna_simt_topk_rows, |entry| {
         problems.iter().any(|problem| {
-            [(true, Schedule::InOrder), (false, Schedule::Random)]
-                .into_iter()
-                .any(|(is_float, schedule)| differs(entry, problem, is_float, schedule))
+            differs(entry, problem, |x| x, Schedule::InOrder)
+                || differs(entry, problem, bf16::from_f32, Schedule::Random)
+                || differs(entry, problem, f16::from_f32, Schedule::Reverse)
         })
     });
 }

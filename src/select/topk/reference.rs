@@ -2,33 +2,89 @@
 
 use std::cmp::Reverse;
 
+use super::plan::TopkPages;
+use super::rule::{Order, Rule, kept_of, share_of, weight_of};
 use crate::select::Score;
 
-/// Which scores of a row may be picked, and how many are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// Which scores of a row may be picked, and which and how many are.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct RowRule {
     /// The first candidate.
     pub start: usize,
     /// Candidates from there on; what lies past the row counts for nothing.
     pub length: usize,
-    /// Picks, at most.
+    /// Places for picks.
     pub k: usize,
+    /// Picks, at most, and what [`Rule::Largest`] wants; else `k`.
+    pub asked: Option<usize>,
     /// So many of the first candidates come before all others,
     pub n_first: usize,
     /// and so many of the last.
     pub n_last: usize,
+    /// Which of them are picked.
+    pub rule: Rule,
+    /// In which order they come.
+    pub order: Order,
 }
 
-/// The indices of a row's picks, ascending: its forced candidates, then the largest scores; of equal
-/// ones, the lower indices first.
-pub fn topk_row<T: Score>(scores: &[T], rule: &RowRule) -> Vec<usize> {
-    let start = rule.start.min(scores.len());
-    let end = start + rule.length.min(scores.len() - start);
-    let is_forced = |i: usize| i - start < rule.n_first || end - i <= rule.n_last;
+/// A row's picks.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RowPicks {
+    /// Their indices into the row.
+    pub indices: Vec<usize>,
+    /// How many the rule wanted.
+    pub n_wanted: usize,
+}
+
+/// The first candidates of a row, by forced ones first, larger scores, lower indices: as many as the rule wants and
+/// there are places.
+pub fn topk_row<T: Score>(scores: &[T], row: &RowRule) -> RowPicks {
+    let start = row.start.min(scores.len());
+    let end = start + row.length.min(scores.len() - start);
+    let is_forced = |i: &usize| i - start < row.n_first || end - i <= row.n_last;
     let mut picks: Vec<_> = (start..end).collect();
-    let rank = |i: usize| if is_forced(i) { None } else { Some(Reverse(scores[i].key())) };
-    picks.sort_by_key(|i| (rank(*i), *i));
-    picks.truncate(rule.k);
-    picks.sort_unstable();
-    picks
+    let n_forced = picks.iter().filter(|i| is_forced(i)).count();
+    let rank = |i: &usize| if is_forced(i) { None } else { Some(Reverse(scores[*i].key())) };
+    picks.sort_by_key(|i| (rank(i), *i));
+
+    let n_wanted = match row.rule {
+        Rule::Largest => row.asked.unwrap_or(row.k).min(picks.len()),
+        Rule::Mass { share } => count_of_mass(scores, &picks, share).max(n_forced),
+        Rule::AtLeast { least } => {
+            let is_enough = |i: &usize| is_forced(i) || scores[*i].to_f32() >= least;
+            picks.iter().filter(|i| is_enough(i)).count()
+        }
+        Rule::Percentile { percent } => {
+            (kept_of(picks.len() as u64, percent) as usize).max(n_forced)
+        }
+    };
+    picks.truncate(n_wanted.min(row.asked.unwrap_or(row.k)).min(row.k));
+    if row.order == Order::Index {
+        picks.sort_unstable();
+    }
+    RowPicks { indices: picks, n_wanted }
+}
+
+/// How many of the first of `ranked` have `share` of the mass of them all.
+fn count_of_mass<T: Score>(scores: &[T], ranked: &[usize], share: f32) -> usize {
+    let scores = ranked.iter().map(|i| scores[*i].to_f32());
+    let largest = scores.clone().filter(|score| score.is_finite()).fold(0.0, f32::max);
+    let weights = scores.map(|score| weight_of(score, largest));
+    let mut left = share_of(weights.clone().sum(), share);
+    let is_short = |weight: &u64| {
+        let was_short = left > 0;
+        left = left.saturating_sub(*weight);
+        was_short
+    };
+    weights.take_while(is_short).count()
+}
+
+/// Where index `i` of row `row` is in the pool of pages, if it is.
+pub fn slot_of(pages: &TopkPages, table: &[i32], row: usize, i: usize) -> Option<usize> {
+    let page_size = pages.page_size as usize;
+    let table_stride = pages.table_stride as usize;
+    let page = Some(i / page_size).filter(|page| *page < table_stride)?;
+    let physical = table[row / pages.rows_per_request as usize * table_stride + page];
+    let physical = usize::try_from(physical).ok().filter(|page| *page < pages.n_pages as usize)?;
+    Some(physical * page_size + i % page_size)
 }

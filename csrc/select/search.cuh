@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+// The search for the last one picked, by histograms of a digit of the keys at a time. Bins are
+// summed up, never filled, so that any number of keys may fall into one.
+#ifndef LACUNA_SELECT_SEARCH_CUH_
+#define LACUNA_SELECT_SEARCH_CUH_
+
+#include "keys.cuh"
+
+struct SearchShared {
+  uint64_t of_warps[32];
+  // Of the digit that the cut's key has, and how much of its bin is still to be picked.
+  uint64_t n_left;
+  uint32_t digit;
+  // The largest key of a finite score, and the mass of forced candidates.
+  uint32_t largest;
+  uint64_t forced;
+};
+
+// Picked are all keys above the threshold and, in the order of the row, `n_equal` at it.
+struct Cut {
+  uint32_t threshold;
+  uint32_t n_equal;
+};
+
+// Histograms of how many keys there are: four bins a thread.
+struct Counts {
+  using Amount = uint32_t;
+  enum : uint32_t { kOfThread = 4, kOnTheirWay = 4 };
+
+  uint4* bins;
+
+  __device__ Amount of(uint32_t) const { return 1; }
+
+  __device__ void add(uint32_t bin, Amount amount) const {
+    atomicAdd(reinterpret_cast<uint32_t*>(bins) + bin, amount);
+  }
+
+  __device__ void clear(uint32_t i) const { bins[i] = make_uint4(0, 0, 0, 0); }
+
+  template <typename Team>
+  __device__ void load(const Team& team, uint32_t i, Amount (&amounts)[kOfThread]) const {
+    const uint4 four = team.total(bins[i]);
+    amounts[0] = four.x;
+    amounts[1] = four.y;
+    amounts[2] = four.z;
+    amounts[3] = four.w;
+  }
+};
+
+// Histograms of what keys weigh: two bins a thread. A shared 64-bit sum is a loop on a GPU, so it
+// is two of 32 bits, the upper of which takes the lower's carries.
+template <typename Format>
+struct Masses {
+  using Amount = uint64_t;
+  // There are no registers for more.
+  enum : uint32_t { kOfThread = 2, kOnTheirWay = 2 };
+
+  Format format;
+  uint2* low;
+  uint2* high;
+  // That of the row's largest finite score.
+  uint32_t exponent;
+
+  // A score's mantissa where one of the largest exponent has its last bit at 2^16: below 2^40, so
+  // that 2^24 candidates weigh less than 2^64. Infinity weighs the most.
+  __device__ Amount of(uint32_t key) const {
+    if (key <= Format::kZero || key == Format::kFirst) return 0;
+    const uint32_t bits = __float_as_uint(format.value_of(key));
+    if (bits >= 0x7F800000) return (uint64_t{1} << 40) - 1;
+    const uint32_t own_exponent = bits >> 23;
+    const uint64_t mantissa = (bits & 0x7FFFFF) | (own_exponent != 0 ? 0x800000 : 0);
+    const uint32_t n_below = exponent - (own_exponent != 0 ? own_exponent : 1);
+    return n_below < 40 ? mantissa << 16 >> n_below : 0;
+  }
+
+  __device__ void add(uint32_t bin, Amount amount) const {
+    const uint32_t own = static_cast<uint32_t>(amount);
+    const uint32_t before = atomicAdd(reinterpret_cast<uint32_t*>(low) + bin, own);
+    const uint32_t carry = before + own < own ? 1 : 0;
+    const uint32_t rest = static_cast<uint32_t>(amount >> 32) + carry;
+    if (rest != 0) atomicAdd(reinterpret_cast<uint32_t*>(high) + bin, rest);
+  }
+
+  __device__ void clear(uint32_t i) const {
+    low[i] = make_uint2(0, 0);
+    high[i] = make_uint2(0, 0);
+  }
+
+  template <typename Team>
+  __device__ void load(const Team& team, uint32_t i, Amount (&amounts)[kOfThread]) const {
+    const uint2 lows = team.total(low[i]);
+    const uint2 highs = team.total(high[i]);
+    amounts[0] = uint64_t{highs.x} << 32 | lows.x;
+    amounts[1] = uint64_t{highs.y} << 32 | lows.y;
+  }
+};
+
+// Adds the digit of each key whose decided bits are those of `threshold`. Equal neighbours are
+// added at once: rows full of one value are common.
+template <typename Format, typename Bins>
+__device__ __forceinline__ void tally(Keys<Format>& keys, const Bins& bins, uint32_t threshold,
+                                      uint32_t decided, uint32_t shift, uint32_t mask) {
+  keys.template visit<Bins::kOnTheirWay>([&](const Vector& vector) {
+    uint32_t bin = 0;
+    typename Bins::Amount amount = 0;
+#pragma unroll
+    for (uint32_t e = 0; e < Format::kOfVector; ++e) {
+      const uint32_t key = element_of<Format>(vector, e);
+      if ((key & decided) != threshold) continue;
+      const uint32_t own_bin = key >> shift & mask;
+      if (own_bin != bin && amount != 0) {
+        bins.add(bin, amount);
+        amount = 0;
+      }
+      bin = own_bin;
+      amount += bins.of(key);
+    }
+    if (amount != 0) bins.add(bin, amount);
+  });
+}
+
+// The greatest key at which those at it and above amount to `n_left` or more, and what of `n_left`
+// it must give itself. `want` says `n_left` by what all keys amount to, and none of them need be
+// searched for 0. All threads of the team; three barriers a digit, and one.
+template <typename Format, typename Bins, typename Team, typename Want>
+__device__ uint32_t search(const Team& team, Keys<Format>& keys, const Bins& bins, Want want,
+                           typename Bins::Amount& n_left, SearchShared& shared) {
+  using Amount = typename Bins::Amount;
+  // Thread 0 has the greatest digits.
+  const uint32_t own = blockDim.x - 1 - threadIdx.x;
+  const uint32_t n_most_bits = 31 - static_cast<uint32_t>(__clz(Bins::kOfThread * blockDim.x));
+  Amount* const of_warps = reinterpret_cast<Amount*>(shared.of_warps);
+  bins.clear(own);
+  __syncthreads();
+  uint32_t threshold = 0;
+  uint32_t decided = 0;
+  uint32_t n_open = Format::kBits;
+  while (n_open != 0) {
+    const uint32_t n_bits = at_most(n_most_bits, n_open);
+    const uint32_t shift = n_open - n_bits;
+    const uint32_t mask = (1u << n_bits) - 1;
+    tally(keys, bins, threshold, decided, shift, mask);
+    team.barrier();
+    Amount amounts[Bins::kOfThread];
+    bins.load(team, own, amounts);
+    Amount amount = 0;
+#pragma unroll
+    for (uint32_t i = 0; i < Bins::kOfThread; ++i) amount += amounts[i];
+    const Amount through = scan_warp(amount);
+    const Amount of_warp = __shfl_sync(0xFFFFFFFFu, through, 31);
+    const Place<Amount> place = scan_warps(team, of_warp, of_warps);
+    if (decided == 0) n_left = want(place.all);
+    if (n_left == 0) return 0;
+    bins.clear(own);
+    Amount n_before = place.before + through - amount;
+    if (n_before < n_left && n_left - n_before <= amount) {
+      uint32_t digit = own * Bins::kOfThread + Bins::kOfThread - 1;
+#pragma unroll
+      for (uint32_t i = Bins::kOfThread; i-- > 1;) {
+        // The bins from here on are enough only with this one.
+        if (n_left - n_before <= amounts[i]) break;
+        n_before += amounts[i];
+        digit -= 1;
+      }
+      shared.digit = digit;
+      shared.n_left = n_left - n_before;
+    }
+    __syncthreads();
+    threshold |= shared.digit << shift;
+    n_left = static_cast<Amount>(shared.n_left);
+    decided |= mask << shift;
+    n_open = shift;
+  }
+  return threshold;
+}
+
+// The first `n_picks`, which are at least one and no more than there are.
+template <typename Format, typename Team>
+__device__ Cut find_largest(const Team& team, Keys<Format>& keys, uint32_t n_picks, uint4* bins,
+                            SearchShared& shared) {
+  uint32_t n_left = 0;
+  const auto want = [&](uint32_t) { return n_picks; };
+  const uint32_t threshold = search(team, keys, Counts{bins}, want, n_left, shared);
+  return {threshold, n_left};
+}
+
+// A number from 0 to `most`, at `n_bits` fraction bits; NaN as `most`. What is cut off counts as
+// one where `rounds_up`.
+__device__ __forceinline__ uint64_t to_fixed(float value, uint32_t n_bits, uint32_t most,
+                                             bool rounds_up) {
+  if (!(value < static_cast<float>(most))) return uint64_t{most} << n_bits;
+  if (!(value > 0.0f)) return 0;
+  const uint32_t bits = __float_as_uint(value);
+  const uint64_t mantissa = (bits & 0x7FFFFF) | 0x800000;
+  const uint32_t exponent = bits >> 23;
+  if (exponent + n_bits >= 150) return mantissa << (exponent + n_bits - 150);
+  const uint32_t n_cut = 150 - exponent - n_bits;
+  const uint64_t whole = n_cut < 24 ? mantissa >> n_cut : 0;
+  return rounds_up && (n_cut >= 24 || whole << n_cut != mantissa) ? whole + 1 : whole;
+}
+
+// The fewest whose mass, with that of the forced ones, which come first, is `share` of the row's.
+template <typename Format, typename Team>
+__device__ Cut find_mass(const Team& team, Keys<Format>& keys, float share, uint4* work,
+                         SearchShared& shared) {
+  if (threadIdx.x == 0) {
+    shared.largest = 0;
+    shared.forced = 0;
+  }
+  __syncthreads();
+  uint32_t largest = 0;
+  const uint32_t infinity = Format::kZero | keys.format.infinity();
+  const auto compare = [&](uint32_t key) {
+    if (key < infinity && key > largest) largest = key;
+  };
+  keys.template visit<2>([&](const Vector& vector) {
+#pragma unroll
+    for (uint32_t e = 0; e < Format::kOfVector; ++e) compare(element_of<Format>(vector, e));
+  });
+  keys.visit_forced(compare);
+  largest = __reduce_max_sync(0xFFFFFFFFu, largest);
+  if (threadIdx.x % 32 == 0) atomicMax(&shared.largest, largest);
+  team.barrier();
+  largest = team.greatest(shared.largest);
+  // Where no score is above zero, no weight asks for it.
+  const uint32_t exponent = __float_as_uint(keys.format.value_of(largest)) >> 23;
+  uint2* const low = reinterpret_cast<uint2*>(work);
+  const Masses<Format> masses = {keys.format, low, low + blockDim.x, exponent != 0 ? exponent : 1};
+  uint64_t forced = 0;
+  keys.visit_forced([&](uint32_t key) { forced += masses.of(key); });
+  forced = scan_warp(forced);
+  if (threadIdx.x % 32 == 31) atomicAdd(&shared.forced, forced);
+  uint64_t left = 0;
+  const auto want = [&](uint64_t mass) {
+    const uint64_t first = team.total(shared.forced);
+    const uint64_t all = mass + first;
+    const uint64_t part = to_fixed(share, 32, 1, true);
+    // The product of 128 bits, in units of 2^32, rounded up.
+    const uint64_t low_bits = all * part;
+    const uint64_t needed = (__umul64hi(all, part) << 32 | low_bits >> 32) +
+                            (static_cast<uint32_t>(low_bits) != 0 ? 1 : 0);
+    return needed > first ? needed - first : 0;
+  };
+  const uint32_t threshold = search(team, keys, masses, want, left, shared);
+  if (left == 0) return {Format::kFirst - 1, 0};
+  const uint64_t weight = masses.of(threshold);
+  return {threshold, static_cast<uint32_t>((left + weight - 1) / weight)};
+}
+
+// All scores that are `least` or more.
+template <typename Format>
+__device__ Cut find_least(const Keys<Format>& keys, float least) {
+  // Of NaN nothing is more.
+  if (!(least == least)) return {Format::kFirst - 1, 0};
+  return {keys.format.key_from(least) - 1, 0};
+}
+
+// How many are not in the lowest `percent`: what is cut off of a row's share is picked.
+__device__ __forceinline__ uint32_t count_kept(uint32_t length, float percent) {
+  const uint64_t hundred = uint64_t{100} << 24;
+  // NaN percent leaves all.
+  const uint64_t dropped = percent == percent ? to_fixed(percent, 24, 100, false) : 0;
+  return static_cast<uint32_t>((length * (hundred - dropped) + hundred - 1) / hundred);
+}
+
+#endif  // LACUNA_SELECT_SEARCH_CUH_
