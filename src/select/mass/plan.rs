@@ -7,6 +7,7 @@ use crate::launch::Grid;
 use crate::select::score::{check_group, check_scale, log2_scale, spread};
 use crate::{Error, Result};
 
+#[cfg(any(feature = "cuda", feature = "simt"))]
 const THREADS_PER_BLOCK: u32 = 256;
 /// Of each thread, sixteen slots of 16 bytes.
 #[cfg(any(feature = "cuda", feature = "simt"))]
@@ -80,7 +81,7 @@ impl MassPlan {
                 return Err(Error::Range { what, value, allowed });
             }
         }
-        let of_request = shape.n_probes.checked_mul(shape.probe_stride).unwrap_or(u64::MAX);
+        let of_request = shape.n_probes.saturating_mul(shape.probe_stride);
         check_below("elements of a request's probes", of_request, 1 << 44, "0..2^44")?;
         for (what, count, stride) in [
             ("bytes of probes", kv.batch, shape.request_stride.max(of_request)),
