@@ -3,7 +3,8 @@
 // has. A tile's keys are read once for all probes. src/select/mass/reference.rs is the
 // specification.
 
-#include "rows.cuh"
+#include "../common/last.cuh"
+#include "lanes.cuh"
 #include "softmax.cuh"
 
 namespace {
@@ -124,23 +125,6 @@ __device__ void score_probes(const SelectMassParams& params, const Tile& tile, u
   }
 }
 
-// Whether all other blocks of this head are done; then what they wrote is seen.
-__device__ bool is_last_block(const SelectMassParams& params, const Tile& tile, Shared& shared) {
-  __threadfence();
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    uint32_t* ticket = params.tickets + tile.b * params.kv.n_heads + blockIdx.y;
-    // A request without rows has one block.
-    const uint32_t n_blocks = tile.n_all_tiles == 0 ? 1 : tile.n_all_tiles;
-    const bool is_last = atomicAdd(ticket, 1u) == n_blocks - 1;
-    if (is_last) atomicExch(ticket, 0u);
-    shared.is_last = is_last;
-    __threadfence();
-  }
-  __syncthreads();
-  return shared.is_last != 0;
-}
-
 }  // namespace
 
 // The softmaxes of every probe and head: a block has a tile of a head of keys.
@@ -162,7 +146,10 @@ LACUNA_ENTRY(probe_rows, SelectMassParams, kThreads) {
       }
     }
   });
-  if (!is_last_block(params, tile, shared)) return;
+  // A request without rows has one block.
+  const uint32_t n_blocks = tile.n_all_tiles == 0 ? 1 : tile.n_all_tiles;
+  uint32_t* ticket = params.tickets + tile.b * params.kv.n_heads + head;
+  if (!is_last_block(ticket, n_blocks, shared.is_last)) return;
   for (uint32_t q = threadIdx.x / 32; q < tile.n_queries; q += kWarps) {
     const SelectSoftmax softmax =
         merge_partials(partials + uint64_t{q} * params.n_tiles, tile.n_all_tiles);

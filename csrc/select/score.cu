@@ -3,7 +3,8 @@
 // for all heads of its group; and, where asked, the softmaxes over them and the votes.
 // src/select/score/reference.rs is the specification.
 
-#include "rows.cuh"
+#include "../common/last.cuh"
+#include "lanes.cuh"
 #include "softmax.cuh"
 
 namespace {
@@ -188,23 +189,6 @@ __device__ void sum_tiles(const SelectScoreParams& params, const Part& part, uin
   }
 }
 
-// Whether all other blocks of this head are done; then what they wrote is seen.
-__device__ bool is_last_block(const SelectScoreParams& params, const Part& part, Shared& shared) {
-  __threadfence();
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    uint32_t* ticket = params.tickets + part.b * params.kv.n_heads + part.first_head;
-    // A request without rows has one block.
-    const uint32_t n_blocks = part.n_all_tiles == 0 ? 1 : part.n_all_tiles;
-    const bool is_last = atomicAdd(ticket, 1u) == n_blocks - 1;
-    if (is_last) atomicExch(ticket, 0u);
-    shared.is_last = is_last;
-    __threadfence();
-  }
-  __syncthreads();
-  return shared.is_last != 0;
-}
-
 __device__ void merge_tiles(const SelectScoreParams& params, const Part& part) {
   const uint32_t first = (part.b * params.kv.n_heads + part.first_head) * params.group;
   for (uint32_t q = threadIdx.x / 32; q < params.group; q += kWarps) {
@@ -282,6 +266,9 @@ LACUNA_ENTRY(score_rows, SelectScoreParams, kThreads) {
     const uint64_t first = (uint64_t{part.b} * params.kv.n_heads + part.first_head) * params.group;
     sum_tiles(params, part, n_queries, scores,
               params.partial_softmaxes + first * params.n_tiles + part.first_tile, params.n_tiles);
-    if (is_last_block(params, part, shared)) merge_tiles(params, part);
+    // A request without rows has one block.
+    const uint32_t n_blocks = part.n_all_tiles == 0 ? 1 : part.n_all_tiles;
+    uint32_t* ticket = params.tickets + part.b * params.kv.n_heads + part.first_head;
+    if (is_last_block(ticket, n_blocks, shared.is_last)) merge_tiles(params, part);
   }
 }

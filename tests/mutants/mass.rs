@@ -11,13 +11,16 @@ use crate::{Kernel, Mutation, of};
 
 const SOURCE: &str = include_str!("../../csrc/select/mass.cu");
 
+const HEADERS: &[(&str, &str)] =
+    &[("../common/last.cuh", include_str!("../../csrc/common/last.cuh"))];
+
 const fn kernel(entry: &'static str, mutations: &'static [Mutation]) -> Kernel {
-    Kernel { room: "select", source: SOURCE, headers: &[], entry, mutations }
+    Kernel { room: "select", source: SOURCE, headers: HEADERS, entry, mutations }
 }
 
 /// Of what both launches do, and of the first.
 const OF_PROBES: &[Mutation] = &[
-    // Two of score_probes, two of is_last_block.
+    // Two of is_last_block, two of score_probes.
     of("__syncthreads();", 0, ""),
     of("__syncthreads();", 1, ""),
     of("__syncthreads();", 2, ""),
@@ -49,9 +52,9 @@ const OF_PROBES: &[Mutation] = &[
     of("params.skips != nullptr && params.skips[blockIdx.z] != 0", 0, "false"),
     of("if (tile.n_rows == 0 && blockIdx.x != 0) return;", 0, ""),
     of(
-        "if (!is_last_block(params, tile, shared)) return;",
+        "if (!is_last_block(ticket, n_blocks, shared.is_last)) return;",
         0,
-        "is_last_block(params, tile, shared);",
+        "is_last_block(ticket, n_blocks, shared.is_last);",
     ),
 ];
 

@@ -17,7 +17,8 @@ const SCORE: Kernel = Kernel {
     room: "select",
     source: include_str!("../../csrc/select/score.cu"),
     headers: &[
-        ("rows.cuh", include_str!("../../csrc/select/rows.cuh")),
+        ("../common/last.cuh", include_str!("../../csrc/common/last.cuh")),
+        ("lanes.cuh", include_str!("../../csrc/select/lanes.cuh")),
         ("../common/dot.cuh", include_str!("../../csrc/common/dot.cuh")),
         ("../common/kv.cuh", include_str!("../../csrc/common/kv.cuh")),
         ("softmax.cuh", include_str!("../../csrc/select/softmax.cuh")),
@@ -101,7 +102,7 @@ const OF_SCORE: &[Mutation] = &[
     of("sum == 0 ? 0.0f : ", 0, ""),
     of("greatest = __reduce_max_sync(0xFFFFFFFFu, own)", 0, "greatest = own"),
     of("greatest = __reduce_max_sync(0xFFFFFFFFu, own)", 1, "greatest = own"),
-    of("apart > 0", 0, "apart > 1"),
+    of("apart > 0", 1, "apart > 1"),
     of("first == 0 ? 0.0f : scores[i]", 0, "0.0f"),
     of("share > vote ? share : vote", 0, "share"),
     of("if (reduction == 0) return", 0, "return"),

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 // Rows of a paged cache on their way to be multiplied with queries: 8 lanes have a row, each its
 // own eights, which it copies into slots of its own, so that no thread waits for another's copies.
-#ifndef LACUNA_SELECT_ROWS_CUH_
-#define LACUNA_SELECT_ROWS_CUH_
+#ifndef LACUNA_SELECT_LANES_CUH_
+#define LACUNA_SELECT_LANES_CUH_
 
 #include "../common/async.cuh"
 #include "../common/dot.cuh"
@@ -132,4 +132,4 @@ __device__ __forceinline__ void multiply_rows(const RowLane& lane, uint32_t kind
   }
 }
 
-#endif  // LACUNA_SELECT_ROWS_CUH_
+#endif  // LACUNA_SELECT_LANES_CUH_
