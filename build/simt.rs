@@ -53,6 +53,8 @@ fn kernel_compiler() -> cc::Build {
     build
         // A kernel reads the same memory as bytes and as vectors, as it does on a GPU.
         .flag("-fno-strict-aliasing")
+        // `#pragma unroll` is the other compiler's.
+        .flag("-Wno-unknown-pragmas")
         .flag("-fsanitize-coverage=trace-pc")
         // No thread of a GPU has more local memory.
         .flag("-Werror=frame-larger-than=524288")

@@ -1,9 +1,11 @@
 //! The room `select`: its references on the CPU, and its kernels.
 
+mod compact;
 #[path = "../house/mod.rs"]
 mod house;
 #[path = "../peers/mod.rs"]
 mod peers;
+mod rows;
 mod topk;
 
 use std::process::ExitCode;
@@ -12,10 +14,12 @@ use criterion::Criterion;
 
 fn cpu() {
     let mut criterion = Criterion::default().configure_from_args();
+    compact::cpu(&mut criterion);
     topk::cpu(&mut criterion);
     criterion.final_summary();
 }
 
 fn main() -> ExitCode {
-    house::run("select", topk::cases(), cpu)
+    let cases = [compact::cases(), rows::cases(), topk::cases()];
+    house::run("select", cases.into_iter().flatten().collect(), cpu)
 }

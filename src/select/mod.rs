@@ -1,7 +1,17 @@
 //! Which tokens matter: picks of the largest scores of each row, exactly, and the same every time.
 
+mod compact;
+mod rows;
 mod topk;
 
+#[cfg(any(feature = "cuda", feature = "simt"))]
+pub use compact::{CompactInputs, CompactOutputs, compact_rows};
+pub use compact::{CompactPlan, CompactShape};
+pub use rows::{Absent, KvLists, KvRowsPlan, RowStrides, RowsPlan, RowsShape};
+#[cfg(any(feature = "cuda", feature = "simt"))]
+pub use rows::{
+    KvRows, KvRowsMut, Repeats, gather_kv, gather_rows, scatter_add_rows, scatter_kv, scatter_rows,
+};
 pub use topk::{MAX_PICKS, TopkPlan, TopkShape};
 #[cfg(any(feature = "cuda", feature = "simt"))]
 pub use topk::{TopkInputs, TopkOutputs, topk_rows};
@@ -10,6 +20,10 @@ use crate::element::Float;
 
 /// What the kernels of this room must do, written for reading.
 pub mod reference {
+    pub use super::compact::reference::{compact_row, invert_row, start_rows};
+    pub use super::rows::reference::{
+        gather_kv, gather_rows, scatter_add_rows, scatter_kv, scatter_rows,
+    };
     pub use super::topk::reference::{RowRule, topk_row};
 }
 

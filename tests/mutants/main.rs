@@ -5,7 +5,10 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod compact;
 mod huffman;
+mod kv_rows;
+mod rows;
 mod topk;
 
 use std::ffi::c_void;
@@ -14,6 +17,7 @@ use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use lacuna::launch::Grid;
 use lacuna::region::{Region, Role};
 use lacuna::simt::{self, Checks, Config, Entry, Launch, Schedule};
 
@@ -45,8 +49,7 @@ impl Kernel {
         let after = &after[mutation.what.len()..];
         let root = env!("CARGO_MANIFEST_DIR");
         let source = format!("{before}{}{after}", mutation.by)
-            .replace("#include \"params.h\"", &format!("#include \"{root}/csrc/{room}/params.h\""))
-            .replace("#include \"../", &format!("#include \"{root}/csrc/"));
+            .replace("#include \"", &format!("#include \"{root}/csrc/{room}/"));
         source
             + &format!(
                 "\nextern \"C\" void mutant(const void* params, uint32_t) {{\n\
@@ -104,12 +107,28 @@ unsafe fn passes<P>(
     params: &P,
     regions: &[Region],
 ) -> bool {
+    let grid = Grid { blocks: [n_blocks, 1, 1], threads: [512, 1, 1], dynamic_shared_bytes };
+    // SAFETY: passed on to the caller.
+    unsafe { passes_on(entry, &grid, schedule, params, regions) }
+}
+
+/// The same on any grid.
+///
+/// # Safety
+/// That of [`passes`].
+unsafe fn passes_on<P>(
+    entry: Entry,
+    grid: &Grid,
+    schedule: Schedule,
+    params: &P,
+    regions: &[Region],
+) -> bool {
     let launch = Launch {
         kernel: "mutant",
         entry,
-        grid: [n_blocks, 1, 1],
-        block: [512, 1, 1],
-        dynamic_shared_bytes,
+        grid: grid.blocks,
+        block: grid.threads,
+        dynamic_shared_bytes: grid.dynamic_shared_bytes,
     };
     let config = Config {
         schedule,

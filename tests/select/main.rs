@@ -2,4 +2,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod compact;
+mod kv_rows;
+mod rows;
 mod topk;

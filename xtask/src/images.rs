@@ -25,7 +25,7 @@ pub(crate) struct Image {
     pub(crate) path: &'static str,
 }
 
-pub(crate) const IMAGES: [Image; 4] = [
+pub(crate) const IMAGES: [Image; 8] = [
     Image {
         room: "huffman",
         source: "csrc/huffman/decode.cu",
@@ -43,6 +43,30 @@ pub(crate) const IMAGES: [Image; 4] = [
         source: "csrc/mma/warpgroup.cu",
         target: "sm_90a",
         path: "ptx/mma.sm90a.ptx",
+    },
+    Image {
+        room: "select",
+        source: "csrc/select/compact.cu",
+        target: "compute_80",
+        path: "ptx/select-compact.sm80.ptx",
+    },
+    Image {
+        room: "select",
+        source: "csrc/select/gather.cu",
+        target: "compute_80",
+        path: "ptx/select-gather.sm80.ptx",
+    },
+    Image {
+        room: "select",
+        source: "csrc/select/scatter.cu",
+        target: "compute_80",
+        path: "ptx/select-scatter.sm80.ptx",
+    },
+    Image {
+        room: "select",
+        source: "csrc/select/scatter_add.cu",
+        target: "compute_80",
+        path: "ptx/select-scatter-add.sm80.ptx",
     },
     Image {
         room: "select",
