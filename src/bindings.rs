@@ -674,8 +674,126 @@ const _: () = {
     ["Offset of field: SelectScatterKvParams::values"]
         [::core::mem::offset_of!(SelectScatterKvParams, values) - 160usize];
 };
+/** Lists of tokens of a paged cache, of each request and head: those that are evicted, and those
+that are kept.*/
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct SelectEviction {
+    /// Of rows of up to 256 elements, bf16 or f16.
+    pub kv: LacunaKvView,
+    /// `[batch, n_heads, n_evicted]`: tokens; numbers of no token are skipped.
+    pub evicted: u64,
+    /// `[batch, n_heads, n_kept]`: the same.
+    pub kept: u64,
+    pub n_evicted: u32,
+    pub n_kept: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of SelectEviction"][::core::mem::size_of::<SelectEviction>() - 136usize];
+    ["Alignment of SelectEviction"][::core::mem::align_of::<SelectEviction>() - 8usize];
+    ["Offset of field: SelectEviction::kv"][::core::mem::offset_of!(SelectEviction, kv) - 0usize];
+    ["Offset of field: SelectEviction::evicted"]
+        [::core::mem::offset_of!(SelectEviction, evicted) - 112usize];
+    ["Offset of field: SelectEviction::kept"]
+        [::core::mem::offset_of!(SelectEviction, kept) - 120usize];
+    ["Offset of field: SelectEviction::n_evicted"]
+        [::core::mem::offset_of!(SelectEviction, n_evicted) - 128usize];
+    ["Offset of field: SelectEviction::n_kept"]
+        [::core::mem::offset_of!(SelectEviction, n_kept) - 132usize];
+};
+/// The first of three launches that merge evicted tokens: the nearest kept key of each.
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct SelectNearestParams {
+    pub lists: SelectEviction,
+    /// `[batch, n_heads, n_evicted]`, out: its place in the list of those kept, or -1.
+    pub nearest: u64,
+    /// `[batch, n_heads, n_evicted]`, out: the cosine, from -1 to 1.
+    pub similarities: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of SelectNearestParams"][::core::mem::size_of::<SelectNearestParams>() - 152usize];
+    ["Alignment of SelectNearestParams"][::core::mem::align_of::<SelectNearestParams>() - 8usize];
+    ["Offset of field: SelectNearestParams::lists"]
+        [::core::mem::offset_of!(SelectNearestParams, lists) - 0usize];
+    ["Offset of field: SelectNearestParams::nearest"]
+        [::core::mem::offset_of!(SelectNearestParams, nearest) - 136usize];
+    ["Offset of field: SelectNearestParams::similarities"]
+        [::core::mem::offset_of!(SelectNearestParams, similarities) - 144usize];
+};
+/// The second: how near a token must be to be merged, a moving average of how near they were.
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct SelectThresholdParams {
+    /// What the first launch wrote.
+    pub nearest: u64,
+    pub similarities: u64,
+    /// `[batch, n_heads]`, in and out: NaN before the first step.
+    pub thresholds: u64,
+    /// Requests times heads.
+    pub n_lists: u32,
+    pub n_evicted: u32,
+    /// What an old threshold is multiplied by, and the mean of the new similarities.
+    pub decay: f32,
+    pub rest: f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of SelectThresholdParams"][::core::mem::size_of::<SelectThresholdParams>() - 40usize];
+    ["Alignment of SelectThresholdParams"]
+        [::core::mem::align_of::<SelectThresholdParams>() - 8usize];
+    ["Offset of field: SelectThresholdParams::nearest"]
+        [::core::mem::offset_of!(SelectThresholdParams, nearest) - 0usize];
+    ["Offset of field: SelectThresholdParams::similarities"]
+        [::core::mem::offset_of!(SelectThresholdParams, similarities) - 8usize];
+    ["Offset of field: SelectThresholdParams::thresholds"]
+        [::core::mem::offset_of!(SelectThresholdParams, thresholds) - 16usize];
+    ["Offset of field: SelectThresholdParams::n_lists"]
+        [::core::mem::offset_of!(SelectThresholdParams, n_lists) - 24usize];
+    ["Offset of field: SelectThresholdParams::n_evicted"]
+        [::core::mem::offset_of!(SelectThresholdParams, n_evicted) - 28usize];
+    ["Offset of field: SelectThresholdParams::decay"]
+        [::core::mem::offset_of!(SelectThresholdParams, decay) - 32usize];
+    ["Offset of field: SelectThresholdParams::rest"]
+        [::core::mem::offset_of!(SelectThresholdParams, rest) - 36usize];
+};
+/// The third: the means of kept rows and those merged into them, in place.
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct SelectMergeParams {
+    /// Its pools are in and out.
+    pub lists: SelectEviction,
+    /// What the launches before wrote.
+    pub nearest: u64,
+    pub similarities: u64,
+    pub thresholds: u64,
+    /** 0: weights exp(similarity), the kept row's e. 1: rows times their similarity, divided by how
+    many there are.*/
+    pub weights: u32,
+    /// Zero; keeps the size a multiple of the alignment on both sides.
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of SelectMergeParams"][::core::mem::size_of::<SelectMergeParams>() - 168usize];
+    ["Alignment of SelectMergeParams"][::core::mem::align_of::<SelectMergeParams>() - 8usize];
+    ["Offset of field: SelectMergeParams::lists"]
+        [::core::mem::offset_of!(SelectMergeParams, lists) - 0usize];
+    ["Offset of field: SelectMergeParams::nearest"]
+        [::core::mem::offset_of!(SelectMergeParams, nearest) - 136usize];
+    ["Offset of field: SelectMergeParams::similarities"]
+        [::core::mem::offset_of!(SelectMergeParams, similarities) - 144usize];
+    ["Offset of field: SelectMergeParams::thresholds"]
+        [::core::mem::offset_of!(SelectMergeParams, thresholds) - 152usize];
+    ["Offset of field: SelectMergeParams::weights"]
+        [::core::mem::offset_of!(SelectMergeParams, weights) - 160usize];
+    ["Offset of field: SelectMergeParams::reserved"]
+        [::core::mem::offset_of!(SelectMergeParams, reserved) - 164usize];
+};
 /// Every entry of the images, with the size and the alignment of the struct that it takes.
-pub const ENTRIES: [(&str, usize, usize); 12] = [
+pub const ENTRIES: [(&str, usize, usize); 15] = [
     ("decode_bf16", size_of::<HuffmanDecodeParams>(), align_of::<HuffmanDecodeParams>()),
     ("mma_products", size_of::<MmaProductsParams>(), align_of::<MmaProductsParams>()),
     ("wgmma_products", size_of::<MmaProductsParams>(), align_of::<MmaProductsParams>()),
@@ -683,6 +801,9 @@ pub const ENTRIES: [(&str, usize, usize); 12] = [
     ("compact_rows", size_of::<SelectCompactParams>(), align_of::<SelectCompactParams>()),
     ("gather_rows", size_of::<SelectGatherParams>(), align_of::<SelectGatherParams>()),
     ("gather_kv", size_of::<SelectGatherKvParams>(), align_of::<SelectGatherKvParams>()),
+    ("nearest_kept", size_of::<SelectNearestParams>(), align_of::<SelectNearestParams>()),
+    ("update_thresholds", size_of::<SelectThresholdParams>(), align_of::<SelectThresholdParams>()),
+    ("merge_rows", size_of::<SelectMergeParams>(), align_of::<SelectMergeParams>()),
     ("mark_rows", size_of::<SelectMarkParams>(), align_of::<SelectMarkParams>()),
     ("scatter_rows", size_of::<SelectScatterParams>(), align_of::<SelectScatterParams>()),
     ("scatter_kv", size_of::<SelectScatterKvParams>(), align_of::<SelectScatterKvParams>()),

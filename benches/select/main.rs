@@ -3,6 +3,7 @@
 mod compact;
 #[path = "../house/mod.rs"]
 mod house;
+mod merge;
 #[path = "../peers/mod.rs"]
 mod peers;
 mod rows;
@@ -20,6 +21,6 @@ fn cpu() {
 }
 
 fn main() -> ExitCode {
-    let cases = [compact::cases(), rows::cases(), topk::cases()];
+    let cases = [compact::cases(), merge::cases(), rows::cases(), topk::cases()];
     house::run("select", cases.into_iter().flatten().collect(), cpu)
 }

@@ -211,4 +211,56 @@ typedef struct SelectScatterKvParams {
   DEVICE_PTR(const uint8_t) values;
 } SelectScatterKvParams;
 
+/// Lists of tokens of a paged cache, of each request and head: those that are evicted, and those
+/// that are kept.
+typedef struct SelectEviction {
+  /// Of rows of up to 256 elements, bf16 or f16.
+  LacunaKvView kv;
+  /// `[batch, n_heads, n_evicted]`: tokens; numbers of no token are skipped.
+  DEVICE_PTR(const int32_t) evicted;
+  /// `[batch, n_heads, n_kept]`: the same.
+  DEVICE_PTR(const int32_t) kept;
+  uint32_t n_evicted;
+  uint32_t n_kept;
+} SelectEviction;
+
+/// The first of three launches that merge evicted tokens: the nearest kept key of each.
+typedef struct SelectNearestParams {
+  SelectEviction lists;
+  /// `[batch, n_heads, n_evicted]`, out: its place in the list of those kept, or -1.
+  DEVICE_PTR(int32_t) nearest;
+  /// `[batch, n_heads, n_evicted]`, out: the cosine, from -1 to 1.
+  DEVICE_PTR(float) similarities;
+} SelectNearestParams;
+
+/// The second: how near a token must be to be merged, a moving average of how near they were.
+typedef struct SelectThresholdParams {
+  /// What the first launch wrote.
+  DEVICE_PTR(const int32_t) nearest;
+  DEVICE_PTR(const float) similarities;
+  /// `[batch, n_heads]`, in and out: NaN before the first step.
+  DEVICE_PTR(float) thresholds;
+  /// Requests times heads.
+  uint32_t n_lists;
+  uint32_t n_evicted;
+  /// What an old threshold is multiplied by, and the mean of the new similarities.
+  float decay;
+  float rest;
+} SelectThresholdParams;
+
+/// The third: the means of kept rows and those merged into them, in place.
+typedef struct SelectMergeParams {
+  /// Its pools are in and out.
+  SelectEviction lists;
+  /// What the launches before wrote.
+  DEVICE_PTR(const int32_t) nearest;
+  DEVICE_PTR(const float) similarities;
+  DEVICE_PTR(const float) thresholds;
+  /// 0: weights exp(similarity), the kept row's e. 1: rows times their similarity, divided by how
+  /// many there are.
+  uint32_t weights;
+  /// Zero; keeps the size a multiple of the alignment on both sides.
+  uint32_t reserved;
+} SelectMergeParams;
+
 #endif  // LACUNA_SELECT_PARAMS_H_

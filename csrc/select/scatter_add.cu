@@ -6,24 +6,9 @@
 
 #include "../common/number.cuh"
 #include "params.h"
+#include "tiles.cuh"
 
 namespace {
-
-constexpr uint32_t kThreads = 512;
-constexpr uint32_t kWarps = kThreads / 32;
-// Rows of a table that a block has.
-constexpr uint32_t kTile = 32;
-// Rows of a list that a block remembers; of more, each warp looks through the list again.
-constexpr uint32_t kFound = 4096;
-constexpr uint32_t kAllLanes = 0xFFFFFFFF;
-constexpr uint32_t kNone = 0xFFFFFFFF;
-
-struct Shared {
-  // Of the list's rows that go to this tile: place, and which of the tile's.
-  uint32_t places[kFound];
-  uint8_t tile_rows[kFound];
-  uint32_t n_found[kWarps];
-};
 
 struct Tile {
   const int32_t* indices;
@@ -49,37 +34,16 @@ __device__ Tile locate_tile(const SelectScatterAddParams& params) {
   return tile;
 }
 
-// Which row of the tile the list's row at `place` goes to; of none a number that no row has.
-__device__ uint32_t find_tile_row(const SelectRows& rows, const Tile& tile, uint32_t place) {
-  if (place >= rows.n_indices) return kNone;
-  return static_cast<uint32_t>(tile.indices[place]) - tile.first;
-}
+// Which row of the tile the list's row at a place goes to; of none a number that no row has.
+struct FindRow {
+  const int32_t* indices;
+  uint32_t n_indices;
+  uint32_t first;
 
-// How many of the list's rows go to this tile; the first `kFound` are remembered, in their order.
-__device__ uint32_t find_rows(const SelectRows& rows, const Tile& tile, Shared& shared) {
-  const uint32_t warp = threadIdx.x / 32;
-  const uint32_t lanes_before = (1u << threadIdx.x % 32) - 1;
-  uint32_t n_found = 0;
-  for (uint32_t base = 0; base < rows.n_indices; base += kThreads) {
-    const uint32_t place = base + threadIdx.x;
-    const uint32_t tile_row = find_tile_row(rows, tile, place);
-    const uint32_t found = __ballot_sync(kAllLanes, tile_row < kTile);
-    if (threadIdx.x % 32 == 0) shared.n_found[warp] = static_cast<uint32_t>(__popc(found));
-    __syncthreads();
-    uint32_t at = n_found + static_cast<uint32_t>(__popc(found & lanes_before));
-    for (uint32_t other = 0; other < kWarps; ++other) {
-      const uint32_t n = shared.n_found[other];
-      n_found += n;
-      if (other < warp) at += n;
-    }
-    if (tile_row < kTile && at < kFound) {
-      shared.places[at] = place;
-      shared.tile_rows[at] = static_cast<uint8_t>(tile_row);
-    }
-    __syncthreads();
+  __device__ uint32_t operator()(uint32_t place) const {
+    return place < n_indices ? static_cast<uint32_t>(indices[place]) - first : kNone;
   }
-  return n_found;
-}
+};
 
 // Neighbouring elements of a row that one lane sums: 16 bytes, or one.
 template <uint32_t kWidth>
@@ -131,65 +95,46 @@ __device__ void store_elements(const float (&values)[kWidth], uint8_t* row, uint
 // By a warp: the rows of the list that go to one row of the table, added to it in their order.
 template <uint32_t kWidth>
 __device__ void add_rows(const SelectScatterAddParams& params, const Tile& tile, uint32_t tile_row,
-                         uint32_t n_found, const Shared& shared) {
+                         uint32_t n_found, const FindRow& find, const TileFinds& finds) {
   const SelectRows& rows = params.rows;
-  const uint32_t lane = threadIdx.x % 32;
   const uint32_t n_columns = rows.row_bytes / float_bytes(params.element);
-  const bool is_remembered = n_found <= kFound;
-  const uint32_t n_looked_at = is_remembered ? n_found : rows.n_indices;
   uint8_t* target = tile.table + (tile.first + tile_row) * rows.table_stride;
   for (uint32_t base = 0; base < n_columns; base += 32 * kWidth) {
-    const uint32_t column = base + lane * kWidth;
+    const uint32_t column = base + threadIdx.x % 32 * kWidth;
     const bool is_column = column < n_columns;
     float sums[kWidth] = {};
     bool is_begun = false;
-    for (uint32_t first = 0; first < n_looked_at; first += 32) {
-      uint32_t place = first + lane;
-      uint32_t goes_to = kNone;
-      if (!is_remembered) {
-        goes_to = find_tile_row(rows, tile, place);
-      } else if (place < n_found) {
-        goes_to = shared.tile_rows[place];
-        place = shared.places[place];
-      }
-      uint32_t found = __ballot_sync(kAllLanes, goes_to == tile_row);
-      if (found != 0 && !is_begun) {
-        if (is_column) load_elements(sums, target, column, params.element);
-        is_begun = true;
-      }
-      while (found != 0) {
-        const int next = __ffs(found) - 1;
-        found &= found - 1;
-        const uint32_t from = __shfl_sync(kAllLanes, place, next);
-        if (!is_column) continue;
-        float values[kWidth];
-        load_elements(values, tile.source + from * rows.row_stride, column, params.element);
-        const float weight = tile.weights != nullptr ? tile.weights[from] : 1.0f;
+    visit_places(rows.n_indices, n_found, tile_row, find, finds, [&](uint32_t from) {
+      if (!is_column) return;
+      if (!is_begun) load_elements(sums, target, column, params.element);
+      is_begun = true;
+      float values[kWidth];
+      load_elements(values, tile.source + from * rows.row_stride, column, params.element);
+      const float weight = tile.weights != nullptr ? tile.weights[from] : 1.0f;
 #pragma unroll
-        for (uint32_t i = 0; i < kWidth; ++i) sums[i] = __fmaf_rn(weight, values[i], sums[i]);
-      }
-    }
+      for (uint32_t i = 0; i < kWidth; ++i) sums[i] = __fmaf_rn(weight, values[i], sums[i]);
+    });
     // A row that none goes to is left alone.
-    if (is_begun && is_column) store_elements(sums, target, column, params.element);
+    if (is_begun) store_elements(sums, target, column, params.element);
   }
 }
 
 }  // namespace
 
-LACUNA_ENTRY(scatter_add_rows, SelectScatterAddParams, kThreads) {
-  LACUNA_SHARED(Shared, shared);
+LACUNA_ENTRY(scatter_add_rows, SelectScatterAddParams, kTileThreads) {
+  LACUNA_SHARED(TileFinds, finds);
   const Tile tile = locate_tile(params);
   if (tile.list >= params.rows.n_lists) return;
-  const uint32_t n_found = find_rows(params.rows, tile, shared);
+  const FindRow find = {tile.indices, params.rows.n_indices, tile.first};
+  const uint32_t n_found = find_places(params.rows.n_indices, find, finds);
   const uint32_t n_left = params.rows.n_table_rows - tile.first;
-  const uint32_t n_tile_rows = n_left < kTile ? n_left : kTile;
-  for (uint32_t row = threadIdx.x / 32; row < n_tile_rows; row += kWarps) {
+  for (uint32_t row = threadIdx.x / 32; row < kTile && row < n_left; row += kTileWarps) {
     if (params.rows.unit_bytes != 16) {
-      add_rows<1>(params, tile, row, n_found, shared);
+      add_rows<1>(params, tile, row, n_found, find, finds);
     } else if (params.element == kFloatF32) {
-      add_rows<4>(params, tile, row, n_found, shared);
+      add_rows<4>(params, tile, row, n_found, find, finds);
     } else {
-      add_rows<8>(params, tile, row, n_found, shared);
+      add_rows<8>(params, tile, row, n_found, find, finds);
     }
   }
 }

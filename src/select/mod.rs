@@ -1,12 +1,16 @@
 //! Which tokens matter: picks of the largest scores of each row, exactly, and the same every time.
 
 mod compact;
+mod merge;
 mod rows;
 mod topk;
 
 #[cfg(any(feature = "cuda", feature = "simt"))]
 pub use compact::{CompactInputs, CompactOutputs, compact_rows};
 pub use compact::{CompactPlan, CompactShape};
+#[cfg(any(feature = "cuda", feature = "simt"))]
+pub use merge::{MergeInputs, MergeState, merge_rows};
+pub use merge::{MergePlan, MergeWeights};
 pub use rows::{Absent, KvLists, KvRowsPlan, RowStrides, RowsPlan, RowsShape};
 #[cfg(any(feature = "cuda", feature = "simt"))]
 pub use rows::{
@@ -21,6 +25,7 @@ use crate::element::Float;
 /// What the kernels of this room must do, written for reading.
 pub mod reference {
     pub use super::compact::reference::{compact_row, invert_row, start_rows};
+    pub use super::merge::reference::{Pages, merge_rows, nearest_kept, update_threshold};
     pub use super::rows::reference::{
         gather_kv, gather_rows, scatter_add_rows, scatter_kv, scatter_rows,
     };

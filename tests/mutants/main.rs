@@ -8,6 +8,7 @@ mod common;
 mod compact;
 mod huffman;
 mod kv_rows;
+mod merge;
 mod rows;
 mod topk;
 

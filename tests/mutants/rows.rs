@@ -91,7 +91,10 @@ const SCATTER: Kernel = Kernel {
 
 const ADD: Kernel = Kernel {
     room: "select",
-    source: include_str!("../../csrc/select/scatter_add.cu"),
+    source: concat!(
+        include_str!("../../csrc/select/tiles.cuh"),
+        include_str!("../../csrc/select/scatter_add.cu")
+    ),
     entry: "scatter_add_rows",
     mutations: &[
         of("__syncthreads();", 0, ""),
@@ -102,21 +105,21 @@ const ADD: Kernel = Kernel {
         of("list * rows.table_list_stride", 0, "0"),
         of("uint64_t{list} * rows.n_indices", 0, "0"),
         of("params.weights != nullptr ?", 0, "true ?"),
-        of("if (place >= rows.n_indices) return kNone;", 0, ""),
+        of("place < n_indices ? static_cast", 0, "true ? static_cast"),
         of("__ballot_sync(kAllLanes, tile_row < kTile)", 0, "__ballot_sync(kAllLanes, true)"),
         of("__popc(found & lanes_before)", 0, "0"),
-        of("if (other < warp) at += n;", 0, "if (other <= warp) at += n;"),
+        of("if (other < warp) at += n_own;", 0, "if (other <= warp) at += n_own;"),
         of("tile_row < kTile && at < kFound", 0, "tile_row < kTile"),
         of("tile_row < kTile && at < kFound", 0, "at < kFound"),
         of("n_found <= kFound", 0, "true"),
-        of("is_remembered ? n_found : rows.n_indices", 0, "n_found"),
+        of("is_remembered ? n_found : n", 0, "n_found"),
         of("place < n_found", 0, "true"),
         of("goes_to == tile_row", 0, "goes_to < kTile"),
-        of("if (found != 0 && !is_begun)", 0, "if (found != 0)"),
-        of("if (is_column) load_elements(sums", 0, "load_elements(sums"),
-        of("if (!is_column) continue;", 0, ""),
-        of("if (is_begun && is_column)", 0, "if (is_column)"),
-        of("if (is_begun && is_column)", 0, "if (is_begun)"),
+        of("__ffs(found) - 1", 0, "31 - __clz(found)"),
+        of("if (!is_column) return;", 0, ""),
+        of("if (!is_begun) load_elements", 0, "load_elements"),
+        of("is_begun = true;", 0, ""),
+        of("if (is_begun) store_elements", 0, "if (is_column) store_elements"),
         of(
             "__fmaf_rn(weight, values[i], sums[i])",
             0,
@@ -124,10 +127,9 @@ const ADD: Kernel = Kernel {
         ),
         of("settle_nan(values[0])", 0, "values[0]"),
         of("settle_nan(values[0])", 1, "values[0]"),
-        of("n_left < kTile ? n_left : kTile", 0, "kTile"),
+        of("row < kTile && row < n_left", 0, "row < kTile"),
         of("params.rows.unit_bytes != 16", 0, "false"),
         of("params.element == kFloatF32", 0, "true"),
-        of("__ffs(found) - 1", 0, "31 - __clz(found)"),
     ],
 };
 

@@ -4,5 +4,6 @@
 mod common;
 mod compact;
 mod kv_rows;
+mod merge;
 mod rows;
 mod topk;

@@ -25,7 +25,7 @@ pub(crate) struct Image {
     pub(crate) path: &'static str,
 }
 
-pub(crate) const IMAGES: [Image; 8] = [
+pub(crate) const IMAGES: [Image; 9] = [
     Image {
         room: "huffman",
         source: "csrc/huffman/decode.cu",
@@ -55,6 +55,12 @@ pub(crate) const IMAGES: [Image; 8] = [
         source: "csrc/select/gather.cu",
         target: "compute_80",
         path: "ptx/select-gather.sm80.ptx",
+    },
+    Image {
+        room: "select",
+        source: "csrc/select/merge.cu",
+        target: "compute_80",
+        path: "ptx/select-merge.sm80.ptx",
     },
     Image {
         room: "select",
