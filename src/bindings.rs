@@ -788,8 +788,485 @@ const _: () = {
     ["Offset of field: SelectSummarizeParams::n_staged"]
         [::core::mem::offset_of!(SelectSummarizeParams, n_staged) - 260usize];
 };
+/// Which elements of each row are kept.
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct SelectMask {
+    /// `[n_rows, n]`: not 0 where an element is kept; rows `row_stride` elements apart.
+    pub kept: u64,
+    /// `[n_rows]`, or null: elements of each row; else `n`. What lies past them is not kept.
+    pub lengths: u64,
+    /// `[n_rows]`, or null: rows where it is not 0 are left alone, their outputs too.
+    pub skips: u64,
+    /// Elements between the starts of two rows.
+    pub row_stride: u64,
+    pub n_rows: u32,
+    /// Elements of a row, 2^26 at most.
+    pub n: u32,
+    /// Chunks of a row, of 16,384 elements from a multiple of 16 bytes on; one thread block each.
+    pub n_chunks: u32,
+    /// Zero; keeps the size a multiple of the alignment on both sides.
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of SelectMask"][::core::mem::size_of::<SelectMask>() - 48usize];
+    ["Alignment of SelectMask"][::core::mem::align_of::<SelectMask>() - 8usize];
+    ["Offset of field: SelectMask::kept"][::core::mem::offset_of!(SelectMask, kept) - 0usize];
+    ["Offset of field: SelectMask::lengths"][::core::mem::offset_of!(SelectMask, lengths) - 8usize];
+    ["Offset of field: SelectMask::skips"][::core::mem::offset_of!(SelectMask, skips) - 16usize];
+    ["Offset of field: SelectMask::row_stride"]
+        [::core::mem::offset_of!(SelectMask, row_stride) - 24usize];
+    ["Offset of field: SelectMask::n_rows"][::core::mem::offset_of!(SelectMask, n_rows) - 32usize];
+    ["Offset of field: SelectMask::n"][::core::mem::offset_of!(SelectMask, n) - 36usize];
+    ["Offset of field: SelectMask::n_chunks"]
+        [::core::mem::offset_of!(SelectMask, n_chunks) - 40usize];
+    ["Offset of field: SelectMask::reserved"]
+        [::core::mem::offset_of!(SelectMask, reserved) - 44usize];
+};
+/// The first of two launches that compact rows of several chunks: each mask as bits.
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct SelectCountKeptParams {
+    pub mask: SelectMask,
+    /// `[n_rows, n_chunks, 512]`, out: a bit for each element of a chunk.
+    pub words: u64,
+    /// `[n_rows, n_chunks]`, out: kept elements of each chunk.
+    pub chunk_counts: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of SelectCountKeptParams"][::core::mem::size_of::<SelectCountKeptParams>() - 64usize];
+    ["Alignment of SelectCountKeptParams"]
+        [::core::mem::align_of::<SelectCountKeptParams>() - 8usize];
+    ["Offset of field: SelectCountKeptParams::mask"]
+        [::core::mem::offset_of!(SelectCountKeptParams, mask) - 0usize];
+    ["Offset of field: SelectCountKeptParams::words"]
+        [::core::mem::offset_of!(SelectCountKeptParams, words) - 48usize];
+    ["Offset of field: SelectCountKeptParams::chunk_counts"]
+        [::core::mem::offset_of!(SelectCountKeptParams, chunk_counts) - 56usize];
+};
+/// The kept elements of each row, in its order.
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct SelectCompactParams {
+    pub mask: SelectMask,
+    /// What `SelectCountKeptParams` says, or null where a row is one chunk.
+    pub words: u64,
+    pub chunk_counts: u64,
+    /// `[n_rows, capacity]`, out: the kept elements, ascending, then -1.
+    pub indices: u64,
+    /// `[n_rows]`, out: how many are kept, also where `capacity` is less.
+    pub counts: u64,
+    /// `[n_rows, n]`, or null, out: the place of each element among those kept, or -1.
+    pub offsets: u64,
+    /// `[n_rows + 1]`, or null, out: the sum of the indices of the rows before.
+    pub row_starts: u64,
+    /// Rows that are done: 0 before the launch and after it.
+    pub n_done: u64,
+    /// Places for indices in a row.
+    pub capacity: u32,
+    /// Zero; keeps the size a multiple of the alignment on both sides.
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of SelectCompactParams"][::core::mem::size_of::<SelectCompactParams>() - 112usize];
+    ["Alignment of SelectCompactParams"][::core::mem::align_of::<SelectCompactParams>() - 8usize];
+    ["Offset of field: SelectCompactParams::mask"]
+        [::core::mem::offset_of!(SelectCompactParams, mask) - 0usize];
+    ["Offset of field: SelectCompactParams::words"]
+        [::core::mem::offset_of!(SelectCompactParams, words) - 48usize];
+    ["Offset of field: SelectCompactParams::chunk_counts"]
+        [::core::mem::offset_of!(SelectCompactParams, chunk_counts) - 56usize];
+    ["Offset of field: SelectCompactParams::indices"]
+        [::core::mem::offset_of!(SelectCompactParams, indices) - 64usize];
+    ["Offset of field: SelectCompactParams::counts"]
+        [::core::mem::offset_of!(SelectCompactParams, counts) - 72usize];
+    ["Offset of field: SelectCompactParams::offsets"]
+        [::core::mem::offset_of!(SelectCompactParams, offsets) - 80usize];
+    ["Offset of field: SelectCompactParams::row_starts"]
+        [::core::mem::offset_of!(SelectCompactParams, row_starts) - 88usize];
+    ["Offset of field: SelectCompactParams::n_done"]
+        [::core::mem::offset_of!(SelectCompactParams, n_done) - 96usize];
+    ["Offset of field: SelectCompactParams::capacity"]
+        [::core::mem::offset_of!(SelectCompactParams, capacity) - 104usize];
+    ["Offset of field: SelectCompactParams::reserved"]
+        [::core::mem::offset_of!(SelectCompactParams, reserved) - 108usize];
+};
+/** Lists of rows of tables: row `i` of list `l` stands for row `indices[l * index_stride + i]` of
+table `l`; an index of no row for none. Strides are in bytes, from list to list and from row to
+row.*/
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct SelectRows {
+    /// `[n_lists, n_indices]`.
+    pub indices: u64,
+    /// Entries between the starts of two lists.
+    pub index_stride: u64,
+    /// Of the tables' rows.
+    pub table_list_stride: u64,
+    pub table_stride: u64,
+    /// Of the lists' rows.
+    pub list_stride: u64,
+    pub row_stride: u64,
+    pub n_lists: u32,
+    /// Rows of a list.
+    pub n_indices: u32,
+    /// Rows of a table.
+    pub n_table_rows: u32,
+    pub row_bytes: u32,
+    /// Bytes that move at once, 16, 4, 2 or 1: every stride and address is a multiple of it.
+    pub unit_bytes: u32,
+    /// 2^lane_bits lanes have a row.
+    pub lane_bits: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of SelectRows"][::core::mem::size_of::<SelectRows>() - 72usize];
+    ["Alignment of SelectRows"][::core::mem::align_of::<SelectRows>() - 8usize];
+    ["Offset of field: SelectRows::indices"][::core::mem::offset_of!(SelectRows, indices) - 0usize];
+    ["Offset of field: SelectRows::index_stride"]
+        [::core::mem::offset_of!(SelectRows, index_stride) - 8usize];
+    ["Offset of field: SelectRows::table_list_stride"]
+        [::core::mem::offset_of!(SelectRows, table_list_stride) - 16usize];
+    ["Offset of field: SelectRows::table_stride"]
+        [::core::mem::offset_of!(SelectRows, table_stride) - 24usize];
+    ["Offset of field: SelectRows::list_stride"]
+        [::core::mem::offset_of!(SelectRows, list_stride) - 32usize];
+    ["Offset of field: SelectRows::row_stride"]
+        [::core::mem::offset_of!(SelectRows, row_stride) - 40usize];
+    ["Offset of field: SelectRows::n_lists"]
+        [::core::mem::offset_of!(SelectRows, n_lists) - 48usize];
+    ["Offset of field: SelectRows::n_indices"]
+        [::core::mem::offset_of!(SelectRows, n_indices) - 52usize];
+    ["Offset of field: SelectRows::n_table_rows"]
+        [::core::mem::offset_of!(SelectRows, n_table_rows) - 56usize];
+    ["Offset of field: SelectRows::row_bytes"]
+        [::core::mem::offset_of!(SelectRows, row_bytes) - 60usize];
+    ["Offset of field: SelectRows::unit_bytes"]
+        [::core::mem::offset_of!(SelectRows, unit_bytes) - 64usize];
+    ["Offset of field: SelectRows::lane_bits"]
+        [::core::mem::offset_of!(SelectRows, lane_bits) - 68usize];
+};
+/// Rows out of tables.
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct SelectGatherParams {
+    pub rows: SelectRows,
+    /// `[n_lists, n_table_rows, row_bytes]`.
+    pub table: u64,
+    /// `[n_lists, n_indices, row_bytes]`, out.
+    pub gathered: u64,
+    /// Not 0: rows of no index become zeros; else they are left alone.
+    pub fills_zeros: u32,
+    /// Zero; keeps the size a multiple of the alignment on both sides.
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of SelectGatherParams"][::core::mem::size_of::<SelectGatherParams>() - 96usize];
+    ["Alignment of SelectGatherParams"][::core::mem::align_of::<SelectGatherParams>() - 8usize];
+    ["Offset of field: SelectGatherParams::rows"]
+        [::core::mem::offset_of!(SelectGatherParams, rows) - 0usize];
+    ["Offset of field: SelectGatherParams::table"]
+        [::core::mem::offset_of!(SelectGatherParams, table) - 72usize];
+    ["Offset of field: SelectGatherParams::gathered"]
+        [::core::mem::offset_of!(SelectGatherParams, gathered) - 80usize];
+    ["Offset of field: SelectGatherParams::fills_zeros"]
+        [::core::mem::offset_of!(SelectGatherParams, fills_zeros) - 88usize];
+    ["Offset of field: SelectGatherParams::reserved"]
+        [::core::mem::offset_of!(SelectGatherParams, reserved) - 92usize];
+};
+/** The first of two launches that scatter rows where indices repeat: which row of a list is the
+last one of its index.*/
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct SelectMarkParams {
+    pub rows: SelectRows,
+    /// `[n_lists, n_table_rows]`: 0 before; one more than that row's place after.
+    pub last: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of SelectMarkParams"][::core::mem::size_of::<SelectMarkParams>() - 80usize];
+    ["Alignment of SelectMarkParams"][::core::mem::align_of::<SelectMarkParams>() - 8usize];
+    ["Offset of field: SelectMarkParams::rows"]
+        [::core::mem::offset_of!(SelectMarkParams, rows) - 0usize];
+    ["Offset of field: SelectMarkParams::last"]
+        [::core::mem::offset_of!(SelectMarkParams, last) - 72usize];
+};
+/// Rows into tables.
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct SelectScatterParams {
+    pub rows: SelectRows,
+    /// `[n_lists, n_indices, row_bytes]`.
+    pub source: u64,
+    /// `[n_lists, n_table_rows, row_bytes]`, in and out.
+    pub table: u64,
+    /** `[n_lists, n_table_rows]`, or null where no index repeats: what `SelectMarkParams` says, 0
+    again after.*/
+    pub last: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of SelectScatterParams"][::core::mem::size_of::<SelectScatterParams>() - 96usize];
+    ["Alignment of SelectScatterParams"][::core::mem::align_of::<SelectScatterParams>() - 8usize];
+    ["Offset of field: SelectScatterParams::rows"]
+        [::core::mem::offset_of!(SelectScatterParams, rows) - 0usize];
+    ["Offset of field: SelectScatterParams::source"]
+        [::core::mem::offset_of!(SelectScatterParams, source) - 72usize];
+    ["Offset of field: SelectScatterParams::table"]
+        [::core::mem::offset_of!(SelectScatterParams, table) - 80usize];
+    ["Offset of field: SelectScatterParams::last"]
+        [::core::mem::offset_of!(SelectScatterParams, last) - 88usize];
+};
+/// Rows added to rows of tables, in the order of the list.
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct SelectScatterAddParams {
+    /// `unit_bytes` is 16 or that of an element.
+    pub rows: SelectRows,
+    /// `[n_lists, n_indices]` rows of type `element`.
+    pub source: u64,
+    /// `[n_lists, n_indices]`, or null: what each row is multiplied by.
+    pub weights: u64,
+    /// `[n_lists, n_table_rows]` rows of type `element`, in and out.
+    pub table: u64,
+    /// 0 bf16, 1 f16, 2 f32.
+    pub element: u32,
+    /// Zero; keeps the size a multiple of the alignment on both sides.
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of SelectScatterAddParams"][::core::mem::size_of::<SelectScatterAddParams>() - 104usize];
+    ["Alignment of SelectScatterAddParams"]
+        [::core::mem::align_of::<SelectScatterAddParams>() - 8usize];
+    ["Offset of field: SelectScatterAddParams::rows"]
+        [::core::mem::offset_of!(SelectScatterAddParams, rows) - 0usize];
+    ["Offset of field: SelectScatterAddParams::source"]
+        [::core::mem::offset_of!(SelectScatterAddParams, source) - 72usize];
+    ["Offset of field: SelectScatterAddParams::weights"]
+        [::core::mem::offset_of!(SelectScatterAddParams, weights) - 80usize];
+    ["Offset of field: SelectScatterAddParams::table"]
+        [::core::mem::offset_of!(SelectScatterAddParams, table) - 88usize];
+    ["Offset of field: SelectScatterAddParams::element"]
+        [::core::mem::offset_of!(SelectScatterAddParams, element) - 96usize];
+    ["Offset of field: SelectScatterAddParams::reserved"]
+        [::core::mem::offset_of!(SelectScatterAddParams, reserved) - 100usize];
+};
+/// Lists of rows of a paged cache, one for each request and head.
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct SelectKvRows {
+    pub kv: LacunaKvView,
+    /// Row `i` of request `b` and head `h` is `indices[b * request_stride + h * head_stride + i]`.
+    pub indices: u64,
+    pub request_stride: u64,
+    /// 0 where the heads of a request share a list.
+    pub head_stride: u64,
+    /// Rows of a list.
+    pub n_indices: u32,
+    pub row_bytes: u32,
+    /// 16 or 8: every stride and address is a multiple of it.
+    pub unit_bytes: u32,
+    /// 2^lane_bits lanes have a row.
+    pub lane_bits: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of SelectKvRows"][::core::mem::size_of::<SelectKvRows>() - 152usize];
+    ["Alignment of SelectKvRows"][::core::mem::align_of::<SelectKvRows>() - 8usize];
+    ["Offset of field: SelectKvRows::kv"][::core::mem::offset_of!(SelectKvRows, kv) - 0usize];
+    ["Offset of field: SelectKvRows::indices"]
+        [::core::mem::offset_of!(SelectKvRows, indices) - 112usize];
+    ["Offset of field: SelectKvRows::request_stride"]
+        [::core::mem::offset_of!(SelectKvRows, request_stride) - 120usize];
+    ["Offset of field: SelectKvRows::head_stride"]
+        [::core::mem::offset_of!(SelectKvRows, head_stride) - 128usize];
+    ["Offset of field: SelectKvRows::n_indices"]
+        [::core::mem::offset_of!(SelectKvRows, n_indices) - 136usize];
+    ["Offset of field: SelectKvRows::row_bytes"]
+        [::core::mem::offset_of!(SelectKvRows, row_bytes) - 140usize];
+    ["Offset of field: SelectKvRows::unit_bytes"]
+        [::core::mem::offset_of!(SelectKvRows, unit_bytes) - 144usize];
+    ["Offset of field: SelectKvRows::lane_bits"]
+        [::core::mem::offset_of!(SelectKvRows, lane_bits) - 148usize];
+};
+/// Keys and values out of a paged cache.
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct SelectGatherKvParams {
+    pub rows: SelectKvRows,
+    /// `[batch, n_heads, n_indices, row_len]`, out.
+    pub keys: u64,
+    /// The same, or null where the cache has no values.
+    pub values: u64,
+    /// Not 0: rows that are absent become zeros; else they are left alone.
+    pub fills_zeros: u32,
+    /// Zero; keeps the size a multiple of the alignment on both sides.
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of SelectGatherKvParams"][::core::mem::size_of::<SelectGatherKvParams>() - 176usize];
+    ["Alignment of SelectGatherKvParams"][::core::mem::align_of::<SelectGatherKvParams>() - 8usize];
+    ["Offset of field: SelectGatherKvParams::rows"]
+        [::core::mem::offset_of!(SelectGatherKvParams, rows) - 0usize];
+    ["Offset of field: SelectGatherKvParams::keys"]
+        [::core::mem::offset_of!(SelectGatherKvParams, keys) - 152usize];
+    ["Offset of field: SelectGatherKvParams::values"]
+        [::core::mem::offset_of!(SelectGatherKvParams, values) - 160usize];
+    ["Offset of field: SelectGatherKvParams::fills_zeros"]
+        [::core::mem::offset_of!(SelectGatherKvParams, fills_zeros) - 168usize];
+    ["Offset of field: SelectGatherKvParams::reserved"]
+        [::core::mem::offset_of!(SelectGatherKvParams, reserved) - 172usize];
+};
+/// Keys and values into a paged cache.
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct SelectScatterKvParams {
+    /// Its pools are in and out.
+    pub rows: SelectKvRows,
+    /// `[batch, n_heads, n_indices, row_len]`.
+    pub keys: u64,
+    /// The same, or null where the cache has no values.
+    pub values: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of SelectScatterKvParams"][::core::mem::size_of::<SelectScatterKvParams>() - 168usize];
+    ["Alignment of SelectScatterKvParams"]
+        [::core::mem::align_of::<SelectScatterKvParams>() - 8usize];
+    ["Offset of field: SelectScatterKvParams::rows"]
+        [::core::mem::offset_of!(SelectScatterKvParams, rows) - 0usize];
+    ["Offset of field: SelectScatterKvParams::keys"]
+        [::core::mem::offset_of!(SelectScatterKvParams, keys) - 152usize];
+    ["Offset of field: SelectScatterKvParams::values"]
+        [::core::mem::offset_of!(SelectScatterKvParams, values) - 160usize];
+};
+/** Lists of tokens of a paged cache, of each request and head: those that are evicted, and those
+that are kept.*/
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct SelectEviction {
+    /// Of rows of up to 256 elements, bf16 or f16.
+    pub kv: LacunaKvView,
+    /// `[batch, n_heads, n_evicted]`: tokens; numbers of no token are skipped.
+    pub evicted: u64,
+    /// `[batch, n_heads, n_kept]`: the same.
+    pub kept: u64,
+    pub n_evicted: u32,
+    pub n_kept: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of SelectEviction"][::core::mem::size_of::<SelectEviction>() - 136usize];
+    ["Alignment of SelectEviction"][::core::mem::align_of::<SelectEviction>() - 8usize];
+    ["Offset of field: SelectEviction::kv"][::core::mem::offset_of!(SelectEviction, kv) - 0usize];
+    ["Offset of field: SelectEviction::evicted"]
+        [::core::mem::offset_of!(SelectEviction, evicted) - 112usize];
+    ["Offset of field: SelectEviction::kept"]
+        [::core::mem::offset_of!(SelectEviction, kept) - 120usize];
+    ["Offset of field: SelectEviction::n_evicted"]
+        [::core::mem::offset_of!(SelectEviction, n_evicted) - 128usize];
+    ["Offset of field: SelectEviction::n_kept"]
+        [::core::mem::offset_of!(SelectEviction, n_kept) - 132usize];
+};
+/// The first of three launches that merge evicted tokens: the nearest kept key of each.
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct SelectNearestParams {
+    pub lists: SelectEviction,
+    /// `[batch, n_heads, n_evicted]`, out: its place in the list of those kept, or -1.
+    pub nearest: u64,
+    /// `[batch, n_heads, n_evicted]`, out: the cosine, from -1 to 1.
+    pub similarities: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of SelectNearestParams"][::core::mem::size_of::<SelectNearestParams>() - 152usize];
+    ["Alignment of SelectNearestParams"][::core::mem::align_of::<SelectNearestParams>() - 8usize];
+    ["Offset of field: SelectNearestParams::lists"]
+        [::core::mem::offset_of!(SelectNearestParams, lists) - 0usize];
+    ["Offset of field: SelectNearestParams::nearest"]
+        [::core::mem::offset_of!(SelectNearestParams, nearest) - 136usize];
+    ["Offset of field: SelectNearestParams::similarities"]
+        [::core::mem::offset_of!(SelectNearestParams, similarities) - 144usize];
+};
+/// The second: how near a token must be to be merged, a moving average of how near they were.
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct SelectThresholdParams {
+    /// What the first launch wrote.
+    pub nearest: u64,
+    pub similarities: u64,
+    /// `[batch, n_heads]`, in and out: NaN before the first step.
+    pub thresholds: u64,
+    /// Requests times heads.
+    pub n_lists: u32,
+    pub n_evicted: u32,
+    /// What an old threshold is multiplied by, and the mean of the new similarities.
+    pub decay: f32,
+    pub rest: f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of SelectThresholdParams"][::core::mem::size_of::<SelectThresholdParams>() - 40usize];
+    ["Alignment of SelectThresholdParams"]
+        [::core::mem::align_of::<SelectThresholdParams>() - 8usize];
+    ["Offset of field: SelectThresholdParams::nearest"]
+        [::core::mem::offset_of!(SelectThresholdParams, nearest) - 0usize];
+    ["Offset of field: SelectThresholdParams::similarities"]
+        [::core::mem::offset_of!(SelectThresholdParams, similarities) - 8usize];
+    ["Offset of field: SelectThresholdParams::thresholds"]
+        [::core::mem::offset_of!(SelectThresholdParams, thresholds) - 16usize];
+    ["Offset of field: SelectThresholdParams::n_lists"]
+        [::core::mem::offset_of!(SelectThresholdParams, n_lists) - 24usize];
+    ["Offset of field: SelectThresholdParams::n_evicted"]
+        [::core::mem::offset_of!(SelectThresholdParams, n_evicted) - 28usize];
+    ["Offset of field: SelectThresholdParams::decay"]
+        [::core::mem::offset_of!(SelectThresholdParams, decay) - 32usize];
+    ["Offset of field: SelectThresholdParams::rest"]
+        [::core::mem::offset_of!(SelectThresholdParams, rest) - 36usize];
+};
+/// The third: the means of kept rows and those merged into them, in place.
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct SelectMergeParams {
+    /// Its pools are in and out.
+    pub lists: SelectEviction,
+    /// What the launches before wrote.
+    pub nearest: u64,
+    pub similarities: u64,
+    pub thresholds: u64,
+    /** 0: weights exp(similarity), the kept row's e. 1: rows times their similarity, divided by how
+    many there are.*/
+    pub weights: u32,
+    /// Zero; keeps the size a multiple of the alignment on both sides.
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of SelectMergeParams"][::core::mem::size_of::<SelectMergeParams>() - 168usize];
+    ["Alignment of SelectMergeParams"][::core::mem::align_of::<SelectMergeParams>() - 8usize];
+    ["Offset of field: SelectMergeParams::lists"]
+        [::core::mem::offset_of!(SelectMergeParams, lists) - 0usize];
+    ["Offset of field: SelectMergeParams::nearest"]
+        [::core::mem::offset_of!(SelectMergeParams, nearest) - 136usize];
+    ["Offset of field: SelectMergeParams::similarities"]
+        [::core::mem::offset_of!(SelectMergeParams, similarities) - 144usize];
+    ["Offset of field: SelectMergeParams::thresholds"]
+        [::core::mem::offset_of!(SelectMergeParams, thresholds) - 152usize];
+    ["Offset of field: SelectMergeParams::weights"]
+        [::core::mem::offset_of!(SelectMergeParams, weights) - 160usize];
+    ["Offset of field: SelectMergeParams::reserved"]
+        [::core::mem::offset_of!(SelectMergeParams, reserved) - 164usize];
+};
 /// Every entry of the images, with the size and the alignment of the struct that it takes.
-pub const ENTRIES: [(&str, usize, usize); 10] = [
+pub const ENTRIES: [(&str, usize, usize); 21] = [
     ("decode_bf16", size_of::<HuffmanDecodeParams>(), align_of::<HuffmanDecodeParams>()),
     ("mma_products", size_of::<MmaProductsParams>(), align_of::<MmaProductsParams>()),
     ("wgmma_products", size_of::<MmaProductsParams>(), align_of::<MmaProductsParams>()),
@@ -799,5 +1276,16 @@ pub const ENTRIES: [(&str, usize, usize); 10] = [
     ("column_mass", size_of::<SelectMassParams>(), align_of::<SelectMassParams>()),
     ("gate_selection", size_of::<SelectGateParams>(), align_of::<SelectGateParams>()),
     ("summarize", size_of::<SelectSummarizeParams>(), align_of::<SelectSummarizeParams>()),
+    ("count_kept", size_of::<SelectCountKeptParams>(), align_of::<SelectCountKeptParams>()),
+    ("compact_rows", size_of::<SelectCompactParams>(), align_of::<SelectCompactParams>()),
+    ("gather_rows", size_of::<SelectGatherParams>(), align_of::<SelectGatherParams>()),
+    ("gather_kv", size_of::<SelectGatherKvParams>(), align_of::<SelectGatherKvParams>()),
+    ("nearest_kept", size_of::<SelectNearestParams>(), align_of::<SelectNearestParams>()),
+    ("update_thresholds", size_of::<SelectThresholdParams>(), align_of::<SelectThresholdParams>()),
+    ("merge_rows", size_of::<SelectMergeParams>(), align_of::<SelectMergeParams>()),
+    ("mark_rows", size_of::<SelectMarkParams>(), align_of::<SelectMarkParams>()),
+    ("scatter_rows", size_of::<SelectScatterParams>(), align_of::<SelectScatterParams>()),
+    ("scatter_kv", size_of::<SelectScatterKvParams>(), align_of::<SelectScatterKvParams>()),
+    ("scatter_add_rows", size_of::<SelectScatterAddParams>(), align_of::<SelectScatterAddParams>()),
     ("topk_rows", size_of::<SelectTopkParams>(), align_of::<SelectTopkParams>()),
 ];

@@ -3,12 +3,14 @@
 #[cfg(any(feature = "cuda", feature = "simt"))]
 use crate::bindings::LacunaKvView;
 #[cfg(any(feature = "cuda", feature = "simt"))]
-use crate::buffer::View;
+use crate::buffer::{View, ViewMut};
 #[cfg(any(feature = "cuda", feature = "simt"))]
 use crate::element::Float;
 use crate::error::check_below;
 #[cfg(any(feature = "cuda", feature = "simt"))]
 use crate::launch::{Arguments, check_aligned};
+#[cfg(any(feature = "cuda", feature = "simt"))]
+use crate::region::Role;
 use crate::{Error, Result};
 
 /// The most rows of a request: 2^26.
@@ -199,8 +201,8 @@ pub struct KvView<'a, T> {
 
 #[cfg(any(feature = "cuda", feature = "simt"))]
 impl<T: Float> KvView<'_, T> {
-    /// Checks its views, and returns what the kernel takes.
-    pub(crate) fn params(&self, arguments: &mut Arguments<'_>) -> Result<LacunaKvView> {
+    /// Refuses what no kernel reads.
+    fn check(&self) -> Result<()> {
         if T::NUMBER == f32::NUMBER {
             return Err(Error::Range {
                 what: "element type of a cache",
@@ -208,13 +210,19 @@ impl<T: Float> KvView<'_, T> {
                 allowed: "bf16, f16, e4m3 and e5m2",
             });
         }
-        let KvView { layout, .. } = self;
         let alignment = 8 * size_of::<T>() as u64;
         let allowed = "the multiples of 8 elements";
         check_aligned("address of keys", self.keys.address(), alignment, allowed)?;
         if let Some(values) = &self.values {
             check_aligned("address of values", values.address(), alignment, allowed)?;
         }
+        Ok(())
+    }
+
+    /// Checks its views, and returns what the kernel takes.
+    pub(crate) fn params(&self, arguments: &mut Arguments<'_>) -> Result<LacunaKvView> {
+        self.check()?;
+        let KvView { layout, .. } = self;
         let n_pool = layout.pool_len();
         Ok(LacunaKvView {
             keys: arguments.input("keys", &self.keys, n_pool)?,
@@ -224,6 +232,53 @@ impl<T: Float> KvView<'_, T> {
             key_scale: self.key_scale,
             value_scale: self.value_scale,
             ..layout.params::<T>()
+        })
+    }
+}
+
+/// A paged cache in device memory whose keys and values a launch writes.
+#[cfg(any(feature = "cuda", feature = "simt"))]
+#[derive(Debug)]
+pub struct KvViewMut<'a, T> {
+    /// Its sizes.
+    pub layout: KvLayout,
+    /// The pool of keys, as in [`KvView`].
+    pub keys: ViewMut<'a, T>,
+    /// The pool of values, the same; null where no kernel asks for them.
+    pub values: Option<ViewMut<'a, T>>,
+    /// `[batch, table_stride]`: the page of each `page_size` rows. Rows of two requests in one page are written by
+    /// both.
+    pub page_table: View<'a, i32>,
+    /// `[batch]`: tokens of each request.
+    pub lengths: View<'a, u32>,
+}
+
+#[cfg(any(feature = "cuda", feature = "simt"))]
+impl<T: Float> KvViewMut<'_, T> {
+    /// The same cache, for reading.
+    pub fn as_view(&self) -> KvView<'_, T> {
+        KvView {
+            layout: self.layout,
+            keys: self.keys.as_view(),
+            values: self.values.as_ref().map(ViewMut::as_view),
+            page_table: self.page_table,
+            lengths: self.lengths,
+            key_scale: 1.0,
+            value_scale: 1.0,
+        }
+    }
+
+    /// Checks its views, and returns what the kernel takes.
+    pub(crate) fn params(&self, arguments: &mut Arguments<'_>) -> Result<LacunaKvView> {
+        self.as_view().check()?;
+        let (role, n_pool) = (Role::InOut, self.layout.pool_len());
+        let n_requests = self.layout.shape().batch;
+        Ok(LacunaKvView {
+            keys: arguments.written(role, "keys", &self.keys, n_pool)?,
+            values: arguments.optional_written(role, "values", self.values.as_ref(), n_pool)?,
+            page_table: arguments.input("page table", &self.page_table, self.layout.table_len())?,
+            lengths: arguments.input("lengths", &self.lengths, n_requests)?,
+            ..self.layout.params::<T>()
         })
     }
 }

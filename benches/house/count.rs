@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::Options;
 use super::case::{Budget, Case};
 
-/// One launch of a kernel.
+/// A kernel at a shape: one launch, or the few that it takes.
 struct Row {
     kernel: &'static str,
     shape: String,
@@ -54,6 +54,18 @@ pub(crate) fn judge(case: &dyn Case) -> lacuna::Result<Vec<String>> {
     Ok(Row::count(case)?.compare(&case.budget()))
 }
 
+/// What two launches cost together.
+fn add(one: Counters, other: Counters) -> Counters {
+    Counters {
+        kernel: other.kernel,
+        n_blocks: one.n_blocks + other.n_blocks,
+        n_barriers: one.n_barriers + other.n_barriers,
+        n_collectives: one.n_collectives + other.n_collectives,
+        n_atomics: one.n_atomics + other.n_atomics,
+        lines: [one.lines, other.lines].concat(),
+    }
+}
+
 impl Row {
     fn count(case: &dyn Case) -> lacuna::Result<Self> {
         let problem = case.prepare();
@@ -65,7 +77,7 @@ impl Row {
         });
         problem.place(&queue)?.launch(&queue)?;
         let launches = recorder.take();
-        let counters = launches.into_iter().reduce(Counters::plus).expect("a launch");
+        let counters = launches.into_iter().reduce(add).expect("a launch");
         Ok(Self {
             kernel: case.kernel(),
             shape: case.shape(),

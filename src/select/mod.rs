@@ -1,23 +1,42 @@
-//! Which tokens matter: summaries of keys, picks of the largest scores of each row, exactly, and the same every time,
-//! and whether the last picks may be used again.
+//! Which tokens matter, exactly, and the same every time.
+//!
+//! ```text
+//! keys    ──► summarize  ──► boxes, means: rows of a cache as keys are
+//! query   ──► score_rows ──► scores ──► vote_rows ──► votes ──► topk_rows ──► indices, slots
+//! query   ──► gate_selection ──► whether the last indices will do
+//! probes  ──► column_mass ──► masses ──► topk_rows, merge_rows
+//! indices ──► gather_kv, gather_rows, scatter_rows, ...
+//! ```
 
+mod compact;
 mod gate;
 mod mass;
+mod merge;
+mod rows;
 mod score;
 mod summarize;
 mod topk;
 mod vote;
 
+pub use compact::{CompactPlan, CompactShape};
 pub use gate::{GatePlan, GateShape};
 pub use mass::{MassPlan, MassShape};
+pub use merge::{MergePlan, MergeWeights};
+pub use rows::{Absent, KvLists, KvRowsPlan, RowStrides, RowsPlan, RowsShape};
 pub use score::{GroupReduction, ScoreKind, ScorePlan, ScoreShape};
 pub use summarize::{SummarizePlan, SummarizeShape, Summary};
 pub use topk::{MAX_PICKS, Order, Rule, TopkPages, TopkPlan, TopkShape};
 pub use vote::{Together, VotePlan, VoteReduction, VoteRule};
 #[cfg(any(feature = "cuda", feature = "simt"))]
 pub use {
+    compact::{CompactInputs, CompactOutputs, compact_rows},
     gate::{GateInputs, GateOutputs, gate_selection},
     mass::{MassInputs, MassOutputs, column_mass},
+    merge::{MergeInputs, MergeState, merge_rows},
+    rows::{
+        KvRows, KvRowsMut, Repeats, gather_kv, gather_rows, scatter_add_rows, scatter_kv,
+        scatter_rows,
+    },
     score::{ScoreInputs, ScoreOutputs, SoftmaxOutputs, VoteOutputs, score_rows, score_votes},
     summarize::{SummarizeInputs, SummarizeOutputs, summarize},
     topk::{TopkInputs, TopkOutputs, topk_rows},
@@ -28,8 +47,13 @@ use crate::element::Float;
 
 /// What the kernels of this room must do, written for reading.
 pub mod reference {
+    pub use super::compact::reference::{compact_row, invert_row, start_rows};
     pub use super::gate::reference::gate_query;
     pub use super::mass::reference::Probed;
+    pub use super::merge::reference::{Pages, merge_rows, nearest_kept, update_threshold};
+    pub use super::rows::reference::{
+        gather_kv, gather_rows, scatter_add_rows, scatter_kv, scatter_rows,
+    };
     pub use super::score::reference::Scored;
     pub use super::summarize::reference::{box_of, box_of_boxes, mean_of, outlier_score};
     pub use super::topk::reference::{RowPicks, RowRule, slot_of, topk_row};

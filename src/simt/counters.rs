@@ -103,17 +103,6 @@ impl Counters {
         Self { kernel: kernel.to_owned(), n_blocks, n_barriers, n_collectives, n_atomics, lines }
     }
 
-    /// Of both launches together; the kernel's name stays.
-    #[must_use]
-    pub fn plus(mut self, other: Self) -> Self {
-        self.n_blocks += other.n_blocks;
-        self.n_barriers += other.n_barriers;
-        self.n_collectives += other.n_collectives;
-        self.n_atomics += other.n_atomics;
-        self.lines.extend(other.lines);
-        self
-    }
-
     fn sum(&self, space: Space, direction: Direction, of: fn(&LineCounters) -> u64) -> u64 {
         let lines = self.lines.iter();
         lines.filter(|l| l.space == space && l.direction == direction).map(of).sum()

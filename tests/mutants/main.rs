@@ -5,12 +5,16 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod compact;
 mod gate;
 mod huffman;
+mod kv_rows;
 mod mass;
 #[path = "../select/mass/problem.rs"]
 #[allow(dead_code, reason = "tests use all of it")]
 mod mass_problem;
+mod merge;
+mod rows;
 mod score;
 #[path = "../select/score/problem.rs"]
 #[allow(dead_code, reason = "tests use all of it")]

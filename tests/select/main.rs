@@ -2,8 +2,12 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod compact;
 mod gate;
+mod kv_rows;
 mod mass;
+mod merge;
+mod rows;
 mod score;
 mod summarize;
 mod topk;

@@ -25,7 +25,7 @@ pub(crate) struct Image {
     pub(crate) path: &'static str,
 }
 
-pub(crate) const IMAGES: [Image; 9] = [
+pub(crate) const IMAGES: &[Image] = &[
     Image {
         room: "huffman",
         source: "csrc/huffman/decode.cu",
@@ -76,6 +76,36 @@ pub(crate) const IMAGES: [Image; 9] = [
     },
     Image {
         room: "select",
+        source: "csrc/select/compact.cu",
+        target: "compute_80",
+        path: "ptx/select-compact.sm80.ptx",
+    },
+    Image {
+        room: "select",
+        source: "csrc/select/gather.cu",
+        target: "compute_80",
+        path: "ptx/select-gather.sm80.ptx",
+    },
+    Image {
+        room: "select",
+        source: "csrc/select/merge.cu",
+        target: "compute_80",
+        path: "ptx/select-merge.sm80.ptx",
+    },
+    Image {
+        room: "select",
+        source: "csrc/select/scatter.cu",
+        target: "compute_80",
+        path: "ptx/select-scatter.sm80.ptx",
+    },
+    Image {
+        room: "select",
+        source: "csrc/select/scatter_add.cu",
+        target: "compute_80",
+        path: "ptx/select-scatter-add.sm80.ptx",
+    },
+    Image {
+        room: "select",
         source: "csrc/select/topk.cu",
         target: "compute_80",
         path: "ptx/select-topk.sm80.ptx",
@@ -104,7 +134,7 @@ pub(crate) fn generate() -> Result<Vec<Generated>> {
          # room  image  source  target  toolkit  flags  entries  sha256-of-inputs  sha256-of-image\n",
     );
     let mut files = Vec::new();
-    for image in &IMAGES {
+    for image in IMAGES {
         let ptx = compiler.compile(image, &[])?;
         let _ = writeln!(
             manifest,
