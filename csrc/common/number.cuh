@@ -64,6 +64,10 @@ __device__ __forceinline__ uint32_t to_f16(float value) {
 #endif
 }
 
+__device__ __forceinline__ uint32_t to_half(float value, uint32_t kind) {
+  return kind == kFloatBf16 ? to_bf16(value) : to_f16(value);
+}
+
 // Element `i` of what has elements of this kind, of 16 bits or f32.
 __device__ __forceinline__ float load_float(const uint8_t* elements, uint64_t i, uint32_t kind) {
   if (kind == kFloatF32) return reinterpret_cast<const float*>(elements)[i];
@@ -87,8 +91,7 @@ __device__ __forceinline__ void store_float(uint8_t* elements, uint64_t i, uint3
   if (kind == kFloatF32) {
     reinterpret_cast<float*>(elements)[i] = canonical(value);
   } else {
-    reinterpret_cast<uint16_t*>(elements)[i] =
-        static_cast<uint16_t>(kind == kFloatBf16 ? to_bf16(value) : to_f16(value));
+    reinterpret_cast<uint16_t*>(elements)[i] = static_cast<uint16_t>(to_half(value, kind));
   }
 }
 

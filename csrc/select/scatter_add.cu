@@ -64,15 +64,6 @@ __device__ void load_elements(float (&values)[kWidth], const uint8_t* row, uint3
   }
 }
 
-__device__ uint32_t to_half(float value, uint32_t element) {
-  return element == kFloatBf16 ? to_bf16(value) : to_f16(value);
-}
-
-__device__ float settle_nan(float value) {
-  const bool is_nan = (__float_as_uint(value) & 0x7FFFFFFF) > 0x7F800000;
-  return is_nan ? __uint_as_float(0x7FFFFFFF) : value;
-}
-
 template <uint32_t kWidth>
 __device__ void store_elements(const float (&values)[kWidth], uint8_t* row, uint32_t column,
                                uint32_t element) {
@@ -86,9 +77,9 @@ __device__ void store_elements(const float (&values)[kWidth], uint8_t* row, uint
         make_uint4(words[0], words[1], words[2], words[3]);
   } else if constexpr (kWidth == 4) {
     *reinterpret_cast<float4*>(row + 4 * column) = make_float4(
-        settle_nan(values[0]), settle_nan(values[1]), settle_nan(values[2]), settle_nan(values[3]));
+        canonical(values[0]), canonical(values[1]), canonical(values[2]), canonical(values[3]));
   } else {
-    store_float(row, column, element, settle_nan(values[0]));
+    store_float(row, column, element, values[0]);
   }
 }
 

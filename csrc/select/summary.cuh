@@ -80,10 +80,6 @@ __device__ void store_row(uint8_t* rows, uint64_t element, const uint32_t (&bits
                  bits[6] | bits[7] << 16);
 }
 
-__device__ uint32_t to_half(float value, uint32_t kind) {
-  return kind == kFloatBf16 ? to_bf16(value) : to_f16(value);
-}
-
 }  // namespace
 
 #endif  // LACUNA_SELECT_SUMMARY_CUH_
