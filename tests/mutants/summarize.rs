@@ -56,8 +56,6 @@ const MUTATIONS: &[Mutation] = &[
     of("column -= n_columns;", 0, ""),
     of("idx += 1;", 0, ""),
     of("bits[2] | bits[3] << 16", 0, "bits[3] | bits[2] << 16"),
-    of("kind == kFloatBf16 ? to_bf16(value) : to_f16(value)", 0, "to_bf16(value)"),
-    of("kind == kFloatBf16 ? to_bf16(value) : to_f16(value)", 0, "to_f16(value)"),
     // Means and outliers.
     of("dynamic + threadIdx.x / 32 * n_chunk_bytes", 0, "dynamic"),
     of("own + 4 * row_len", 0, "own"),
