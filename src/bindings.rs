@@ -418,9 +418,9 @@ pub struct SelectScoreParams {
     pub queries: u64,
     /// `[batch]`, or null: requests where it is not 0 are left alone, their outputs too.
     pub skips: u64,
-    /** `[batch, n_out, n]` of type `score_element`, rows `score_stride` elements apart, or null, out;
-    `n_out` is `n_heads * group`, reduced `n_heads`. What a request has no rows for stays what it
-    was; absent rows score -inf.*/
+    /** `[batch, n_out, n]` of type `score_element`, rows `score_stride` elements apart, out, or with
+    `votes` null; `n_out` is `n_heads * group`, reduced `n_heads`. What a request has no rows for
+    stays what it was; absent rows score -inf.*/
     pub scores: u64,
     /// `[batch, n_heads * group]`, or null, out.
     pub softmaxes: u64,
@@ -455,10 +455,14 @@ pub struct SelectScoreParams {
     pub n_heads_together: u32,
     /// As of `SelectVoteParams`.
     pub vote_reduction: u32,
+    /// Without `votes`: tiles that a block scores one after the other.
+    pub n_tiles_together: u32,
+    /// Zero; keeps the size a multiple of the alignment on both sides.
+    pub reserved: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of SelectScoreParams"][::core::mem::size_of::<SelectScoreParams>() - 240usize];
+    ["Size of SelectScoreParams"][::core::mem::size_of::<SelectScoreParams>() - 248usize];
     ["Alignment of SelectScoreParams"][::core::mem::align_of::<SelectScoreParams>() - 8usize];
     ["Offset of field: SelectScoreParams::kv"]
         [::core::mem::offset_of!(SelectScoreParams, kv) - 0usize];
@@ -506,6 +510,10 @@ const _: () = {
         [::core::mem::offset_of!(SelectScoreParams, n_heads_together) - 232usize];
     ["Offset of field: SelectScoreParams::vote_reduction"]
         [::core::mem::offset_of!(SelectScoreParams, vote_reduction) - 236usize];
+    ["Offset of field: SelectScoreParams::n_tiles_together"]
+        [::core::mem::offset_of!(SelectScoreParams, n_tiles_together) - 240usize];
+    ["Offset of field: SelectScoreParams::reserved"]
+        [::core::mem::offset_of!(SelectScoreParams, reserved) - 244usize];
 };
 /// Weights of softmaxes over each head's scores, summed over heads or their maximum.
 #[repr(C)]

@@ -16,6 +16,8 @@ struct Shape {
     n_heads: u64,
     group: u64,
     n_probes: u64,
+    /// What is looked at: the softmaxes of the first launch, or the masses of the second.
+    is_first: bool,
     is_small: bool,
 }
 
@@ -56,7 +58,7 @@ impl Shape {
 
 impl Case for Shape {
     fn kernel(&self) -> &'static str {
-        "select/column_mass"
+        if self.is_first { "select/probe_rows" } else { "select/column_mass" }
     }
 
     fn shape(&self) -> String {
@@ -105,9 +107,25 @@ impl Case for Shape {
             lengths: &lengths,
             key_scale: 1.0,
         };
-        let masses =
-            (0..self.batch as usize).flat_map(|b| probed.request(&plan, b).concat()).collect();
-        Box::new(Requests { case: *self, probes, n_visible, keys, page_table, lengths, masses })
+        let (batch, n_probes) = (self.batch as usize, self.n_probes as usize);
+        let expected: Vec<u8> = match self.is_first {
+            true => {
+                // `[batch, n_heads, n_probes, group]`
+                let heads =
+                    (0..batch).flat_map(|b| (0..self.n_heads as usize).map(move |h| (b, h)));
+                let probes = heads.flat_map(|(b, h)| (0..n_probes).map(move |p| (b, h, p)));
+                let group = self.group as usize;
+                let all =
+                    probes.flat_map(|(b, h, p)| (0..group).map(move |g| (b, p, h * group + g)));
+                let bits = all.map(|(b, p, q)| probed.softmax(&plan, b, p, q).to_bits());
+                bits.flat_map(u64::to_le_bytes).collect()
+            }
+            false => {
+                let rows = (0..batch).flat_map(|b| probed.request(&plan, b).concat());
+                rows.flat_map(f32::to_le_bytes).collect()
+            }
+        };
+        Box::new(Requests { case: *self, probes, n_visible, keys, page_table, lengths, expected })
     }
 }
 
@@ -118,18 +136,18 @@ struct Requests {
     keys: Vec<bf16>,
     page_table: Vec<i32>,
     lengths: Vec<u32>,
-    masses: Vec<f32>,
+    expected: Vec<u8>,
 }
 
 impl Problem for Requests {
     fn least_bytes(&self) -> u64 {
         // Both launches read the keys.
         let plan = self.case.plan(self.case.batch);
-        2 * plan.least_bytes(2, 2) + 4 * self.masses.len() as u64
+        2 * plan.least_bytes(2, 2) + 4 * plan.masses_len()
     }
 
     fn expected(&self) -> &[u8] {
-        bytemuck::cast_slice(&self.masses)
+        &self.expected
     }
 
     fn place(&self, queue: &Queue) -> lacuna::Result<Box<dyn Work>> {
@@ -158,6 +176,7 @@ struct Launch {
     softmaxes: Buffer<u64>,
     workspace: Buffer<u64>,
     n_expected: usize,
+    is_first: bool,
 }
 
 impl Launch {
@@ -179,7 +198,8 @@ impl Launch {
             masses: queue.alloc(plan.masses_len() as usize)?,
             softmaxes: queue.alloc(plan.n_softmaxes() as usize)?,
             workspace: queue.alloc(plan.workspace_len() as usize)?,
-            n_expected: requests.masses.len(),
+            n_expected: requests.expected.len(),
+            is_first: requests.case.is_first,
             plan,
         })
     }
@@ -210,24 +230,29 @@ impl Work for Launch {
     }
 
     fn poison(&mut self, queue: &Queue) -> lacuna::Result<()> {
+        poison(queue, &mut self.softmaxes)?;
         poison(queue, &mut self.masses)
     }
 
     fn output(&self, queue: &Queue) -> lacuna::Result<Vec<u8>> {
-        let range = self.masses.len() - self.n_expected..self.masses.len();
-        Ok(bytemuck::cast_slice(&queue.download(&self.masses.view().slice(range)?)?).to_vec())
+        let all: Vec<u8> = match self.is_first {
+            true => bytemuck::cast_slice(&queue.download(&self.softmaxes.view())?).to_vec(),
+            false => bytemuck::cast_slice(&queue.download(&self.masses.view())?).to_vec(),
+        };
+        Ok(all[all.len() - self.n_expected..].to_vec())
     }
 }
 
 pub(crate) fn cases() -> Vec<Box<dyn Case>> {
     [
-        (1, 1000, 2, 4, 1, true),
-        (2, 600, 1, 4, 9, true),
-        (1, 1 << 17, 8, 4, 1, false),
-        (1, 1 << 14, 8, 4, 128, false),
+        (1, 1000, 2, 4, 1, false, true),
+        (2, 600, 1, 4, 9, false, true),
+        (2, 600, 1, 4, 9, true, true),
+        (1, 1 << 17, 8, 4, 1, false, false),
+        (1, 1 << 14, 8, 4, 128, false, false),
     ]
-    .map(|(batch, n, n_heads, group, n_probes, is_small)| {
-        Box::new(Shape { batch, n, n_heads, group, n_probes, is_small }) as _
+    .map(|(batch, n, n_heads, group, n_probes, is_first, is_small)| {
+        Box::new(Shape { batch, n, n_heads, group, n_probes, is_first, is_small }) as _
     })
     .into()
 }

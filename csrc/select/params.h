@@ -101,9 +101,9 @@ typedef struct SelectScoreParams {
   DEVICE_PTR(const uint8_t) queries;
   /// `[batch]`, or null: requests where it is not 0 are left alone, their outputs too.
   DEVICE_PTR(const uint32_t) skips;
-  /// `[batch, n_out, n]` of type `score_element`, rows `score_stride` elements apart, or null, out;
-  /// `n_out` is `n_heads * group`, reduced `n_heads`. What a request has no rows for stays what it
-  /// was; absent rows score -inf.
+  /// `[batch, n_out, n]` of type `score_element`, rows `score_stride` elements apart, out, or with
+  /// `votes` null; `n_out` is `n_heads * group`, reduced `n_heads`. What a request has no rows for
+  /// stays what it was; absent rows score -inf.
   DEVICE_PTR(uint8_t) scores;
   /// `[batch, n_heads * group]`, or null, out.
   DEVICE_PTR(SelectSoftmax) softmaxes;
@@ -138,6 +138,10 @@ typedef struct SelectScoreParams {
   uint32_t n_heads_together;
   /// As of `SelectVoteParams`.
   uint32_t vote_reduction;
+  /// Without `votes`: tiles that a block scores one after the other.
+  uint32_t n_tiles_together;
+  /// Zero; keeps the size a multiple of the alignment on both sides.
+  uint32_t reserved;
 } SelectScoreParams;
 
 /// Weights of softmaxes over each head's scores, summed over heads or their maximum.

@@ -47,14 +47,14 @@ __device__ __forceinline__ uint32_t head_dim(const SelectScoreParams& params) {
   return params.kind == kBox ? params.kv.row_len / 2 : params.kv.row_len;
 }
 
-__device__ Part locate_part(const SelectScoreParams& params) {
+__device__ Part locate_part(const SelectScoreParams& params, uint32_t first_tile) {
   Part part;
   part.b = blockIdx.z;
   part.n_heads = params.n_heads_together;
   part.first_head = blockIdx.y * part.n_heads;
   const uint32_t n_all = min_of(count_rows(params.kv, part.b), params.n);
   const bool is_whole = params.votes != nullptr;
-  part.first_tile = is_whole ? 0 : blockIdx.x;
+  part.first_tile = first_tile;
   const uint32_t first_row = part.first_tile * kTile;
   const uint32_t n_left = n_all > first_row ? n_all - first_row : 0;
   part.n_rows = is_whole ? n_left : min_of(n_left, kTile);
@@ -237,38 +237,52 @@ LACUNA_ENTRY(score_rows, SelectScoreParams, kThreads) {
   LACUNA_SHARED(Shared, shared);
   LACUNA_DYNAMIC_SHARED(dynamic);
   if (params.skips != nullptr && params.skips[blockIdx.z] != 0) return;
-  const Part part = locate_part(params);
-  if (part.n_rows == 0 && part.first_tile != 0) return;
+  const uint32_t first_tile = blockIdx.x * params.n_tiles_together;
+  Part part = locate_part(params, first_tile);
+  if (part.n_rows == 0 && first_tile != 0) return;
   const bool is_box = params.kind == kBox;
   const RowLane lane = locate_lane(head_dim(params), is_box, is_box ? kRowsOfBoxes : kRowsOfKeys,
                                    kSlots, 2, dynamic);
   const uint32_t n_queries = part.n_heads * params.group;
   float* queries = reinterpret_cast<float*>(dynamic + kStagedBytes);
   float* scores = queries + params.group * lane.n_pieces * 64;
-  for (uint32_t head = 0; head < part.n_heads; ++head) {
-    stage_queries(params, part, part.first_head + head, queries);
-    __syncthreads();
-    score_head(params, part, part.first_head + head, lane, queries,
-               scores + head * params.group * part.pitch);
-    __syncthreads();
-  }
-  // Each thread reads what it rounds; others only after the next barrier.
-  round_scores(params, part, n_queries, scores);
-  if (params.scores != nullptr) write_scores(params, part, n_queries, scores);
   if (params.votes != nullptr) {
+    for (uint32_t head = 0; head < part.n_heads; ++head) {
+      stage_queries(params, part, part.first_head + head, queries);
+      __syncthreads();
+      score_head(params, part, part.first_head + head, lane, queries,
+                 scores + head * params.group * part.pitch);
+      __syncthreads();
+    }
+    // Each thread reads what it rounds; others only after the next barrier.
+    round_scores(params, part, n_queries, scores);
+    if (params.scores != nullptr) write_scores(params, part, n_queries, scores);
     __syncthreads();
     SelectPartialSoftmax* partials =
         reinterpret_cast<SelectPartialSoftmax*>(scores + n_queries * part.pitch);
     sum_tiles(params, part, n_queries, scores, partials, params.n_tiles);
     write_votes(params, part, n_queries, scores, partials, shared);
-  } else if (params.softmaxes != nullptr) {
-    __syncthreads();
-    const uint64_t first = (uint64_t{part.b} * params.kv.n_heads + part.first_head) * params.group;
-    sum_tiles(params, part, n_queries, scores,
-              params.partial_softmaxes + first * params.n_tiles + part.first_tile, params.n_tiles);
-    // A request without rows has one block.
-    const uint32_t n_blocks = part.n_all_tiles == 0 ? 1 : part.n_all_tiles;
-    uint32_t* ticket = params.tickets + part.b * params.kv.n_heads + part.first_head;
-    if (is_last_block(ticket, n_blocks, shared.is_last)) merge_tiles(params, part);
+    return;
   }
+  stage_queries(params, part, part.first_head, queries);
+  const uint64_t first = (uint64_t{part.b} * params.kv.n_heads + part.first_head) * params.group;
+  SelectPartialSoftmax* partials = params.partial_softmaxes + first * params.n_tiles;
+  for (uint32_t i = 0; i < params.n_tiles_together; ++i) {
+    part = locate_part(params, first_tile + i);
+    __syncthreads();
+    score_head(params, part, part.first_head, lane, queries, scores);
+    __syncthreads();
+    round_scores(params, part, n_queries, scores);
+    write_scores(params, part, n_queries, scores);
+    if (params.softmaxes == nullptr) continue;
+    __syncthreads();
+    sum_tiles(params, part, n_queries, scores, partials + part.first_tile, params.n_tiles);
+  }
+  if (params.softmaxes == nullptr) return;
+  // A request without rows has one block.
+  const uint32_t n_blocks =
+      (part.n_all_tiles + params.n_tiles_together - 1) / params.n_tiles_together;
+  uint32_t* ticket = params.tickets + part.b * params.kv.n_heads + part.first_head;
+  if (is_last_block(ticket, n_blocks == 0 ? 1 : n_blocks, shared.is_last))
+    merge_tiles(params, part);
 }

@@ -36,7 +36,8 @@ const VOTE: Kernel = Kernel {
 };
 
 const OF_SCORE: &[Mutation] = &[
-    // Two of is_last_block, two of write_votes, of the entry two about each head's scores and two before softmaxes.
+    // Two of is_last_block, two of write_votes; of the entry two about each head's scores and one before softmaxes, then the
+    // same of tiles.
     of("__syncthreads();", 0, ""),
     of("__syncthreads();", 1, ""),
     of("__syncthreads();", 2, ""),
@@ -45,11 +46,13 @@ const OF_SCORE: &[Mutation] = &[
     of("__syncthreads();", 5, ""),
     of("__syncthreads();", 6, ""),
     of("__syncthreads();", 7, ""),
+    of("__syncthreads();", 8, ""),
+    of("__syncthreads();", 9, ""),
     of("__threadfence();", 0, ""),
     of("__threadfence();", 1, ""),
     of("== n_blocks - 1", 0, "== 0"),
     of("if (is_last) atomicExch(ticket, 0u);", 0, ""),
-    of("part.n_all_tiles == 0 ? 1 : part.n_all_tiles", 0, "part.n_all_tiles"),
+    of("n_blocks == 0 ? 1 : n_blocks", 0, "n_blocks"),
     of("atomicAdd(ticket, 1u)", 0, "(*ticket)++"),
     of("wait_copies<1>();", 0, ""),
     of("wait_copies<1>();", 0, "wait_copies<2>();"),
@@ -90,7 +93,7 @@ const OF_SCORE: &[Mutation] = &[
     ),
     of("if (next != page) physical = table[next];", 0, "if (page == ~0u) physical = table[next];"),
     of("params.skips != nullptr && params.skips[blockIdx.z] != 0", 0, "false"),
-    of("if (part.n_rows == 0 && part.first_tile != 0) return;", 0, ""),
+    of("if (part.n_rows == 0 && first_tile != 0) return;", 0, ""),
     of("exchange_half<N, N / 4, 2>(values);", 0, "exchange_half<N, N / 4, 4>(values);"),
     of("is_upper ? low : high", 0, "low"),
     of("(lane & 2) / 2 * (N / 4)", 0, "0"),
@@ -203,6 +206,8 @@ fn every_mutation_of_score_rows_is_caught() {
     let reduced = |reduction| Case { reduction, ..small }.build::<bf16, bf16>();
     let mut past_the_table = Case { n: 900, ..small }.build::<bf16, bf16>();
     past_the_table.lengths[1] = u32::MAX;
+    let many_queries =
+        Case { lengths: [600, 300, 17], n: 600, n_heads: 1, group: 9, head_dim: 8, ..small };
     let wide = Case { head_dim: 136, page_size: 3, lengths: [41, 2, 0], ..small };
     let mut far_apart = long.build::<bf16, bf16>();
     let layout = far_apart.plan.shape().layout;
@@ -222,6 +227,7 @@ fn every_mutation_of_score_rows_is_caught() {
             || scores_differ::<_, f32>(entry, &fp8)
             || scores_differ::<_, f32>(entry, &fp8.without_pages())
             || scores_differ::<_, f32>(entry, &plain.without_pages())
+            || scores_differ::<_, f32>(entry, &many_queries.build::<bf16, bf16>())
             || scores_differ::<_, f32>(entry, &wide.build::<bf16, bf16>())
             || scores_differ::<_, f32>(entry, &far_apart)
             || scores_differ::<_, f32>(entry, &plain.with_tokens_per_row(7))

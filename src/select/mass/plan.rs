@@ -116,11 +116,13 @@ impl MassPlan {
         256 / self.shape.layout.shape().row_len.div_ceil(128).next_power_of_two()
     }
 
-    pub(crate) fn n_tiles(&self) -> u64 {
+    /// Tiles of a request.
+    pub fn n_tiles(&self) -> u64 {
         self.shape.n.div_ceil(self.tile())
     }
 
-    pub(crate) fn n_heads_together(&self) -> u64 {
+    /// Heads of keys that are added.
+    pub fn n_heads_together(&self) -> u64 {
         if self.shape.is_over_all_heads { self.shape.layout.shape().n_heads } else { 1 }
     }
 
@@ -130,7 +132,7 @@ impl MassPlan {
     }
 
     /// What a sum is multiplied by.
-    pub(crate) fn mass_scale(&self) -> f32 {
+    pub fn mass_scale(&self) -> f32 {
         match self.shape.is_mean {
             true => 1.0 / (self.group() * self.n_heads_together()) as f32,
             false => 1.0,
@@ -168,7 +170,7 @@ impl MassPlan {
     }
 
     /// Of the workspace, words that must be zeros: an even number of them, since what follows moves 16 bytes at once.
-    pub(crate) fn n_tickets(&self) -> u64 {
+    pub fn n_tickets(&self) -> u64 {
         (self.batch() * self.shape.layout.shape().n_heads).div_ceil(4) * 2
     }
 

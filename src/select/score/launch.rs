@@ -177,5 +177,7 @@ fn params<Q: Score, K: Float, S: Score>(
         vote_element: 0,
         n_heads_together: 1,
         vote_reduction: 0,
+        n_tiles_together: plan.n_tiles_together() as u32,
+        reserved: 0,
     })
 }

@@ -146,7 +146,7 @@ impl ScorePlan {
     }
 
     /// Of the workspace, words that must be zeros: an even number of them, since what follows moves 16 bytes at once.
-    pub(crate) fn n_tickets(&self) -> u64 {
+    pub fn n_tickets(&self) -> u64 {
         (self.batch() * self.shape.layout.shape().n_heads).div_ceil(4) * 2
     }
 
@@ -163,16 +163,22 @@ impl ScorePlan {
         self.shape.layout.shape().batch
     }
 
-    pub(crate) fn n_tiles(&self) -> u64 {
+    /// Tiles of 256 rows of a request.
+    pub fn n_tiles(&self) -> u64 {
         self.shape.n.div_ceil(TILE)
     }
 
     /// What the sum over a group is multiplied by.
-    pub(crate) fn mean_scale(&self) -> f32 {
+    pub fn mean_scale(&self) -> f32 {
         match self.shape.reduction {
             GroupReduction::Mean => 1.0 / self.group() as f32,
             _ => 1.0,
         }
+    }
+
+    /// Tiles that a block scores one after the other, so that many queries are not read again for each.
+    pub fn n_tiles_together(&self) -> u64 {
+        if self.group() > 8 { 2 } else { 1 }
     }
 
     /// The scale of softmaxes whose base is 2.
@@ -204,19 +210,20 @@ impl ScorePlan {
     #[cfg(any(feature = "cuda", feature = "simt"))]
     pub fn grid(&self) -> Grid {
         let n_heads = self.shape.layout.shape().n_heads;
+        let n_blocks = self.n_tiles().div_ceil(self.n_tiles_together());
         Grid {
-            blocks: [self.n_tiles().max(1) as u32, n_heads as u32, self.batch() as u32],
+            blocks: [n_blocks.max(1) as u32, n_heads as u32, self.batch() as u32],
             threads: [THREADS_PER_BLOCK, 1, 1],
             dynamic_shared_bytes: self.shared_bytes(1, 1) as u32,
             cluster_blocks: 1,
         }
     }
 
-    /// The grid of the launch that votes too.
+    /// The grid of the launch that votes too; of a vote that [fits](Self::fits_on_chip).
     #[cfg(any(feature = "cuda", feature = "simt"))]
-    pub(super) fn voting_grid(&self, vote: &VotePlan) -> Grid {
+    pub fn voting_grid(&self, vote: &VotePlan) -> Grid {
         let rule = vote.rule();
-        let n_votes = self.shape.layout.shape().n_heads / rule.n_heads_together(self);
+        let n_votes = self.shape.layout.shape().n_heads / rule.n_heads_together(self).max(1);
         Grid {
             blocks: [1, n_votes as u32, self.batch() as u32],
             threads: [THREADS_PER_BLOCK, 1, 1],

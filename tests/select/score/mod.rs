@@ -95,6 +95,8 @@ fn sizes_around_a_tile() {
         let case =
             Case { lengths: [n, n / 2, n + 9], n: u64::from(n), n_heads: 1, group: 2, ..CASE };
         assert_all::<bf16, bf16, f32>(&case.build());
+        let many_queries = Case { group: 9, head_dim: 8, ..case };
+        assert_all::<bf16, bf16, f32>(&many_queries.build());
     }
 }
 
