@@ -77,7 +77,8 @@ __device__ __forceinline__ float load_float(const uint8_t* elements, uint64_t i,
 
 // The same number, of NaN the one that GPUs make.
 __device__ __forceinline__ float canonical(float value) {
-  return value == value ? value : __uint_as_float(0x7FFFFFFF);
+  const bool is_nan = (__float_as_uint(value) & 0x7FFFFFFF) > 0x7F800000;
+  return is_nan ? __uint_as_float(0x7FFFFFFF) : value;
 }
 
 // What `value` becomes as an element of this kind.
