@@ -135,6 +135,7 @@ pub struct Eviction {
 }
 
 impl Eviction {
+    /// Allocates.
     pub fn new(queue: &Queue, layout: KvLayout, budget: Budget) -> Result<Self> {
         let kv = layout.shape();
         let n_lists = kv.batch * kv.n_heads;
@@ -179,7 +180,7 @@ fn main() -> Result<()> {
         let mut cache = toy::Cache::new(queue, sizes, &[n], &mut random)?;
         // The deeper, the more a few tokens have of the attention.
         let query = random.row(sizes.n_q_heads * sizes.head_dim);
-        (0..8).for_each(|i| cache.plant(&query, 0, 5 + 20 * i, 0.1 * l as f32));
+        (0..8).for_each(|i| cache.plant(&query, 0, 5 + 20 * i, 0.12 * l as f32));
         cache.upload(queue, &[n])?;
         let queries = queue.upload(&query.repeat(sizes.n))?;
         let mut masses = Masses::new(queue, cache.layout, sizes.n_q_heads as u64, u64::from(n))?;
@@ -190,7 +191,7 @@ fn main() -> Result<()> {
     for (_, masses) in &layers {
         let masses = queue.download(&masses.masses())?;
         let heads: Vec<&[f32]> = masses.chunks(sizes.n).collect();
-        densities.push(density_of(&heads, Density::Released));
+        densities.push(density_of(&heads, Density::Paper));
     }
     let (mut n_bytes, mut dense_bytes) = (0, 0);
     for (l, budget) in layer_budgets(&densities, sizes.n, 0.1, 0.1).iter().enumerate() {

@@ -49,13 +49,8 @@ impl Quest {
         let kv = *layout.shape();
         // A box for each page of keys, on the page of the same number.
         let boxes = KvLayout::new(
-            KvShape {
-                row_len: 2 * kv.row_len,
-                page_size: 1,
-                tokens_per_row: kv.page_size,
-                ..kv
-            }
-            .nhd(),
+            KvShape { row_len: 2 * kv.row_len, page_size: 1, tokens_per_row: kv.page_size, ..kv }
+                .nhd(),
         )?;
         let summarize = SummarizePlan::new(SummarizeShape {
             keys: layout,
@@ -99,7 +94,11 @@ impl Quest {
             n_pages: queue.alloc(n_lists as usize)?,
             boxes: queue.alloc(boxes.pool_len() as usize)?,
             scores: queue.alloc(score.scores_len() as usize)?,
-            selected: (queue.alloc(n_picks)?, queue.alloc(n_picks)?, queue.alloc(n_lists as usize)?),
+            selected: (
+                queue.alloc(n_picks)?,
+                queue.alloc(n_picks)?,
+                queue.alloc(n_lists as usize)?,
+            ),
         })
     }
 
@@ -131,8 +130,12 @@ impl Quest {
         let mut outputs = SummarizeOutputs { rows: self.boxes.view_mut(), outliers: None };
         select::summarize(queue, summarize, &inputs, &mut outputs)?;
 
-        let boxes =
-            KvView { layout: summarize.shape().summaries, keys: self.boxes.view(), values: None, ..cache };
+        let boxes = KvView {
+            layout: summarize.shape().summaries,
+            keys: self.boxes.view(),
+            values: None,
+            ..cache
+        };
         let inputs = ScoreInputs { queries, cache: boxes, skips: None };
         let mut outputs = ScoreOutputs { scores: self.scores.view_mut(), softmax: None };
         select::score_rows(queue, score, &inputs, &mut outputs)?;

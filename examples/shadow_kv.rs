@@ -33,6 +33,7 @@ pub struct Settings {
     pub n_outliers: usize,
     /// and so many last chunks, with what is after them.
     pub n_local: usize,
+    /// How many chunks have landmarks.
     pub landmarks: Landmarks,
 }
 
@@ -65,7 +66,13 @@ pub struct ShadowKv {
 }
 
 impl ShadowKv {
-    pub fn new(queue: &Queue, layout: KvLayout, n_q_heads: u64, settings: Settings) -> Result<Self> {
+    /// Allocates.
+    pub fn new(
+        queue: &Queue,
+        layout: KvLayout,
+        n_q_heads: u64,
+        settings: Settings,
+    ) -> Result<Self> {
         let Settings { chunk, budget, n_outliers, .. } = settings;
         let kv = *layout.shape();
         if !kv.page_size.is_multiple_of(chunk as u64) {

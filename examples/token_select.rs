@@ -31,6 +31,7 @@ pub struct Settings {
     pub n_local: usize,
     /// So many of the others are.
     pub k: usize,
+    /// That of the softmaxes.
     pub scale: Scale,
     /// The Selection Cache: the least cosine of a query and the one that made the votes with which they are used
     /// again, 0.9 in the paper. `None`, as in the released scripts, votes in every step.
@@ -63,7 +64,13 @@ pub struct TokenSelect {
 }
 
 impl TokenSelect {
-    pub fn new(queue: &Queue, layout: KvLayout, n_q_heads: u64, settings: Settings) -> Result<Self> {
+    /// Allocates.
+    pub fn new(
+        queue: &Queue,
+        layout: KvLayout,
+        n_q_heads: u64,
+        settings: Settings,
+    ) -> Result<Self> {
         let Settings { n_init, n_local, k, scale, .. } = settings;
         let (kv, n) = (layout.shape(), layout.n_rows());
         if !(n_init as u64).is_multiple_of(kv.page_size) {

@@ -120,7 +120,7 @@ fn main() -> Result<()> {
         toy::Sizes { batch: 1, n: 1024, n_q_heads: 4, n_heads: 2, head_dim: 64, page_size: 16 };
     let (n, n_probes) = (1024, 16);
     // Eight recent probes, and eight of random positions.
-    for strength in [0.0, 0.1] {
+    for strength in [0.0, 1.5] {
         let mut random = toy::Random(3);
         let mut cache = toy::Cache::new(queue, sizes, &[n], &mut random)?;
         let recent = (0..8).map(|i| n - i);
@@ -128,7 +128,7 @@ fn main() -> Result<()> {
             recent.chain((0..8).map(|_| 1 + random.below(n as usize) as u32)).collect();
         let query = random.row(sizes.n_q_heads * sizes.head_dim);
         for t in 0..20 {
-            cache.plant(&query, 0, 40 * t, strength * 4.0);
+            cache.plant(&query, 0, 40 * t, strength);
         }
         cache.upload(queue, &[n])?;
         // Probes like each other, so that their attention is where that of the others is.
@@ -140,10 +140,13 @@ fn main() -> Result<()> {
             ZipVl::new(queue, cache.layout, n_q_heads, n_probes as u64, 0.975, u64::from(n))?;
         recipe.step(queue, probes.view(), n_visible.view(), cache.view())?;
         let n_selected = queue.download(&recipe.selected().1)?[0] as usize;
-        println!("attention that is {}: {n_selected} of {n} tokens", match strength {
-            0.0 => "spread over all tokens",
-            _ => "on twenty tokens",
-        });
+        println!(
+            "attention that is {}: {n_selected} of {n} tokens",
+            match strength {
+                0.0 => "spread over all tokens",
+                _ => "on twenty tokens",
+            }
+        );
         machine.report(cache.dense_bytes(), sizes.n_heads as u64 * cache.bytes_of(n_selected));
     }
     Ok(())

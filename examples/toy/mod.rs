@@ -50,7 +50,8 @@ pub struct Random(pub u64);
 
 impl Random {
     pub fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         ((self.0 >> 33) as usize * n) >> 31
     }
 
@@ -117,9 +118,9 @@ impl Cache {
             .nhd(),
         )?;
         let keys = random.row(layout.pool_len() as usize);
-        let page_table: Vec<_> = random.order(n_pages).into_iter().map(|page| page as i32).collect();
-        let device =
-            (queue.upload(&keys)?, queue.upload(&page_table)?, queue.upload(lengths)?);
+        let page_table: Vec<_> =
+            random.order(n_pages).into_iter().map(|page| page as i32).collect();
+        let device = (queue.upload(&keys)?, queue.upload(&page_table)?, queue.upload(lengths)?);
         Ok(Self { sizes, layout, keys, page_table, lengths: lengths.to_vec(), device })
     }
 
@@ -158,7 +159,8 @@ impl Cache {
         let group = n_q_heads / n_heads;
         for h in 0..n_heads {
             let of_group = &queries[(b * n_q_heads + h * group) * d..][..group * d];
-            let sum = |c: usize| of_group.iter().skip(c).step_by(d).map(|q| q.to_f32()).sum::<f32>();
+            let sum =
+                |c: usize| of_group.iter().skip(c).step_by(d).map(|q| q.to_f32()).sum::<f32>();
             let key: Vec<_> = (0..d).map(|c| bf16::from_f32(strength * sum(c))).collect();
             self.set_key(b, t, h, &key);
         }
