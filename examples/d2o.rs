@@ -1,7 +1,12 @@
 //! D2O (arXiv:2406.13035): layers whose attention is spread keep more tokens, and each head those that were attended to most.
 //!
 //! `cargo run --release --example d2o --features simt`
-#![allow(dead_code, unreachable_pub, reason = "a module of tests/recipes.rs too")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::missing_errors_doc,
+    reason = "a module of the tests too"
+)]
 
 use half::bf16;
 use lacuna::kv::{KvLayout, KvView};
@@ -180,7 +185,7 @@ fn main() -> Result<()> {
         let mut cache = toy::Cache::new(queue, sizes, &[n], &mut random)?;
         // The deeper, the more a few tokens have of the attention.
         let query = random.row(sizes.n_q_heads * sizes.head_dim);
-        (0..8).for_each(|i| cache.plant(&query, 0, 5 + 20 * i, 0.12 * l as f32));
+        (0..8).for_each(|i| cache.plant(&query, 0, 5 + 20 * i, 0.06 * l as f32));
         cache.upload(queue, &[n])?;
         let queries = queue.upload(&query.repeat(sizes.n))?;
         let mut masses = Masses::new(queue, cache.layout, sizes.n_q_heads as u64, u64::from(n))?;

@@ -1,7 +1,12 @@
 //! LazyLLM (arXiv:2407.14057): each layer drops the tokens of a prompt that its last one attends to least.
 //!
 //! `cargo run --release --example lazy_llm --features simt`
-#![allow(dead_code, unreachable_pub, reason = "a module of tests/recipes.rs too")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::missing_errors_doc,
+    reason = "a module of the tests too"
+)]
 
 use half::bf16;
 use lacuna::kv::{KvLayout, KvShape, KvView};

@@ -1,7 +1,12 @@
 //! Quest (arXiv:2406.10774): the pages whose keys may have the largest products with a query, by the box around them.
 //!
 //! `cargo run --release --example quest --features simt`
-#![allow(dead_code, unreachable_pub, reason = "a module of tests/recipes.rs too")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::missing_errors_doc,
+    reason = "a module of the tests too"
+)]
 
 use half::bf16;
 use lacuna::kv::{KvLayout, KvShape, KvView};

@@ -1,7 +1,12 @@
 //! ShadowKV's landmarks (arXiv:2410.21465): each chunk of a prompt's keys stands behind its mean, but for those that do not.
 //!
 //! `cargo run --release --example shadow_kv --features simt`
-#![allow(dead_code, unreachable_pub, reason = "a module of tests/recipes.rs too")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::missing_errors_doc,
+    reason = "a module of the tests too"
+)]
 
 use half::bf16;
 use lacuna::kv::{KvLayout, KvShape, KvView};

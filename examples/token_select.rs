@@ -1,7 +1,12 @@
 //! TokenSelect (arXiv:2411.02886): all heads of a layer vote for the tokens that all of them will attend to.
 //!
 //! `cargo run --release --example token_select --features simt`
-#![allow(dead_code, unreachable_pub, reason = "a module of tests/recipes.rs too")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::missing_errors_doc,
+    reason = "a module of the tests too"
+)]
 
 use half::bf16;
 use lacuna::kv::{KvLayout, KvView};

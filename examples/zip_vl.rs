@@ -1,7 +1,12 @@
 //! ZipVL (arXiv:2410.08584): how many tokens of a prompt a layer attends to follows from how its attention is spread.
 //!
 //! `cargo run --release --example zip_vl --features simt`
-#![allow(dead_code, unreachable_pub, reason = "a module of tests/recipes.rs too")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::missing_errors_doc,
+    reason = "a module of the tests too"
+)]
 
 use half::bf16;
 use lacuna::kv::{KvLayout, KvView};

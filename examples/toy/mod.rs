@@ -1,5 +1,10 @@
 //! What the recipes' programs share: a queue, a cache of keys with something to find in it, and a count of bytes.
-#![allow(dead_code, unreachable_pub, reason = "each program uses its part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::missing_errors_doc,
+    reason = "programs and tests use their parts"
+)]
 
 use half::bf16;
 use lacuna::kv::{KvLayout, KvShape, KvView};

@@ -82,9 +82,9 @@ fn run(
     let device_queries = queue.upload(&queries).unwrap();
     recipe.step(queue, device_queries.view()).unwrap();
     let (selected, outliers) = (lists(queue, recipe.selected()), lists(queue, recipe.outliers()));
-    for b in 0..sizes.batch {
-        let n = n_landmarks(lengths[b] as usize, settings.landmarks);
-        assert_eq!(recipe.n_landmarks(lengths[b]) as usize, n);
+    for (b, length) in lengths.iter().enumerate() {
+        let n = n_landmarks(*length as usize, settings.landmarks);
+        assert_eq!(recipe.n_landmarks(*length) as usize, n);
         for h in 0..sizes.n_heads {
             let list = b * sizes.n_heads + h;
             let [of_query, of_prompt] = expected(&cache, &queries, [b, h], &settings);

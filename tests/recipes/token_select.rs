@@ -54,9 +54,9 @@ fn setup(
     let queries = oracle::queries(&SIZES, &mut random);
     let mut cache = Cache::new(queue, SIZES, lengths, &mut random).unwrap();
     // Sinks, and local tokens, that would have all of a softmax over the context.
-    for b in 0..SIZES.batch {
+    for (b, length) in lengths.iter().enumerate() {
         cache.plant(&queries, b, 0, 0.6);
-        cache.plant(&queries, b, (lengths[b] as usize).saturating_sub(1), 0.6);
+        cache.plant(&queries, b, (*length as usize).saturating_sub(1), 0.6);
     }
     cache.upload(queue, lengths).unwrap();
     let n_q_heads = SIZES.n_q_heads as u64;
