@@ -1,4 +1,5 @@
-//! D2O (arXiv:2406.13035): layers whose attention is spread keep more tokens, and each head those that were attended to most.
+//! D2O (arXiv:2406.13035): layers whose attention is spread keep more tokens, each head those that were attended to most, and
+//! what is evicted goes on in the keys that it is near to.
 //!
 //! `cargo run --release --example d2o --features simt`
 #![allow(
@@ -9,8 +10,10 @@
 )]
 
 use half::bf16;
-use lacuna::kv::{KvLayout, KvView};
-use lacuna::select::{self, MassInputs, MassOutputs, MassPlan, MassShape};
+use lacuna::kv::{KvLayout, KvView, KvViewMut};
+use lacuna::select::{self, CompactInputs, CompactOutputs, CompactPlan, CompactShape};
+use lacuna::select::{MassInputs, MassOutputs, MassPlan, MassShape, Repeats, RowStrides};
+use lacuna::select::{MergeInputs, MergePlan, MergeState, MergeWeights, RowsPlan, RowsShape};
 use lacuna::select::{TopkInputs, TopkOutputs, TopkPlan, TopkShape};
 use lacuna::{Buffer, Queue, Result, View};
 
@@ -133,42 +136,130 @@ impl Masses {
     }
 }
 
-/// What each head of a layer keeps: the first four tokens, the last ones, and those with the most mass.
+/// What each head of a layer keeps (the first four tokens, the last ones, and those with the most mass), and where the rest
+/// goes: into the kept ones with the nearest keys, where they are near enough.
 pub struct Eviction {
     topk: TopkPlan,
+    scatter: RowsPlan,
+    compact: CompactPlan,
+    merge: MergePlan,
+    weights: MergeWeights,
     kept: (Buffer<i32>, Buffer<u32>),
+    /// Ones between steps; zeros are what is kept.
+    mask: Buffer<u8>,
+    bytes: [Buffer<u8>; 2],
+    evicted: (Buffer<i32>, Buffer<u32>),
+    workspace: Buffer<u32>,
+    nearest: Buffer<i32>,
+    similarities: Buffer<f32>,
+    thresholds: Buffer<f32>,
 }
 
 impl Eviction {
-    /// Allocates.
-    pub fn new(queue: &Queue, layout: KvLayout, budget: Budget) -> Result<Self> {
-        let kv = layout.shape();
+    /// [`MergeWeights::Softmax`] are the paper's weights, [`MergeWeights::Released`] the released code's.
+    pub fn new(
+        queue: &Queue,
+        layout: KvLayout,
+        budget: Budget,
+        weights: MergeWeights,
+    ) -> Result<Self> {
+        let (kv, n) = (layout.shape(), layout.n_rows());
         let n_lists = kv.batch * kv.n_heads;
         let k = (budget.n_heavy + budget.n_recent) as u64;
         let topk = TopkPlan::new(TopkShape {
             n_first: budget.n_heavy.min(4) as u64,
             n_last: budget.n_recent as u64,
-            ..TopkShape::of::<f32>(n_lists, layout.n_rows(), k)
+            ..TopkShape::of::<f32>(n_lists, n, k)
         })?;
-        let kept = (queue.alloc(topk.picks_len() as usize)?, queue.alloc(n_lists as usize)?);
-        Ok(Self { topk, kept })
+        let nowhere = RowStrides { list: 0, row: 0 };
+        let scatter = RowsPlan::new(
+            RowsShape {
+                n_lists,
+                n_indices: k,
+                index_stride: k,
+                n_table_rows: n,
+                row_len: 1,
+                table: nowhere,
+                list: nowhere,
+                element_bytes: 1,
+            }
+            .dense(),
+        )?;
+        let n_evicted = n.saturating_sub(k);
+        let shape = CompactShape { n_rows: n_lists, n, row_stride: n, capacity: n_evicted };
+        let compact = CompactPlan::new(shape)?;
+        let merge = MergePlan::new(layout, n_evicted, k)?;
+        let n_lists = n_lists as usize;
+        let (n_kept, n_evicted) = (merge.kept_len() as usize, merge.evicted_len() as usize);
+        Ok(Self {
+            weights,
+            kept: (queue.alloc(n_kept)?, queue.alloc(n_lists)?),
+            mask: queue.upload(&vec![1; compact.mask_len() as usize])?,
+            bytes: [queue.alloc(n_kept)?, queue.upload(&vec![1; n_kept])?],
+            evicted: (queue.alloc(n_evicted)?, queue.alloc(n_lists)?),
+            workspace: queue.alloc(compact.workspace_len() as usize)?,
+            nearest: queue.alloc(n_evicted)?,
+            similarities: queue.alloc(n_evicted)?,
+            thresholds: queue.upload(&vec![f32::NAN; n_lists])?,
+            topk,
+            scatter,
+            compact,
+            merge,
+        })
     }
 
-    /// Ranks: one launch. `lengths` is `[batch, n_heads]`.
+    /// Ranks, and merges in place: launches alone. `lengths` is `[batch, n_heads]`.
     pub fn step(
         &mut self,
         queue: &Queue,
         masses: View<'_, f32>,
         lengths: View<'_, u32>,
+        cache: &mut KvViewMut<'_, bf16>,
     ) -> Result<()> {
         let inputs = TopkInputs { lengths: Some(lengths), ..TopkInputs::whole(masses) };
         let mut outputs = TopkOutputs::new(self.kept.0.view_mut(), self.kept.1.view_mut());
-        select::topk_rows(queue, &self.topk, &inputs, &mut outputs)
+        select::topk_rows(queue, &self.topk, &inputs, &mut outputs)?;
+
+        // Evicted is what is not kept.
+        let kept = self.kept.0.view();
+        let [zeros, ones] = [0, 1].map(|i: usize| self.bytes[i].view());
+        let (scatter, mut never) = (&self.scatter, Repeats::Never);
+        select::scatter_rows(queue, scatter, &zeros, &kept, &mut never, &mut self.mask.view_mut())?;
+        let inputs =
+            CompactInputs { lengths: Some(lengths), ..CompactInputs::whole(self.mask.view()) };
+        let mut outputs = CompactOutputs {
+            indices: self.evicted.0.view_mut(),
+            counts: self.evicted.1.view_mut(),
+            offsets: None,
+            row_starts: None,
+        };
+        let workspace = &mut self.workspace.view_mut();
+        select::compact_rows(queue, &self.compact, &inputs, workspace, &mut outputs)?;
+        select::scatter_rows(queue, scatter, &ones, &kept, &mut never, &mut self.mask.view_mut())?;
+
+        let evicted = self.evicted.0.view();
+        let inputs = MergeInputs { evicted, kept, decay: 0.5, weights: self.weights };
+        let mut state = MergeState {
+            nearest: self.nearest.view_mut(),
+            similarities: self.similarities.view_mut(),
+            thresholds: self.thresholds.view_mut(),
+        };
+        select::merge_rows(queue, &self.merge, &inputs, &mut state, cache)
     }
 
     /// `[batch, n_heads, n_heavy + n_recent]` tokens, ascending, then -1; and `[batch, n_heads]`, how many they are.
     pub fn kept(&self) -> (View<'_, i32>, View<'_, u32>) {
         (self.kept.0.view(), self.kept.1.view())
+    }
+
+    /// `[batch, n_heads, n - n_heavy - n_recent]` and `[batch, n_heads]`: the tokens that are not kept.
+    pub fn evicted(&self) -> (View<'_, i32>, View<'_, u32>) {
+        (self.evicted.0.view(), self.evicted.1.view())
+    }
+
+    /// `[batch, n_heads]`: the least similarity with which a token is merged, not dropped.
+    pub fn thresholds(&self) -> View<'_, f32> {
+        self.thresholds.view()
     }
 }
 
@@ -200,11 +291,11 @@ fn main() -> Result<()> {
     }
     let (mut n_bytes, mut dense_bytes) = (0, 0);
     for (l, budget) in layer_budgets(&densities, sizes.n, 0.1, 0.1).iter().enumerate() {
-        let (cache, masses) = &layers[l];
+        let (cache, masses) = &mut layers[l];
         let mut n_kept = 2 * sizes.n;
         if let Some(budget) = budget {
-            let mut eviction = Eviction::new(queue, cache.layout, *budget)?;
-            eviction.step(queue, masses.masses(), lengths.view())?;
+            let mut eviction = Eviction::new(queue, cache.layout, *budget, MergeWeights::Softmax)?;
+            eviction.step(queue, masses.masses(), lengths.view(), &mut cache.view_mut())?;
             n_kept = queue.download(&eviction.kept().1)?.iter().sum::<u32>() as usize;
         }
         println!("layer {l}: density {:.3}, a head keeps {} of {n}", densities[l], n_kept / 2);

@@ -7,7 +7,7 @@
 )]
 
 use half::bf16;
-use lacuna::kv::{KvLayout, KvShape, KvView};
+use lacuna::kv::{KvLayout, KvShape, KvView, KvViewMut};
 use lacuna::simt::{Config, Recorder};
 use lacuna::{Buffer, Device, Queue, Result};
 
@@ -96,11 +96,12 @@ pub struct Sizes {
 pub struct Cache {
     pub sizes: Sizes,
     pub layout: KvLayout,
-    /// The pool, on the host.
+    /// The pools, on the host.
     pub keys: Vec<bf16>,
+    pub values: Vec<bf16>,
     pub page_table: Vec<i32>,
     pub lengths: Vec<u32>,
-    device: (Buffer<bf16>, Buffer<i32>, Buffer<u32>),
+    device: (Buffer<bf16>, Buffer<bf16>, Buffer<i32>, Buffer<u32>),
 }
 
 impl Cache {
@@ -123,21 +124,37 @@ impl Cache {
             .nhd(),
         )?;
         let keys = random.row(layout.pool_len() as usize);
+        let values = random.row(layout.pool_len() as usize);
         let page_table: Vec<_> =
             random.order(n_pages).into_iter().map(|page| page as i32).collect();
-        let device = (queue.upload(&keys)?, queue.upload(&page_table)?, queue.upload(lengths)?);
-        Ok(Self { sizes, layout, keys, page_table, lengths: lengths.to_vec(), device })
+        let device = (
+            queue.upload(&keys)?,
+            queue.upload(&values)?,
+            queue.upload(&page_table)?,
+            queue.upload(lengths)?,
+        );
+        Ok(Self { sizes, layout, keys, values, page_table, lengths: lengths.to_vec(), device })
     }
 
     pub fn view(&self) -> KvView<'_, bf16> {
         KvView {
             layout: self.layout,
             keys: self.device.0.view(),
-            values: None,
-            page_table: self.device.1.view(),
-            lengths: self.device.2.view(),
+            values: Some(self.device.1.view()),
+            page_table: self.device.2.view(),
+            lengths: self.device.3.view(),
             key_scale: 1.0,
             value_scale: 1.0,
+        }
+    }
+
+    pub fn view_mut(&mut self) -> KvViewMut<'_, bf16> {
+        KvViewMut {
+            layout: self.layout,
+            keys: self.device.0.view_mut(),
+            values: Some(self.device.1.view_mut()),
+            page_table: self.device.2.view(),
+            lengths: self.device.3.view(),
         }
     }
 
@@ -155,7 +172,7 @@ impl Cache {
     pub fn upload(&mut self, queue: &Queue, lengths: &[u32]) -> Result<()> {
         self.lengths = lengths.to_vec();
         queue.upload_into(&self.keys, &mut self.device.0.view_mut())?;
-        queue.upload_into(lengths, &mut self.device.2.view_mut())
+        queue.upload_into(lengths, &mut self.device.3.view_mut())
     }
 
     /// Makes token `t` one that the query heads of every group attend to: its keys point where their sum does.

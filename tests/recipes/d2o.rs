@@ -3,10 +3,11 @@
 #[path = "../../examples/d2o.rs"]
 mod recipe;
 
+use lacuna::select::MergeWeights;
 use recipe::{Budget, Density, Eviction, Masses, density_of, layer_budgets};
 
 use crate::common;
-use crate::oracle::{largest, lists, products, softmax};
+use crate::oracle::{dot, largest, lists, products, softmax};
 use crate::toy::{Cache, Random, Sizes};
 
 const SIZES: Sizes =
@@ -54,7 +55,7 @@ fn what_the_paper_keeps() {
     for queue in common::queues() {
         let mut random = Random(61);
         let lengths = [160, 71];
-        let cache = Cache::new(&queue, SIZES, &lengths, &mut random).unwrap();
+        let mut cache = Cache::new(&queue, SIZES, &lengths, &mut random).unwrap();
         // Queries of the last tokens, each with its own view.
         let n_probes = 40;
         let of_probe = SIZES.n_q_heads * SIZES.head_dim;
@@ -87,19 +88,126 @@ fn what_the_paper_keeps() {
             let of_heads = [lengths[0], lengths[0], lengths[1], lengths[1]];
             let of_heads = queue.upload(&of_heads).unwrap();
             let budget = Budget { n_heavy, n_recent };
-            let mut eviction = Eviction::new(&queue, cache.layout, budget).unwrap();
-            eviction.step(&queue, masses.masses(), of_heads.view()).unwrap();
+            let weights = MergeWeights::Softmax;
+            let mut eviction = Eviction::new(&queue, cache.layout, budget, weights).unwrap();
+            let mut cache = cache.view_mut();
+            eviction.step(&queue, masses.masses(), of_heads.view(), &mut cache).unwrap();
+            let evicted = lists(&queue, eviction.evicted());
             for (list, kept) in lists(&queue, eviction.kept()).iter().enumerate() {
                 let mut masses = expected[list].clone();
                 let n = masses.len();
                 let k = (n_heavy + n_recent).min(n);
                 masses[..n_heavy.min(4)].fill(f64::MAX);
                 masses[n - n_recent.min(n)..].fill(f64::MAX);
-                if k == 0 {
-                    assert!(kept.is_empty());
-                    continue;
+                let all_kept = if k == 0 { Vec::new() } else { largest(&masses, k) };
+                assert_eq!(*kept, all_kept, "{budget:?}");
+                let others = (0..n).filter(|t| !kept.contains(t));
+                assert_eq!(evicted[list], others.collect::<Vec<_>>(), "{budget:?}");
+            }
+        }
+    }
+}
+
+/// The nearest kept token of each evicted one, and how near.
+fn nearest(
+    cache: &Cache,
+    [b, h]: [usize; 2],
+    kept: &[usize],
+    evicted: &[usize],
+) -> Vec<(usize, f64)> {
+    let of = |i: &usize| {
+        let key = cache.key(b, *i, h);
+        let cosine = |j: &usize| {
+            let other = cache.key(b, *j, h);
+            dot(key, other) / (dot(key, key) * dot(other, other)).sqrt()
+        };
+        let cosines: Vec<_> = kept.iter().map(cosine).collect();
+        let place = largest(&cosines, 1)[0];
+        (kept[place], cosines[place])
+    };
+    evicted.iter().map(of).collect()
+}
+
+#[test]
+fn what_is_near_enough_is_merged() {
+    let budget = Budget { n_heavy: 12, n_recent: 10 };
+    let length = [160, 90];
+    for queue in common::queues() {
+        for weights in [MergeWeights::Softmax, MergeWeights::Released] {
+            let mut random = Random(62);
+            let mut cache = Cache::new(&queue, SIZES, &length, &mut random).unwrap();
+            let mut eviction = Eviction::new(&queue, cache.layout, budget, weights).unwrap();
+            let lengths = queue.upload(&[length[0], length[0], length[1], length[1]]).unwrap();
+            let mut thresholds: Vec<Option<f64>> = vec![None; 4];
+            // The second step has the first one's thresholds, and other tokens.
+            for _ in 0..2 {
+                let masses: Vec<f32> = (0..4 * SIZES.n).map(|_| random.normal()).collect();
+                let masses = queue.upload(&masses).unwrap();
+                let mut view = cache.view_mut();
+                eviction.step(&queue, masses.view(), lengths.view(), &mut view).unwrap();
+                let [keys, values] = [view.keys.as_view(), view.values.as_ref().unwrap().as_view()]
+                    .map(|pool| queue.download(&pool).unwrap());
+                let (kept, evicted) =
+                    (lists(&queue, eviction.kept()), lists(&queue, eviction.evicted()));
+                for list in 0..4 {
+                    let (b, h) = (list / 2, list % 2);
+                    let nearest = nearest(&cache, [b, h], &kept[list], &evicted[list]);
+                    let mean = nearest.iter().map(|(_, s)| s).sum::<f64>() / nearest.len() as f64;
+                    let threshold = thresholds[list].map_or(mean, |old| 0.5 * old + 0.5 * mean);
+                    thresholds[list] = Some(threshold);
+                    let n_merged = nearest.iter().filter(|(_, s)| *s >= threshold).count();
+                    assert!(n_merged > 0 && n_merged < nearest.len());
+                    for j in &kept[list] {
+                        let start =
+                            cache.layout.locate(&cache.page_table, b as u64, *j as u64, h as u64);
+                        let row = start.unwrap()..start.unwrap() + SIZES.head_dim;
+                        for (before, after) in [(&cache.keys, &keys), (&cache.values, &values)] {
+                            for c in 0..SIZES.head_dim {
+                                let of = |t: usize| {
+                                    let start = cache.layout.locate(
+                                        &cache.page_table,
+                                        b as u64,
+                                        t as u64,
+                                        h as u64,
+                                    );
+                                    f64::from(before[start.unwrap() + c].to_f32())
+                                };
+                                let near = evicted[list].iter().zip(&nearest);
+                                let near = near.filter(|(_, (at, s))| at == j && *s >= threshold);
+                                let own = if weights == MergeWeights::Softmax {
+                                    1_f64.exp()
+                                } else {
+                                    1.0
+                                };
+                                let (mut sum, mut total) = (own * of(*j), own);
+                                for (t, (_, s)) in near {
+                                    assert!((s - threshold).abs() > 1e-5, "another seed");
+                                    sum += of(*t)
+                                        * if weights == MergeWeights::Softmax {
+                                            s.exp()
+                                        } else {
+                                            *s
+                                        };
+                                    total += if weights == MergeWeights::Softmax {
+                                        s.exp()
+                                    } else {
+                                        1.0
+                                    };
+                                }
+                                let (exact, got) =
+                                    (sum / total, f64::from(after[row.start + c].to_f32()));
+                                let error = (got - exact).abs();
+                                assert!(error <= exact.abs() / 256.0 + 1e-6, "{got}, not {exact}");
+                            }
+                        }
+                    }
+                    let found = queue.download(&eviction.thresholds()).unwrap()[list];
+                    assert!(
+                        (f64::from(found) - threshold).abs() < 1e-5,
+                        "{found}, not {threshold}"
+                    );
                 }
-                assert_eq!(*kept, largest(&masses, k), "{budget:?}");
+                (cache.keys, cache.values) = (keys, values);
             }
         }
     }
