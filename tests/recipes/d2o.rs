@@ -3,6 +3,7 @@
 #[path = "../../examples/d2o.rs"]
 mod recipe;
 
+use half::bf16;
 use lacuna::select::MergeWeights;
 use recipe::{Budget, Density, Eviction, Masses, density_of, layer_budgets};
 
@@ -128,6 +129,24 @@ fn nearest(
     evicted.iter().map(of).collect()
 }
 
+fn row_of(pool: &[bf16], cache: &Cache, [b, h]: [usize; 2], t: usize) -> Vec<f64> {
+    let start = cache.layout.locate(&cache.page_table, b as u64, t as u64, h as u64).unwrap();
+    pool[start..][..SIZES.head_dim].iter().map(|x| x.to_f32().into()).collect()
+}
+
+/// A kept row, and what is merged into it with its similarity, by their weights.
+fn merged(row: &[f64], others: &[(Vec<f64>, f64)], weights: MergeWeights) -> Vec<f64> {
+    let is_softmax = weights == MergeWeights::Softmax;
+    let own = if is_softmax { 1_f64.exp() } else { 1.0 };
+    let (mut sums, mut total): (Vec<_>, _) = (row.iter().map(|x| own * x).collect(), own);
+    for (other, similarity) in others {
+        let weight = if is_softmax { similarity.exp() } else { *similarity };
+        sums.iter_mut().zip(other).for_each(|(sum, x)| *sum += weight * x);
+        total += if is_softmax { weight } else { 1.0 };
+    }
+    sums.iter().map(|sum| sum / total).collect()
+}
+
 #[test]
 fn what_is_near_enough_is_merged() {
     let budget = Budget { n_heavy: 12, n_recent: 10 };
@@ -151,51 +170,28 @@ fn what_is_near_enough_is_merged() {
                     (lists(&queue, eviction.kept()), lists(&queue, eviction.evicted()));
                 for list in 0..4 {
                     let (b, h) = (list / 2, list % 2);
+                    let others = (0..length[b] as usize).filter(|t| !kept[list].contains(t));
+                    assert_eq!(evicted[list], others.collect::<Vec<_>>());
                     let nearest = nearest(&cache, [b, h], &kept[list], &evicted[list]);
                     let mean = nearest.iter().map(|(_, s)| s).sum::<f64>() / nearest.len() as f64;
                     let threshold = thresholds[list].map_or(mean, |old| 0.5 * old + 0.5 * mean);
                     thresholds[list] = Some(threshold);
                     let n_merged = nearest.iter().filter(|(_, s)| *s >= threshold).count();
                     assert!(n_merged > 0 && n_merged < nearest.len());
+                    assert!(
+                        nearest.iter().all(|(_, s)| (s - threshold).abs() > 1e-5),
+                        "another seed"
+                    );
                     for j in &kept[list] {
-                        let start =
-                            cache.layout.locate(&cache.page_table, b as u64, *j as u64, h as u64);
-                        let row = start.unwrap()..start.unwrap() + SIZES.head_dim;
+                        let near = evicted[list].iter().zip(&nearest);
+                        let near = near.filter(|(_, (at, s))| at == j && *s >= threshold);
+                        let near: Vec<_> = near.map(|(t, (_, s))| (*t, *s)).collect();
                         for (before, after) in [(&cache.keys, &keys), (&cache.values, &values)] {
-                            for c in 0..SIZES.head_dim {
-                                let of = |t: usize| {
-                                    let start = cache.layout.locate(
-                                        &cache.page_table,
-                                        b as u64,
-                                        t as u64,
-                                        h as u64,
-                                    );
-                                    f64::from(before[start.unwrap() + c].to_f32())
-                                };
-                                let near = evicted[list].iter().zip(&nearest);
-                                let near = near.filter(|(_, (at, s))| at == j && *s >= threshold);
-                                let own = if weights == MergeWeights::Softmax {
-                                    1_f64.exp()
-                                } else {
-                                    1.0
-                                };
-                                let (mut sum, mut total) = (own * of(*j), own);
-                                for (t, (_, s)) in near {
-                                    assert!((s - threshold).abs() > 1e-5, "another seed");
-                                    sum += of(*t)
-                                        * if weights == MergeWeights::Softmax {
-                                            s.exp()
-                                        } else {
-                                            *s
-                                        };
-                                    total += if weights == MergeWeights::Softmax {
-                                        s.exp()
-                                    } else {
-                                        1.0
-                                    };
-                                }
-                                let (exact, got) =
-                                    (sum / total, f64::from(after[row.start + c].to_f32()));
+                            let row = |pool, t| row_of(pool, &cache, [b, h], t);
+                            let rows: Vec<_> =
+                                near.iter().map(|(t, s)| (row(before, *t), *s)).collect();
+                            let exact = merged(&row(before, *j), &rows, weights);
+                            for (exact, got) in exact.iter().zip(row(after, *j)) {
                                 let error = (got - exact).abs();
                                 assert!(error <= exact.abs() / 256.0 + 1e-6, "{got}, not {exact}");
                             }
