@@ -1,0 +1,201 @@
+//! What the recipes' programs share: a queue, a cache of keys with something to find in it, and a count of bytes.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::missing_errors_doc,
+    reason = "programs and tests use their parts"
+)]
+
+use half::bf16;
+use lacuna::kv::{KvLayout, KvShape, KvView, KvViewMut};
+use lacuna::simt::{Config, Recorder};
+use lacuna::{Buffer, Device, Queue, Result};
+
+/// A queue: of a CUDA device where there is one, else of the SIMT executor, which counts what is read.
+pub struct Machine {
+    pub queue: Queue,
+    recorder: Option<Recorder>,
+}
+
+impl Machine {
+    pub fn open() -> Self {
+        let (queue, recorder) = match Device::open(0).and_then(|device| device.queue()) {
+            Ok(queue) => (queue, None),
+            Err(_) => {
+                let recorder = Recorder::default();
+                let config = Config { recorder: Some(recorder.clone()), ..Config::default() };
+                (Queue::simt(config), Some(recorder))
+            }
+        };
+        println!("on the {}", queue.executor());
+        Self { queue, recorder }
+    }
+
+    /// Says what was read since the last time, beside what dense attention reads and what attention to the
+    /// selected tokens does.
+    pub fn report(&self, dense_bytes: u64, selected_bytes: u64) {
+        let mb = |n_bytes: u64| n_bytes as f64 / 1e6;
+        match &self.recorder {
+            Some(recorder) => {
+                let n_bytes = recorder.take().iter().map(|launch| launch.read_bytes()).sum();
+                print!("selecting read {:.3} MB, ", mb(n_bytes));
+            }
+            None => print!("selecting was not counted on a GPU, "),
+        }
+        println!(
+            "attention reads {:.3} MB; dense, it reads {:.3} MB",
+            mb(selected_bytes),
+            mb(dense_bytes)
+        );
+    }
+}
+
+/// Numbers from a seed.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn below(&mut self, n: usize) -> usize {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 33) as usize * n) >> 31
+    }
+
+    /// Nearly normal, of variance 1.
+    pub fn normal(&mut self) -> f32 {
+        (0..12).map(|_| self.below(1 << 24) as f32 / (1 << 24) as f32).sum::<f32>() - 6.0
+    }
+
+    /// A row of such numbers.
+    pub fn row(&mut self, n: usize) -> Vec<bf16> {
+        (0..n).map(|_| bf16::from_f32(self.normal())).collect()
+    }
+
+    /// Numbers below `n` in a random order.
+    pub fn order(&mut self, n: usize) -> Vec<usize> {
+        let mut order: Vec<_> = (0..n).collect();
+        for i in (1..n).rev() {
+            order.swap(i, self.below(i + 1));
+        }
+        order
+    }
+}
+
+/// Sizes of a cache and of its queries.
+#[derive(Debug, Clone, Copy)]
+pub struct Sizes {
+    pub batch: usize,
+    /// Tokens that a request may have.
+    pub n: usize,
+    pub n_q_heads: usize,
+    pub n_heads: usize,
+    pub head_dim: usize,
+    pub page_size: usize,
+}
+
+/// Keys of random numbers in pages of random places: bf16, `[page_size, n_heads, head_dim]` each.
+pub struct Cache {
+    pub sizes: Sizes,
+    pub layout: KvLayout,
+    /// The pools, on the host.
+    pub keys: Vec<bf16>,
+    pub values: Vec<bf16>,
+    pub page_table: Vec<i32>,
+    pub lengths: Vec<u32>,
+    device: (Buffer<bf16>, Buffer<bf16>, Buffer<i32>, Buffer<u32>),
+}
+
+impl Cache {
+    pub fn new(queue: &Queue, sizes: Sizes, lengths: &[u32], random: &mut Random) -> Result<Self> {
+        let Sizes { batch, n, n_heads, head_dim, page_size, .. } = sizes;
+        let n_pages = batch * n.div_ceil(page_size);
+        let layout = KvLayout::new(
+            KvShape {
+                batch: batch as u64,
+                n_heads: n_heads as u64,
+                row_len: head_dim as u64,
+                n_pages: n_pages as u64,
+                page_size: page_size as u64,
+                table_stride: n.div_ceil(page_size) as u64,
+                tokens_per_row: 1,
+                page_stride: 0,
+                token_stride: 0,
+                head_stride: 0,
+            }
+            .nhd(),
+        )?;
+        let keys = random.row(layout.pool_len() as usize);
+        let values = random.row(layout.pool_len() as usize);
+        let page_table: Vec<_> =
+            random.order(n_pages).into_iter().map(|page| page as i32).collect();
+        let device = (
+            queue.upload(&keys)?,
+            queue.upload(&values)?,
+            queue.upload(&page_table)?,
+            queue.upload(lengths)?,
+        );
+        Ok(Self { sizes, layout, keys, values, page_table, lengths: lengths.to_vec(), device })
+    }
+
+    pub fn view(&self) -> KvView<'_, bf16> {
+        KvView {
+            layout: self.layout,
+            keys: self.device.0.view(),
+            values: Some(self.device.1.view()),
+            page_table: self.device.2.view(),
+            lengths: self.device.3.view(),
+            key_scale: 1.0,
+            value_scale: 1.0,
+        }
+    }
+
+    pub fn view_mut(&mut self) -> KvViewMut<'_, bf16> {
+        KvViewMut {
+            layout: self.layout,
+            keys: self.device.0.view_mut(),
+            values: Some(self.device.1.view_mut()),
+            page_table: self.device.2.view(),
+            lengths: self.device.3.view(),
+        }
+    }
+
+    pub fn key(&self, b: usize, t: usize, h: usize) -> &[bf16] {
+        let start = self.layout.locate(&self.page_table, b as u64, t as u64, h as u64);
+        &self.keys[start.expect("a page of the cache")..][..self.sizes.head_dim]
+    }
+
+    /// Writes keys, on the host: `upload` takes them to the device.
+    pub fn set_key(&mut self, b: usize, t: usize, h: usize, key: &[bf16]) {
+        let start = self.layout.locate(&self.page_table, b as u64, t as u64, h as u64);
+        self.keys[start.expect("a page of the cache")..][..key.len()].copy_from_slice(key);
+    }
+
+    pub fn upload(&mut self, queue: &Queue, lengths: &[u32]) -> Result<()> {
+        self.lengths = lengths.to_vec();
+        queue.upload_into(&self.keys, &mut self.device.0.view_mut())?;
+        queue.upload_into(lengths, &mut self.device.3.view_mut())
+    }
+
+    /// Makes token `t` one that the query heads of every group attend to: its keys point where their sum does.
+    pub fn plant(&mut self, queries: &[bf16], b: usize, t: usize, strength: f32) {
+        let Sizes { n_q_heads, n_heads, head_dim: d, .. } = self.sizes;
+        let group = n_q_heads / n_heads;
+        for h in 0..n_heads {
+            let of_group = &queries[(b * n_q_heads + h * group) * d..][..group * d];
+            let sum =
+                |c: usize| of_group.iter().skip(c).step_by(d).map(|q| q.to_f32()).sum::<f32>();
+            let key: Vec<_> = (0..d).map(|c| bf16::from_f32(strength * sum(c))).collect();
+            self.set_key(b, t, h, &key);
+        }
+    }
+
+    /// Bytes of the keys and values of so many tokens of one head.
+    pub fn bytes_of(&self, n_tokens: usize) -> u64 {
+        (2 * 2 * n_tokens * self.sizes.head_dim) as u64
+    }
+
+    /// Bytes of the keys and values of all tokens and heads.
+    pub fn dense_bytes(&self) -> u64 {
+        let n_tokens = self.lengths.iter().map(|length| *length as usize).sum();
+        self.sizes.n_heads as u64 * self.bytes_of(n_tokens)
+    }
+}
