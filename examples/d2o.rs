@@ -89,21 +89,8 @@ pub struct Masses {
 impl Masses {
     /// Of the last `n_probes` queries of a prompt, all of them in the paper.
     pub fn new(queue: &Queue, layout: KvLayout, n_q_heads: u64, n_probes: u64) -> Result<Self> {
-        let (kv, n) = (layout.shape(), layout.n_rows());
-        let probe_stride = n_q_heads * kv.row_len;
-        let plan = MassPlan::new(MassShape {
-            layout,
-            n_q_heads,
-            n_probes,
-            request_stride: n_probes * probe_stride,
-            probe_stride,
-            n,
-            mass_stride: n,
-            is_over_all_heads: false,
-            is_mean: true,
-            is_per_probe: false,
-            softmax_scale: (kv.row_len as f32).sqrt().recip(),
-        })?;
+        let of_all = MassShape::of(layout, n_q_heads, n_probes);
+        let plan = MassPlan::new(MassShape { is_over_all_heads: false, ..of_all })?;
         Ok(Self {
             masses: queue.alloc(plan.masses_len() as usize)?,
             softmaxes: queue.alloc(plan.n_softmaxes() as usize)?,

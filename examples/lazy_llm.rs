@@ -123,20 +123,7 @@ impl LazyLlm {
 impl Layer {
     fn new(queue: &Queue, layout: KvLayout, n_q_heads: u64, percent: f32, k: u64) -> Result<Self> {
         let (kv, n) = (layout.shape(), layout.n_rows());
-        let probe_stride = n_q_heads * kv.row_len;
-        let mass = MassPlan::new(MassShape {
-            layout,
-            n_q_heads,
-            n_probes: 1,
-            request_stride: probe_stride,
-            probe_stride,
-            n,
-            mass_stride: n,
-            is_over_all_heads: true,
-            is_mean: true,
-            is_per_probe: false,
-            softmax_scale: (kv.row_len as f32).sqrt().recip(),
-        })?;
+        let mass = MassPlan::new(MassShape::of(layout, n_q_heads, 1))?;
         let topk = TopkPlan::new(TopkShape {
             n_last: 1,
             rule: Rule::Percentile { percent },

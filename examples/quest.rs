@@ -11,7 +11,7 @@
 use half::bf16;
 use lacuna::kv::{KvLayout, KvShape, KvView};
 use lacuna::select::{self, GroupReduction, Summary, TopkPages};
-use lacuna::select::{ScoreInputs, ScoreKind, ScoreOutputs, ScorePlan, ScoreShape};
+use lacuna::select::{ScoreInputs, ScoreOutputs, ScorePlan, ScoreShape};
 use lacuna::select::{SummarizeInputs, SummarizeOutputs, SummarizePlan, SummarizeShape};
 use lacuna::select::{TopkInputs, TopkOutputs, TopkPlan, TopkShape};
 use lacuna::{Buffer, Queue, Result, View};
@@ -66,19 +66,12 @@ impl Quest {
             outlier_stride: 0,
         })?;
         let n = boxes.n_rows();
-        let score = ScorePlan::new(ScoreShape {
-            layout: boxes,
-            n_q_heads,
-            query_stride: n_q_heads * kv.row_len,
-            n,
-            score_stride: n,
-            kind: ScoreKind::Box,
-            reduction: match lists {
-                Lists::QueryHead => GroupReduction::None,
-                Lists::KvHead => GroupReduction::Max,
-            },
-            softmax_scale: 1.0,
-        })?;
+        let reduction = match lists {
+            Lists::QueryHead => GroupReduction::None,
+            Lists::KvHead => GroupReduction::Max,
+        };
+        let shape = ScoreShape { reduction, ..ScoreShape::of_boxes(boxes, n_q_heads) };
+        let score = ScorePlan::new(shape)?;
         let n_lists = kv.batch * score.n_out();
         let pages = TopkPages {
             n_pages: kv.n_pages,

@@ -10,9 +10,9 @@
 
 use half::bf16;
 use lacuna::kv::{KvLayout, KvShape, KvView};
-use lacuna::select::{self, GroupReduction, Summary, Together, VotePlan, VoteReduction, VoteRule};
+use lacuna::select::{self, Summary, Together, VotePlan, VoteReduction, VoteRule};
 use lacuna::select::{Rule, TopkInputs, TopkOutputs, TopkPlan, TopkShape, VoteInputs, VoteOutputs};
-use lacuna::select::{ScoreInputs, ScoreKind, ScoreOutputs, ScorePlan, ScoreShape, SoftmaxOutputs};
+use lacuna::select::{ScoreInputs, ScoreOutputs, ScorePlan, ScoreShape, SoftmaxOutputs};
 use lacuna::select::{SummarizeInputs, SummarizeOutputs, SummarizePlan, SummarizeShape};
 use lacuna::{Buffer, Error, Queue, Result, View};
 
@@ -108,16 +108,7 @@ impl ShadowKv {
             table_stride: n,
             ..kv
         };
-        let score = ScorePlan::new(ScoreShape {
-            layout: KvLayout::new(head.nhd())?,
-            n_q_heads: group,
-            query_stride: group * kv.row_len,
-            n,
-            score_stride: n,
-            kind: ScoreKind::Dot,
-            reduction: GroupReduction::None,
-            softmax_scale: (kv.row_len as f32).sqrt().recip(),
-        })?;
+        let score = ScorePlan::new(ScoreShape::of(KvLayout::new(head.nhd())?, group))?;
         let (together, reduction) = (Together::Group, VoteReduction::Max);
         let vote = VotePlan::new(&score, VoteRule { together, reduction, stride: n })?;
         // An outlier has no weight, nor has a chunk that no query can tell from nothing.

@@ -11,7 +11,7 @@
 use half::bf16;
 use lacuna::kv::{KvLayout, KvView};
 use lacuna::select::{self, GateInputs, GateOutputs, GatePlan, GateShape};
-use lacuna::select::{GroupReduction, ScoreInputs, ScoreKind, ScoreOutputs, ScorePlan, ScoreShape};
+use lacuna::select::{ScoreInputs, ScoreOutputs, ScorePlan, ScoreShape};
 use lacuna::select::{SoftmaxOutputs, Together, VoteInputs, VotePlan, VoteReduction, VoteRule};
 use lacuna::select::{TopkInputs, TopkOutputs, TopkPlan, TopkShape};
 use lacuna::{Buffer, Error, Queue, Result, View};
@@ -83,26 +83,11 @@ impl TokenSelect {
             return Err(Error::Range { what, value: n_init as u64, allowed });
         }
         let query_len = n_q_heads * kv.row_len;
-        let gate = GatePlan::new(GateShape {
-            batch: kv.batch,
-            n: query_len,
-            query_stride: query_len,
-            cached_stride: query_len,
-            rows_per_request: 1,
-            element_bytes: 2,
-        })?;
-        let score = ScorePlan::new(ScoreShape {
-            layout,
-            n_q_heads,
-            query_stride: query_len,
-            n,
-            score_stride: n,
-            kind: ScoreKind::Dot,
-            reduction: GroupReduction::None,
-            softmax_scale: match scale {
-                Scale::Paper => (kv.row_len as f32).sqrt().recip(),
-                Scale::Released => 1.0,
-            },
+        let gate = GatePlan::new(GateShape::of::<bf16>(kv.batch, query_len))?;
+        let shape = ScoreShape::of(layout, n_q_heads);
+        let score = ScorePlan::new(match scale {
+            Scale::Paper => shape,
+            Scale::Released => ScoreShape { softmax_scale: 1.0, ..shape },
         })?;
         let (together, reduction) = (Together::All, VoteReduction::Sum);
         let vote = VotePlan::new(&score, VoteRule { together, reduction, stride: n })?;

@@ -42,21 +42,9 @@ impl ZipVl {
         k: u64,
     ) -> Result<Self> {
         let (kv, n) = (layout.shape(), layout.n_rows());
-        let probe_stride = n_q_heads * kv.row_len;
         let mass = |is_per_probe: bool| {
-            let plan = MassPlan::new(MassShape {
-                layout,
-                n_q_heads,
-                n_probes,
-                request_stride: n_probes * probe_stride,
-                probe_stride,
-                n,
-                mass_stride: n,
-                is_over_all_heads: true,
-                is_mean: true,
-                is_per_probe,
-                softmax_scale: (kv.row_len as f32).sqrt().recip(),
-            })?;
+            let plain = MassShape::of(layout, n_q_heads, n_probes);
+            let plan = MassPlan::new(MassShape { is_per_probe, ..plain })?;
             Ok::<_, Error>((plan, queue.alloc(plan.masses_len() as usize)?))
         };
         let masses = [mass(false)?, mass(true)?];

@@ -21,6 +21,18 @@ pub const MAX_ROWS: u64 = 1 << 26;
 /// A row is one head's key or value of one token, or what stands for several tokens' keys. Row `t` of request `b` and
 /// head `h` begins at element
 /// `page_table[b, t / page_size] * page_stride + t % page_size * token_stride + h * head_stride`.
+///
+/// ```
+/// use lacuna::kv::{KvLayout, KvShape};
+///
+/// let shape = KvShape {
+///     batch: 4, n_heads: 8, row_len: 128, n_pages: 1000, page_size: 16, table_stride: 250,
+///     ..KvShape::default()
+/// };
+/// let layout = KvLayout::new(shape.hnd())?;
+/// assert_eq!(layout.n_rows(), 4000);
+/// # Ok::<_, lacuna::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KvShape {
     /// Requests.
@@ -43,6 +55,24 @@ pub struct KvShape {
     pub token_stride: u64,
     /// Elements from head to head.
     pub head_stride: u64,
+}
+
+impl Default for KvShape {
+    /// Of nothing: a row stands for a token, and all else is 0.
+    fn default() -> Self {
+        Self {
+            batch: 0,
+            n_heads: 0,
+            row_len: 0,
+            n_pages: 0,
+            page_size: 0,
+            table_stride: 0,
+            tokens_per_row: 1,
+            page_stride: 0,
+            token_stride: 0,
+            head_stride: 0,
+        }
+    }
 }
 
 impl KvShape {

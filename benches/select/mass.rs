@@ -33,25 +33,11 @@ impl Shape {
             n_pages: batch * n_pages,
             page_size: 16,
             table_stride: n_pages,
-            tokens_per_row: 1,
-            page_stride: 0,
-            token_stride: 0,
-            head_stride: 0,
+            ..KvShape::default()
         };
-        let n_q_heads = self.n_heads * self.group;
-        let plan = MassPlan::new(MassShape {
-            layout: KvLayout::new(shape.hnd()).expect("a layout that is supported"),
-            n_q_heads,
-            n_probes: self.n_probes,
-            request_stride: self.n_probes * n_q_heads * HEAD_DIM,
-            probe_stride: n_q_heads * HEAD_DIM,
-            n: self.n,
-            mass_stride: self.n,
-            is_over_all_heads: true,
-            is_mean: true,
-            is_per_probe: true,
-            softmax_scale: 1.0 / (HEAD_DIM as f32).sqrt(),
-        });
+        let layout = KvLayout::new(shape.hnd()).expect("a layout that is supported");
+        let shape = MassShape::of(layout, self.n_heads * self.group, self.n_probes);
+        let plan = MassPlan::new(MassShape { is_per_probe: true, ..shape });
         plan.expect("a shape that is supported")
     }
 }

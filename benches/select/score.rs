@@ -4,9 +4,8 @@ use half::bf16;
 use lacuna::kv::{KvLayout, KvShape, KvView};
 use lacuna::select::reference::{Scored, Softmax, votes};
 use lacuna::select::{
-    GroupReduction, ScoreInputs, ScoreKind, ScoreOutputs, ScorePlan, ScoreShape, SoftmaxOutputs,
-    Together, VoteInputs, VoteOutputs, VotePlan, VoteReduction, VoteRule, score_rows, score_votes,
-    vote_rows,
+    ScoreInputs, ScoreKind, ScoreOutputs, ScorePlan, ScoreShape, SoftmaxOutputs, Together,
+    VoteInputs, VoteOutputs, VotePlan, VoteReduction, VoteRule, score_rows, score_votes, vote_rows,
 };
 use lacuna::{Buffer, Queue};
 
@@ -50,21 +49,15 @@ impl Shape {
             page_size: 16,
             table_stride: self.n.div_ceil(16),
             tokens_per_row: if self.kind == ScoreKind::Box { 16 } else { 1 },
-            page_stride: 0,
-            token_stride: 0,
-            head_stride: 0,
+            ..KvShape::default()
         };
+        let layout = KvLayout::new(shape.hnd()).expect("a layout that is supported");
         let n_q_heads = self.n_heads * self.group;
-        let plan = ScorePlan::new(ScoreShape {
-            layout: KvLayout::new(shape.hnd()).expect("a layout that is supported"),
-            n_q_heads,
-            query_stride: n_q_heads * HEAD_DIM,
-            n: self.n,
-            score_stride: self.n,
-            kind: self.kind,
-            reduction: GroupReduction::None,
-            softmax_scale: 1.0 / (HEAD_DIM as f32).sqrt(),
-        });
+        let shape = match self.kind {
+            ScoreKind::Dot => ScoreShape::of(layout, n_q_heads),
+            ScoreKind::Box => ScoreShape::of_boxes(layout, n_q_heads),
+        };
+        let plan = ScorePlan::new(ScoreShape { n: self.n, score_stride: self.n, ..shape });
         plan.expect("a shape that is supported")
     }
 

@@ -116,10 +116,7 @@ impl Cache {
                 n_pages: n_pages as u64,
                 page_size: page_size as u64,
                 table_stride: n.div_ceil(page_size) as u64,
-                tokens_per_row: 1,
-                page_stride: 0,
-                token_stride: 0,
-                head_stride: 0,
+                ..KvShape::default()
             }
             .nhd(),
         )?;

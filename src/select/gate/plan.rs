@@ -3,6 +3,7 @@
 use crate::error::check_below;
 #[cfg(any(feature = "cuda", feature = "simt"))]
 use crate::launch::Grid;
+use crate::select::Score;
 use crate::{Error, Result};
 
 /// A query is held on chip.
@@ -25,6 +26,20 @@ pub struct GateShape {
     pub rows_per_request: u64,
     /// Bytes of an element: 2 or 4.
     pub element_bytes: u32,
+}
+
+impl GateShape {
+    /// `batch` queries of `n` elements, one after the other, and a row for each.
+    pub fn of<T: Score>(batch: u64, n: u64) -> Self {
+        Self {
+            batch,
+            n,
+            query_stride: n,
+            cached_stride: n,
+            rows_per_request: 1,
+            element_bytes: size_of::<T>() as u32,
+        }
+    }
 }
 
 /// A launch that compares queries with cached ones.

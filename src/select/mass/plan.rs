@@ -43,6 +43,28 @@ pub struct MassShape {
     pub softmax_scale: f32,
 }
 
+impl MassShape {
+    /// All tokens of a cache, by probes one after the other: the mean over all heads, summed over probes; softmaxes with one
+    /// over the root of the head's dimension.
+    pub fn of(layout: KvLayout, n_q_heads: u64, n_probes: u64) -> Self {
+        let head_dim = layout.shape().row_len;
+        let probe_stride = n_q_heads.saturating_mul(head_dim);
+        Self {
+            layout,
+            n_q_heads,
+            n_probes,
+            request_stride: n_probes.saturating_mul(probe_stride),
+            probe_stride,
+            n: layout.n_rows(),
+            mass_stride: layout.n_rows(),
+            is_over_all_heads: true,
+            is_mean: true,
+            is_per_probe: false,
+            softmax_scale: (head_dim as f32).sqrt().recip(),
+        }
+    }
+}
+
 /// Launches that sum columns of attention.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MassPlan {

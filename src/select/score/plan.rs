@@ -59,6 +59,35 @@ pub struct ScoreShape {
     pub softmax_scale: f32,
 }
 
+impl ScoreShape {
+    /// All rows of a cache of keys, by inner products with queries one after the other; softmaxes with one over the root of
+    /// the head's dimension.
+    pub fn of(layout: KvLayout, n_q_heads: u64) -> Self {
+        let head_dim = layout.shape().row_len;
+        Self {
+            layout,
+            n_q_heads,
+            query_stride: n_q_heads.saturating_mul(head_dim),
+            n: layout.n_rows(),
+            score_stride: layout.n_rows(),
+            kind: ScoreKind::Dot,
+            reduction: GroupReduction::None,
+            softmax_scale: (head_dim as f32).sqrt().recip(),
+        }
+    }
+
+    /// The same of a cache of boxes, whose rows are twice as long as a head's dimension.
+    pub fn of_boxes(layout: KvLayout, n_q_heads: u64) -> Self {
+        let head_dim = layout.shape().row_len / 2;
+        Self {
+            query_stride: n_q_heads.saturating_mul(head_dim),
+            kind: ScoreKind::Box,
+            softmax_scale: (head_dim as f32).sqrt().recip(),
+            ..Self::of(layout, n_q_heads)
+        }
+    }
+}
+
 /// A launch that scores.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ScorePlan {

@@ -59,10 +59,7 @@ impl Case {
             n_pages: 2 * table_stride,
             page_size: 5,
             table_stride,
-            tokens_per_row: 1,
-            page_stride: 0,
-            token_stride: 0,
-            head_stride: 0,
+            ..KvShape::default()
         };
         let probe_stride = self.n_heads * self.group * self.head_dim + 3;
         MassPlan::new(MassShape {

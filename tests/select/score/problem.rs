@@ -109,10 +109,7 @@ impl Case {
             n_pages: table_stride * self.lengths.len() as u64 + 2,
             page_size: self.page_size,
             table_stride,
-            tokens_per_row: 1,
-            page_stride: 0,
-            token_stride: 0,
-            head_stride: 0,
+            ..KvShape::default()
         };
         let shape = if self.is_hnd { shape.hnd() } else { shape.nhd() };
         let shape = if self.is_fused { shape.fused() } else { shape };
