@@ -25,7 +25,7 @@ pub(crate) struct Image {
     pub(crate) path: &'static str,
 }
 
-pub(crate) const IMAGES: [Image; 9] = [
+pub(crate) const IMAGES: [Image; 10] = [
     Image {
         room: "huffman",
         source: "csrc/huffman/decode.cu",
@@ -79,6 +79,13 @@ pub(crate) const IMAGES: [Image; 9] = [
         source: "csrc/select/topk.cu",
         target: "compute_80",
         path: "ptx/select-topk.sm80.ptx",
+    },
+    // The same with clusters.
+    Image {
+        room: "select",
+        source: "csrc/select/topk.cu",
+        target: "compute_90",
+        path: "ptx/select-topk.sm90.ptx",
     },
 ];
 
