@@ -5,6 +5,8 @@
 
 #include "search.cuh"
 
+namespace {
+
 // Candidates above the cut, and at it.
 struct Found {
   uint32_t n_above;
@@ -15,11 +17,16 @@ struct Found {
   }
 };
 
+__device__ __forceinline__ Found add_found(const Found& one, uint32_t n_above, uint32_t n_equal) {
+  return {one.n_above + n_above, one.n_equal + n_equal};
+}
+
 struct GatherShared {
   // Of a warp, two tiles by turns, as `count_marks` has them.
   uint32_t of_warps[2][32];
-  // What the block's slice has, above the cut and, from bit 32 on, at it.
+  // What this slice has, above the cut and, from bit 32 on, at it; and what slices before it have.
   uint64_t found;
+  Found before;
   // How many the cut takes of all slices.
   uint32_t n_cut;
   // The places that this block's picks have among those of the row.
@@ -69,15 +76,8 @@ __device__ __forceinline__ uint32_t count_marks(uint32_t marks) {
   return static_cast<uint32_t>(__popc(marks & 0xFFFF) | __popc(marks >> 16) << 16);
 }
 
-// What the slice has, and what slices before it and all together have. A barrier, and one of the
-// team.
-struct Shares {
-  Found own;
-  Found before;
-  Found all;
-};
-
-__device__ Shares find_shares(const Team& team, Keys& keys, uint32_t threshold, uint64_t& found) {
+// What the slice has, in shared memory after the next barrier. One barrier.
+__device__ __forceinline__ void count_found(Keys& keys, uint32_t threshold, uint64_t& found) {
   if (threadIdx.x == 0) found = 0;
   __syncthreads();
   uint32_t n_above = 0;
@@ -91,19 +91,28 @@ __device__ Shares find_shares(const Team& team, Keys& keys, uint32_t threshold, 
   n_above = __reduce_add_sync(0xFFFFFFFFu, n_above);
   n_equal = __reduce_add_sync(0xFFFFFFFFu, n_equal);
   if (threadIdx.x % 32 == 0) atomicAdd(&found, uint64_t{n_equal} << 32 | n_above);
-  team.barrier();
-  const uint64_t of_lane = team.of_lane(&found);
+}
+
+// By one warp: where this slice's picks belong, by what all slices have.
+__device__ __forceinline__ void find_places(const Team& team, uint32_t n_equal, uint32_t n_places,
+                                            bool have_keys, GatherShared& shared) {
+  const uint64_t of_lane = team.of_lane(&shared.found);
   const uint64_t through = scan_warp(of_lane);
-  const auto unpack = [&](uint64_t packed, uint32_t lane) -> Found {
-    packed = __shfl_sync(0xFFFFFFFFu, packed, static_cast<int>(lane));
+  const auto unpack = [](uint64_t packed) -> Found {
     return {static_cast<uint32_t>(packed), static_cast<uint32_t>(packed >> 32)};
   };
-  return {unpack(of_lane, team.rank), unpack(through - of_lane, team.rank), unpack(through, 31)};
+  if (threadIdx.x == 31) shared.n_cut = unpack(through).n_picked(n_equal);
+  if (threadIdx.x != team.rank) return;
+  shared.before = unpack(through - of_lane);
+  // Sorted are the picks of all together.
+  shared.first = have_keys ? 0 : at_most(shared.before.n_picked(n_equal), n_places);
+  shared.end = have_keys ? n_places : at_most(unpack(through).n_picked(n_equal), n_places);
 }
 
 // Leaves in `work` those that the cut takes and that there are `n_places` for; where they are
 // sorted, all blocks in the same. A tile is a vector or more of each thread, and a warp's vectors
-// lie together, so that a barrier a tile is enough; and one of the team is the last.
+// lie together, so that a barrier a tile is enough; and one of the team is the last. Who has no
+// others need not know beforehand what slices have.
 __device__ void gather(const Team& team, Keys& keys, const Cut& cut, uint32_t n_places,
                        bool have_keys, unsigned char* work, GatherShared& shared) {
   constexpr uint32_t kMost = 2;
@@ -112,18 +121,17 @@ __device__ void gather(const Team& team, Keys& keys, const Cut& cut, uint32_t n_
   const uint32_t n_each = at_most((keys.n_vectors + n_threads - 1) / n_threads, kMost);
   const uint32_t own = threadIdx.x / 32 * 32 * n_each + threadIdx.x % 32;
   uint32_t n_vectors = keys.n_vectors;
-  Picks picks = {work, 0, n_places, have_keys};
-  Found found = {0, 0};
   if (!team.is_alone()) {
-    const Shares shares = find_shares(team, keys, cut.threshold, shared.found);
-    found = shares.before;
-    const Found through = {found.n_above + shares.own.n_above, found.n_equal + shares.own.n_equal};
-    const uint32_t first = found.n_picked(cut.n_equal);
-    const uint32_t end = through.n_picked(cut.n_equal);
-    if (first == end) n_vectors = 0;
-    if (!have_keys) picks = {work, at_most(first, n_places), at_most(end, n_places), false};
-    if (threadIdx.x == 0) shared.n_cut = shares.all.n_picked(cut.n_equal);
+    count_found(keys, cut.threshold, shared.found);
+    team.barrier();
+    if (shared.found == 0) n_vectors = 0;
+    if (threadIdx.x < 32) find_places(team, cut.n_equal, n_places, have_keys, shared);
+  } else if (threadIdx.x == 0) {
+    shared.before = {0, 0};
+    shared.first = 0;
+    shared.end = n_places;
   }
+  Found found = {0, 0};
   uint32_t turn = 0;
   for (uint32_t base = 0; base < n_vectors; base += n_each * n_threads) {
     Vector vectors[kMost];
@@ -145,31 +153,30 @@ __device__ void gather(const Team& team, Keys& keys, const Cut& cut, uint32_t n_
       of_warp += __shfl_sync(0xFFFFFFFFu, through, 31);
     }
     const Place<uint32_t> place = scan_warps(of_warp, shared.of_warps[turn]);
+    const Found start = add_found(shared.before, found.n_above, found.n_equal);
+    const Picks picks = {work, shared.first, shared.end, have_keys};
+    // Of a plateau's later tiles nothing is picked.
+    const uint32_t wanted = start.n_equal < cut.n_equal ? 0xFFFFFFFF : 0xFFFF;
 #pragma unroll
     for (uint32_t u = 0; u < kMost; ++u) {
       if (u >= n_each) break;
+      const uint32_t found_here = marks[u] & wanted;
       // Few vectors have many.
-      for (uint32_t rest = (marks[u] | marks[u] >> 16) & 0xFFFF; rest != 0; rest &= rest - 1) {
+      for (uint32_t rest = (found_here | found_here >> 16) & 0xFFFF; rest != 0; rest &= rest - 1) {
         const uint32_t number = static_cast<uint32_t>(__ffs(rest)) - 1;
         const uint32_t n_before =
             place.before + places[u] + count_marks(marks[u] & ((1u << number) - 1) * 0x10001);
-        const Found earlier = {found.n_above + (n_before & 0xFFFF),
-                               found.n_equal + (n_before >> 16)};
+        const Found earlier = add_found(start, n_before & 0xFFFF, n_before >> 16);
         const bool is_equal = (marks[u] >> 16 >> number & 1) != 0;
         if (is_equal && earlier.n_equal >= cut.n_equal) continue;
         picks.put(earlier.n_picked(cut.n_equal), find_key(vectors[u], number, is_wide),
                   keys.index_of(base + own + 32 * u, number));
       }
     }
-    found.n_above += place.all & 0xFFFF;
-    found.n_equal += place.all >> 16;
+    found = add_found(found, place.all & 0xFFFF, place.all >> 16);
     turn = 1 - turn;
   }
-  if (threadIdx.x == 0) {
-    if (team.is_alone()) shared.n_cut = found.n_picked(cut.n_equal);
-    shared.first = picks.first;
-    shared.end = picks.end;
-  }
+  if (team.is_alone() && threadIdx.x == 0) shared.n_cut = found.n_picked(cut.n_equal);
   team.barrier();
 }
 
@@ -201,5 +208,7 @@ __device__ __forceinline__ void sort_pairs(uint64_t* pairs, uint32_t n) {
     }
   }
 }
+
+}  // namespace
 
 #endif  // LACUNA_SELECT_GATHER_CUH_

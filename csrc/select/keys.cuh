@@ -7,6 +7,8 @@
 #include "params.h"
 #include "team.cuh"
 
+namespace {
+
 // A row's candidates, and what is asked of them.
 struct Row {
   const uint8_t* scores;
@@ -303,5 +305,7 @@ class Keys {
   uint32_t n_room_;
   uint32_t n_staged_ = 0;
 };
+
+}  // namespace
 
 #endif  // LACUNA_SELECT_KEYS_CUH_

@@ -6,14 +6,18 @@
 
 #include "keys.cuh"
 
+namespace {
+
 struct SearchShared {
   // What the bins of each warp's threads amount to, two digits by turns.
   uint64_t of_warps[2][32];
   // The digit that the cut's key has, and how much of its bin is still to be picked.
   uint64_t n_left;
   uint32_t digit;
-  // The largest key of a finite score, and the mass of forced candidates.
+  // The largest key of a finite score, of the slice and of the row; and the mass of the slice's
+  // forced candidates.
   uint32_t largest;
+  uint32_t largest_of_row;
   uint64_t forced;
 };
 
@@ -295,7 +299,15 @@ __device__ Cut find_mass(const Team& team, Keys& keys, float share, uint4* work,
   largest = __reduce_max_sync(0xFFFFFFFFu, largest);
   if (threadIdx.x % 32 == 0) atomicMax(&shared.largest, largest);
   team.barrier();
-  largest = __reduce_max_sync(0xFFFFFFFFu, team.of_lane(&shared.largest));
+  largest = shared.largest;
+  if (!team.is_alone()) {
+    if (threadIdx.x < 32) {
+      const uint32_t of_row = __reduce_max_sync(0xFFFFFFFFu, team.of_lane(&shared.largest));
+      if (threadIdx.x == 0) shared.largest_of_row = of_row;
+    }
+    __syncthreads();
+    largest = shared.largest_of_row;
+  }
   // Where no score is above zero, no weight asks for it.
   const uint32_t exponent = __float_as_uint(keys.format.value_of(largest)) >> 23;
   uint2* const low = reinterpret_cast<uint2*>(work);
@@ -335,5 +347,7 @@ __device__ __forceinline__ uint32_t count_kept(uint32_t length, float percent) {
   const uint64_t dropped = percent == percent ? to_fixed(percent, 24, 100, false) : 0;
   return static_cast<uint32_t>((length * (hundred - dropped) + hundred - 1) / hundred);
 }
+
+}  // namespace
 
 #endif  // LACUNA_SELECT_SEARCH_CUH_

@@ -6,6 +6,8 @@
 
 #include "../common/cluster.cuh"
 
+namespace {
+
 struct Team {
   uint32_t rank = cluster_rank();
   uint32_t n_blocks = cluster_n_blocks();
@@ -71,5 +73,7 @@ __device__ __forceinline__ Place<Value> scan_warps(Value of_warp, Value* of_warp
   return {__shfl_sync(0xFFFFFFFFu, through - of_lane, static_cast<int>(warp)),
           __shfl_sync(0xFFFFFFFFu, through, 31)};
 }
+
+}  // namespace
 
 #endif  // LACUNA_SELECT_TEAM_CUH_

@@ -117,8 +117,9 @@ LACUNA_ENTRY(topk_rows, SelectTopkParams, kThreads) {
   const uint32_t n_picked = at_most(n_wanted, row.n_most);
   const uint32_t thread = team.rank * blockDim.x + threadIdx.x;
   const uint32_t n_threads = team.n_blocks * blockDim.x;
-  for (uint32_t i = n_picked + thread; i < params.k; i += n_threads) {
-    write_place(params, row, row_idx, i, false, 0);
+  // By whole sectors.
+  for (uint32_t i = n_picked / 32 * 32 + thread; i < params.k; i += n_threads) {
+    if (i >= n_picked) write_place(params, row, row_idx, i, false, 0);
   }
   if (thread == 0) {
     params.counts[row_idx] = n_picked;
@@ -127,7 +128,8 @@ LACUNA_ENTRY(topk_rows, SelectTopkParams, kThreads) {
   if (n_picked == 0 || (is_by_score && team.rank != 0)) return;
   const Picks picks = {dynamic, shared.gather.first, shared.gather.end, is_by_score};
   if (is_by_score) sort_pairs(picks.pairs(), n_picked);
-  for (uint32_t i = picks.first + threadIdx.x; i < at_most(picks.end, n_picked); i += blockDim.x) {
-    write_place(params, row, row_idx, i, true, picks[i]);
+  const uint32_t end = at_most(picks.end, n_picked);
+  for (uint32_t i = picks.first / 32 * 32 + threadIdx.x; i < end; i += blockDim.x) {
+    if (i >= picks.first) write_place(params, row, row_idx, i, true, picks[i]);
   }
 }
