@@ -34,8 +34,9 @@ struct GatherShared {
   uint32_t end;
 };
 
-// Places for the picks from `first` on and before `end`: their indices, or where they are to be
-// sorted their keys too, larger ones first and then lower indices.
+// Places for the picks from `first` on and before `end`, which may be none: their indices; or of
+// all picks of a row, which are to be sorted, their keys too, larger ones first and then lower
+// indices.
 struct Picks {
   unsigned char* work;
   uint32_t first;
@@ -48,14 +49,14 @@ struct Picks {
   __device__ void put(uint32_t place, uint32_t key, uint32_t idx) const {
     if (place >= end) return;
     if (have_keys) {
-      pairs()[place - first] = uint64_t{key} << 32 | (0xFFFFFFFF - idx);
+      pairs()[place] = uint64_t{key} << 32 | (0xFFFFFFFF - idx);
     } else {
       indices()[place - first] = idx;
     }
   }
 
   __device__ uint32_t operator[](uint32_t place) const {
-    return have_keys ? 0xFFFFFFFF - static_cast<uint32_t>(pairs()[place - first])
+    return have_keys ? 0xFFFFFFFF - static_cast<uint32_t>(pairs()[place])
                      : indices()[place - first];
   }
 };
@@ -105,7 +106,7 @@ __device__ __forceinline__ void find_places(const Team& team, uint32_t n_equal, 
   if (threadIdx.x != team.rank) return;
   shared.before = unpack(through - of_lane);
   // Sorted are the picks of all together.
-  shared.first = have_keys ? 0 : at_most(shared.before.n_picked(n_equal), n_places);
+  shared.first = have_keys ? 0 : shared.before.n_picked(n_equal);
   shared.end = have_keys ? n_places : at_most(unpack(through).n_picked(n_equal), n_places);
 }
 

@@ -154,7 +154,7 @@ struct Slice {
   uint32_t n_plain;
   // Scores before the row in the first vector.
   uint32_t skew;
-  // The first candidate in the row, and how many there are.
+  // The first candidate in the row, and how many there are; of none it may be past the row.
   uint32_t first;
   uint32_t length;
   // Those that nothing forces are from here to there.
@@ -180,7 +180,7 @@ __device__ __forceinline__ Slice cut_slice(const SelectTopkParams& params, const
   }
   slice.memory = row.scores - skew_bytes + uint64_t{before} * 16;
   slice.skew = before == 0 ? skew : 0;
-  slice.first = before == 0 ? 0 : at_most(before * n_of_vector - skew, row.length);
+  slice.first = before == 0 ? 0 : before * n_of_vector - skew;
   slice.length = at_most(slice.n_vectors * n_of_vector - slice.skew, row.length - slice.first);
   const uint32_t last = row.length > params.n_last ? row.length - params.n_last : 0;
   slice.free_end = last > slice.first ? at_most(last - slice.first, slice.length) : 0;
