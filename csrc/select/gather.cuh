@@ -105,8 +105,8 @@ __device__ __forceinline__ void find_places(const Team& team, uint32_t n_equal, 
   if (threadIdx.x == 31) shared.n_cut = unpack(through).n_picked(n_equal);
   if (threadIdx.x != team.rank) return;
   shared.before = unpack(through - of_lane);
+  shared.first = shared.before.n_picked(n_equal);
   // Sorted are the picks of all together.
-  shared.first = have_keys ? 0 : shared.before.n_picked(n_equal);
   shared.end = have_keys ? n_places : at_most(unpack(through).n_picked(n_equal), n_places);
 }
 

@@ -198,7 +198,6 @@ const MUTATIONS: &[Mutation] = &[
     of("if (threadIdx.x % 32 == 0) atomicAdd(&found", 0, "atomicAdd(&found"),
     of("if (threadIdx.x == 0) found = 0;", 0, "found = 0;"),
     of("if (threadIdx.x != team.rank) return;", 0, ""),
-    of("have_keys ? 0 : shared", 0, "shared"),
     of("have_keys ? n_places : at_most(", 0, "at_most("),
     of(
         "at_most(unpack(through).n_picked(n_equal), n_places)",
@@ -324,6 +323,7 @@ fn problems() -> Vec<Problem> {
         Problem { order: Order::Score, n_last: 3, ..whole(&many, 123) },
         whole(&long, 700),
         Problem { order: Order::Score, ..by(&long, least, 0.5) },
+        Problem { k: 20, ..by(&long, least, 0.5) },
         whole(&[f32::NAN; 700], 699),
         whole(&[-0.0, 0.0].repeat(300), 40),
         whole(&many, 1300),
