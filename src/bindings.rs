@@ -273,7 +273,7 @@ pub struct SelectTopkParams {
     pub table_stride: u64,
     /// `i / page_size` is `i * page_multiplier >> 34`, of indices below 2^26.
     pub page_multiplier: u64,
-    /// Rows; one thread block each.
+    /// Rows; one thread block each, or one cluster, whose blocks have slices of it.
     pub n_rows: u32,
     /// Scores of a row: below 2^31, with a page table below 2^26, by mass 2^24 at most.
     pub n: u32,
@@ -297,10 +297,11 @@ pub struct SelectTopkParams {
     pub page_size: u32,
     /// Rows that share a request's entries of the page table, at least 1.
     pub rows_per_request: u32,
-    /** Dynamic shared memory: so many bytes, a multiple of 16, hold 16 bytes a thread, and the picks:
-    4 bytes each, in order 1 8 bytes each of the next power of two;*/
+    /** Dynamic shared memory: so many bytes, a multiple of 16, hold 16 bytes a thread, in clusters
+    32, and the picks: 4 bytes for each of a slice, in order 1 8 bytes each of the next power of
+    two;*/
     pub n_work_bytes: u32,
-    /// and after them so many vectors of 16 bytes hold keys of a row's first candidates.
+    /// and after them so many vectors of 16 bytes hold keys of a slice's first candidates.
     pub n_staged: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]

@@ -1,5 +1,6 @@
 //! Every committed image fits the crate: parameter sizes, versions, and the hashes of its inputs.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use lacuna::bindings::ENTRIES;
@@ -23,7 +24,7 @@ fn params(ptx: &str) -> Vec<(String, usize, usize)> {
 
 #[test]
 fn every_entry_takes_the_struct_that_rust_passes() {
-    let mut n_entries = 0;
+    let mut found = BTreeSet::new();
     for image in image::all() {
         let params = params(image.text);
         let names: Vec<_> = params.iter().map(|(name, _, _)| name.as_str()).collect();
@@ -32,10 +33,11 @@ fn every_entry_takes_the_struct_that_rust_passes() {
             let (_, size_in_rust, align_in_rust) =
                 ENTRIES.iter().find(|(entry, _, _)| *entry == name).unwrap();
             assert_eq!((size, align), (*size_in_rust, *align_in_rust), "{name}");
-            n_entries += 1;
+            found.insert(name);
         }
     }
-    assert_eq!(n_entries, ENTRIES.len());
+    // Some are in an image with clusters and in one without.
+    assert_eq!(found.len(), ENTRIES.len());
 }
 
 #[test]

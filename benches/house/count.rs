@@ -92,6 +92,12 @@ impl Row {
         moved as f64 / self.least_bytes as f64
     }
 
+    /// Bytes of other blocks' shared memory, in sectors as those of global memory.
+    fn distributed_bytes(&self) -> u64 {
+        let lines = self.counters.lines.iter().filter(|line| line.space == Space::Distributed);
+        lines.map(|line| 32 * line.n_units).sum()
+    }
+
     fn compare(&self, budget: &Budget) -> Vec<String> {
         let ratio = self.ratio();
         let barriers = self.counters.n_barriers as f64 / self.counters.n_blocks as f64;
@@ -129,6 +135,9 @@ impl Row {
             counters.sectors_per_request(),
             counters.conflict_ways()
         );
+        if self.distributed_bytes() != 0 {
+            println!("  {} bytes of other blocks' shared memory", self.distributed_bytes());
+        }
         println!(
             "  {} barriers, {} warp collectives, {} atomics",
             counters.n_barriers, counters.n_collectives, counters.n_atomics
@@ -156,6 +165,7 @@ impl Row {
             "shape": self.shape,
             "read_bytes": self.counters.read_bytes(),
             "write_bytes": self.counters.write_bytes(),
+            "distributed_bytes": self.distributed_bytes(),
             "least_bytes": self.least_bytes,
             "sectors_per_request": thousandths(self.counters.sectors_per_request()),
             "conflict_ways": thousandths(self.counters.conflict_ways()),

@@ -5,73 +5,138 @@
 
 #include "search.cuh"
 
-struct GatherShared {
-  // Of a warp, two tiles by turns, as `pack_found` has them.
-  uint32_t of_warps[2][32];
-  Found found;
+namespace {
+
+// Candidates above the cut, and at it.
+struct Found {
+  uint32_t n_above;
+  uint32_t n_equal;
+
+  __device__ uint32_t n_picked(uint32_t n_most_equal) const {
+    return n_above + at_most(n_equal, n_most_equal);
+  }
 };
 
-// Places for the first `n_most` picks: their indices, or where they are to be sorted their keys
-// too, larger ones first and then lower indices.
+__device__ __forceinline__ Found add_found(const Found& one, uint32_t n_above, uint32_t n_equal) {
+  return {one.n_above + n_above, one.n_equal + n_equal};
+}
+
+struct GatherShared {
+  // Of a warp, two tiles by turns, as `count_marks` has them.
+  uint32_t of_warps[2][32];
+  // What this slice has, above the cut and, from bit 32 on, at it; and what slices before it have.
+  uint64_t found;
+  Found before;
+  // How many the cut takes of all slices.
+  uint32_t n_cut;
+  // The places that this block's picks have among those of the row.
+  uint32_t first;
+  uint32_t end;
+};
+
+// Places for the picks from `first` on and before `end`, which may be none: their indices; or of
+// all picks of a row, which are to be sorted, their keys too, larger ones first and then lower
+// indices.
 struct Picks {
   unsigned char* work;
-  uint32_t n_most;
+  uint32_t first;
+  uint32_t end;
   bool have_keys;
 
   __device__ uint64_t* pairs() const { return reinterpret_cast<uint64_t*>(work); }
   __device__ uint32_t* indices() const { return reinterpret_cast<uint32_t*>(work); }
 
   __device__ void put(uint32_t place, uint32_t key, uint32_t idx) const {
-    if (place >= n_most) return;
+    if (place >= end) return;
     if (have_keys) {
       pairs()[place] = uint64_t{key} << 32 | (0xFFFFFFFF - idx);
     } else {
-      indices()[place] = idx;
+      indices()[place - first] = idx;
     }
   }
 
   __device__ uint32_t operator[](uint32_t place) const {
-    return have_keys ? 0xFFFFFFFF - static_cast<uint32_t>(pairs()[place]) : indices()[place];
+    return have_keys ? 0xFFFFFFFF - static_cast<uint32_t>(pairs()[place])
+                     : indices()[place - first];
   }
 };
 
-// Keys above the cut and, from bit 16 on, keys at it: a tile has 2^15 at most.
-template <typename Format>
-__device__ __forceinline__ uint32_t pack_found(const Vector& vector, uint32_t threshold) {
-  uint32_t n_found = 0;
-#pragma unroll
-  for (uint32_t e = 0; e < Format::kOfVector; ++e) {
-    const uint32_t key = element_of<Format>(vector, e);
-    n_found += key > threshold ? 1 : key == threshold ? 0x10000 : 0;
-  }
-  return n_found;
-}
-
-template <typename Format>
-__device__ Found count_found(Keys<Format>& keys, uint32_t threshold) {
-  Found found = {0, 0};
-  keys.template visit<2>([&](const Vector& vector) {
-    const uint32_t n_found = pack_found<Format>(vector, threshold);
-    found.n_above += n_found & 0xFFFF;
-    found.n_equal += n_found >> 16;
+// The keys of a vector that are above the cut, a bit for each number, and from bit 16 on those at
+// it.
+__device__ __forceinline__ uint32_t mark_found(const Vector& vector, uint32_t threshold,
+                                               bool is_wide) {
+  uint32_t marks = 0;
+  visit_vector(vector, is_wide, [&](uint32_t number, uint32_t key) {
+    marks |= key > threshold ? 1u << number : key == threshold ? 0x10000u << number : 0;
   });
-  return found;
+  return marks;
 }
 
-// How many the cut takes; the first of them by index are left in `picks`. A tile is a vector or
-// more of each thread, and a warp's vectors lie together, so that a barrier a tile is enough.
-template <typename Format, typename Team>
-__device__ uint32_t gather(const Team& team, Keys<Format>& keys, const Cut& cut, const Picks& picks,
-                           GatherShared& shared) {
-  constexpr uint32_t kMost = 4;
+// How many are above and, from bit 16 on, at the cut: a tile has 2^14 at most.
+__device__ __forceinline__ uint32_t count_marks(uint32_t marks) {
+  return static_cast<uint32_t>(__popc(marks & 0xFFFF) | __popc(marks >> 16) << 16);
+}
+
+// What the slice has, in shared memory after the next barrier. One barrier.
+__device__ __forceinline__ void count_found(Keys& keys, uint32_t threshold, uint64_t& found) {
+  if (threadIdx.x == 0) found = 0;
+  __syncthreads();
+  uint32_t n_above = 0;
+  uint32_t n_equal = 0;
+  const bool is_wide = keys.format.is_wide();
+  keys.visit([&](const Vector& vector) {
+    const uint32_t n_found = count_marks(mark_found(vector, threshold, is_wide));
+    n_above += n_found & 0xFFFF;
+    n_equal += n_found >> 16;
+  });
+  n_above = __reduce_add_sync(0xFFFFFFFFu, n_above);
+  n_equal = __reduce_add_sync(0xFFFFFFFFu, n_equal);
+  if (threadIdx.x % 32 == 0) atomicAdd(&found, uint64_t{n_equal} << 32 | n_above);
+}
+
+// By one warp: where this slice's picks belong, by what all slices have.
+__device__ __forceinline__ void find_places(const Team& team, uint32_t n_equal, uint32_t n_places,
+                                            bool have_keys, GatherShared& shared) {
+  const uint64_t of_lane = team.of_lane(&shared.found);
+  const uint64_t through = scan_warp(of_lane);
+  const auto unpack = [](uint64_t packed) -> Found {
+    return {static_cast<uint32_t>(packed), static_cast<uint32_t>(packed >> 32)};
+  };
+  if (threadIdx.x == 31) shared.n_cut = unpack(through).n_picked(n_equal);
+  if (threadIdx.x != team.rank) return;
+  shared.before = unpack(through - of_lane);
+  shared.first = shared.before.n_picked(n_equal);
+  // Sorted are the picks of all together.
+  shared.end = have_keys ? n_places : at_most(unpack(through).n_picked(n_equal), n_places);
+}
+
+// Leaves in `work` those that the cut takes and that there are `n_places` for; where they are
+// sorted, all blocks in the same. A tile is a vector or more of each thread, and a warp's vectors
+// lie together, so that a barrier a tile is enough; and one of the team is the last. Who has no
+// others need not know beforehand what slices have.
+__device__ void gather(const Team& team, Keys& keys, const Cut& cut, uint32_t n_places,
+                       bool have_keys, unsigned char* work, GatherShared& shared) {
+  constexpr uint32_t kMost = 2;
+  const bool is_wide = keys.format.is_wide();
   const uint32_t n_threads = blockDim.x;
   const uint32_t n_each = at_most((keys.n_vectors + n_threads - 1) / n_threads, kMost);
   const uint32_t own = threadIdx.x / 32 * 32 * n_each + threadIdx.x % 32;
-  const Found start = team.find_before([&] { return count_found(keys, cut.threshold); });
+  uint32_t n_vectors = keys.n_vectors;
+  if (!team.is_alone()) {
+    count_found(keys, cut.threshold, shared.found);
+    team.barrier();
+    if (shared.found == 0) n_vectors = 0;
+    if (threadIdx.x < 32) find_places(team, cut.n_equal, n_places, have_keys, shared);
+  } else if (threadIdx.x == 0) {
+    shared.before = {0, 0};
+    shared.first = 0;
+    shared.end = n_places;
+  }
   Found found = {0, 0};
   uint32_t turn = 0;
-  for (uint32_t base = 0; base < keys.n_vectors; base += n_each * n_threads) {
+  for (uint32_t base = 0; base < n_vectors; base += n_each * n_threads) {
     Vector vectors[kMost];
+    uint32_t marks[kMost];
     uint32_t places[kMost];
 #pragma unroll
     for (uint32_t u = 0; u < kMost; ++u) {
@@ -82,38 +147,38 @@ __device__ uint32_t gather(const Team& team, Keys<Format>& keys, const Cut& cut,
     for (uint32_t u = 0; u < kMost; ++u) {
       if (u >= n_each) break;
       vectors[u] = keys.keys_of(vectors[u], base + own + 32 * u);
-      const uint32_t n_found = pack_found<Format>(vectors[u], cut.threshold);
+      marks[u] = mark_found(vectors[u], cut.threshold, is_wide);
+      const uint32_t n_found = count_marks(marks[u]);
       const uint32_t through = scan_warp(n_found);
       places[u] = of_warp + through - n_found;
       of_warp += __shfl_sync(0xFFFFFFFFu, through, 31);
     }
-    const Place<uint32_t> place = scan_warps(OneBlock{}, of_warp, shared.of_warps[turn]);
+    const Place<uint32_t> place = scan_warps(of_warp, shared.of_warps[turn]);
+    const Found start = add_found(shared.before, found.n_above, found.n_equal);
+    const Picks picks = {work, shared.first, shared.end, have_keys};
+    // Of a plateau's later tiles nothing is picked.
+    const uint32_t wanted = start.n_equal < cut.n_equal ? 0xFFFFFFFF : 0xFFFF;
 #pragma unroll
     for (uint32_t u = 0; u < kMost; ++u) {
       if (u >= n_each) break;
-      const uint32_t n_before = place.before + places[u];
-      uint32_t n_above = start.n_above + found.n_above + (n_before & 0xFFFF);
-      uint32_t n_equal = start.n_equal + found.n_equal + (n_before >> 16);
-#pragma unroll
-      for (uint32_t e = 0; e < Format::kOfVector; ++e) {
-        const uint32_t key = element_of<Format>(vectors[u], e);
-        const bool is_equal = key == cut.threshold;
-        if (key > cut.threshold || (is_equal && n_equal < cut.n_equal)) {
-          picks.put(n_above + at_most(n_equal, cut.n_equal), key,
-                    keys.index_of(base + own + 32 * u, e));
-        }
-        n_above += key > cut.threshold ? 1 : 0;
-        n_equal += is_equal ? 1 : 0;
+      const uint32_t found_here = marks[u] & wanted;
+      // Few vectors have many.
+      for (uint32_t rest = (found_here | found_here >> 16) & 0xFFFF; rest != 0; rest &= rest - 1) {
+        const uint32_t number = static_cast<uint32_t>(__ffs(rest)) - 1;
+        const uint32_t n_before =
+            place.before + places[u] + count_marks(marks[u] & ((1u << number) - 1) * 0x10001);
+        const Found earlier = add_found(start, n_before & 0xFFFF, n_before >> 16);
+        const bool is_equal = (marks[u] >> 16 >> number & 1) != 0;
+        if (is_equal && earlier.n_equal >= cut.n_equal) continue;
+        picks.put(earlier.n_picked(cut.n_equal), find_key(vectors[u], number, is_wide),
+                  keys.index_of(base + own + 32 * u, number));
       }
     }
-    found.n_above += place.all & 0xFFFF;
-    found.n_equal += place.all >> 16;
+    found = add_found(found, place.all & 0xFFFF, place.all >> 16);
     turn = 1 - turn;
   }
-  if (threadIdx.x == 0) shared.found = found;
+  if (team.is_alone() && threadIdx.x == 0) shared.n_cut = found.n_picked(cut.n_equal);
   team.barrier();
-  found = team.total(shared.found);
-  return found.n_above + at_most(found.n_equal, cut.n_equal);
 }
 
 // Descending, by a bitonic network; pairs that differ. What is compared within 64 of them is one
@@ -144,5 +209,7 @@ __device__ __forceinline__ void sort_pairs(uint64_t* pairs, uint32_t n) {
     }
   }
 }
+
+}  // namespace
 
 #endif  // LACUNA_SELECT_GATHER_CUH_

@@ -42,7 +42,7 @@ typedef struct SelectTopkParams {
   uint64_t table_stride;
   /// `i / page_size` is `i * page_multiplier >> 34`, of indices below 2^26.
   uint64_t page_multiplier;
-  /// Rows; one thread block each.
+  /// Rows; one thread block each, or one cluster, whose blocks have slices of it.
   uint32_t n_rows;
   /// Scores of a row: below 2^31, with a page table below 2^26, by mass 2^24 at most.
   uint32_t n;
@@ -66,10 +66,11 @@ typedef struct SelectTopkParams {
   uint32_t page_size;
   /// Rows that share a request's entries of the page table, at least 1.
   uint32_t rows_per_request;
-  /// Dynamic shared memory: so many bytes, a multiple of 16, hold 16 bytes a thread, and the picks:
-  /// 4 bytes each, in order 1 8 bytes each of the next power of two;
+  /// Dynamic shared memory: so many bytes, a multiple of 16, hold 16 bytes a thread, in clusters
+  /// 32, and the picks: 4 bytes for each of a slice, in order 1 8 bytes each of the next power of
+  /// two;
   uint32_t n_work_bytes;
-  /// and after them so many vectors of 16 bytes hold keys of a row's first candidates.
+  /// and after them so many vectors of 16 bytes hold keys of a slice's first candidates.
   uint32_t n_staged;
 } SelectTopkParams;
 

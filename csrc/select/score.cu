@@ -136,9 +136,8 @@ __device__ void score_head(const SelectScoreParams& params, const Part& part, ui
 }
 
 // Rounds every score to the type in which it is stored, so that a softmax is over what is stored.
-__device__ void round_scores(const SelectScoreParams& params, const Part& part, uint32_t n_queries,
-                             float* scores) {
-  for (uint32_t q = 0; q < n_queries; ++q) {
+__device__ void round_scores(const SelectScoreParams& params, const Part& part, float* scores) {
+  for (uint32_t q = 0; q < params.group; ++q) {
     for (uint32_t i = threadIdx.x; i < part.n_rows; i += kThreads) {
       float& score = scores[q * part.pitch + i];
       score = round_float(score, params.score_element);
@@ -161,13 +160,13 @@ __device__ __forceinline__ float reduce_group(const SelectScoreParams& params, c
   return params.reduction == 1 ? all : __fmul_rn(all, params.mean_scale);
 }
 
-__device__ void write_scores(const SelectScoreParams& params, const Part& part, uint32_t n_queries,
+// Of a head's group.
+__device__ void write_scores(const SelectScoreParams& params, const Part& part, uint32_t head,
                              const float* scores) {
   const uint32_t n_each = params.reduction == 0 ? 1 : params.group;
-  const uint32_t n_out = params.kv.n_heads * (params.group / n_each);
-  const uint32_t first_out = part.first_head * (params.group / n_each);
-  for (uint32_t q = 0; q < n_queries; q += n_each) {
-    const uint64_t row = uint64_t{part.b} * n_out + first_out + q / n_each;
+  const uint32_t n_out = params.group / n_each;
+  for (uint32_t q = 0; q < n_out; ++q) {
+    const uint64_t row = (uint64_t{part.b} * params.kv.n_heads + head) * n_out + q;
     const uint64_t first = row * params.score_stride + part.first_tile * kTile;
     for (uint32_t i = threadIdx.x; i < part.n_rows; i += kThreads) {
       const float score = reduce_group(params, part, scores + q * part.pitch + i);
@@ -237,7 +236,8 @@ LACUNA_ENTRY(score_rows, SelectScoreParams, kThreads) {
   LACUNA_SHARED(Shared, shared);
   LACUNA_DYNAMIC_SHARED(dynamic);
   if (params.skips != nullptr && params.skips[blockIdx.z] != 0) return;
-  const uint32_t first_tile = blockIdx.x * params.n_tiles_together;
+  const bool is_whole = params.votes != nullptr;
+  const uint32_t first_tile = is_whole ? 0 : blockIdx.x * params.n_tiles_together;
   Part part = locate_part(params, first_tile);
   if (part.n_rows == 0 && first_tile != 0) return;
   const bool is_box = params.kind == kBox;
@@ -246,43 +246,35 @@ LACUNA_ENTRY(score_rows, SelectScoreParams, kThreads) {
   const uint32_t n_queries = part.n_heads * params.group;
   float* queries = reinterpret_cast<float*>(dynamic + kStagedBytes);
   float* scores = queries + params.group * lane.n_pieces * 64;
-  if (params.votes != nullptr) {
-    for (uint32_t head = 0; head < part.n_heads; ++head) {
-      stage_queries(params, part, part.first_head + head, queries);
-      __syncthreads();
-      score_head(params, part, part.first_head + head, lane, queries,
-                 scores + head * params.group * part.pitch);
-      __syncthreads();
-    }
-    // Each thread reads what it rounds; others only after the next barrier.
-    round_scores(params, part, n_queries, scores);
-    if (params.scores != nullptr) write_scores(params, part, n_queries, scores);
-    __syncthreads();
-    SelectPartialSoftmax* partials =
-        reinterpret_cast<SelectPartialSoftmax*>(scores + n_queries * part.pitch);
-    sum_tiles(params, part, n_queries, scores, partials, params.n_tiles);
-    write_votes(params, part, n_queries, scores, partials, shared);
-    return;
-  }
-  stage_queries(params, part, part.first_head, queries);
   const uint64_t first = (uint64_t{part.b} * params.kv.n_heads + part.first_head) * params.group;
-  SelectPartialSoftmax* partials = params.partial_softmaxes + first * params.n_tiles;
-  for (uint32_t i = 0; i < params.n_tiles_together; ++i) {
-    part = locate_part(params, first_tile + i);
+  SelectPartialSoftmax* partials =
+      is_whole ? reinterpret_cast<SelectPartialSoftmax*>(scores + n_queries * part.pitch)
+               : params.partial_softmaxes + first * params.n_tiles;
+  // Heads, all tiles of each; or tiles of one head.
+  const uint32_t n_steps = is_whole ? part.n_heads : params.n_tiles_together;
+  for (uint32_t i = 0; i < n_steps; ++i) {
+    const uint32_t head = part.first_head + (is_whole ? i : 0);
+    if (!is_whole) part = locate_part(params, first_tile + i);
+    if (is_whole || i == 0) stage_queries(params, part, head, queries);
     __syncthreads();
-    score_head(params, part, part.first_head, lane, queries, scores);
+    float* own = scores + (is_whole ? i * params.group * part.pitch : 0);
+    score_head(params, part, head, lane, queries, own);
     __syncthreads();
-    round_scores(params, part, n_queries, scores);
-    write_scores(params, part, n_queries, scores);
-    if (params.softmaxes == nullptr) continue;
+    // Each thread reads what it rounds; others only after the next barrier.
+    round_scores(params, part, own);
+    if (params.scores != nullptr) write_scores(params, part, head, own);
+    if (!is_whole && params.softmaxes == nullptr) continue;
     __syncthreads();
-    sum_tiles(params, part, n_queries, scores, partials + part.first_tile, params.n_tiles);
+    SelectPartialSoftmax* of_step =
+        partials + (is_whole ? i * params.group * params.n_tiles : part.first_tile);
+    sum_tiles(params, part, params.group, own, of_step, params.n_tiles);
   }
+  if (is_whole) return write_votes(params, part, n_queries, scores, partials, shared);
   if (params.softmaxes == nullptr) return;
-  // A request without rows has one block.
   const uint32_t n_blocks =
       (part.n_all_tiles + params.n_tiles_together - 1) / params.n_tiles_together;
   uint32_t* ticket = params.tickets + part.b * params.kv.n_heads + part.first_head;
+  // A request without rows has one block.
   if (is_last_block(ticket, n_blocks == 0 ? 1 : n_blocks, shared.is_last))
     merge_tiles(params, part);
 }

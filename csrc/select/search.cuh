@@ -6,13 +6,18 @@
 
 #include "keys.cuh"
 
+namespace {
+
 struct SearchShared {
-  uint64_t of_warps[32];
-  // Of the digit that the cut's key has, and how much of its bin is still to be picked.
+  // What the bins of each warp's threads amount to, two digits by turns.
+  uint64_t of_warps[2][32];
+  // The digit that the cut's key has, and how much of its bin is still to be picked.
   uint64_t n_left;
   uint32_t digit;
-  // The largest key of a finite score, and the mass of forced candidates.
+  // The largest key of a finite score, of the slice and of the row; and the mass of the slice's
+  // forced candidates.
   uint32_t largest;
+  uint32_t largest_of_row;
   uint64_t forced;
 };
 
@@ -25,9 +30,14 @@ struct Cut {
 // Histograms of how many keys there are: four bins a thread.
 struct Counts {
   using Amount = uint32_t;
-  enum : uint32_t { kOfThread = 4, kOnTheirWay = 4 };
+  enum : uint32_t { kOfThread = 4 };
 
   uint4* bins;
+
+  template <typename Visit>
+  __device__ __forceinline__ void visit(const Vector& vector, bool is_wide, Visit visit) const {
+    visit_vector(vector, is_wide, visit);
+  }
 
   __device__ Amount of(uint32_t) const { return 1; }
 
@@ -37,23 +47,28 @@ struct Counts {
 
   __device__ void clear(uint32_t i) const { bins[i] = make_uint4(0, 0, 0, 0); }
 
-  template <typename Team>
-  __device__ void load(const Team& team, uint32_t i, Amount (&amounts)[kOfThread]) const {
-    const uint4 four = team.total(bins[i]);
-    amounts[0] = four.x;
-    amounts[1] = four.y;
-    amounts[2] = four.z;
-    amounts[3] = four.w;
+  // Those of another block of the team, for `load`.
+  __device__ Counts of_rank(uint32_t rank) const { return {of_block(bins, rank)}; }
+
+  // Those that the next digit has where other blocks still read these.
+  __device__ Counts turned(uint32_t turn) const {
+    return {turn != 0 ? bins + blockDim.x : bins - blockDim.x};
+  }
+
+  __device__ void load(uint32_t i, Amount (&amounts)[kOfThread]) const {
+    const uint4 four = bins[i];
+    amounts[0] += four.x;
+    amounts[1] += four.y;
+    amounts[2] += four.z;
+    amounts[3] += four.w;
   }
 };
 
 // Histograms of what keys weigh: two bins a thread. A shared 64-bit sum is a loop on a GPU, so it
 // is two of 32 bits, the upper of which takes the lower's carries.
-template <typename Format>
 struct Masses {
   using Amount = uint64_t;
-  // There are no registers for more.
-  enum : uint32_t { kOfThread = 2, kOnTheirWay = 2 };
+  enum : uint32_t { kOfThread = 2 };
 
   Format format;
   uint2* low;
@@ -61,10 +76,15 @@ struct Masses {
   // That of the row's largest finite score.
   uint32_t exponent;
 
+  template <typename Visit>
+  __device__ __forceinline__ void visit(const Vector& vector, bool is_wide, Visit visit) const {
+    visit_slowly(vector, is_wide, visit);
+  }
+
   // A score's mantissa where one of the largest exponent has its last bit at 2^16: below 2^40, so
   // that 2^24 candidates weigh less than 2^64. Infinity weighs the most.
   __device__ Amount of(uint32_t key) const {
-    if (key <= Format::kZero || key == Format::kFirst) return 0;
+    if (key <= Format::kZero || key > format.below_first()) return 0;
     const uint32_t bits = __float_as_uint(format.value_of(key));
     if (bits >= 0x7F800000) return (uint64_t{1} << 40) - 1;
     const uint32_t own_exponent = bits >> 23;
@@ -86,27 +106,34 @@ struct Masses {
     high[i] = make_uint2(0, 0);
   }
 
-  template <typename Team>
-  __device__ void load(const Team& team, uint32_t i, Amount (&amounts)[kOfThread]) const {
-    const uint2 lows = team.total(low[i]);
-    const uint2 highs = team.total(high[i]);
-    amounts[0] = uint64_t{highs.x} << 32 | lows.x;
-    amounts[1] = uint64_t{highs.y} << 32 | lows.y;
+  __device__ Masses of_rank(uint32_t rank) const {
+    return {format, of_block(low, rank), of_block(high, rank), exponent};
+  }
+
+  __device__ Masses turned(uint32_t turn) const {
+    const uint32_t n = 2 * blockDim.x;
+    return {format, turn != 0 ? low + n : low - n, turn != 0 ? high + n : high - n, exponent};
+  }
+
+  __device__ void load(uint32_t i, Amount (&amounts)[kOfThread]) const {
+    const uint2 lows = low[i];
+    const uint2 highs = high[i];
+    amounts[0] += uint64_t{highs.x} << 32 | lows.x;
+    amounts[1] += uint64_t{highs.y} << 32 | lows.y;
   }
 };
 
 // Adds the digit of each key whose decided bits are those of `threshold`. Equal neighbours are
 // added at once: rows full of one value are common.
-template <typename Format, typename Bins>
-__device__ __forceinline__ void tally(Keys<Format>& keys, const Bins& bins, uint32_t threshold,
+template <typename Bins>
+__device__ __forceinline__ void tally(Keys& keys, const Bins& bins, uint32_t threshold,
                                       uint32_t decided, uint32_t shift, uint32_t mask) {
-  keys.template visit<Bins::kOnTheirWay>([&](const Vector& vector) {
+  const bool is_wide = keys.format.is_wide();
+  keys.visit([&](const Vector& vector) {
     uint32_t bin = 0;
     typename Bins::Amount amount = 0;
-#pragma unroll
-    for (uint32_t e = 0; e < Format::kOfVector; ++e) {
-      const uint32_t key = element_of<Format>(vector, e);
-      if ((key & decided) != threshold) continue;
+    bins.visit(vector, is_wide, [&](uint32_t, uint32_t key) {
+      if ((key & decided) != threshold) return;
       const uint32_t own_bin = key >> shift & mask;
       if (own_bin != bin && amount != 0) {
         bins.add(bin, amount);
@@ -114,69 +141,121 @@ __device__ __forceinline__ void tally(Keys<Format>& keys, const Bins& bins, uint
       }
       bin = own_bin;
       amount += bins.of(key);
-    }
+    });
     if (amount != 0) bins.add(bin, amount);
   });
 }
 
+// What the bins of thread `i` amount to, of all blocks together.
+template <typename Bins>
+__device__ __forceinline__ void load_total(const Team& team, const Bins& bins, uint32_t i,
+                                           typename Bins::Amount (&amounts)[Bins::kOfThread]) {
+  if (team.is_alone()) return bins.load(i, amounts);
+#pragma unroll 2
+  for (uint32_t r = 0; r < team.n_blocks; ++r) bins.of_rank(r).load(i, amounts);
+}
+
+template <typename Amount, uint32_t kN>
+__device__ __forceinline__ Amount add_up(const Amount (&amounts)[kN]) {
+  Amount sum = 0;
+#pragma unroll
+  for (uint32_t i = 0; i < kN; ++i) sum += amounts[i];
+  return sum;
+}
+
+// By one warp: the digit of the cut's key, and what is then left, into shared memory. First which
+// warp's bins hold it and then which of them, so that little of other blocks' memory is read.
+template <typename Bins>
+__device__ __forceinline__ void find_digit(const Team& team, const Bins& bins,
+                                           typename Bins::Amount of_lane,
+                                           typename Bins::Amount through,
+                                           typename Bins::Amount n_left, SearchShared& shared) {
+  using Amount = typename Bins::Amount;
+  const uint32_t lane = threadIdx.x;
+  // Warps whose bins, and those before, are not enough; never the last, whatever changes meanwhile.
+  const bool is_short = lane + 1 < blockDim.x / 32 && through < n_left;
+  const uint32_t warp = static_cast<uint32_t>(__popc(__ballot_sync(0xFFFFFFFFu, is_short)));
+  Amount n_before = __shfl_sync(0xFFFFFFFFu, through - of_lane, static_cast<int>(warp));
+  const uint32_t own = blockDim.x - 1 - 32 * warp - lane;
+  Amount amounts[Bins::kOfThread] = {};
+  load_total(team, bins, own, amounts);
+  const Amount amount = add_up(amounts);
+  through = n_before + scan_warp(amount);
+  n_before = through - amount;
+  if (n_before >= n_left || through < n_left) return;
+  uint32_t digit = own * Bins::kOfThread + Bins::kOfThread - 1;
+#pragma unroll
+  for (uint32_t i = Bins::kOfThread; i-- > 1;) {
+    // The bins from here on are enough only with this one.
+    if (n_left - n_before <= amounts[i]) break;
+    n_before += amounts[i];
+    digit -= 1;
+  }
+  shared.digit = digit;
+  shared.n_left = n_left - n_before;
+}
+
 // The greatest key at which those at it and above amount to `n_left` or more, and what of `n_left`
 // it must give itself. `want` says `n_left` by what all keys amount to, and none of them need be
-// searched for 0. All threads of the team; three barriers a digit, and one.
-template <typename Format, typename Bins, typename Team, typename Want>
-__device__ uint32_t search(const Team& team, Keys<Format>& keys, const Bins& bins, Want want,
+// searched for 0. All threads of the team; three barriers a digit, one of them the team's, and one.
+// Blocks of a team have bins twice, by turns, since others may still read the last digit's; a block
+// alone waits once more instead, and has room for more keys.
+template <typename Bins, typename Want>
+__device__ uint32_t search(const Team& team, Keys& keys, Bins bins, Want want,
                            typename Bins::Amount& n_left, SearchShared& shared) {
   using Amount = typename Bins::Amount;
   // Thread 0 has the greatest digits.
   const uint32_t own = blockDim.x - 1 - threadIdx.x;
+  const uint32_t lane = threadIdx.x % 32;
   const uint32_t n_most_bits = 31 - static_cast<uint32_t>(__clz(Bins::kOfThread * blockDim.x));
-  Amount* const of_warps = reinterpret_cast<Amount*>(shared.of_warps);
   bins.clear(own);
   __syncthreads();
   uint32_t threshold = 0;
   uint32_t decided = 0;
-  uint32_t n_open = Format::kBits;
-  while (n_open != 0) {
-    const uint32_t n_bits = at_most(n_most_bits, n_open);
+  uint32_t n_open = 32;
+  // Keys have no bits below.
+  const uint32_t n_lowest = 32 - keys.format.n_bits();
+  uint32_t turn = 0;
+  while (n_open != n_lowest) {
+    const uint32_t n_bits = at_most(n_most_bits, n_open - n_lowest);
     const uint32_t shift = n_open - n_bits;
     const uint32_t mask = (1u << n_bits) - 1;
     tally(keys, bins, threshold, decided, shift, mask);
+    __syncthreads();
+    Amount* const of_warps = reinterpret_cast<Amount*>(shared.of_warps[turn]);
+    Amount amounts[Bins::kOfThread] = {};
+    bins.load(own, amounts);
+    const Amount through = scan_warp(add_up(amounts));
+    if (lane == 31) of_warps[threadIdx.x / 32] = through;
     team.barrier();
-    Amount amounts[Bins::kOfThread];
-    bins.load(team, own, amounts);
-    Amount amount = 0;
-#pragma unroll
-    for (uint32_t i = 0; i < Bins::kOfThread; ++i) amount += amounts[i];
-    const Amount through = scan_warp(amount);
-    const Amount of_warp = __shfl_sync(0xFFFFFFFFu, through, 31);
-    const Place<Amount> place = scan_warps(team, of_warp, of_warps);
-    if (decided == 0) n_left = want(place.all);
-    if (n_left == 0) return 0;
-    bins.clear(own);
-    Amount n_before = place.before + through - amount;
-    if (n_before < n_left && n_left - n_before <= amount) {
-      uint32_t digit = own * Bins::kOfThread + Bins::kOfThread - 1;
-#pragma unroll
-      for (uint32_t i = Bins::kOfThread; i-- > 1;) {
-        // The bins from here on are enough only with this one.
-        if (n_left - n_before <= amounts[i]) break;
-        n_before += amounts[i];
-        digit -= 1;
-      }
-      shared.digit = digit;
-      shared.n_left = n_left - n_before;
+    if (threadIdx.x < 32) {
+      const Amount of_lane = lane < blockDim.x / 32 ? team.total(of_warps + lane) : 0;
+      const Amount all_through = scan_warp(of_lane);
+      if (decided == 0) n_left = want(__shfl_sync(0xFFFFFFFFu, all_through, 31));
+      if (n_left == 0 && lane == 0) shared.n_left = 0;
+      if (n_left != 0) find_digit(team, bins, of_lane, all_through, n_left, shared);
+    }
+    turn = 1 - turn;
+    if (!team.is_alone()) {
+      bins = bins.turned(turn);
+      bins.clear(own);
     }
     __syncthreads();
-    threshold |= shared.digit << shift;
     n_left = static_cast<Amount>(shared.n_left);
+    if (n_left == 0) return 0;
+    threshold |= shared.digit << shift;
     decided |= mask << shift;
     n_open = shift;
+    if (team.is_alone() && n_open != n_lowest) {
+      bins.clear(own);
+      __syncthreads();
+    }
   }
   return threshold;
 }
 
 // The first `n_picks`, which are at least one and no more than there are.
-template <typename Format, typename Team>
-__device__ Cut find_largest(const Team& team, Keys<Format>& keys, uint32_t n_picks, uint4* bins,
+__device__ Cut find_largest(const Team& team, Keys& keys, uint32_t n_picks, uint4* bins,
                             SearchShared& shared) {
   uint32_t n_left = 0;
   const auto want = [&](uint32_t) { return n_picks; };
@@ -200,8 +279,7 @@ __device__ __forceinline__ uint64_t to_fixed(float value, uint32_t n_bits, uint3
 }
 
 // The fewest whose mass, with that of the forced ones, which come first, is `share` of the row's.
-template <typename Format, typename Team>
-__device__ Cut find_mass(const Team& team, Keys<Format>& keys, float share, uint4* work,
+__device__ Cut find_mass(const Team& team, Keys& keys, float share, uint4* work,
                          SearchShared& shared) {
   if (threadIdx.x == 0) {
     shared.largest = 0;
@@ -209,30 +287,38 @@ __device__ Cut find_mass(const Team& team, Keys<Format>& keys, float share, uint
   }
   __syncthreads();
   uint32_t largest = 0;
-  const uint32_t infinity = Format::kZero | keys.format.infinity();
+  const uint32_t infinity = keys.format.infinity();
+  const bool is_wide = keys.format.is_wide();
   const auto compare = [&](uint32_t key) {
     if (key < infinity && key > largest) largest = key;
   };
-  keys.template visit<2>([&](const Vector& vector) {
-#pragma unroll
-    for (uint32_t e = 0; e < Format::kOfVector; ++e) compare(element_of<Format>(vector, e));
+  keys.visit([&](const Vector& vector) {
+    visit_vector(vector, is_wide, [&](uint32_t, uint32_t key) { compare(key); });
   });
   keys.visit_forced(compare);
   largest = __reduce_max_sync(0xFFFFFFFFu, largest);
   if (threadIdx.x % 32 == 0) atomicMax(&shared.largest, largest);
   team.barrier();
-  largest = team.greatest(shared.largest);
+  largest = shared.largest;
+  if (!team.is_alone()) {
+    if (threadIdx.x < 32) {
+      const uint32_t of_row = __reduce_max_sync(0xFFFFFFFFu, team.of_lane(&shared.largest));
+      if (threadIdx.x == 0) shared.largest_of_row = of_row;
+    }
+    __syncthreads();
+    largest = shared.largest_of_row;
+  }
   // Where no score is above zero, no weight asks for it.
   const uint32_t exponent = __float_as_uint(keys.format.value_of(largest)) >> 23;
   uint2* const low = reinterpret_cast<uint2*>(work);
-  const Masses<Format> masses = {keys.format, low, low + blockDim.x, exponent != 0 ? exponent : 1};
+  const Masses masses = {keys.format, low, low + blockDim.x, exponent != 0 ? exponent : 1};
   uint64_t forced = 0;
   keys.visit_forced([&](uint32_t key) { forced += masses.of(key); });
   forced = scan_warp(forced);
   if (threadIdx.x % 32 == 31) atomicAdd(&shared.forced, forced);
   uint64_t left = 0;
   const auto want = [&](uint64_t mass) {
-    const uint64_t first = team.total(shared.forced);
+    const uint64_t first = team.total(&shared.forced);
     const uint64_t all = mass + first;
     const uint64_t part = to_fixed(share, 32, 1, true);
     // The product of 128 bits, in units of 2^32, rounded up.
@@ -242,17 +328,16 @@ __device__ Cut find_mass(const Team& team, Keys<Format>& keys, float share, uint
     return needed > first ? needed - first : 0;
   };
   const uint32_t threshold = search(team, keys, masses, want, left, shared);
-  if (left == 0) return {Format::kFirst - 1, 0};
+  if (left == 0) return {keys.format.below_first(), 0};
   const uint64_t weight = masses.of(threshold);
   return {threshold, static_cast<uint32_t>((left + weight - 1) / weight)};
 }
 
 // All scores that are `least` or more.
-template <typename Format>
-__device__ Cut find_least(const Keys<Format>& keys, float least) {
+__device__ Cut find_least(const Keys& keys, float least) {
   // Of NaN nothing is more.
-  if (!(least == least)) return {Format::kFirst - 1, 0};
-  return {keys.format.key_from(least) - 1, 0};
+  if (!(least == least)) return {keys.format.below_first(), 0};
+  return {keys.format.key_before(least), 0};
 }
 
 // How many are not in the lowest `percent`: what is cut off of a row's share is picked.
@@ -262,5 +347,7 @@ __device__ __forceinline__ uint32_t count_kept(uint32_t length, float percent) {
   const uint64_t dropped = percent == percent ? to_fixed(percent, 24, 100, false) : 0;
   return static_cast<uint32_t>((length * (hundred - dropped) + hundred - 1) / hundred);
 }
+
+}  // namespace
 
 #endif  // LACUNA_SELECT_SEARCH_CUH_

@@ -1,57 +1,51 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-// Who picks from a row together. Search and gathering ask a team for everything that its blocks
-// must know of each other, so that they are the same for one block and for several.
+// Who picks from a row together: the blocks of a cluster, each of which has a slice of the row. In
+// an image for less than 9.0 that is one block, and nothing of what follows is left of it.
 #ifndef LACUNA_SELECT_TEAM_CUH_
 #define LACUNA_SELECT_TEAM_CUH_
 
-#include "../common/kernel.cuh"
+#include "../common/cluster.cuh"
 
-// A block's own part of a row's candidates.
-struct Slice {
-  uint32_t first;
-  uint32_t length;
-};
+namespace {
 
-// Candidates above the cut, and at it.
-struct Found {
-  uint32_t n_above;
-  uint32_t n_equal;
-};
+struct Team {
+  uint32_t rank = cluster_rank();
+  uint32_t n_blocks = cluster_n_blocks();
 
-// One block, which has the whole row.
-struct OneBlock {
-  __device__ Slice share(uint32_t length) const { return {0, length}; }
+  __device__ bool is_alone() const { return n_blocks == 1; }
 
-  __device__ void barrier() const { __syncthreads(); }
+  __device__ void barrier() const {
+    if (is_alone()) {
+      __syncthreads();
+    } else {
+      cluster_barrier();
+    }
+  }
 
-  // The same variable of each block's shared memory, which its own thread has not changed since the
-  // last barrier of the team; and a value that all threads of a block have.
+  // The same variable of each block's shared memory, which no block changes before another barrier
+  // of the team.
   template <typename Value>
-  __device__ Value total(const Value& own) const {
-    return own;
+  __device__ __forceinline__ Value total(Value* own) const {
+    if (is_alone()) return *own;
+    Value sum = 0;
+#pragma unroll 2
+    for (uint32_t r = 0; r < n_blocks; ++r) sum += *of_block(own, r);
+    return sum;
   }
+
+  // The same, by a warp: what the block of the lane's number has, and 0 where there is none.
   template <typename Value>
-  __device__ Value greatest(const Value& own) const {
-    return own;
+  __device__ __forceinline__ Value of_lane(Value* own) const {
+    const uint32_t lane = threadIdx.x % 32;
+    return lane < n_blocks ? *of_block(own, lane) : 0;
   }
-
-  // What blocks with earlier slices find, once all blocks have come here: picks may overwrite what
-  // they searched in. Who has no others does not count.
-  template <typename Count>
-  __device__ Found find_before(Count) const {
-    return {0, 0};
-  }
-
-  // Where all blocks leave their picks, and whether this one writes them out.
-  __device__ unsigned char* work(unsigned char* own) const { return own; }
-  __device__ bool writes() const { return true; }
 };
 
 // Inclusive, over the lanes of a warp.
 template <typename Value>
 __device__ __forceinline__ Value scan_warp(Value value) {
   const uint32_t lane = threadIdx.x % 32;
-#pragma unroll
+#pragma unroll(sizeof(Value) == 8 ? 1 : 5)
   for (uint32_t delta = 1; delta < 32; delta *= 2) {
     const Value before = __shfl_up_sync(0xFFFFFFFFu, value, delta);
     if (lane >= delta) value += before;
@@ -67,18 +61,19 @@ struct Place {
 };
 
 // Of a value that the lanes of each warp have together. `of_warps`, of 32 values, is shared memory
-// that is written again after another barrier at the earliest. One barrier of the team.
-template <typename Team, typename Value>
-__device__ __forceinline__ Place<Value> scan_warps(const Team& team, Value of_warp,
-                                                   Value* of_warps) {
+// that is written again after another barrier at the earliest. One barrier of the block.
+template <typename Value>
+__device__ __forceinline__ Place<Value> scan_warps(Value of_warp, Value* of_warps) {
   const uint32_t lane = threadIdx.x % 32;
   const uint32_t warp = threadIdx.x / 32;
   if (lane == 0) of_warps[warp] = of_warp;
-  team.barrier();
+  __syncthreads();
   const Value of_lane = lane < blockDim.x / 32 ? of_warps[lane] : 0;
   const Value through = scan_warp(of_lane);
   return {__shfl_sync(0xFFFFFFFFu, through - of_lane, static_cast<int>(warp)),
           __shfl_sync(0xFFFFFFFFu, through, 31)};
 }
+
+}  // namespace
 
 #endif  // LACUNA_SELECT_TEAM_CUH_

@@ -162,7 +162,7 @@ unsafe fn passes_on<P>(
         grid: grid.blocks,
         block: grid.threads,
         dynamic_shared_bytes: grid.dynamic_shared_bytes,
-        cluster_blocks: 1,
+        cluster_blocks: grid.cluster_blocks,
     };
     let config = Config {
         schedule,

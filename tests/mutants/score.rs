@@ -36,8 +36,7 @@ const VOTE: Kernel = Kernel {
 };
 
 const OF_SCORE: &[Mutation] = &[
-    // Two of is_last_block, two of write_votes; of the entry two about each head's scores and one before softmaxes, then the
-    // same of tiles.
+    // Two of is_last_block, two of write_votes, of the entry two about a step's scores and one before its softmaxes.
     of("__syncthreads();", 0, ""),
     of("__syncthreads();", 1, ""),
     of("__syncthreads();", 2, ""),
@@ -45,9 +44,6 @@ const OF_SCORE: &[Mutation] = &[
     of("__syncthreads();", 4, ""),
     of("__syncthreads();", 5, ""),
     of("__syncthreads();", 6, ""),
-    of("__syncthreads();", 7, ""),
-    of("__syncthreads();", 8, ""),
-    of("__syncthreads();", 9, ""),
     of("__threadfence();", 0, ""),
     of("__threadfence();", 1, ""),
     of("== n_blocks - 1", 0, "== 0"),

@@ -4,12 +4,13 @@ use std::ffi::c_void;
 
 use half::{bf16, f16};
 use lacuna::bindings::SelectTopkParams;
+use lacuna::launch::Grid;
 use lacuna::region::Role;
 use lacuna::select::reference::{RowRule, slot_of, topk_row};
 use lacuna::select::{Order, Rule, Score, TopkPages};
 use lacuna::simt::{Entry, Schedule};
 
-use crate::{Kernel, Mutation, of, passes, region};
+use crate::{Kernel, Mutation, of, passes_on, region};
 
 const KERNEL: Kernel = Kernel {
     room: "select",
@@ -27,21 +28,50 @@ const KERNEL: Kernel = Kernel {
 /// The barriers, the atomics, the order of keys, the arithmetic of masses, and what keeps an index inside; file by
 /// file.
 const MUTATIONS: &[Mutation] = &[
-    // Of scan_warps, search, find_mass and gather; then of search (2), find_mass and sort_pairs (2).
+    // Of a team: search, find_mass and gather (2); where it is a cluster, and who has which slice.
     of("team.barrier();", 0, ""),
     of("team.barrier();", 1, ""),
     of("team.barrier();", 2, ""),
     of("team.barrier();", 3, ""),
+    of("team.barrier();", 0, "__syncthreads();"),
+    of("team.barrier();", 1, "__syncthreads();"),
+    of("team.barrier();", 2, "__syncthreads();"),
+    of("team.barrier();", 3, "__syncthreads();"),
+    of("r < n_blocks", 0, "r < 1"),
+    of("r < team.n_blocks", 0, "r < 1"),
+    of("lane < n_blocks ? *of_block(own, lane) : 0", 0, "*of_block(own, lane)"),
+    of("lane < n_blocks ? *of_block(own, lane) : 0", 0, "lane == 0 ? *of_block(own, lane) : 0"),
+    of("at_most(team.rank * n_each, n_of_row)", 0, "team.rank * n_each"),
+    of("at_most(n_each, n_of_row - before)", 0, "n_each"),
+    of("before == 0 ? skew : 0", 0, "skew"),
+    of(", row.length - slice.first)", 0, ", row.length)"),
+    of("uint64_t{before} * 16", 0, "0"),
+    of("shared.of_warps[turn]);", 0, "shared.of_warps[0]);"),
+    of("bins = bins.turned(turn);", 0, ""),
+    of("bins.clear(own);", 1, ""),
+    of("largest = shared.largest_of_row;", 0, ""),
+    of("team.total(&shared.forced)", 0, "shared.forced"),
+    of("blockIdx.x / team.n_blocks", 0, "blockIdx.x"),
+    of("is_by_score ? of_block(dynamic, 0) : dynamic", 0, "dynamic"),
+    of("team.rank * blockDim.x + threadIdx.x", 0, "threadIdx.x"),
+    of("(is_by_score && team.rank != 0)", 0, "false"),
+    // Of a block: scan_warps, search (4), find_mass (2), count_found, sort_pairs (2) and the kernel.
     of("__syncthreads();", 1, ""),
     of("__syncthreads();", 2, ""),
     of("__syncthreads();", 3, ""),
     of("__syncthreads();", 4, ""),
     of("__syncthreads();", 5, ""),
+    of("__syncthreads();", 6, ""),
+    of("__syncthreads();", 7, ""),
+    of("__syncthreads();", 8, ""),
+    of("__syncthreads();", 9, ""),
+    of("__syncthreads();", 10, ""),
+    of("__syncthreads();", 11, ""),
     of("__syncwarp();", 0, ""),
     // team.cuh
     of("if (lane >= delta) value += before;", 0, "value += before;"),
     of("lane < blockDim.x / 32 ? of_warps[lane] : 0", 0, "of_warps[lane]"),
-    of("through - of_lane", 0, "through"),
+    of("through - of_lane, static_cast<int>(warp)),", 0, "through, static_cast<int>(warp)),"),
     // keys.cuh
     of("at_most(start, params.n)", 0, "start"),
     of("at_most(params.lengths[row], rest)", 0, "params.lengths[row]"),
@@ -50,31 +80,37 @@ const MUTATIONS: &[Mutation] = &[
     of("^ signs * 0x7FFF", 0, ""),
     of(" + (signs & ~have_magnitude)", 0, ""),
     of("(ordered & ~(are_nan * 0xFFFF)) | are_nan", 0, "ordered"),
-    of("(value < least ? 1 : 0)", 0, "0"),
+    of("value < least ? key : key - 1", 0, "key - 1"),
     of("if (magnitude > 0x7F800000) return 1;", 0, ""),
     of("if (magnitude == 0) return kZero;", 0, ""),
-    of("bits >> 31 != 0 ? ~bits : bits | kZero", 0, "bits | kZero"),
-    of("% 16 / sizeof(Bits)", 0, "% 1"),
-    of("(skew_ + length_ + Format::kOfVector - 1)", 0, "(skew_ + length_)"),
-    of("params.n_staged < n_vectors ? params.n_staged : n_vectors", 0, "n_vectors"),
-    of("params.n_staged < n_vectors ? params.n_staged : n_vectors", 0, "params.n_staged"),
+    of("word >> 31 != 0 ? ~word : word | kZero", 0, "word | kZero"),
+    of("- 1; }", 0, "; }"),
+    of("kind == kFloatF16 ? 0x7C000000 : 0x7F800000", 0, "0x7F800000"),
+    of("(row.scores) % 16)", 0, "(row.scores) % 1)"),
+    of("(skew + row.length + n_of_vector - 1)", 0, "(skew + row.length)"),
+    of("at_most(params.n_staged, n_vectors)", 0, "n_vectors"),
+    of("at_most(params.n_staged, n_vectors)", 0, "params.n_staged"),
     of(
         "row.length > params.n_last ? row.length - params.n_last : 0",
         0,
         "row.length - params.n_last",
     ),
-    of("at_most(params.n_first - first_, free_end_)", 0, "params.n_first - first_"),
-    of("(skew_ + free_begin_ + Format::kOfVector - 1)", 0, "(skew_ + free_begin_)"),
-    of("plain_end > first_plain_ ? plain_end - first_plain_ : 0", 0, "plain_end - first_plain_"),
+    of("at_most(params.n_first - slice.first, slice.free_end)", 0, "params.n_first - slice.first"),
+    of("(slice.skew + slice.free_begin + n_of_vector - 1)", 0, "(slice.skew + slice.free_begin)"),
+    of(
+        "plain_end > slice.first_plain ? plain_end - slice.first_plain : 0",
+        0,
+        "plain_end - slice.first_plain",
+    ),
     of("if (v - n_staged_ < n_room_ - n_staged_)", 0, ""),
     of("if (v < n_staged_) return load_vector(staged_ + v);", 0, ""),
     of("if (v - first_plain_ < n_plain_) return load_vector", 0, "return load_vector"),
     of("if (v < n_staged_) return requested;", 0, ""),
     of("if (v - first_plain_ >= n_plain_) return edge(v);", 0, ""),
-    of("i < free_begin_ ? i : free_end_ + (i - free_begin_)", 0, "i"),
-    of("if (i >= length_) return 0;", 0, ""),
-    of("i < free_begin_ || ", 0, ""),
-    of(" || i >= free_end_", 0, ""),
+    of("i < begin ? i : slice_.free_end + (i - begin)", 0, "i"),
+    of("if (i >= slice_.length) return 0;", 0, ""),
+    of("i < slice_.free_begin || ", 0, ""),
+    of(" || i >= slice_.free_end", 0, ""),
     // search.cuh: histograms
     of(
         "atomicAdd(reinterpret_cast<uint32_t*>(bins) + bin, amount)",
@@ -82,7 +118,7 @@ const MUTATIONS: &[Mutation] = &[
         "reinterpret_cast<uint32_t*>(bins)[bin] += amount",
     ),
     of("key <= Format::kZero || ", 0, ""),
-    of(" || key == Format::kFirst", 0, ""),
+    of(" || key > format.below_first()", 0, ""),
     of("if (bits >= 0x7F800000) return (uint64_t{1} << 40) - 1;", 0, ""),
     of("own_exponent != 0 ? 0x800000 : 0", 0, "0x800000"),
     of("own_exponent != 0 ? own_exponent : 1", 0, "own_exponent"),
@@ -98,17 +134,17 @@ const MUTATIONS: &[Mutation] = &[
         0,
         "reinterpret_cast<uint32_t*>(high)[bin] += rest",
     ),
-    of("if ((key & decided) != threshold) continue;", 0, ""),
+    of("if ((key & decided) != threshold) return;", 0, ""),
     of("own_bin != bin && amount != 0", 0, "false"),
     of("if (amount != 0) bins.add(bin, amount);", 0, ""),
     // search.cuh: the search
     of("bins.clear(own);", 0, ""),
-    of("bins.clear(own);", 1, ""),
-    of("at_most(n_most_bits, n_open)", 0, "n_most_bits"),
+    of("bins.clear(own);", 2, ""),
+    of("at_most(n_most_bits, n_open - n_lowest)", 0, "n_most_bits"),
     of("if (decided == 0) n_left", 0, "n_left"),
     of("if (n_left == 0) return 0;", 0, ""),
-    of("n_before < n_left && ", 0, ""),
-    of(" && n_left - n_before <= amount", 0, ""),
+    of("n_before >= n_left || ", 0, ""),
+    of(" || through < n_left) return;", 0, ") return;"),
     of(
         "if (n_left - n_before <= amounts[i]) break;",
         0,
@@ -132,10 +168,10 @@ const MUTATIONS: &[Mutation] = &[
     of("__umul64hi(all, part) << 32 | ", 0, ""),
     of("static_cast<uint32_t>(low_bits) != 0 ? 1 : 0", 0, "0"),
     of("needed > first ? needed - first : 0", 0, "needed - first"),
-    of("if (left == 0) return {Format::kFirst - 1, 0};", 0, ""),
+    of("if (left == 0) return {keys.format.below_first(), 0};", 0, ""),
     of("(left + weight - 1) / weight", 0, "left / weight"),
-    of("if (!(least == least)) return {Format::kFirst - 1, 0};", 0, ""),
-    of("key_from(least) - 1", 0, "key_from(least)"),
+    of("if (!(least == least)) return {keys.format.below_first(), 0};", 0, ""),
+    of("key_of(__float_as_uint(least)) - 1", 0, "key_of(__float_as_uint(least))"),
     of(
         "percent == percent ? to_fixed(percent, 24, 100, false) : 0",
         0,
@@ -143,23 +179,39 @@ const MUTATIONS: &[Mutation] = &[
     ),
     of("(hundred - dropped) + hundred - 1) / hundred", 0, "(hundred - dropped)) / hundred"),
     // gather.cuh
-    of("if (place >= n_most) return;", 0, ""),
+    of("if (place >= end) return;", 0, ""),
     of(
         "at_most((keys.n_vectors + n_threads - 1) / n_threads, kMost)",
         0,
         "(keys.n_vectors + n_threads - 1) / n_threads",
     ),
-    of("if (u >= n_each) break;", 0, ""),
     of("if (u >= n_each) break;", 1, ""),
-    of("key > threshold ? 1 : key == threshold ? 0x10000 : 0", 0, "key > threshold ? 1 : 0x10000"),
+    of("key == threshold ? 0x10000u << number : 0", 0, "0x10000u << number"),
+    of("__popc(marks & 0xFFFF)", 0, "__popc(marks)"),
+    of("(marks[u] & ((1u << number) - 1) * 0x10001)", 0, "(marks[u] & ((1u << number) - 1))"),
+    of("? 0xFFFFFFFF : 0xFFFF", 0, "? 0xFFFFFFFF : 0"),
+    of(
+        "atomicAdd(&found, uint64_t{n_equal} << 32 | n_above)",
+        0,
+        "found += uint64_t{n_equal} << 32 | n_above",
+    ),
+    of("if (threadIdx.x % 32 == 0) atomicAdd(&found", 0, "atomicAdd(&found"),
+    of("if (threadIdx.x == 0) found = 0;", 0, "found = 0;"),
+    of("if (threadIdx.x != team.rank) return;", 0, ""),
+    of("have_keys ? n_places : at_most(", 0, "at_most("),
+    of(
+        "at_most(unpack(through).n_picked(n_equal), n_places)",
+        0,
+        "unpack(through).n_picked(n_equal)",
+    ),
     of("of_warp + through - n_found", 0, "through - n_found"),
-    of("shared.of_warps[turn]", 0, "shared.of_warps[0]"),
-    of("is_equal && n_equal < cut.n_equal", 0, "is_equal"),
-    of("at_most(n_equal, cut.n_equal), key", 0, "n_equal, key"),
-    of("found.n_above += place.all & 0xFFFF;", 0, ""),
-    of("found.n_equal += place.all >> 16;", 0, ""),
-    of("if (threadIdx.x == 0) shared.found = found;", 0, "shared.found = found;"),
-    of("found.n_above + at_most(found.n_equal, cut.n_equal);", 0, "found.n_above;"),
+    of("shared.of_warps[turn]", 1, "shared.of_warps[0]"),
+    of("if (is_equal && earlier.n_equal >= cut.n_equal) continue;", 0, ""),
+    of("n_above + at_most(n_equal, n_most_equal)", 0, "n_above + n_equal"),
+    of("add_found(found, place.all & 0xFFFF, place.all >> 16)", 0, "found"),
+    of("add_found(shared.before, found", 0, "add_found({0, 0}, found"),
+    of("add_found(start, n_before", 0, "add_found(found, n_before"),
+    of("indices()[place - first] =", 0, "indices()[place] ="),
     of("pairs[i] = 0;", 0, ""),
     of("(0xFFFFFFFF - idx);", 0, "idx;"),
     of("(i & size) == 0", 0, "true"),
@@ -169,17 +221,18 @@ const MUTATIONS: &[Mutation] = &[
     of("n_kept < n_forced ? ", 0, "false ? "),
     of("min(n_forced, uint64_t{row.length})", 0, "n_forced"),
     of("params.n_work_bytes / sizeof(uint4)", 0, "0"),
-    of("if (n_wanted <= picks.n_most) break;", 0, "break;"),
-    of("is_known ? n_known : n_wanted", 0, "n_wanted"),
-    of("i < n_picked ? scores[picks[i]] : Score{0}", 0, "scores[picks[i]]"),
+    of("if (rule == kLargest) return n_wanted;", 0, ""),
+    of("if (n_wanted <= row.n_most) return n_wanted;", 0, "return n_wanted;"),
+    of("if (is_known(params.rule)) return row.n_known;", 0, ""),
+    of("if (i >= n_picked) write_place", 0, "write_place"),
+    of("if (i >= picks.first) write_place", 0, "write_place"),
+    of("at_most(picks.end, n_picked)", 0, "picks.end"),
     of("if (page >= params.table_stride) return -1;", 0, ""),
     of("if (static_cast<uint32_t>(physical) >= params.n_pages) return -1;", 0, ""),
-    of("i < n_picked ? static_cast", 0, "i <= n_picked ? static_cast"),
-    of("i < n_picked ? locate_slot", 0, "i <= n_picked ? locate_slot"),
     of("if (row_idx >= params.n_rows) return;", 0, ""),
     of("params.skips != nullptr && params.skips[row_idx] != 0", 0, "false"),
     of("at_most(n_wanted, row.n_most)", 0, "n_wanted"),
-    of("if (threadIdx.x == 0) {", 1, "{"),
+    of("if (thread == 0) {", 0, "{"),
 ];
 
 unsafe extern "C" {
@@ -270,6 +323,7 @@ fn problems() -> Vec<Problem> {
         Problem { order: Order::Score, n_last: 3, ..whole(&many, 123) },
         whole(&long, 700),
         Problem { order: Order::Score, ..by(&long, least, 0.5) },
+        Problem { k: 20, ..by(&long, least, 0.5) },
         whole(&[f32::NAN; 700], 699),
         whole(&[-0.0, 0.0].repeat(300), 40),
         whole(&many, 1300),
@@ -303,12 +357,14 @@ fn problems() -> Vec<Problem> {
 
 const POISON: u32 = 0xA5A5_A5A5;
 
-/// The problem's row, in one type of scores, by `entry` under all checks; one block more than there are rows.
+/// The problem's row, in one type of scores, by `entry` under all checks, by one block or by a cluster; one of them
+/// more than there are rows.
 fn differs<T: Score>(
     entry: Entry,
     problem: &Problem,
     of: fn(f32) -> T,
     schedule: Schedule,
+    n_blocks: u32,
 ) -> bool {
     let row: Vec<T> = problem.scores.iter().map(|score| of(*score)).collect();
     let rule = RowRule {
@@ -349,8 +405,10 @@ fn differs<T: Score>(
         Order::Index => 4 * problem.k,
         Order::Score => 8 * problem.k.next_power_of_two(),
     };
-    let n_vectors = (n * score_bytes).div_ceil(16) as u32 + 1;
-    let n_work_bytes = n_picks.next_multiple_of(16).max(16 * N_THREADS);
+    // Slices are of whole warps' vectors.
+    let of_row = (n * score_bytes).div_ceil(16) as u32 + 1;
+    let n_vectors = of_row.div_ceil(n_blocks).next_multiple_of(if n_blocks == 1 { 1 } else { 32 });
+    let n_work_bytes = n_picks.next_multiple_of(16).max(16 * N_THREADS * n_blocks.min(2));
 
     let params = SelectTopkParams {
         scores: scores.as_mut_ptr().expose_provenance() as u64,
@@ -394,10 +452,14 @@ fn differs<T: Score>(
         region("counts", output, counts_address, 8),
     ];
     let n_shared_bytes = n_work_bytes + 16 * params.n_staged;
+    let grid = Grid {
+        blocks: [2 * n_blocks, 1, 1],
+        threads: [N_THREADS, 1, 1],
+        dynamic_shared_bytes: n_shared_bytes,
+        cluster_blocks: n_blocks,
+    };
     // SAFETY: the kernel takes this struct, and every region is memory of this function.
-    let passes =
-        unsafe { passes(entry, [2, N_THREADS], n_shared_bytes, schedule, &params, &regions) };
-    if !passes {
+    if !unsafe { passes_on(entry, &grid, schedule, &params, &regions) } {
         return true;
     }
     if problem.is_skipped {
@@ -436,9 +498,10 @@ fn every_mutation_of_topk_rows_is_caught() {
     let problems = problems();
     KERNEL.assert_all_caught(lacuna_simt_topk_rows, |entry| {
         problems.iter().any(|problem| {
-            differs(entry, problem, |x| x, Schedule::InOrder)
-                || differs(entry, problem, bf16::from_f32, Schedule::Random)
-                || differs(entry, problem, f16::from_f32, Schedule::Reverse)
+            differs(entry, problem, |x| x, Schedule::InOrder, 1)
+                || differs(entry, problem, bf16::from_f32, Schedule::Random, 3)
+                || differs(entry, problem, f16::from_f32, Schedule::Reverse, 1)
+                || differs(entry, problem, |x| x, Schedule::Random, 4)
         })
     });
 }

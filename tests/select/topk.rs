@@ -25,6 +25,8 @@ struct Problem<T> {
     page_table: Option<Vec<i32>>,
     /// Whether values, and what the rule wanted, are asked for.
     has_more: bool,
+    /// Blocks that have a row, in place of what the plan says.
+    n_blocks: Option<u32>,
 }
 
 #[derive(Debug, PartialEq, Default)]
@@ -78,7 +80,13 @@ impl<T: Score + Default> Problem<T> {
             amounts: None,
             page_table: None,
             has_more: true,
+            n_blocks: None,
         }
+    }
+
+    fn with_blocks(mut self, n_blocks: u32) -> Self {
+        self.n_blocks = Some(n_blocks);
+        self
     }
 
     fn with_rule(mut self, rule: Rule) -> Self {
@@ -117,7 +125,8 @@ impl<T: Score + Default> Problem<T> {
     }
 
     fn plan(&self) -> Result<TopkPlan, Error> {
-        TopkPlan::new(self.shape)
+        let plan = TopkPlan::new(self.shape)?;
+        self.n_blocks.map_or(Ok(plan), |n_blocks| plan.with_blocks(n_blocks))
     }
 
     fn run(&self, queue: &Queue) -> Result<Picks, Error> {
@@ -218,11 +227,23 @@ fn to_bits<T: Score>(value: T) -> u32 {
     u32::from_le_bytes(bits)
 }
 
+/// By the blocks that the plan says, or a cluster of each number.
+#[track_caller]
+fn assert_same_by<T: Score + Default>(problem: &Problem<T>, blocks: &[u32]) {
+    let expected = problem.expect();
+    for queue in common::queues() {
+        for n_blocks in blocks {
+            let found = problem.clone().with_blocks(*n_blocks).run(&queue).unwrap();
+            assert_eq!(found, expected, "{}, {n_blocks} blocks", queue.executor());
+        }
+    }
+}
+
+/// By one block, and by a cluster.
 #[track_caller]
 fn assert_same<T: Score + Default>(problem: &Problem<T>) {
-    for queue in common::queues() {
-        assert_eq!(problem.run(&queue).unwrap(), problem.expect(), "{}", queue.executor());
-    }
+    let n_blocks = [2, 3, 5, 8][(problem.shape.n + problem.shape.k) as usize % 4];
+    assert_same_by(problem, &[1, n_blocks]);
 }
 
 /// Scores of few distinct values, special ones among them, so that ties are everywhere.
@@ -276,6 +297,7 @@ fn convert<T: Score + Default>(problem: &Problem<f32>, of: fn(f32) -> T) -> Prob
         amounts: of_rows.amounts,
         page_table: of_rows.page_table,
         has_more: of_rows.has_more,
+        n_blocks: of_rows.n_blocks,
     }
 }
 
@@ -464,7 +486,7 @@ proptest! {
 
     #[test]
     fn no_shape_makes_a_plan_panic(
-        sizes in any::<[u64; 6]>(), small in any::<[bool; 6]>(), score_bytes in 0_u32..6,
+        most: u32, n_blocks in 1_u32..=16, sizes in any::<[u64; 6]>(), small in any::<[bool; 6]>(), score_bytes in 0_u32..6,
         rule in any_rule(), is_ranked: bool, pages in any::<Option<[u64; 4]>>(),
     ) {
         let mut sizes = sizes;
@@ -480,7 +502,10 @@ proptest! {
             n_rows, n, row_stride, k, n_first, n_last, score_bytes, rule, order, pages,
         };
         let _ = TopkPlan::new(shape).map(|plan| {
-            assert!(plan.grid().dynamic_shared_bytes <= 96 << 10);
+            for plan in [plan, plan.with_blocks(n_blocks).unwrap()] {
+                assert!(plan.grid().dynamic_shared_bytes <= 96 << 10);
+                assert!(plan.cluster_grid(most).dynamic_shared_bytes <= 96 << 10);
+            }
             (plan.scores_len(), plan.picks_len(), plan.table_len(), plan.least_bytes())
         });
     }
@@ -606,6 +631,80 @@ fn rows_that_do_not_fit_on_chip() {
     assert_all_same(&masses.with_rule(Rule::AtLeast { least: 0.9 }).with_order(Order::Score));
 }
 
+/// Slices of 256 candidates of 16 bits, or 128: the end of a row in the middle of one, at its ends, and slices without
+/// candidates.
+#[test]
+fn slices_of_a_row_end_anywhere() {
+    let rows: Vec<_> = (0..4).map(|row| few_values(2048, row)).collect();
+    let problem = Problem::new(&rows, 90);
+    for lengths in [[2048, 2047, 1793, 1792], [1791, 300, 257, 256], [255, 33, 1, 0]] {
+        let problem = Problem {
+            lengths: Some(lengths.to_vec()),
+            starts: Some(vec![0, 3, 8, 255]),
+            ..problem.clone()
+        };
+        for order in [Order::Index, Order::Score] {
+            let problem = problem.clone().with_order(order).with_forced(3, 300);
+            assert_same_by(&convert(&problem, bf16::from_f32), &[1, 2, 3, 8, 16]);
+            let problem = problem.with_rule(Rule::Mass { share: 0.9 });
+            assert_same_by(&problem, &[1, 2, 3, 8, 16]);
+        }
+    }
+    // More picks than a slice has, and no more places than those of the first slices.
+    for k in [2048, 2000, 700, 256] {
+        let problem = Problem::new(&rows, k);
+        assert_same_by(&convert(&problem, f16::from_f32), &[1, 3, 8]);
+        assert_same_by(&problem.clone().with_rule(Rule::AtLeast { least: 0.0 }), &[1, 8]);
+        let problem = problem.with_rule(Rule::Percentile { percent: 20.0 });
+        assert_same_by(&problem.with_order(Order::Score), &[1, 8]);
+    }
+}
+
+/// What the cut takes of its ties is the first slices', whichever they are in.
+#[test]
+fn ties_lie_in_one_slice_or_across_all() {
+    let mut one = vec![0.0_f32; 2048];
+    one[600..800].fill(1.0);
+    one[1900] = 2.0;
+    let all: Vec<f32> = (0..2048).map(|i| if i % 3 == 0 { 1.0 } else { -1.0 }).collect();
+    for row in [one, all] {
+        let problem = Problem::new(&[row], 150);
+        for rule in [Rule::Largest, Rule::Mass { share: 0.3 }, Rule::AtLeast { least: 1.0 }] {
+            for order in [Order::Index, Order::Score] {
+                let problem = problem.clone().with_rule(rule).with_order(order);
+                assert_same_by(&problem, &[1, 2, 3, 8]);
+                assert_same_by(&convert(&problem, bf16::from_f32), &[1, 2, 3, 8]);
+            }
+        }
+    }
+}
+
+/// The grid is the length's alone, and a row of 128 Ki stays on chip.
+#[test]
+fn long_rows_have_clusters_where_the_queue_has() {
+    let plan = |n, k| TopkPlan::new(TopkShape::of::<bf16>(3, n, k)).unwrap();
+    for (n, n_blocks) in [(1, 1), (16_383, 2), (16_000, 1), (40_000, 4), (1 << 17, 8), (1 << 30, 8)]
+    {
+        let grid = plan(n, 99).cluster_grid(16);
+        assert_eq!((grid.cluster_blocks, grid.blocks), (n_blocks, [3 * n_blocks, 1, 1]), "{n}");
+        let fewer = plan(n, 99).cluster_grid(4);
+        assert_eq!(fewer.cluster_blocks, n_blocks.min(4));
+        assert_eq!(plan(n, 99).cluster_grid(1), plan(n, 99).grid());
+    }
+    let grid = plan(1 << 17, 2048).cluster_grid(8);
+    assert_eq!((grid.threads, grid.dynamic_shared_bytes), ([1024, 1, 1], 66_048));
+    let other = plan(1 << 17, 2048).with_blocks(3).unwrap();
+    assert_eq!(other.cluster_grid(8).cluster_blocks, 3);
+    assert_eq!(other.cluster_grid(2).cluster_blocks, 2);
+    let error = other.with_blocks(17).unwrap_err().to_string();
+    assert_eq!(error, "thread blocks of a row: 17 is outside 1..=16");
+    // No grid has so many blocks.
+    let many = TopkShape::of::<bf16>((1 << 29) - 1, 40_000, 1);
+    assert_eq!(TopkPlan::new(many).unwrap().cluster_grid(8).cluster_blocks, 4);
+    let more = TopkShape { n_rows: 1 << 29, ..many };
+    assert_eq!(TopkPlan::new(more).unwrap().cluster_grid(8).cluster_blocks, 1);
+}
+
 #[test]
 fn a_mass_at_its_edges() {
     let of = |row: Vec<f32>, share| Problem::new(&[row], 600).with_rule(Rule::Mass { share });
@@ -683,8 +782,11 @@ fn thresholds_are_numbers_of_32_bits() {
 fn every_schedule_and_fibre_gives_the_same_bits() {
     let rows = [few_values(1500, 3), weights(1500, 4)];
     let problem = Problem::new(&rows, 300).with_forced(2, 5).with_order(Order::Score);
-    for rule in [Rule::Largest, Rule::Mass { share: 0.6 }] {
-        let problem = problem.clone().with_rule(rule);
+    for (rule, n_blocks) in [Rule::Largest, Rule::Mass { share: 0.6 }]
+        .into_iter()
+        .flat_map(|rule| [1, 3].map(|n_blocks| (rule, n_blocks)))
+    {
+        let problem = problem.clone().with_rule(rule).with_blocks(n_blocks);
         let expected = problem.expect();
         for schedule in common::SCHEDULES {
             for fibres in [Fibres::Native, Fibres::Portable] {
@@ -738,11 +840,14 @@ fn the_same_row_gives_the_same_picks_wherever_it_stands() {
 fn rows_grow_and_shrink_in_the_same_buffers() {
     let rows = [few_values(900, 1), weights(900, 2)];
     for queue in common::queues() {
-        let problem = Problem::new(&rows, 50).with_rule(Rule::Mass { share: 0.9 });
-        let mut outputs = Outputs::new(&queue, &problem.plan().unwrap()).unwrap();
-        for lengths in [[900, 0], [1, 900], [0, 0], [70, 30], [u32::MAX, 899]] {
-            let problem = Problem { lengths: Some(lengths.to_vec()), ..problem.clone() };
-            assert_eq!(problem.run_into(&queue, &mut outputs).unwrap(), problem.expect());
+        for n_blocks in [1, 4] {
+            let problem = Problem::new(&rows, 50).with_rule(Rule::Mass { share: 0.9 });
+            let problem = problem.with_blocks(n_blocks);
+            let mut outputs = Outputs::new(&queue, &problem.plan().unwrap()).unwrap();
+            for lengths in [[900, 0], [1, 900], [0, 0], [70, 30], [u32::MAX, 899]] {
+                let problem = Problem { lengths: Some(lengths.to_vec()), ..problem.clone() };
+                assert_eq!(problem.run_into(&queue, &mut outputs).unwrap(), problem.expect());
+            }
         }
     }
 }

@@ -110,6 +110,13 @@ pub(crate) const IMAGES: &[Image] = &[
         target: "compute_80",
         path: "ptx/select-topk.sm80.ptx",
     },
+    // The same with clusters.
+    Image {
+        room: "select",
+        source: "csrc/select/topk.cu",
+        target: "compute_90",
+        path: "ptx/select-topk.sm90.ptx",
+    },
 ];
 
 /// The rooms, each once.

@@ -92,7 +92,8 @@ impl<'a, T: Score> TopkOutputs<'a, T> {
 /// [`Rule`](crate::select::Rule) says how a mass is summed.
 ///
 /// # Stream
-/// One launch; no allocation, copy or synchronisation.
+/// One launch, of clusters for rows of 32 KiB and more where the device has them ([`TopkPlan::cluster_grid`]), and of a
+/// block for each row elsewhere; the bits are the same. No allocation, copy or synchronisation.
 ///
 /// # Errors
 /// [`Error::Shape`], [`Error::Range`], [`Error::WrongQueue`] and [`Error::WrongStream`] before anything
@@ -122,6 +123,8 @@ pub fn topk_rows<T: Score>(
         check_same("slots without pages", 0, slots.iter().len())?;
     }
     let (rule, amount) = shape.rule.params();
+    let grid = plan.cluster_grid(queue.most_cluster_blocks());
+    let [n_work_bytes, n_staged] = plan.shared_memory(&grid);
     let mut arguments = Arguments::new(queue);
     let params = SelectTopkParams {
         scores: arguments.input("scores", &inputs.scores, plan.scores_len())?,
@@ -163,9 +166,9 @@ pub fn topk_rows<T: Score>(
         page_size: shape.pages.map_or(1, |pages| pages.page_size as u32),
         // Rows are fewer than 2^31.
         rows_per_request: shape.pages.map_or(1, |pages| pages.rows_per_request.min(1 << 31) as u32),
-        n_work_bytes: plan.n_work_bytes() as u32,
-        n_staged: plan.n_staged() as u32,
+        n_work_bytes,
+        n_staged,
     };
     // SAFETY: the plan's sizes are below the limits of the struct's fields.
-    unsafe { arguments.launch(&plan.grid(), &params) }
+    unsafe { arguments.launch(&grid, &params) }
 }

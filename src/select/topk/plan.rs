@@ -15,6 +15,17 @@ pub const MAX_PICKS: u32 = 8192;
 const SHARED_BYTES: u64 = 96 << 10;
 #[cfg(any(feature = "cuda", feature = "simt"))]
 const VECTOR_BYTES: u64 = 16;
+/// The most blocks of a cluster that any device runs.
+const MOST_BLOCKS: u32 = 16;
+/// The most that have a row unless more are asked for: all devices with clusters run so many.
+#[cfg(any(feature = "cuda", feature = "simt"))]
+const USUAL_BLOCKS: u64 = 8;
+/// Of a slice of a row, at least: a vector for each thread.
+#[cfg(any(feature = "cuda", feature = "simt"))]
+const SLICE_VECTORS: u64 = 1024;
+/// A slice has whole warps' vectors.
+#[cfg(any(feature = "cuda", feature = "simt"))]
+const WARP: u64 = 32;
 
 /// Sizes of a launch of [`topk_rows`](crate::select::topk_rows), and what it picks:
 ///
@@ -91,6 +102,7 @@ pub struct TopkPages {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TopkPlan {
     shape: TopkShape,
+    n_blocks: Option<u32>,
 }
 
 impl TopkPlan {
@@ -124,7 +136,20 @@ impl TopkPlan {
         if let Some(pages) = &shape.pages {
             pages.check(&shape)?;
         }
-        Ok(Self { shape })
+        Ok(Self { shape, n_blocks: None })
+    }
+
+    /// The same with a cluster of `n_blocks` for each row, 1 to 16, in place of what the length of rows says; or of
+    /// as many as a queue has. For measurements: the bits are the same.
+    ///
+    /// # Errors
+    /// [`Error::Range`] for a number of blocks that no device has.
+    pub fn with_blocks(self, n_blocks: u32) -> Result<Self> {
+        if !(1..=MOST_BLOCKS).contains(&n_blocks) {
+            let (what, value) = ("thread blocks of a row", n_blocks.into());
+            return Err(Error::Range { what, value, allowed: "1..=16" });
+        }
+        Ok(Self { n_blocks: Some(n_blocks), ..self })
     }
 
     /// What it was made from.
@@ -158,42 +183,88 @@ impl TopkPlan {
         n_rows * (n * u64::from(score_bytes) + 4 * k + 4)
     }
 
+    /// Blocks that have a row together, where a queue has clusters of `most`: by the length of rows alone. Powers of
+    /// two, as devices have multiprocessors for.
+    #[cfg(any(feature = "cuda", feature = "simt"))]
+    fn n_blocks(&self, most: u32) -> u64 {
+        let n_slices = self.n_vectors() / SLICE_VECTORS;
+        let usual = 1 << n_slices.clamp(1, USUAL_BLOCKS).ilog2();
+        let n_blocks = self.n_blocks.map_or(usual, u64::from).min(most.max(1).into());
+        // No grid has more.
+        if self.shape.n_rows * n_blocks < 1 << 31 { n_blocks } else { 1 }
+    }
+
+    /// Vectors of a row; one that begins within one has one more.
+    #[cfg(any(feature = "cuda", feature = "simt"))]
+    fn n_vectors(&self) -> u64 {
+        let score_bytes = u64::from(self.shape.score_bytes);
+        (self.shape.n * score_bytes + VECTOR_BYTES - score_bytes).div_ceil(VECTOR_BYTES)
+    }
+
+    /// Of a block's slice, at most.
+    #[cfg(any(feature = "cuda", feature = "simt"))]
+    fn n_slice_vectors(&self, n_blocks: u64) -> u64 {
+        let n_vectors = self.n_vectors();
+        if n_blocks == 1 { n_vectors } else { n_vectors.div_ceil(n_blocks).next_multiple_of(WARP) }
+    }
+
     /// Threads of a block: a vector of scores each, before any has two.
     #[cfg(any(feature = "cuda", feature = "simt"))]
-    fn n_threads(&self) -> u64 {
-        let n_vectors = (self.shape.n * u64::from(self.shape.score_bytes)).div_ceil(VECTOR_BYTES);
-        n_vectors.next_power_of_two().clamp(32, 1024)
+    fn n_threads(&self, n_blocks: u64) -> u64 {
+        let n_bytes = self.shape.n * u64::from(self.shape.score_bytes);
+        let n_vectors = n_bytes.div_ceil(VECTOR_BYTES).div_ceil(n_blocks);
+        n_vectors.next_power_of_two().clamp(WARP, 1024)
     }
 
-    /// Bytes for histograms, and for picks after them.
+    /// Bytes for histograms, of which blocks of a cluster have two, and for picks after them.
     #[cfg(any(feature = "cuda", feature = "simt"))]
-    pub(super) fn n_work_bytes(&self) -> u64 {
+    fn n_work_bytes(&self, n_blocks: u64) -> u64 {
+        let n_of_slice =
+            self.n_slice_vectors(n_blocks) * VECTOR_BYTES / u64::from(self.shape.score_bytes);
         let n_picks = self.shape.k.min(self.shape.n);
         let n_bytes = match self.shape.order {
-            Order::Index => 4 * n_picks,
+            Order::Index => 4 * n_picks.min(n_of_slice),
             Order::Score => 8 * n_picks.next_power_of_two(),
         };
-        n_bytes.max(VECTOR_BYTES * self.n_threads()).next_multiple_of(VECTOR_BYTES)
+        let n_histograms = n_blocks.min(2);
+        n_bytes
+            .max(n_histograms * VECTOR_BYTES * self.n_threads(n_blocks))
+            .next_multiple_of(VECTOR_BYTES)
     }
 
-    /// Vectors of a row that are kept on chip; a row that begins within one has one more.
+    /// Vectors of a slice that are kept on chip.
     #[cfg(any(feature = "cuda", feature = "simt"))]
-    pub(super) fn n_staged(&self) -> u64 {
-        let score_bytes = u64::from(self.shape.score_bytes);
-        let of_row =
-            (self.shape.n * score_bytes + VECTOR_BYTES - score_bytes).div_ceil(VECTOR_BYTES);
-        of_row.min((SHARED_BYTES - self.n_work_bytes()) / VECTOR_BYTES)
+    fn n_staged(&self, n_blocks: u64) -> u64 {
+        let n_room = (SHARED_BYTES - self.n_work_bytes(n_blocks)) / VECTOR_BYTES;
+        self.n_slice_vectors(n_blocks).min(n_room)
     }
 
-    /// The grid of the launch.
+    /// What the launch's parameters say of a block's dynamic shared memory: bytes to work in, and vectors to keep.
+    #[cfg(any(feature = "cuda", feature = "simt"))]
+    pub(super) fn shared_memory(&self, grid: &Grid) -> [u32; 2] {
+        let n_blocks = grid.cluster_blocks.into();
+        [self.n_work_bytes(n_blocks) as u32, self.n_staged(n_blocks) as u32]
+    }
+
+    /// The grid of a launch without clusters: a block has a row.
     #[cfg(any(feature = "cuda", feature = "simt"))]
     pub fn grid(&self) -> Grid {
-        let n_shared = self.n_work_bytes() + VECTOR_BYTES * self.n_staged();
+        self.cluster_grid(1)
+    }
+
+    /// The grid of a launch where clusters have up to `most` blocks, as
+    /// [`Queue::most_cluster_blocks`](crate::Queue::most_cluster_blocks) says: a cluster has a row, of one block for
+    /// each 16 KiB of a whole row, rounded down to a power of two, and of 8 at most. Neither the number of rows nor
+    /// the device has a say.
+    #[cfg(any(feature = "cuda", feature = "simt"))]
+    pub fn cluster_grid(&self, most: u32) -> Grid {
+        let n_blocks = self.n_blocks(most);
+        let n_shared = self.n_work_bytes(n_blocks) + VECTOR_BYTES * self.n_staged(n_blocks);
         Grid {
-            blocks: [self.shape.n_rows as u32, 1, 1],
-            threads: [self.n_threads() as u32, 1, 1],
+            blocks: [(self.shape.n_rows * n_blocks) as u32, 1, 1],
+            threads: [self.n_threads(n_blocks) as u32, 1, 1],
             dynamic_shared_bytes: n_shared as u32,
-            cluster_blocks: 1,
+            cluster_blocks: n_blocks as u32,
         }
     }
 }

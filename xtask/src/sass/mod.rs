@@ -176,7 +176,7 @@ impl Tools {
             .map_err(|error| format!("{}: {error}", image.path))?;
         let with_lines = self.compiler.compile(image, &["-lineinfo"])?;
         let mut rows = Vec::new();
-        for target in list_targets(image.target)? {
+        for target in list_targets(image)? {
             let (log, code) = self.assemble(&committed, &target)?;
             let (_, code_with_lines) = self.assemble(&with_lines, &target)?;
             assert_same_code(image, &target, &code, &code_with_lines)?;
@@ -200,12 +200,24 @@ impl Tools {
     }
 }
 
-/// The targets that an image runs on: `compute_80` is everyone's, `sm_90a` its own alone.
-fn list_targets(target: &str) -> Result<Vec<String>> {
-    let Some(oldest) = target.strip_prefix("compute_") else { return Ok(vec![target.to_owned()]) };
-    let oldest: u32 = oldest.parse().map_err(|error| format!("{target}: {error}"))?;
-    let newer = TARGETS.into_iter().filter(|&target| target >= oldest);
-    Ok(newer.map(|target| format!("sm_{target}")).collect())
+/// The targets that load an image: a portable one is everyone's from its own on, but for those that have a
+/// newer one of the same source, and `sm_90a` its own alone.
+fn list_targets(image: &Image) -> Result<Vec<String>> {
+    let Some(oldest) = read_portable(image.target)? else {
+        return Ok(vec![image.target.to_owned()]);
+    };
+    let mut end = u32::MAX;
+    for other in images::IMAGES.iter().filter(|other| other.source == image.source) {
+        end = end.min(read_portable(other.target)?.filter(|other| *other > oldest).unwrap_or(end));
+    }
+    let own = TARGETS.into_iter().filter(|&target| (oldest..end).contains(&target));
+    Ok(own.map(|target| format!("sm_{target}")).collect())
+}
+
+/// 80 of `compute_80`.
+fn read_portable(target: &str) -> Result<Option<u32>> {
+    let Some(number) = target.strip_prefix("compute_") else { return Ok(None) };
+    number.parse().map(Some).map_err(|error| format!("{target}: {error}"))
 }
 
 /// What a program prints to its two outputs; it must succeed.
