@@ -81,8 +81,21 @@ pub(crate) trait Peer {
     /// Of what is at hand, where that says.
     fn version(&self) -> Option<String>;
 
+    /// Where it lives in a process of its own: what that measured on so many sets of inputs, as the house does.
+    fn time_itself(&self, _n_sets: u64) -> Option<Result<SelfTimed, String>> {
+        None
+    }
+
     /// Its inputs in device memory; or why it cannot run.
     fn place(&self, gpu: &Gpu) -> Result<Box<dyn Work>, String>;
+}
+
+/// What a peer says of itself.
+#[derive(Debug)]
+pub(crate) struct SelfTimed {
+    /// Microseconds of one launch.
+    pub(crate) time_us: f64,
+    pub(crate) version: Option<String>,
 }
 
 /// Fills a buffer with bytes that no output is full of.

@@ -5,6 +5,7 @@
 pub(crate) mod copy;
 pub(crate) mod dfloat11;
 pub(crate) mod nvcomp;
+pub(crate) mod topk;
 
 use lacuna::{Buffer, Queue};
 

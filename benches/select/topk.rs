@@ -7,6 +7,7 @@ use lacuna::select::{Order, Rule, TopkInputs, TopkOutputs, TopkPlan, TopkShape, 
 use lacuna::{Buffer, Queue};
 
 use crate::house::case::{Budget, Case, Peer, Problem, Work, poison};
+use crate::peers::topk;
 
 /// Scores as attention has them: a normal distribution, in bf16, so that many tie.
 fn scores(n: usize, seed: u64) -> Vec<bf16> {
@@ -133,7 +134,14 @@ impl Problem for Rows {
     }
 
     fn peers(&self) -> Vec<Box<dyn Peer + '_>> {
-        Vec::new()
+        let Topk { n_rows, n, k, rule, order, .. } = self.case;
+        if rule != Rule::Largest || order != Order::Index {
+            return Vec::new();
+        }
+        let scores = bytemuck::cast_slice(&self.scores);
+        ["torch", "flashinfer", "flashinfer-deterministic"]
+            .map(|library| Box::new(topk::Topk { library, n_rows, n, k, scores }) as _)
+            .into()
     }
 }
 

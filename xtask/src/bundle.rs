@@ -54,6 +54,8 @@ pub(crate) fn make(folder: &Path) -> Result<()> {
             copy(&path, &to.join(path.file_name().unwrap_or_default()))?;
         }
     }
+    create(&folder.join("peers"))?;
+    copy(&root().join("benches/peers/topk.py"), &folder.join("peers/topk.py"))?;
     let commit = commit();
     let glibc = format!("glibc {}.{}", newest.0, newest.1);
     let script = SCRIPT
