@@ -372,7 +372,8 @@ const _: () = {
 #[repr(C)]
 #[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct SelectSoftmax {
-    /// The least integer not below any `s * softmax_scale`; of no scores, -2^30.
+    /** The least integer not below any `s * softmax_scale`, which count as 2^22 beyond it; of no
+    scores, -2^30.*/
     pub greatest: i32,
     /// One over the sum of `exp2(s * softmax_scale - greatest)`; 0 where that is 0.
     pub reciprocal: f32,
@@ -409,7 +410,8 @@ const _: () = {
 };
 /** Scores of a query's heads against the rows of a paged cache: keys, or summaries of several.
 Request `b` has `ceil(lengths[b] / tokens_per_row)` rows, `n` at most. Query head `q` reads the
-rows of head `q / group`.*/
+rows of head `q / group`. `n` is below 2^24, `row_len` 512 at most; 256 threads, blocks and
+dynamic shared memory as `ScorePlan::grid` and `voting_grid` say.*/
 #[repr(C)]
 #[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct SelectScoreParams {
@@ -516,7 +518,8 @@ const _: () = {
     ["Offset of field: SelectScoreParams::reserved"]
         [::core::mem::offset_of!(SelectScoreParams, reserved) - 244usize];
 };
-/// Weights of softmaxes over each head's scores, summed over heads or their maximum.
+/** Weights of softmaxes over each head's scores, summed over heads or their maximum. 256 threads,
+and blocks as `VotePlan::grid` says.*/
 #[repr(C)]
 #[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct SelectVoteParams {
@@ -591,7 +594,8 @@ const _: () = {
 };
 /** What probes' queries attend to: each token's weight in the softmaxes of all probes and heads
 that see it. Two launches with the same parameters: `probe_rows` makes the softmaxes,
-`column_mass` the masses.*/
+`column_mass` the masses. `n` is below 2^24, `row_len` 512 at most; 256 threads, blocks and
+dynamic shared memory as `MassPlan::probe_grid` and `mass_grid` say.*/
 #[repr(C)]
 #[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct SelectMassParams {
@@ -925,7 +929,7 @@ pub struct SelectRows {
     /// Rows of a table.
     pub n_table_rows: u32,
     pub row_bytes: u32,
-    /// Bytes that move at once, 16, 4, 2 or 1: every stride and address is a multiple of it.
+    /// Bytes that move at once, 16, 8, 4, 2 or 1: every stride and address is a multiple of it.
     pub unit_bytes: u32,
     /// 2^lane_bits lanes have a row.
     pub lane_bits: u32,

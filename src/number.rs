@@ -1,6 +1,6 @@
 //! The arithmetic of the kernels that Rust's own numbers do not have: in CUDA C++ `csrc/common/number.cuh`.
 
-/// 2^x of x from -125 to 0, within 1.01 units in the last place, 1 of 0; 0 of anything less, and of NaN.
+/// 2^x of x from -125 to 0, within 1.01 units in the last place, 1 of 0 and more; 0 of anything less, and of NaN.
 ///
 /// A polynomial on \[-1/2, 1/2\], where x less its nearest integer is exact: the design's \[0, 1) would round
 /// `x - floor(x)` of a small negative x, and need a degree more.
@@ -10,6 +10,7 @@ pub fn exp2(x: f32) -> f32 {
     if !is_normal {
         return 0.0;
     }
+    let x = x.min(0.0);
     let n = x.round_ties_even();
     let f = x - n;
     // 0x1.444p-13, 0x1.5f48cp-10, 0x1.3b2a1cp-7, 0x1.c6aeccp-5, 0x1.ebfbep-3, 0x1.62e43p-1.
@@ -58,6 +59,7 @@ mod tests {
     fn exp2_is_right_to_the_last_place() {
         assert_eq!(exp2(0.0), 1.0);
         assert_eq!(exp2(-0.0), 1.0);
+        assert_eq!([exp2(1e-9), exp2(3.0), exp2(1e30), exp2(f32::INFINITY)], [1.0; 4]);
         assert_eq!(exp2(-125.0), 2.0_f32.powi(-125));
         for nothing in [f32::NAN, f32::NEG_INFINITY, -125.000_01, -1e30] {
             assert_eq!(exp2(nothing), 0.0);

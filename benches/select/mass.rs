@@ -37,7 +37,8 @@ impl Shape {
         };
         let layout = KvLayout::new(shape.hnd()).expect("a layout that is supported");
         let shape = MassShape::of(layout, self.n_heads * self.group, self.n_probes);
-        let plan = MassPlan::new(MassShape { is_per_probe: true, ..shape });
+        let (n, mass_stride) = (self.n, self.n);
+        let plan = MassPlan::new(MassShape { n, mass_stride, is_per_probe: true, ..shape });
         plan.expect("a shape that is supported")
     }
 }

@@ -97,7 +97,7 @@ impl Case for Shape {
     fn budget(&self) -> Budget {
         match self.task {
             Task::Vote => {
-                Budget { bytes: 1.05, sectors_per_request: 4.01, conflict_ways: 1.0, barriers: 0.0 }
+                Budget { bytes: 1.05, sectors_per_request: 4.01, conflict_ways: 1.0, barriers: 1.0 }
             }
             _ => Budget {
                 bytes: 1.05,

@@ -140,10 +140,11 @@ __device__ __forceinline__ void expand_floats(float (&values)[8], const uint32_t
   }
 }
 
-// 2^x of x from -125 to 0, within 1.01 units in the last place, 1 of 0; 0 of anything less, and of
-// NaN. A polynomial on [-1/2, 1/2], where x less its nearest integer is exact.
+// 2^x of x from -125 to 0, within 1.01 units in the last place, 1 of 0 and more; 0 of anything
+// less, and of NaN. A polynomial on [-1/2, 1/2], where x less its nearest integer is exact.
 __device__ __forceinline__ float exp2_of(float x) {
   if (!(x >= -125.0f)) return 0.0f;
+  x = x > 0.0f ? 0.0f : x;
   const int32_t n = __float2int_rn(x);
   const float f = __fsub_rn(x, __int2float_rn(n));
   float p = 0x1.444p-13f;

@@ -77,7 +77,8 @@ typedef struct SelectTopkParams {
 /// A softmax over a head's scores: the weight of score `s` is
 /// `exp2(s * softmax_scale - greatest) * reciprocal`.
 typedef struct SelectSoftmax {
-  /// The least integer not below any `s * softmax_scale`; of no scores, -2^30.
+  /// The least integer not below any `s * softmax_scale`, which count as 2^22 beyond it; of no
+  /// scores, -2^30.
   int32_t greatest;
   /// One over the sum of `exp2(s * softmax_scale - greatest)`; 0 where that is 0.
   float reciprocal;
@@ -94,7 +95,8 @@ typedef struct SelectPartialSoftmax {
 
 /// Scores of a query's heads against the rows of a paged cache: keys, or summaries of several.
 /// Request `b` has `ceil(lengths[b] / tokens_per_row)` rows, `n` at most. Query head `q` reads the
-/// rows of head `q / group`.
+/// rows of head `q / group`. `n` is below 2^24, `row_len` 512 at most; 256 threads, blocks and
+/// dynamic shared memory as `ScorePlan::grid` and `voting_grid` say.
 typedef struct SelectScoreParams {
   LacunaKvView kv;
   /// `[batch, n_heads * group, d]` of type `query_element`, requests `query_stride` elements apart;
@@ -145,7 +147,8 @@ typedef struct SelectScoreParams {
   uint32_t reserved;
 } SelectScoreParams;
 
-/// Weights of softmaxes over each head's scores, summed over heads or their maximum.
+/// Weights of softmaxes over each head's scores, summed over heads or their maximum. 256 threads,
+/// and blocks as `VotePlan::grid` says.
 typedef struct SelectVoteParams {
   /// `[batch, n_q_heads, n]` of type `score_element`, rows `score_stride` elements apart.
   DEVICE_PTR(const uint8_t) scores;
@@ -180,7 +183,8 @@ typedef struct SelectVoteParams {
 
 /// What probes' queries attend to: each token's weight in the softmaxes of all probes and heads
 /// that see it. Two launches with the same parameters: `probe_rows` makes the softmaxes,
-/// `column_mass` the masses.
+/// `column_mass` the masses. `n` is below 2^24, `row_len` 512 at most; 256 threads, blocks and
+/// dynamic shared memory as `MassPlan::probe_grid` and `mass_grid` say.
 typedef struct SelectMassParams {
   LacunaKvView kv;
   /// `[batch, n_probes, n_heads * group, head_dim]` of type `query_element`.
@@ -347,7 +351,7 @@ typedef struct SelectRows {
   /// Rows of a table.
   uint32_t n_table_rows;
   uint32_t row_bytes;
-  /// Bytes that move at once, 16, 4, 2 or 1: every stride and address is a multiple of it.
+  /// Bytes that move at once, 16, 8, 4, 2 or 1: every stride and address is a multiple of it.
   uint32_t unit_bytes;
   /// 2^lane_bits lanes have a row.
   uint32_t lane_bits;

@@ -18,7 +18,8 @@ struct Team {
 
 __device__ __forceinline__ Team find_team(uint32_t lane_bits) {
   Team team;
-  team.row = (blockIdx.x * kRowThreads + threadIdx.x) >> lane_bits;
+  // Threads of a grid may be more than 2^32, rows are fewer than 2^31.
+  team.row = blockIdx.x * (kRowThreads >> lane_bits) + (threadIdx.x >> lane_bits);
   team.n_lanes = 1u << lane_bits;
   team.lane = threadIdx.x & (team.n_lanes - 1);
   return team;

@@ -189,10 +189,9 @@ __device__ void sum_tiles(const SelectScoreParams& params, const Part& part, uin
 }
 
 __device__ void merge_tiles(const SelectScoreParams& params, const Part& part) {
-  const uint32_t first = (part.b * params.kv.n_heads + part.first_head) * params.group;
+  const uint64_t first = (uint64_t{part.b} * params.kv.n_heads + part.first_head) * params.group;
   for (uint32_t q = threadIdx.x / 32; q < params.group; q += kWarps) {
-    const SelectPartialSoftmax* partials =
-        params.partial_softmaxes + uint64_t{first + q} * params.n_tiles;
+    const SelectPartialSoftmax* partials = params.partial_softmaxes + (first + q) * params.n_tiles;
     const SelectSoftmax softmax = merge_partials(partials, part.n_all_tiles);
     if (threadIdx.x % 32 == 0) params.softmaxes[first + q] = softmax;
   }

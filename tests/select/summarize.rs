@@ -401,7 +401,7 @@ proptest! {
 
     #[test]
     fn any_cache_gives_what_the_reference_gives(
-        sizes in any_sizes(), seed: u64, given: bool, max_new in prop::sample::select(&[1_u64, 40, u64::MAX][..]),
+        sizes in any_sizes(), seed: u64, given: bool, max_new in prop::sample::select(&[0_u64, 1, 40, u64::MAX][..]),
         kind in 0..5,
     ) {
         let mut random = Random(seed);
@@ -487,6 +487,9 @@ fn chunks_around_pages_blocks_and_what_is_staged() {
     let sizes = Sizes { n_tokens: 40, fan: 24, row_len: 1024, n_heads: 1, ..Sizes::PLAIN };
     let staged = Sizes { summary: Summary::MeanAndOutlier, ..sizes };
     assert_same::<_, f16>(&Problem::new(staged, &[40], 1, plain::<f16>));
+    // So few that an odd number of keys would fit.
+    let few = Sizes { row_len: 320, n_tokens: 70, fan: 64, ..staged };
+    assert_same::<_, bf16>(&Problem::new(few, &[70], 1, plain::<bf16>));
     let boxes = Sizes { row_len: 512, ..sizes };
     assert_same::<_, f16>(&Problem::new(boxes, &[40], 1, odd::<f16>));
     // More than a warp has lanes for, of 8 bits.

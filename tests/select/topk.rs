@@ -27,6 +27,8 @@ struct Problem<T> {
     has_more: bool,
     /// Blocks that have a row, in place of what the plan says.
     n_blocks: Option<u32>,
+    /// One after the other, nothing between them.
+    n_launches: u32,
 }
 
 #[derive(Debug, PartialEq, Default)]
@@ -81,6 +83,7 @@ impl<T: Score + Default> Problem<T> {
             page_table: None,
             has_more: true,
             n_blocks: None,
+            n_launches: 1,
         }
     }
 
@@ -159,7 +162,9 @@ impl<T: Score + Default> Problem<T> {
             wanted: self.has_more.then(|| wanted.view_mut()),
             ..TopkOutputs::new(indices.view_mut(), counts.view_mut())
         };
-        topk_rows(queue, &plan, &inputs, &mut written)?;
+        for _ in 0..self.n_launches {
+            topk_rows(queue, &plan, &inputs, &mut written)?;
+        }
         let mut picks = Picks {
             indices: queue.download(&indices.view())?,
             counts: queue.download(&counts.view())?,
@@ -298,6 +303,7 @@ fn convert<T: Score + Default>(problem: &Problem<f32>, of: fn(f32) -> T) -> Prob
         page_table: of_rows.page_table,
         has_more: of_rows.has_more,
         n_blocks: of_rows.n_blocks,
+        n_launches: of_rows.n_launches,
     }
 }
 
@@ -847,6 +853,22 @@ fn rows_grow_and_shrink_in_the_same_buffers() {
             for lengths in [[900, 0], [1, 900], [0, 0], [70, 30], [u32::MAX, 899]] {
                 let problem = Problem { lengths: Some(lengths.to_vec()), ..problem.clone() };
                 assert_eq!(problem.run_into(&queue, &mut outputs).unwrap(), problem.expect());
+            }
+        }
+    }
+}
+
+/// A hundred thousand on a GPU, where clusters start again before others have left; they must neither hang nor wear out.
+#[test]
+fn launches_follow_each_other() {
+    for queue in common::queues() {
+        let n_launches = if queue.memory().is_cuda() { 100_000 } else { 10 };
+        for (n, n_blocks) in [(700, 1), (9000, 4)] {
+            let rows = [few_values(n, 1), few_values(n, 2), many_values(n, 3)];
+            let problem = Problem { n_launches, ..Problem::new(&rows, 64).with_blocks(n_blocks) };
+            // Blocks of a cluster are for queues that have clusters.
+            if n_blocks <= queue.most_cluster_blocks() {
+                assert_eq!(problem.run(&queue).unwrap(), problem.expect(), "{}", queue.executor());
             }
         }
     }

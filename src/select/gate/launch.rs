@@ -21,7 +21,7 @@ pub struct GateInputs<'a, T> {
     pub forced: Option<View<'a, u32>>,
     /// `[batch]`: the least cosine of each request; else `theta`.
     pub thetas: Option<View<'a, f32>>,
-    /// The least cosine with which a cached selection is used again. Above 1, and NaN: never.
+    /// The least cosine with which a cached selection is used again. Infinity, and NaN: never.
     pub theta: f32,
 }
 
@@ -59,7 +59,7 @@ pub struct GateOutputs<'a, T> {
 /// # Numerics
 /// f32, in an order that depends on `n` alone: bit for bit
 /// [`reference::gate_query`](crate::select::reference::gate_query). The root of each norm, their product and the quotient are
-/// rounded once each, so a query may be a little less than 1 like itself. A query with NaN or an infinity, one of zeros,
+/// rounded once each, so a query may be a little less or more than 1 like itself. A query with NaN or an infinity, one of zeros,
 /// and one whose squares add up to more than f32 has, are like nothing, cached ones too.
 ///
 /// # Stream

@@ -60,7 +60,8 @@ pub struct MassOutputs<'a> {
 ///
 /// # Numerics
 /// Bit for bit [`reference::Probed`](crate::select::reference::Probed), on every device:
-/// [`number::dot`](crate::number::dot) of f32, softmaxes as those of [`score_rows`](crate::select::score_rows), sums in ascending
+/// [`number::dot`](crate::number::dot) of f32, softmaxes as those of [`score_rows`](crate::select::score_rows) over f32 scores, of tiles of
+/// [`MassPlan::tile`], sums in ascending
 /// order. Products are those of fused multiplications, not of tensor cores: of some probes a launch is bound by memory, of many
 /// by arithmetic.
 ///

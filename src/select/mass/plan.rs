@@ -4,7 +4,7 @@ use crate::error::check_below;
 use crate::kv::KvLayout;
 #[cfg(any(feature = "cuda", feature = "simt"))]
 use crate::launch::Grid;
-use crate::select::score::{check_group, check_scale, log2_scale, spread};
+use crate::select::score::{MAX_SUMMED, check_group, check_scale, log2_scale, spread};
 use crate::{Error, Result};
 
 #[cfg(any(feature = "cuda", feature = "simt"))]
@@ -19,7 +19,8 @@ const CHUNK: u32 = 16;
 /// Sizes of [`column_mass`](crate::select::column_mass).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MassShape {
-    /// The cache of keys.
+    /// The cache of keys; rows of 512 elements at most. Above 256, a block needs more shared memory than devices of 8.6, 8.9 and
+    /// 12.0 have, and a launch there is refused.
     pub layout: KvLayout,
     /// Query heads: 1 to 16 for each head of keys.
     pub n_q_heads: u64,
@@ -29,7 +30,7 @@ pub struct MassShape {
     pub request_stride: u64,
     /// Elements from one probe to the next, at least `n_q_heads` times the head's dimension.
     pub probe_stride: u64,
-    /// Tokens of a request whose mass is wanted, at most; those after them count for nothing, in softmaxes too.
+    /// Tokens of a request whose mass is wanted, at most; those after them count for nothing, in softmaxes too. Below 2^24.
     pub n: u64,
     /// Elements from one row of masses to the next, at least `n`.
     pub mass_stride: u64,
@@ -83,7 +84,7 @@ impl MassPlan {
         }
         check_scale(shape.softmax_scale)?;
         check_below("probes of a request", shape.n_probes, 4097, "0..=4096")?;
-        check_below("tokens", shape.n, crate::kv::MAX_ROWS + 1, "0..=2^26")?;
+        check_below("tokens", shape.n, MAX_SUMMED, "0..2^24")?;
         let head_len = shape.n_q_heads * kv.row_len;
         for (what, value, least, allowed) in [
             (

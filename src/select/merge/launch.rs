@@ -24,7 +24,7 @@ pub struct MergeInputs<'a> {
     pub evicted: View<'a, i32>,
     /// `[batch, n_heads, n_kept]`: tokens that stay. None may be evicted too, nor may heads share a row.
     pub kept: View<'a, i32>,
-    /// What an old threshold is multiplied by: 0.5 in the released code.
+    /// What an old threshold is multiplied by, 0 to 1: 0.5 in the released code.
     pub decay: f32,
     /// How rows are weighted.
     pub weights: MergeWeights,
@@ -100,6 +100,11 @@ pub fn merge_rows<T: Score>(
         });
     }
     check_aligned("address of keys", kv.keys.address(), 16, "the multiples of 16 bytes")?;
+    let is_share = (0.0..=1.0).contains(&inputs.decay);
+    if !is_share {
+        let (what, value) = ("decay of a threshold", inputs.decay);
+        return Err(Error::Number { what, value, allowed: "0 to 1" });
+    }
     let MergeState { nearest, similarities, thresholds } = state;
 
     let mut near = Arguments::new(queue);

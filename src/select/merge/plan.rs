@@ -32,6 +32,7 @@ impl MergePlan {
     /// [`Error::Range`](crate::Error::Range) for a size that is not supported; it says what is.
     pub fn new(layout: KvLayout, n_evicted: u64, n_kept: u64) -> Result<Self> {
         let n_lists = (layout.shape().batch * layout.shape().n_heads).max(1);
+        check_below("lists of tokens", n_lists, 1 << 31, "0..2^31")?;
         check_below("elements of a merged row", layout.shape().row_len, 257, "0..=256")?;
         check_below("evicted tokens", n_lists.saturating_mul(n_evicted), 1 << 31, "0..2^31")?;
         check_below("kept tokens", n_lists.saturating_mul(n_kept), 1 << 31, "0..2^31")?;
@@ -77,7 +78,7 @@ impl MergePlan {
     /// The grid of the second.
     #[cfg(any(feature = "cuda", feature = "simt"))]
     pub(super) fn threshold_grid(&self) -> Grid {
-        grid(self.n_lists(), 256)
+        grid(if self.n_evicted == 0 { 0 } else { self.n_lists() }, 256)
     }
 
     /// The grid of the third.

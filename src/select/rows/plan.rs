@@ -173,7 +173,8 @@ impl RowsPlan {
     pub(super) fn unit_bytes(&self, addresses: [u64; 2]) -> u32 {
         let RowsShape { table, list, .. } = self.shape;
         let element_bytes = u64::from(self.shape.element_bytes);
-        let strides = [table.list, table.row, list.list, list.row].map(|n| n * element_bytes);
+        let strides =
+            [table.list, table.row, list.list, list.row].map(|n| n.wrapping_mul(element_bytes));
         let all = strides.iter().chain(&addresses).fold(self.row_bytes(), |all, n| all | n);
         unit_of(all)
     }
@@ -318,8 +319,11 @@ impl KvRowsPlan {
     pub(super) fn unit_bytes(&self, element_bytes: u64, addresses: [u64; 4]) -> u32 {
         let shape = self.layout.shape();
         let strides = [shape.page_stride, shape.token_stride, shape.head_stride, shape.row_len];
-        let all =
-            strides.map(|n| n * element_bytes).iter().chain(&addresses).fold(0, |all, n| all | n);
+        let all = strides
+            .map(|n| n.wrapping_mul(element_bytes))
+            .iter()
+            .chain(&addresses)
+            .fold(0, |all, n| all | n);
         unit_of(all)
     }
 

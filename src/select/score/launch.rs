@@ -67,7 +67,8 @@ pub struct VoteOutputs<'a, S, V> {
 /// # Numerics
 /// Bit for bit [`reference::Scored`](crate::select::reference::Scored), on every device: [`number::dot`](crate::number::dot)
 /// of f32, one multiplication by `key_scale`, one rounding to `S`, reductions over the rounded scores. Rows of absent pages score -inf;
-/// NaN scores are 0x7FFF or 0x7FFFFFFF. Softmaxes are sums of integers, the same in any order.
+/// NaN scores are 0x7FFF or 0x7FFFFFFF. Softmaxes are sums of integers, the same in any order; scores whose product with the
+/// scale (to base 2) is beyond 2^22 either way count there as 2^22.
 ///
 /// # Stream
 /// One launch; no allocation, copy or synchronisation.

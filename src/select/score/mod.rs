@@ -8,4 +8,4 @@ pub(super) mod reference;
 #[cfg(any(feature = "cuda", feature = "simt"))]
 pub use launch::{ScoreInputs, ScoreOutputs, SoftmaxOutputs, VoteOutputs, score_rows, score_votes};
 pub use plan::{GroupReduction, ScoreKind, ScorePlan, ScoreShape};
-pub(crate) use plan::{check_group, check_scale, log2_scale, spread};
+pub(crate) use plan::{MAX_SUMMED, check_group, check_scale, log2_scale, spread};

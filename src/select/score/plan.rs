@@ -9,6 +9,8 @@ use crate::{Error, Result};
 
 /// Rows of a tile: what one block scores for one head of keys, and what a partial softmax is of.
 pub(crate) const TILE: u64 = 256;
+/// Terms of a softmax, each 2^40 units at most, whose sum has 64 bits.
+pub(crate) const MAX_SUMMED: u64 = 1 << 24;
 /// Of the dynamic shared memory that every device with images has: what scores on chip may take.
 const MOST_SHARED_BYTES: u64 = 96 << 10;
 const THREADS_PER_BLOCK: u32 = 256;
@@ -41,13 +43,14 @@ pub enum GroupReduction {
 /// Sizes of a launch of [`score_rows`](crate::select::score_rows).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ScoreShape {
-    /// The cache of keys, or of summaries.
+    /// The cache of keys, or of summaries; rows of 512 elements at most. Where a group's queries of `d` elements are more than
+    /// 8,900 / (d + 264), a block needs more shared memory than devices of 8.6, 8.9 and 12.0 have, and a launch there is refused.
     pub layout: KvLayout,
     /// Query heads: 1 to 16 for each head of keys.
     pub n_q_heads: u64,
     /// Elements from one request's queries to the next's; at least `n_q_heads` times the head's dimension.
     pub query_stride: u64,
-    /// Rows of a request that are scored, at most.
+    /// Rows of a request that are scored, at most; below 2^24.
     pub n: u64,
     /// Elements from one row of scores to the next, at least `n`.
     pub score_stride: u64,
@@ -106,7 +109,7 @@ impl ScorePlan {
             let allowed = "the multiples of 8 up to 512, of boxes up to 256";
             return Err(Error::Range { what: "dimension of a head", value: head_dim, allowed });
         }
-        check_below("rows to score", n, crate::kv::MAX_ROWS + 1, "0..=2^26")?;
+        check_below("rows to score", n, MAX_SUMMED, "0..2^24")?;
         if score_stride < n {
             let (what, value) = ("stride between rows of scores, in elements", score_stride);
             return Err(Error::Range { what, value, allowed: "the rows to score and more" });

@@ -106,7 +106,7 @@ impl SummarizePlan {
                 return Err(Error::Range { what, value, allowed });
             }
             let fan = summaries.tokens_per_row / keys.tokens_per_row;
-            let most = (STAGED_BYTES / (keys.row_len * key_bytes)).min(MAX_STAGED);
+            let most = (STAGED_BYTES / (keys.row_len * key_bytes)).min(MAX_STAGED) & !1;
             n_staged = fan.next_multiple_of(2).min(most);
         }
         Ok(Self { shape, n_staged })
@@ -150,7 +150,7 @@ impl SummarizePlan {
         let tokens_per_row = summaries.shape().tokens_per_row;
         let n_touched =
             max_new.saturating_sub(2).saturating_add(tokens_per_row) / tokens_per_row + 1;
-        let n_new = if *max_new < 2 { *max_new } else { n_touched }.min(summaries.n_rows());
+        let n_new = if *max_new < 2 { 1 } else { n_touched }.min(summaries.n_rows());
         let warp_bytes =
             6 * keys.row_len + self.n_staged * (8 + keys.row_len * u64::from(*key_bytes));
         let n_warps = (BLOCK_BYTES / warp_bytes).clamp(1, THREADS_PER_BLOCK / 32);

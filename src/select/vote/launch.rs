@@ -37,7 +37,8 @@ pub struct VoteInputs<'a, S> {
 /// `votes` is `[batch, n_votes, n]`, rows the rule's stride apart; what a request has no rows for stays what it was.
 ///
 /// # Numerics
-/// Bit for bit [`reference::votes`](crate::select::reference::votes). Scores of -inf and NaN weigh nothing.
+/// Bit for bit [`reference::votes`](crate::select::reference::votes). Scores of -inf and NaN weigh nothing; scores whose
+/// product with the scale is beyond 2^22 either way count as 2^22.
 ///
 /// # Stream
 /// One launch; no allocation, copy or synchronisation.

@@ -351,6 +351,7 @@ fn what_does_not_fit_is_refused_with_what_does() {
         refused(Case { head_dim: 264, kind: ScoreKind::Box, ..CASE }),
         "dimension of a head: 264 is outside the multiples of 8 up to 512, of boxes up to 256"
     );
+    assert_eq!(refused(Case { n: 1 << 24, ..CASE }), "rows to score: 16777216 is outside 0..2^24");
     let queue = Queue::simt(Config::default());
     let problem = CASE.build::<bf16, bf16>();
     let mut short = problem.clone();
