@@ -858,11 +858,12 @@ fn rows_grow_and_shrink_in_the_same_buffers() {
     }
 }
 
-/// A hundred thousand on a GPU, where clusters start again before others have left; they must neither hang nor wear out.
+/// A hundred thousand on a GPU (or `LACUNA_LAUNCHES`), where clusters start again before others have left; they must neither hang nor wear out.
 #[test]
 fn launches_follow_each_other() {
     for queue in common::queues() {
-        let n_launches = if queue.memory().is_cuda() { 100_000 } else { 10 };
+        let asked = std::env::var("LACUNA_LAUNCHES").ok().and_then(|n| n.parse().ok());
+        let n_launches = asked.unwrap_or(if queue.memory().is_cuda() { 100_000 } else { 10 });
         for (n, n_blocks) in [(700, 1), (9000, 4)] {
             let rows = [few_values(n, 1), few_values(n, 2), many_values(n, 3)];
             let problem = Problem { n_launches, ..Problem::new(&rows, 64).with_blocks(n_blocks) };

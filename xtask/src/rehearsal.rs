@@ -107,6 +107,8 @@ fn run_script(bundle_folder: &Path, drivers: &Path, arguments: &[&str]) -> Resul
     let results = bundle_folder.join("results").join(arguments[0].trim_start_matches('-'));
     let mut script = Command::new(bundle_folder.join("run"));
     script.args(arguments).arg("--out").arg(&results).env("LD_LIBRARY_PATH", drivers);
+    // A GPU's launches are a thousand times faster.
+    script.env("LACUNA_LAUNCHES", "10");
     let path = std::env::var_os("PATH").unwrap_or_default();
     let paths = [drivers.to_owned()].into_iter().chain(std::env::split_paths(&path));
     script.env("PATH", std::env::join_paths(paths).map_err(|error| error.to_string())?);
