@@ -10,7 +10,7 @@ use criterion::Criterion;
 use lacuna::mma::{self, Factor, Instruction, Model, Operand};
 use lacuna::{Buffer, Queue};
 
-use house::case::{Budget, Case, Peer, Problem, Work, poison};
+use house::case::{Budget, Case, Problem, Work, poison};
 
 const N_PRODUCTS: usize = 64;
 
@@ -134,10 +134,6 @@ impl Problem for Matrices {
     fn variants(&self, queue: &Queue) -> lacuna::Result<Vec<(String, Box<dyn Work>)>> {
         let last = Launch::new(self, queue, 3)?;
         Ok(vec![("as the last of three times as many".to_owned(), Box::new(last))])
-    }
-
-    fn peers(&self) -> Vec<Box<dyn Peer + '_>> {
-        Vec::new()
     }
 }
 

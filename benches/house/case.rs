@@ -58,7 +58,9 @@ pub(crate) trait Problem {
     fn variants(&self, queue: &Queue) -> lacuna::Result<Vec<(String, Box<dyn Work>)>>;
 
     /// Others that do the same, on the same data.
-    fn peers(&self) -> Vec<Box<dyn Peer + '_>>;
+    fn peers(&self) -> Vec<Box<dyn Peer + '_>> {
+        Vec::new()
+    }
 }
 
 /// Something that can be launched again and again.

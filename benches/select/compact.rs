@@ -5,7 +5,7 @@ use lacuna::select::reference::{compact_row, invert_row};
 use lacuna::select::{CompactInputs, CompactOutputs, CompactPlan, CompactShape, compact_rows};
 use lacuna::{Buffer, Queue};
 
-use crate::house::case::{Budget, Case, Peer, Problem, Work, poison};
+use crate::house::case::{Budget, Case, Problem, Work, poison};
 
 /// A quarter is kept.
 fn mask(n: usize, seed: u64) -> Vec<u8> {
@@ -98,10 +98,6 @@ impl Problem for Rows {
     fn variants(&self, queue: &Queue) -> lacuna::Result<Vec<(String, Box<dyn Work>)>> {
         let last = Launch::new(self, queue, 3)?;
         Ok(vec![("after three rows more".to_owned(), Box::new(last))])
-    }
-
-    fn peers(&self) -> Vec<Box<dyn Peer + '_>> {
-        Vec::new()
     }
 }
 

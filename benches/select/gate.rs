@@ -5,7 +5,7 @@ use lacuna::select::reference::gate_query;
 use lacuna::select::{GateInputs, GateOutputs, GatePlan, GateShape, gate_selection};
 use lacuna::{Buffer, Queue};
 
-use crate::house::case::{Budget, Case, Peer, Problem, Work, poison};
+use crate::house::case::{Budget, Case, Problem, Work, poison};
 
 /// `gate_selection` of bf16 queries, of which every fourth is never like enough and every fifth is forced: so that
 /// each launch finds what the first one found.
@@ -103,10 +103,6 @@ impl Problem for Requests {
     fn variants(&self, queue: &Queue) -> lacuna::Result<Vec<(String, Box<dyn Work>)>> {
         let last = Launch::new(self, queue, 3)?;
         Ok(vec![("after three requests more".to_owned(), Box::new(last))])
-    }
-
-    fn peers(&self) -> Vec<Box<dyn Peer + '_>> {
-        Vec::new()
     }
 }
 

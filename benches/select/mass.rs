@@ -1,12 +1,13 @@
 //! Attention mass of tokens from probes.
 
 use half::bf16;
-use lacuna::kv::{KvLayout, KvShape, KvView};
+use lacuna::kv::{KvLayout, KvShape};
 use lacuna::select::reference::Probed;
 use lacuna::select::{MassInputs, MassOutputs, MassPlan, MassShape, column_mass};
 use lacuna::{Buffer, Queue};
 
-use crate::house::case::{Budget, Case, Peer, Problem, Work, poison};
+use super::cache::{Cache, Placed, again, numbers};
+use crate::house::case::{Budget, Case, Problem, Work, poison};
 
 /// Requests of as many tokens and probes each, bf16, 128 to a head; one row of masses for all heads.
 #[derive(Clone, Copy)]
@@ -74,24 +75,18 @@ impl Case for Shape {
     fn prepare(&self) -> Box<dyn Problem> {
         let plan = self.plan(self.batch);
         let layout = plan.shape().layout;
-        let mut state = 9_u64;
-        let mut number = || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_041);
-            bf16::from_f32((state >> 40) as f32 / (1_u64 << 23) as f32 - 1.0)
-        };
+        let mut number = numbers();
         let probes: Vec<_> = (0..plan.probes_len()).map(|_| number()).collect();
-        let keys: Vec<_> = (0..layout.pool_len()).map(|_| number()).collect();
-        let page_table: Vec<_> = (0..layout.table_len() as i32).rev().collect();
-        let lengths = vec![self.n as u32; self.batch as usize];
+        let cache = Cache::new(&layout, self.n, &mut number);
         let of_request =
             (0..self.n_probes).map(|probe| (self.n - self.n_probes + 1 + probe) as u32);
         let n_visible = of_request.collect::<Vec<_>>().repeat(self.batch as usize);
         let probed = Probed {
             probes: &probes,
             n_visible: &n_visible,
-            keys: &keys,
-            page_table: &page_table,
-            lengths: &lengths,
+            keys: &cache.keys,
+            page_table: &cache.page_table,
+            lengths: &cache.lengths,
             key_scale: 1.0,
         };
         let (batch, n_probes) = (self.batch as usize, self.n_probes as usize);
@@ -112,7 +107,7 @@ impl Case for Shape {
                 rows.flat_map(f32::to_le_bytes).collect()
             }
         };
-        Box::new(Requests { case: *self, probes, n_visible, keys, page_table, lengths, expected })
+        Box::new(Requests { case: *self, probes, n_visible, cache, expected })
     }
 }
 
@@ -120,9 +115,7 @@ struct Requests {
     case: Shape,
     probes: Vec<bf16>,
     n_visible: Vec<u32>,
-    keys: Vec<bf16>,
-    page_table: Vec<i32>,
-    lengths: Vec<u32>,
+    cache: Cache,
     expected: Vec<u8>,
 }
 
@@ -145,10 +138,6 @@ impl Problem for Requests {
         let last = Launch::new(self, queue, 1)?;
         Ok(vec![("after the first request again".to_owned(), Box::new(last))])
     }
-
-    fn peers(&self) -> Vec<Box<dyn Peer + '_>> {
-        Vec::new()
-    }
 }
 
 /// Launches whose last requests are looked at.
@@ -156,9 +145,7 @@ struct Launch {
     plan: MassPlan,
     probes: Buffer<bf16>,
     n_visible: Buffer<u32>,
-    keys: Buffer<bf16>,
-    page_table: Buffer<i32>,
-    lengths: Buffer<u32>,
+    cache: Placed,
     masses: Buffer<f32>,
     softmaxes: Buffer<u64>,
     workspace: Buffer<u64>,
@@ -171,17 +158,10 @@ impl Launch {
     fn new(requests: &Requests, queue: &Queue, n_more: usize) -> lacuna::Result<Self> {
         let batch = requests.case.batch as usize;
         let plan = requests.case.plan((batch + n_more) as u64);
-        fn again<T: Copy>(all: &[T], batch: usize, n_more: usize) -> Vec<T> {
-            [all[..all.len() / batch].repeat(n_more), all.to_vec()].concat()
-        }
-        let mut keys = requests.keys.clone();
-        keys.resize(plan.shape().layout.pool_len() as usize, bf16::ZERO);
         Ok(Self {
             probes: queue.upload(&again(&requests.probes, batch, n_more))?,
             n_visible: queue.upload(&again(&requests.n_visible, batch, n_more))?,
-            keys: queue.upload(&keys)?,
-            page_table: queue.upload(&again(&requests.page_table, batch, n_more))?,
-            lengths: queue.upload(&again(&requests.lengths, batch, n_more))?,
+            cache: requests.cache.place(queue, plan.shape().layout, n_more)?,
             masses: queue.alloc(plan.masses_len() as usize)?,
             softmaxes: queue.alloc(plan.n_softmaxes() as usize)?,
             workspace: queue.alloc(plan.workspace_len() as usize)?,
@@ -197,15 +177,7 @@ impl Work for Launch {
         let inputs = MassInputs {
             probes: self.probes.view(),
             n_visible: self.n_visible.view(),
-            cache: KvView {
-                layout: self.plan.shape().layout,
-                keys: self.keys.view(),
-                values: None,
-                page_table: self.page_table.view(),
-                lengths: self.lengths.view(),
-                key_scale: 1.0,
-                value_scale: 1.0,
-            },
+            cache: self.cache.view(),
             skips: None,
         };
         let mut outputs = MassOutputs {

@@ -6,7 +6,7 @@ use lacuna::select::reference::{self, Pages};
 use lacuna::select::{MergeInputs, MergePlan, MergeState, MergeWeights, merge_rows};
 use lacuna::{Buffer, Queue};
 
-use crate::house::case::{Budget, Case, Peer, Problem, Work};
+use crate::house::case::{Budget, Case, Problem, Work};
 
 /// Heads of 128 in pages of 16, the first tokens kept. The case is one of the three launches'.
 #[derive(Clone, Copy)]
@@ -149,10 +149,6 @@ impl Problem for MergeProblem {
     fn variants(&self, queue: &Queue) -> lacuna::Result<Vec<(String, Box<dyn Work>)>> {
         let last = MergeWork::new(self, queue, 2)?;
         Ok(vec![("after two requests more".to_owned(), Box::new(last))])
-    }
-
-    fn peers(&self) -> Vec<Box<dyn Peer + '_>> {
-        Vec::new()
     }
 }
 

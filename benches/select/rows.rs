@@ -8,7 +8,7 @@ use lacuna::select::{
 };
 use lacuna::{Buffer, Queue};
 
-use crate::house::case::{Budget, Case, Peer, Problem, Work, poison};
+use crate::house::case::{Budget, Case, Problem, Work, poison};
 
 /// What is in outputs before a launch.
 fn poisoned(n: usize) -> Vec<bf16> {
@@ -186,10 +186,6 @@ impl Problem for RowsProblem {
         let last = RowsWork::new(self, queue, 2)?;
         Ok(vec![("after two lists more".to_owned(), Box::new(last))])
     }
-
-    fn peers(&self) -> Vec<Box<dyn Peer + '_>> {
-        Vec::new()
-    }
 }
 
 /// Lists of which the last is looked at.
@@ -365,10 +361,6 @@ impl Problem for KvProblem {
     fn variants(&self, queue: &Queue) -> lacuna::Result<Vec<(String, Box<dyn Work>)>> {
         let last = KvWork::new(self, queue, 2)?;
         Ok(vec![("after two requests more".to_owned(), Box::new(last))])
-    }
-
-    fn peers(&self) -> Vec<Box<dyn Peer + '_>> {
-        Vec::new()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Scores of a query against keys and boxes, and votes.
 
 use half::bf16;
-use lacuna::kv::{KvLayout, KvShape, KvView};
+use lacuna::kv::{KvLayout, KvShape};
 use lacuna::select::reference::{Scored, Softmax, votes};
 use lacuna::select::{
     ScoreInputs, ScoreKind, ScoreOutputs, ScorePlan, ScoreShape, SoftmaxOutputs, Together,
@@ -9,7 +9,8 @@ use lacuna::select::{
 };
 use lacuna::{Buffer, Queue};
 
-use crate::house::case::{Budget, Case, Peer, Problem, Work, poison};
+use super::cache::{Cache, Placed, again, numbers};
+use crate::house::case::{Budget, Case, Problem, Work, poison};
 
 /// What is launched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,20 +112,12 @@ impl Case for Shape {
     fn prepare(&self) -> Box<dyn Problem> {
         let plan = self.plan(self.batch);
         let layout = plan.shape().layout;
-        let mut state = 9_u64;
-        let mut number = || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_041);
-            bf16::from_f32((state >> 40) as f32 / (1_u64 << 23) as f32 - 1.0)
-        };
-        let queries: Vec<_> = (0..plan.queries_len()).map(|_| number()).collect();
-        let keys: Vec<_> = (0..layout.pool_len()).map(|_| number()).collect();
-        // Every page in the place of another.
-        let n_pages = layout.table_len() as i32;
-        let page_table = (0..n_pages).rev().collect();
-        let tokens = self.n * layout.shape().tokens_per_row;
-        let lengths = vec![tokens as u32; self.batch as usize];
-        let mut requests =
-            Requests { case: *self, queries, keys, page_table, lengths, ..Requests::empty(self) };
+        let mut number = numbers();
+        let queries = (0..plan.queries_len()).map(|_| number()).collect();
+        let n_tokens = self.n * layout.shape().tokens_per_row;
+        let cache = Cache::new(&layout, n_tokens, &mut number);
+        let (scores, softmaxes, votes) = (vec![], vec![], vec![]);
+        let mut requests = Requests { case: *self, queries, cache, scores, softmaxes, votes };
         requests.expect();
         Box::new(requests)
     }
@@ -133,36 +126,21 @@ impl Case for Shape {
 struct Requests {
     case: Shape,
     queries: Vec<bf16>,
-    keys: Vec<bf16>,
-    page_table: Vec<i32>,
-    lengths: Vec<u32>,
+    cache: Cache,
     scores: Vec<f32>,
     softmaxes: Vec<u64>,
     votes: Vec<f32>,
 }
 
 impl Requests {
-    fn empty(case: &Shape) -> Self {
-        Self {
-            case: *case,
-            queries: vec![],
-            keys: vec![],
-            page_table: vec![],
-            lengths: vec![],
-            scores: vec![],
-            softmaxes: vec![],
-            votes: vec![],
-        }
-    }
-
     fn expect(&mut self) {
         let plan = self.case.plan(self.case.batch);
         let vote = self.case.vote(&plan);
         let scored = Scored {
             queries: &self.queries,
-            keys: &self.keys,
-            page_table: &self.page_table,
-            lengths: &self.lengths,
+            keys: &self.cache.keys,
+            page_table: &self.cache.page_table,
+            lengths: &self.cache.lengths,
             key_scale: 1.0,
         };
         let scale = plan.log2_scale();
@@ -208,10 +186,6 @@ impl Problem for Requests {
         let last = Launch::new(self, queue, 2)?;
         Ok(vec![("after two requests more".to_owned(), Box::new(last))])
     }
-
-    fn peers(&self) -> Vec<Box<dyn Peer + '_>> {
-        Vec::new()
-    }
 }
 
 /// A launch whose last requests are looked at.
@@ -220,9 +194,7 @@ struct Launch {
     plan: ScorePlan,
     vote: VotePlan,
     queries: Buffer<bf16>,
-    keys: Buffer<bf16>,
-    page_table: Buffer<i32>,
-    lengths: Buffer<u32>,
+    cache: Placed,
     scores: Buffer<f32>,
     softmaxes: Buffer<u64>,
     workspace: Buffer<u64>,
@@ -236,18 +208,7 @@ impl Launch {
         let case = &requests.case;
         let plan = case.plan(case.batch + n_more as u64);
         let vote = case.vote(&plan);
-        fn again<T: Copy>(all: &[T], batch: usize, n_more: usize) -> Vec<T> {
-            let n_each = all.len() / batch;
-            (0..n_more)
-                .flat_map(|i| &all[i % batch * n_each..][..n_each])
-                .chain(all)
-                .copied()
-                .collect()
-        }
         let batch = case.batch as usize;
-        // As many pages as the layout says; what is new is not used.
-        let mut keys = requests.keys.clone();
-        keys.resize(plan.shape().layout.pool_len() as usize, bf16::ZERO);
         let (scores, softmaxes) = match case.task {
             Task::Vote => (
                 queue.upload(&again(&requests.scores, batch, n_more))?,
@@ -261,9 +222,7 @@ impl Launch {
         Ok(Self {
             task: case.task,
             queries: queue.upload(&again(&requests.queries, batch, n_more))?,
-            keys: queue.upload(&keys)?,
-            page_table: queue.upload(&again(&requests.page_table, batch, n_more))?,
-            lengths: queue.upload(&again(&requests.lengths, batch, n_more))?,
+            cache: requests.cache.place(queue, plan.shape().layout, n_more)?,
             scores,
             softmaxes,
             workspace: queue.alloc(plan.workspace_len() as usize)?,
@@ -277,19 +236,8 @@ impl Launch {
 
 impl Work for Launch {
     fn launch(&mut self, queue: &Queue) -> lacuna::Result<()> {
-        let inputs = ScoreInputs {
-            queries: self.queries.view(),
-            cache: KvView {
-                layout: self.plan.shape().layout,
-                keys: self.keys.view(),
-                values: None,
-                page_table: self.page_table.view(),
-                lengths: self.lengths.view(),
-                key_scale: 1.0,
-                value_scale: 1.0,
-            },
-            skips: None,
-        };
+        let inputs =
+            ScoreInputs { queries: self.queries.view(), cache: self.cache.view(), skips: None };
         match self.task {
             Task::Score | Task::ScoreAndSoftmax => {
                 let softmax = SoftmaxOutputs {
@@ -304,7 +252,7 @@ impl Work for Launch {
                 let inputs = VoteInputs {
                     scores: self.scores.view(),
                     softmaxes: self.softmaxes.view(),
-                    lengths: self.lengths.view(),
+                    lengths: self.cache.lengths.view(),
                     skips: None,
                 };
                 vote_rows(queue, &self.vote, &inputs, &mut self.votes.view_mut())

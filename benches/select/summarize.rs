@@ -9,7 +9,7 @@ use lacuna::select::{
 };
 use lacuna::{Buffer, Queue};
 
-use crate::house::case::{Budget, Case, Peer, Problem, Work, poison};
+use crate::house::case::{Budget, Case, Problem, Work, poison};
 
 fn numbers(n: usize, seed: u64) -> Vec<bf16> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
@@ -178,10 +178,6 @@ impl Problem for Keys {
             ),
             ("by a grid for one new token".to_owned(), Box::new(Launch::new(self, queue, 0, 1)?)),
         ])
-    }
-
-    fn peers(&self) -> Vec<Box<dyn Peer + '_>> {
-        Vec::new()
     }
 }
 

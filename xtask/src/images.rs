@@ -1,4 +1,4 @@
-//! `ptx/`: one portable image per room, others where kernels need an architecture of their own, all made
+//! `ptx/`: one portable image per kernel file, others where kernels need an architecture of their own, all made
 //! by the oldest toolkit that compiles them; and the manifest that says from what.
 #![allow(unsafe_code)]
 
