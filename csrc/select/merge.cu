@@ -3,6 +3,7 @@
 // a threshold of each head from how near they are, and the sums. src/select/merge/reference.rs is
 // the specification.
 
+#include "../common/dot.cuh"
 #include "../common/kv.cuh"
 #include "params.h"
 #include "tiles.cuh"
@@ -10,16 +11,15 @@
 namespace {
 
 constexpr uint32_t kNearThreads = 256;
-// Lanes of a row, and rows that a block has of either list at once.
-constexpr uint32_t kLanes = 8;
-constexpr uint32_t kRows = kNearThreads / kLanes;
+// Rows that a block has of either list at once.
+constexpr uint32_t kRows = kNearThreads / kDotLanes;
 // Of a row's 256 elements at most, those of one lane: 8 of every 64.
 constexpr uint32_t kPieces = 4;
 constexpr float kAbsent = -1.0f;
 constexpr uint32_t kSoftmax = 0;
 
 struct NearShared {
-  uint4 keys[kRows][kPieces * kLanes];
+  uint4 keys[kRows][kPieces * kDotLanes];
   // Of each: the root of its square, or `kAbsent`.
   float norms[kRows];
 };
@@ -43,31 +43,23 @@ __device__ void expand_piece(float (&values)[8], const uint4& piece, uint32_t ki
   expand_floats(values, words, kind);
 }
 
-// Of a team's lanes: all have the sum.
-__device__ float add_lanes(float sum) {
-  for (int step = 4; step > 0; step /= 2) {
-    sum = __fadd_rn(sum, __shfl_xor_sync(kAllLanes, sum, step));
-  }
-  return sum;
-}
-
 __device__ float find_norm(const uint4 (&pieces)[kPieces], uint32_t row_len, uint32_t kind) {
   float sum = 0.0f;
 #pragma unroll
   for (uint32_t j = 0; j < kPieces; ++j) {
-    if (64 * j + 8 * (threadIdx.x % kLanes) >= row_len) continue;
+    if (64 * j + 8 * (threadIdx.x % kDotLanes) >= row_len) continue;
     float values[8];
     expand_piece(values, pieces[j], kind);
 #pragma unroll
     for (uint32_t i = 0; i < 8; ++i) sum = __fmaf_rn(values[i], values[i], sum);
   }
-  return __fsqrt_rn(add_lanes(sum));
+  return __fsqrt_rn(add_over_lanes(sum));
 }
 
 __device__ void load_row(uint4 (&pieces)[kPieces], const LacunaKvView& kv, uint64_t element) {
 #pragma unroll
   for (uint32_t j = 0; j < kPieces; ++j) {
-    const uint32_t column = 64 * j + 8 * (threadIdx.x % kLanes);
+    const uint32_t column = 64 * j + 8 * (threadIdx.x % kDotLanes);
     pieces[j] = make_uint4(0, 0, 0, 0);
     if (element != kNoRow && column < kv.row_len) pieces[j] = load_piece(kv.keys, element + column);
   }
@@ -89,8 +81,8 @@ LACUNA_ENTRY(nearest_kept, SelectNearestParams, kNearThreads) {
   const uint32_t n_blocks = lists.n_evicted / kRows + (lists.n_evicted % kRows != 0);
   const uint32_t list = blockIdx.x / n_blocks;
   if (list >= kv.batch * kv.n_heads) return;
-  const uint32_t team = threadIdx.x / kLanes;
-  const uint32_t lane = threadIdx.x % kLanes;
+  const uint32_t team = threadIdx.x / kDotLanes;
+  const uint32_t lane = threadIdx.x % kDotLanes;
   const uint32_t place = (blockIdx.x - list * n_blocks) * kRows + team;
   const int32_t* evicted = lists.evicted + uint64_t{list} * lists.n_evicted;
   const int32_t* kept = lists.kept + uint64_t{list} * lists.n_kept;
@@ -113,7 +105,7 @@ LACUNA_ENTRY(nearest_kept, SelectNearestParams, kNearThreads) {
     load_row(pieces, kv, other);
     const float other_norm = find_norm(pieces, kv.row_len, kv.element);
 #pragma unroll
-    for (uint32_t j = 0; j < kPieces; ++j) shared.keys[team][kLanes * j + lane] = pieces[j];
+    for (uint32_t j = 0; j < kPieces; ++j) shared.keys[team][kDotLanes * j + lane] = pieces[j];
     if (lane == 0) shared.norms[team] = other != kNoRow ? other_norm : kAbsent;
     __syncthreads();
     // Else registers for several rows at once leave too few warps.
@@ -126,11 +118,11 @@ LACUNA_ENTRY(nearest_kept, SelectNearestParams, kNearThreads) {
       for (uint32_t j = 0; j < kPieces; ++j) {
         if (64 * j + 8 * lane >= kv.row_len) continue;
         float others[8];
-        expand_piece(others, shared.keys[row][kLanes * j + lane], kv.element);
+        expand_piece(others, shared.keys[row][kDotLanes * j + lane], kv.element);
 #pragma unroll
         for (uint32_t i = 0; i < 8; ++i) sum = __fmaf_rn(values[j][i], others[i], sum);
       }
-      const float cosine = find_cosine(add_lanes(sum), norm, row_norm);
+      const float cosine = find_cosine(add_over_lanes(sum), norm, row_norm);
       if (nearest < 0 || cosine > nearness) {
         nearness = cosine;
         nearest = static_cast<int32_t>(first + row);

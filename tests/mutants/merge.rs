@@ -25,13 +25,12 @@ const NEAREST: Kernel = Kernel {
     mutations: &[
         of("if (t >= count_rows(kv, b)) return kNoRow;", 0, ""),
         of("list - b * kv.n_heads", 0, "list"),
-        of("int step = 4", 0, "int step = 2"),
         of(
-            "if (64 * j + 8 * (threadIdx.x % kLanes) >= row_len) continue;",
+            "if (64 * j + 8 * (threadIdx.x % kDotLanes) >= row_len) continue;",
             0,
             "if (j > 0) continue;",
         ),
-        of("__fsqrt_rn(add_lanes(sum))", 0, "add_lanes(sum)"),
+        of("__fsqrt_rn(add_over_lanes(sum))", 0, "add_over_lanes(sum)"),
         of("element != kNoRow && column < kv.row_len", 0, "column < kv.row_len"),
         of("element != kNoRow && column < kv.row_len", 0, "element != kNoRow"),
         of("if (!(cosine == cosine)) return 0.0f;", 0, ""),
