@@ -1,5 +1,5 @@
-//! The bundle: test and bench programs, golden data and one script, for a machine with a GPU and
-//! without Rust, a network or a second try.
+//! The bundle: test and bench programs and golden data in one archive, and a script that unpacks it,
+//! for a machine with a GPU and without Rust, a network or a second try.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -7,10 +7,13 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::{Result, images, root};
+use crate::{Result, images, root, target};
 
 const SCRIPT: &str = include_str!("bundle/run.sh");
 const MAX_BYTES: u64 = 48 << 20;
+const ARCHIVE: &str = "packed.tar.xz";
+/// Programs hold much that others hold: a dictionary that several fit into finds it.
+const XZ: &str = "xz --threads=1 --lzma2=preset=1,dict=64MiB";
 /// Tests of the house that run on a GPU; each room has one more, of its name.
 const HOUSE_TESTS: [&str; 2] = ["queue", "recipes"];
 
@@ -33,6 +36,34 @@ pub(crate) fn make(folder: &Path) -> Result<()> {
         return Err(format!("{} programs, and {n_expected} are expected", programs.len()));
     }
 
+    let contents = tempfile::tempdir_in(target()).map_err(|error| error.to_string())?;
+    let contents = contents.path();
+    create(&contents.join("programs"))?;
+    let mut newest = (0, 0);
+    for (name, path) in &programs {
+        let target = contents.join("programs").join(name);
+        copy(path, &target)?;
+        newest = newest.max(newest_glibc(&target)?);
+    }
+    for set in ["df11", "mma"] {
+        let (from, to) = (root().join("tests/data").join(set), contents.join("data").join(set));
+        create(&to)?;
+        for path in files_in(&from)? {
+            copy(&path, &to.join(path.file_name().unwrap_or_default()))?;
+        }
+    }
+    create(&contents.join("peers"))?;
+    copy(&root().join("benches/peers/topk.py"), &contents.join("peers/topk.py"))?;
+    let commit = commit();
+    let glibc = format!("glibc {}.{}", newest.0, newest.1);
+    let script = SCRIPT
+        .replace("@rooms@", &rooms.join(" "))
+        .replace("@room_names@", &rooms.join(", "))
+        .replace("@house_tests@", &HOUSE_TESTS.join(" "))
+        .replace("@archive@", ARCHIVE)
+        .replace("@commit@", &commit)
+        .replace("@glibc@", &glibc);
+
     if folder.exists() {
         // Only what this task made is thrown away.
         if !folder.join("run").exists() {
@@ -40,43 +71,22 @@ pub(crate) fn make(folder: &Path) -> Result<()> {
         }
         std::fs::remove_dir_all(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
     }
-    create(&folder.join("programs"))?;
-    let mut newest = (0, 0);
-    for (name, path) in &programs {
-        let target = folder.join("programs").join(name);
-        copy(path, &target)?;
-        newest = newest.max(newest_glibc(&target)?);
-    }
-    for set in ["df11", "mma"] {
-        let (from, to) = (root().join("tests/data").join(set), folder.join("data").join(set));
-        create(&to)?;
-        for path in files_in(&from)? {
-            copy(&path, &to.join(path.file_name().unwrap_or_default()))?;
-        }
-    }
-    create(&folder.join("peers"))?;
-    copy(&root().join("benches/peers/topk.py"), &folder.join("peers/topk.py"))?;
-    let commit = commit();
-    let glibc = format!("glibc {}.{}", newest.0, newest.1);
-    let script = SCRIPT
-        .replace("@rooms@", &rooms.join(" "))
-        .replace("@room_names@", &rooms.join(", "))
-        .replace("@house_tests@", &HOUSE_TESTS.join(" "))
-        .replace("@commit@", &commit)
-        .replace("@glibc@", &glibc);
+    create(folder)?;
     write_script(&folder.join("run"), &script)?;
+    pack(contents, &folder.join(ARCHIVE))?;
 
-    let sizes = measure(folder)?;
-    let n_bytes: u64 = sizes.iter().map(|(_, n_bytes)| n_bytes).sum();
+    let sizes = measure(contents)?;
     let mut text = String::new();
     for (path, n_bytes) in &sizes {
         let _ = writeln!(text, "{:>9.2} MiB  {}", mebibytes(*n_bytes), path.display());
     }
     print!("{text}");
+    let n_bytes = sum(&measure(folder)?);
     println!(
-        "{:>9.2} MiB in all, of {} at most; commit {commit}; {glibc} or newer",
+        "{:>9.2} MiB packed, of {} at most; {:.2} MiB unpacked; commit {commit}; {glibc} or newer",
         mebibytes(n_bytes),
-        mebibytes(MAX_BYTES)
+        mebibytes(MAX_BYTES),
+        mebibytes(sum(&sizes))
     );
     println!("{}", folder.display());
     if n_bytes > MAX_BYTES {
@@ -208,6 +218,19 @@ fn files_in(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut files: Vec<_> = paths.filter(|path| path.is_file()).collect();
     files.sort();
     Ok(files)
+}
+
+/// Makes the archive of what is in a folder.
+fn pack(contents: &Path, archive: &Path) -> Result<()> {
+    let mut tar = Command::new("tar");
+    tar.args(["--sort=name", "--owner=0", "--group=0", "--numeric-owner"]);
+    tar.arg(format!("--use-compress-program={XZ}"));
+    tar.arg("--create").arg("--file").arg(archive).arg("--directory").arg(contents);
+    run(tar.args(["data", "peers", "programs"]))
+}
+
+fn sum(sizes: &[(PathBuf, u64)]) -> u64 {
+    sizes.iter().map(|(_, n_bytes)| n_bytes).sum()
 }
 
 /// Every file under a folder, with its size.

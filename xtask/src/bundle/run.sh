@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Checks or measures lacuna's kernels on this machine's GPU. It needs a driver, and nothing else:
-# compute-sanitizer and the peers' wheels are taken where they are, and left out by name where not.
+# Checks or measures lacuna's kernels on this machine's GPU. It needs a driver, and tar with xz, or
+# python3, to unpack what it runs: compute-sanitizer and the peers' wheels are taken where they are, and
+# left out by name where not.
 set -uo pipefail
 
 usage="usage: ./run --check|--bench [--only ROOM] [--out FOLDER] [--seconds N]
@@ -48,9 +49,18 @@ fi
 mkdir -p "$out" || exit 2
 out=$(cd "$out" && pwd)
 
-export LACUNA_REQUIRE_GPU=1 LACUNA_DATA="$here/data" LACUNA_COMMIT="@commit@"
-"$here/programs/lacuna" doctor --json >"$out/doctor.json" 2>"$out/doctor.log"
-"$here/programs/lacuna" doctor --require-gpu
+# Anew each time, so that no older bundle's programs run; elsewhere where this folder is not written to.
+unpacked=$(mktemp -d "$here/unpacked.XXXXXX" 2>/dev/null || mktemp -d) || exit 1
+trap 'rm -rf "$unpacked"' EXIT
+tar -xJf "$here/@archive@" -C "$unpacked" || python3 -m tarfile -e "$here/@archive@" "$unpacked" || {
+  echo "@archive@ cannot be unpacked into $unpacked: that takes tar and xz, or python3" >&2
+  exit 1
+}
+programs="$unpacked/programs"
+
+export LACUNA_REQUIRE_GPU=1 LACUNA_DATA="$unpacked/data" LACUNA_COMMIT="@commit@"
+"$programs/lacuna" doctor --json >"$out/doctor.json" 2>"$out/doctor.log"
+"$programs/lacuna" doctor --require-gpu
 status=$?
 if [ "$status" -eq 3 ]; then
   echo "no GPU that runs lacuna's kernels; nothing was run"
@@ -80,7 +90,7 @@ PYTHON
 }
 if [ "$mode" = bench ]; then
   export LACUNA_DFLOAT11_PTX="${LACUNA_DFLOAT11_PTX-$(find_peer dfloat11/decode.ptx)}"
-  export LACUNA_TOPK_PEERS="${LACUNA_TOPK_PEERS-$here/peers/topk.py}"
+  export LACUNA_TOPK_PEERS="${LACUNA_TOPK_PEERS-$unpacked/peers/topk.py}"
   export LACUNA_NVCOMP="${LACUNA_NVCOMP-$(find_peer 'nvidia/libnvcomp/lib64/libnvcomp.so.6')}"
 fi
 
@@ -111,12 +121,12 @@ part() {
 
 for room in "${rooms[@]}"; do
   # Measurements stop by themselves a little before they would be stopped.
-  part "$room-$mode" "$here/programs/bench-$room" kernels "$mode" \
+  part "$room-$mode" "$programs/bench-$room" kernels "$mode" \
     --json "$out/$room-$mode.json" --until $((end - SECONDS > 30 ? end - SECONDS - 20 : 1))
 done
 if [ "$mode" = check ]; then
   for test in "${rooms[@]}" "${house_tests[@]}"; do
-    part "$test-tests" "$here/programs/test-$test"
+    part "$test-tests" "$programs/test-$test"
   done
 fi
 
