@@ -1,5 +1,7 @@
 //! The types device memory can hold.
 
+use crate::mma::Operand;
+
 mod sealed {
     pub trait Sealed {}
 }
@@ -44,6 +46,55 @@ pub trait Float: Element {
 
     /// The same value; of NaN, some NaN.
     fn to_f32(self) -> f32;
+}
+
+/// A number that results are rounded to. Sealed: bf16, f16 and f32.
+pub trait Real: Float {
+    /// The nearest value, ties to even; of NaN 0x7FFF, or 0x7FFFFFFF.
+    fn from_f32(value: f32) -> Self;
+}
+
+impl Real for half::bf16 {
+    fn from_f32(value: f32) -> Self {
+        if value.is_nan() { Self::from_bits(0x7FFF) } else { Self::from_f32(value) }
+    }
+}
+
+impl Real for half::f16 {
+    fn from_f32(value: f32) -> Self {
+        if value.is_nan() { Self::from_bits(0x7FFF) } else { Self::from_f32(value) }
+    }
+}
+
+impl Real for f32 {
+    fn from_f32(value: f32) -> Self {
+        if value.is_nan() { Self::from_bits(0x7FFF_FFFF) } else { value }
+    }
+}
+
+/// What tensor cores multiply with sums in f32. Sealed: bf16 and f16.
+pub trait Half: Real {
+    /// How they do.
+    const OPERAND: Operand;
+
+    /// Its bits.
+    fn bits(self) -> u16;
+}
+
+impl Half for half::bf16 {
+    const OPERAND: Operand = Operand::Bf16;
+
+    fn bits(self) -> u16 {
+        self.to_bits()
+    }
+}
+
+impl Half for half::f16 {
+    const OPERAND: Operand = Operand::F16;
+
+    fn bits(self) -> u16 {
+        self.to_bits()
+    }
 }
 
 macro_rules! floats {

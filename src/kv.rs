@@ -205,6 +205,30 @@ impl KvLayout {
     }
 }
 
+/// Whose lists of rows of a cache there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KvLists {
+    /// One of each request and head: `[batch, n_heads, n_indices]`.
+    PerHead,
+    /// One of each request, for all its heads: `[batch, n_indices]`.
+    PerRequest,
+}
+
+impl KvLists {
+    /// Lists of a cache's request.
+    pub fn per_request(self, layout: &KvLayout) -> u64 {
+        match self {
+            Self::PerHead => layout.shape().n_heads,
+            Self::PerRequest => 1,
+        }
+    }
+
+    /// Lists of all of a cache's requests.
+    pub fn count(self, layout: &KvLayout) -> u64 {
+        layout.shape().batch * self.per_request(layout)
+    }
+}
+
 fn check_between(what: &'static str, value: u64, most: u64, allowed: &'static str) -> Result<()> {
     if (1..=most).contains(&value) { Ok(()) } else { Err(Error::Range { what, value, allowed }) }
 }

@@ -87,6 +87,15 @@ impl Model {
         fp8: Unit { fraction_bits: 13, chunk: 32, result_fraction: 13 },
     };
 
+    /// Of devices of this compute capability; `None` where no answers of such a device are on record.
+    pub fn of_capability(capability: (u32, u32)) -> Option<Self> {
+        match capability {
+            (8, _) => Some(Self::AMPERE),
+            (9 | 10, 0) => Some(Self::HOPPER),
+            _ => None,
+        }
+    }
+
     fn unit(self, operand: Operand) -> Unit {
         if operand.is_fp8() { self.fp8 } else { self.half }
     }

@@ -7,6 +7,7 @@ use crate::buffer::{Buffer, Memory, Origin, Storage, View, ViewMut};
 #[cfg(feature = "cuda")]
 use crate::device::Stream;
 use crate::element::Element;
+use crate::mma::Model;
 #[cfg(feature = "simt")]
 use crate::simt;
 use crate::{Error, Result};
@@ -95,6 +96,17 @@ impl Queue {
             None => 16,
             Some((0..=8, _)) => 1,
             Some(_) => 8,
+        }
+    }
+
+    /// The model of its tensor cores, by which references say what a kernel with matrix products must give here; `None`
+    /// of a device of whose generation no answers are on record.
+    pub fn mma_model(&self) -> Option<Model> {
+        match self.inner {
+            #[cfg(feature = "cuda")]
+            Inner::Cuda(ref stream) => Model::of_capability(stream.device().info().capability),
+            #[cfg(feature = "simt")]
+            Inner::Simt(ref config) => Some(config.mma),
         }
     }
 

@@ -312,19 +312,6 @@ fn shapes_that_do_not_fit_are_refused() {
     }
 }
 
-/// Of which generation a device is, by its name.
-fn model_of(executor: &Executor) -> Option<Model> {
-    let Executor::Cuda { name, .. } = executor else { return Some(Model::HOPPER) };
-    let is_any = |names: &[&str]| names.iter().any(|part| name.contains(part));
-    if is_any(&["H100", "H200", "H800", "H20", "GH200", "B100", "B200", "B300"]) {
-        Some(Model::HOPPER)
-    } else if is_any(&["A100", "A800", "A30", "A10", "A40", "L40", "L4", "RTX 30", "RTX 40"]) {
-        Some(Model::AMPERE)
-    } else {
-        None
-    }
-}
-
 /// Factors of any bits, subnormals, infinities and NaNs among them, and any accumulators; in the first
 /// half, such whose sums are below 2^-126, or as small as the type allows: factors of bf16 from 2^-79 to
 /// 2^-64, of others small too, and accumulators that small, or zero.
@@ -359,7 +346,7 @@ fn questions(instruction: Instruction, operand: Operand) -> Problem {
 fn tensor_cores_at_hand_answer_as_the_model_says() {
     for queue in common::queues_without_checks() {
         let executor = queue.executor();
-        let Some(model) = model_of(&executor) else {
+        let Some(model) = queue.mma_model() else {
             println!("{executor}: no model of its tensor cores");
             continue;
         };

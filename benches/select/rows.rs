@@ -1,10 +1,10 @@
 //! Rows by lists of indices: gathered, scattered and added, of tables and of a paged cache.
 
 use half::bf16;
-use lacuna::kv::{KvLayout, KvShape, KvView, KvViewMut};
+use lacuna::kv::{KvLayout, KvLists, KvShape, KvView, KvViewMut};
 use lacuna::select::{
-    Absent, KvLists, KvRows, KvRowsMut, KvRowsPlan, Repeats, RowStrides, RowsPlan, RowsShape,
-    gather_kv, gather_rows, reference, scatter_add_rows, scatter_kv, scatter_rows,
+    Absent, KvRows, KvRowsMut, KvRowsPlan, Repeats, RowStrides, RowsPlan, RowsShape, gather_kv,
+    gather_rows, reference, scatter_add_rows, scatter_kv, scatter_rows,
 };
 use lacuna::{Buffer, Queue};
 

@@ -157,4 +157,19 @@ __device__ __forceinline__ float exp2_of(float x) {
   return __uint_as_float(__float_as_uint(p) + (static_cast<uint32_t>(n) << 23));
 }
 
+// The logarithm to base 2 of a normal number above 0: a series of atanh on [sqrt(1/2), sqrt(2)].
+__device__ __forceinline__ float log2_of(float x) {
+  const uint32_t bits = __float_as_uint(x);
+  const int32_t n = static_cast<int32_t>(bits - 0x3F3504F3) >> 23;
+  const float m = __uint_as_float(bits - (static_cast<uint32_t>(n) << 23));
+  const float z = __fdiv_rn(__fsub_rn(m, 1.0f), __fadd_rn(m, 1.0f));
+  const float z2 = __fmul_rn(z, z);
+  float p = __uint_as_float(0x3EA4258A);
+  p = __fmaf_rn(p, z2, __uint_as_float(0x3ED30BB1));
+  p = __fmaf_rn(p, z2, __uint_as_float(0x3F13BB63));
+  p = __fmaf_rn(p, z2, __uint_as_float(0x3F76384F));
+  p = __fmaf_rn(p, z2, __uint_as_float(0x4038AA3B));
+  return __fmaf_rn(p, z, __int2float_rn(n));
+}
+
 #endif  // LACUNA_COMMON_NUMBER_CUH_

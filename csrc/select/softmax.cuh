@@ -5,24 +5,16 @@
 #ifndef LACUNA_SELECT_SOFTMAX_CUH_
 #define LACUNA_SELECT_SOFTMAX_CUH_
 
-#include "../common/number.cuh"
+#include "../common/softmax.cuh"
 #include "params.h"
 
 constexpr uint32_t kTile = 256;
-constexpr int32_t kNoScore = -(1 << 30);
-constexpr float kMostLog2 = 4194304.0f;
-
-__device__ __forceinline__ float minus_infinity() { return __uint_as_float(0xFF800000); }
 
 // A score as a power of two; of NaN and -inf, which weigh nothing, -inf.
 __device__ __forceinline__ float to_log2(float score, float scale) {
   const float x = __fmul_rn(score, scale);
   if (!(x > minus_infinity())) return minus_infinity();
   return x > kMostLog2 ? kMostLog2 : x < -kMostLog2 ? -kMostLog2 : x;
-}
-
-__device__ __forceinline__ int32_t ceiling(float log2) {
-  return log2 == minus_infinity() ? kNoScore : __float2int_ru(log2);
 }
 
 __device__ __forceinline__ float weigh(float log2, int32_t greatest) {

@@ -22,7 +22,7 @@ pub use compact::{CompactPlan, CompactShape};
 pub use gate::{GatePlan, GateShape};
 pub use mass::{MassPlan, MassShape};
 pub use merge::{MergePlan, MergeWeights};
-pub use rows::{Absent, KvLists, KvRowsPlan, RowStrides, RowsPlan, RowsShape};
+pub use rows::{Absent, KvRowsPlan, RowStrides, RowsPlan, RowsShape};
 pub use score::{GroupReduction, ScoreKind, ScorePlan, ScoreShape};
 pub use summarize::{SummarizePlan, SummarizeShape, Summary};
 pub use topk::{MAX_PICKS, Order, Rule, TopkPages, TopkPlan, TopkShape};
@@ -43,7 +43,7 @@ pub use {
     vote::{VoteInputs, vote_rows},
 };
 
-use crate::element::Float;
+use crate::element::Real;
 
 /// What the kernels of this room must do, written for reading.
 pub mod reference {
@@ -60,18 +60,8 @@ pub mod reference {
     pub use super::vote::reference::{Softmax, votes};
 }
 
-mod sealed {
-    pub trait Sealed {}
-    impl Sealed for half::bf16 {}
-    impl Sealed for half::f16 {}
-    impl Sealed for f32 {}
-}
-
 /// A type of scores. Sealed: bf16, f16 and f32.
-pub trait Score: sealed::Sealed + Float {
-    /// The nearest value, ties to even; of NaN 0x7FFF, or 0x7FFFFFFF.
-    fn from_f32(value: f32) -> Self;
-
+pub trait Score: Real {
     /// Ascends with the score, from NaN, which is 0, over -inf to +inf; the same for zeros of both signs.
     fn key(self) -> u32;
 }
@@ -92,30 +82,18 @@ fn key_of(bits: u32, n_bits: u32, infinity: u32) -> u32 {
 }
 
 impl Score for half::bf16 {
-    fn from_f32(value: f32) -> Self {
-        if value.is_nan() { Self::from_bits(0x7FFF) } else { Self::from_f32(value) }
-    }
-
     fn key(self) -> u32 {
         key_of(self.to_bits().into(), 15, 0x7F80)
     }
 }
 
 impl Score for half::f16 {
-    fn from_f32(value: f32) -> Self {
-        if value.is_nan() { Self::from_bits(0x7FFF) } else { Self::from_f32(value) }
-    }
-
     fn key(self) -> u32 {
         key_of(self.to_bits().into(), 15, 0x7C00)
     }
 }
 
 impl Score for f32 {
-    fn from_f32(value: f32) -> Self {
-        if value.is_nan() { Self::from_bits(0x7FFF_FFFF) } else { value }
-    }
-
     fn key(self) -> u32 {
         key_of(self.to_bits(), 31, 0x7F80_0000)
     }

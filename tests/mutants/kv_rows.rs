@@ -4,10 +4,10 @@ use std::ffi::c_void;
 
 use half::bf16;
 use lacuna::bindings::{LacunaKvView, SelectGatherKvParams, SelectKvRows, SelectScatterKvParams};
-use lacuna::kv::{KvLayout, KvShape};
+use lacuna::kv::{KvLayout, KvLists, KvShape};
 use lacuna::launch::Grid;
 use lacuna::region::{Region, Role};
-use lacuna::select::{Absent, KvLists, KvRowsPlan, reference};
+use lacuna::select::{Absent, KvRowsPlan, reference};
 use lacuna::simt::{Entry, Schedule};
 
 use crate::{Kernel, of, passes_on, region};

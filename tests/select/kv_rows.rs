@@ -2,10 +2,8 @@
 
 use half::bf16;
 use lacuna::element::E4m3;
-use lacuna::kv::{KvLayout, KvShape, KvView, KvViewMut};
-use lacuna::select::{
-    Absent, KvLists, KvRows, KvRowsMut, KvRowsPlan, gather_kv, reference, scatter_kv,
-};
+use lacuna::kv::{KvLayout, KvLists, KvShape, KvView, KvViewMut};
+use lacuna::select::{Absent, KvRows, KvRowsMut, KvRowsPlan, gather_kv, reference, scatter_kv};
 use lacuna::simt::{Checks, Config, Fibres};
 use lacuna::{Error, Queue};
 use proptest::prelude::*;

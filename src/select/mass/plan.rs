@@ -4,7 +4,8 @@ use crate::error::check_below;
 use crate::kv::KvLayout;
 #[cfg(any(feature = "cuda", feature = "simt"))]
 use crate::launch::Grid;
-use crate::select::score::{MAX_SUMMED, check_group, check_scale, log2_scale, spread};
+use crate::plan::{check_group, check_scale, log2_scale, spread};
+use crate::select::score::MAX_SUMMED;
 use crate::{Error, Result};
 
 #[cfg(any(feature = "cuda", feature = "simt"))]

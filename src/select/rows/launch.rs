@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::plan::check_disjoint;
-use super::{Absent, KvLists, KvRowsPlan, RowsPlan};
+use super::{Absent, KvRowsPlan, RowsPlan};
 use crate::Result;
 use crate::bindings::{
     LacunaKvView, SelectGatherKvParams, SelectGatherParams, SelectKvRows, SelectMarkParams,
@@ -10,7 +10,7 @@ use crate::bindings::{
 };
 use crate::buffer::{View, ViewMut};
 use crate::element::{Element, Float};
-use crate::kv::{KvView, KvViewMut};
+use crate::kv::{KvLists, KvView, KvViewMut};
 use crate::launch::{Arguments, check_same, kernel_params};
 use crate::queue::Queue;
 use crate::region::Role;

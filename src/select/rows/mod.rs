@@ -9,4 +9,4 @@ pub(super) mod reference;
 pub use launch::{
     KvRows, KvRowsMut, Repeats, gather_kv, gather_rows, scatter_add_rows, scatter_kv, scatter_rows,
 };
-pub use plan::{Absent, KvLists, KvRowsPlan, RowStrides, RowsPlan, RowsShape};
+pub use plan::{Absent, KvRowsPlan, RowStrides, RowsPlan, RowsShape};

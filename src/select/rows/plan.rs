@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::error::check_below;
-use crate::kv::KvLayout;
+use crate::kv::{KvLayout, KvLists};
 #[cfg(any(feature = "cuda", feature = "simt"))]
 use crate::launch::Grid;
 
@@ -243,15 +243,6 @@ fn grid_of(n_rows: u64, lane_bits: u32) -> Grid {
     }
 }
 
-/// Whose lists of rows of a cache there are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KvLists {
-    /// One of each request and head: `[batch, n_heads, n_indices]`.
-    PerHead,
-    /// One of each request, for all its heads: `[batch, n_indices]`.
-    PerRequest,
-}
-
 /// A launch that moves rows of a paged cache by lists of indices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KvRowsPlan {
@@ -291,11 +282,7 @@ impl KvRowsPlan {
 
     /// Entries of `indices`.
     pub fn indices_len(&self) -> u64 {
-        let n_heads = match self.lists {
-            KvLists::PerHead => self.layout.shape().n_heads,
-            KvLists::PerRequest => 1,
-        };
-        self.layout.shape().batch * n_heads * self.n_indices
+        self.lists.count(&self.layout) * self.n_indices
     }
 
     /// Elements of `[batch, n_heads, n_indices, row_len]`.

@@ -1,6 +1,7 @@
 //! What gathers and scatters of rows must do, written for reading.
 
-use super::{Absent, KvLists, KvRowsPlan, RowsShape};
+use super::{Absent, KvRowsPlan, RowsShape};
+use crate::kv::KvLists;
 use crate::select::Score;
 
 /// The list, the row's first element in its list, and in its table if its index is of a row; list by list, in their

@@ -7,5 +7,5 @@ pub(super) mod reference;
 
 #[cfg(any(feature = "cuda", feature = "simt"))]
 pub use launch::{ScoreInputs, ScoreOutputs, SoftmaxOutputs, VoteOutputs, score_rows, score_votes};
+pub(crate) use plan::MAX_SUMMED;
 pub use plan::{GroupReduction, ScoreKind, ScorePlan, ScoreShape};
-pub(crate) use plan::{MAX_SUMMED, check_group, check_scale, log2_scale, spread};

@@ -104,7 +104,7 @@ impl VotePlan {
     /// Elements from the first of the first row of votes to the last of the last.
     pub fn votes_len(&self) -> u64 {
         let n_rows = self.score.batch() * self.n_votes();
-        crate::select::score::spread(n_rows, self.rule.stride, self.score.shape().n)
+        crate::plan::spread(n_rows, self.rule.stride, self.score.shape().n)
     }
 
     /// Bytes that any kernel moves where every request has `n` rows, scores and votes of so many bytes.

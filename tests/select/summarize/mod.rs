@@ -143,7 +143,7 @@ fn chunk_of(numbers: &[f32]) -> Problem<bf16> {
     let mut problem = Problem::new(sizes, &[numbers.len() as u32], 1, |_| bf16::ONE);
     for (t, x) in numbers.iter().enumerate() {
         let at = problem.keys.locate(&problem.table, 0, t as u64, 0).unwrap();
-        problem.pool[at] = <bf16 as Score>::from_f32(*x);
+        problem.pool[at] = <bf16 as lacuna::element::Real>::from_f32(*x);
     }
     problem
 }
