@@ -3,6 +3,7 @@
 #ifndef LACUNA_PARAMS_H_
 #define LACUNA_PARAMS_H_
 
+#include "attention/params.h"
 #include "huffman/params.h"
 #include "kv.h"
 #include "mma/params.h"

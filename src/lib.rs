@@ -16,6 +16,7 @@
 //! | scores, and a question which are the largest | [`select::topk_rows`](select) |
 //! | a question what a tensor core would answer | [`mma::Model`] |
 
+pub mod attention;
 #[allow(missing_docs, reason = "padding and layout checks; the header documents every field")]
 #[rustfmt::skip]
 pub mod bindings;
@@ -34,6 +35,7 @@ pub mod kv;
 pub mod launch;
 pub mod mma;
 pub mod number;
+mod plan;
 #[cfg(any(feature = "cuda", feature = "simt"))]
 pub mod queue;
 #[cfg(any(feature = "cuda", feature = "simt"))]

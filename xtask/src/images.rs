@@ -27,6 +27,12 @@ pub(crate) struct Image {
 
 pub(crate) const IMAGES: &[Image] = &[
     Image {
+        room: "attention",
+        source: "csrc/attention/attend.cu",
+        target: "compute_80",
+        path: "ptx/attention-attend.sm80.ptx",
+    },
+    Image {
         room: "huffman",
         source: "csrc/huffman/decode.cu",
         target: "compute_80",

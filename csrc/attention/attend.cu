@@ -1,0 +1,485 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+// Attention of few queries over many rows of paged caches. A row of positions is split by its own
+// length alone; of a split each warp has every so many-th tile of 16 positions, which it copies and
+// multiplies by itself; and warps, then splits, are added up in order, by the last block to end.
+// src/attention/attend/reference.rs is the specification.
+
+#include "../common/async.cuh"
+#include "../common/last.cuh"
+#include "../common/mma.cuh"
+#include "state.cuh"
+#include "tokens.cuh"
+
+namespace {
+
+constexpr uint32_t kMostWarps = 4;
+constexpr uint32_t kLeastSplit = 128;
+constexpr float kLog2E = 0x1.715476p+0f;
+
+struct Shared {
+  Positions positions;
+  Tokens tokens[kMostWarps][2];
+  MergeShared merge;
+  // What a row's sum is multiplied by, and its output after that.
+  float scales[kRows];
+  float reciprocals[kRows];
+  uint32_t is_last;
+};
+
+// What a block has of a request.
+struct Part {
+  uint32_t b;
+  uint32_t head;
+  uint32_t tile;
+  // Rows of queries: of the head, and of this block.
+  uint32_t n_all_rows;
+  uint32_t n_rows;
+  // Positions of the row, and how many of them are a split.
+  uint32_t n_positions;
+  uint32_t split_len;
+  uint32_t n_splits;
+};
+
+// A row of queries: which query it is of, and which head of its group.
+struct QueryRow {
+  uint32_t query;
+  uint32_t in_group;
+};
+
+__device__ __forceinline__ QueryRow locate_query(const AttentionAttendParams& params,
+                                                 const Part& part, uint32_t r) {
+  const uint32_t row = part.tile * kRows + r;
+  QueryRow found;
+  found.query = row / params.group;
+  found.in_group = row - found.query * params.group;
+  return found;
+}
+
+// The fewest positions, a power of two times 128, of which 64 splits have all.
+__device__ __forceinline__ uint32_t split_len_of(uint32_t n_positions) {
+  uint32_t split_len = kLeastSplit;
+  while (n_positions > kMostParts * split_len) split_len *= 2;
+  return split_len;
+}
+
+// Chunks of 16 bytes from row to row on chip: an odd number, so that eight rows' are in different
+// banks.
+__device__ __forceinline__ uint32_t pitch_of(uint32_t head_dim) { return head_dim / 8 + 1; }
+
+// Queries of the block; zeros past the last.
+__device__ __forceinline__ void stage_queries(const AttentionAttendParams& params, const Part& part,
+                                              uint4* queries) {
+  const uint32_t n_chunks = params.head_dim / 8;
+  for (uint32_t i = threadIdx.x; i < kRows * n_chunks; i += blockDim.x) {
+    const uint32_t r = i / n_chunks;
+    const uint32_t chunk = i - r * n_chunks;
+    uint4 four = make_uint4(0, 0, 0, 0);
+    if (r < part.n_rows) {
+      const QueryRow row = locate_query(params, part, r);
+      const uint64_t token = uint64_t{part.b} * params.n_queries + row.query;
+      const uint64_t head = uint64_t{part.head} * params.group + row.in_group;
+      const uint64_t element = token * params.query_stride + head * params.head_dim + 8 * chunk;
+      four = *reinterpret_cast<const uint4*>(params.queries + 2 * element);
+    }
+    queries[r * pitch_of(params.head_dim) + chunk] = four;
+  }
+}
+
+// A warp's tiles on chip.
+struct Stage {
+  uint4* keys;
+  uint4* values;
+};
+
+// Begins to copy the rows at 16 positions from `first` on, of which those from `end` on are none.
+__device__ __forceinline__ void fetch_tile(const AttentionAttendParams& params, const Part& part,
+                                           const Positions& positions, uint32_t first, uint32_t end,
+                                           Tokens& tokens, const Stage& stage) {
+  const uint32_t lane = threadIdx.x % 32;
+  if (lane < kTile) {
+    Token token = {};
+    if (first + lane < end) {
+      token = find_token(params, positions, part.b, part.head, first + lane);
+    }
+    tokens.keys[lane] = token.key;
+    tokens.values[lane] = token.value;
+    tokens.biases[lane] = token.bias;
+    tokens.seen[lane] = token.seen;
+  }
+  __syncwarp();
+  const uint32_t n_chunks = params.head_dim / 8;
+  const uint32_t pitch = pitch_of(params.head_dim);
+  uint32_t row = lane / n_chunks;
+  uint32_t chunk = lane - row * n_chunks;
+  const uint32_t row_step = 32 / n_chunks;
+  const uint32_t chunk_step = 32 - row_step * n_chunks;
+  while (row < kTile) {
+    const uint64_t key = tokens.keys[row];
+    const uint64_t value = tokens.values[row];
+    const bool is_there = key != 0;
+    // Nothing is read where nothing is.
+    const uint8_t* from_key = is_there ? reinterpret_cast<const uint8_t*>(key) : params.queries;
+    const uint8_t* from_value = is_there ? reinterpret_cast<const uint8_t*>(value) : params.queries;
+    const uint32_t offset = is_there ? 16 * chunk : 0;
+    copy_async<16>(stage.keys + row * pitch + chunk, from_key + offset, is_there);
+    copy_async<16>(stage.values + row * pitch + chunk, from_value + offset, is_there);
+    row += row_step;
+    chunk += chunk_step;
+    if (chunk >= n_chunks) {
+      chunk -= n_chunks;
+      row += 1;
+    }
+  }
+}
+
+// NaN stays NaN.
+__device__ __forceinline__ float clamp_logit(float x) {
+  if (x == minus_infinity()) return x;
+  return x > kMostLog2 ? kMostLog2 : x < -kMostLog2 ? -kMostLog2 : x;
+}
+
+// A product as the logarithm to base 2 of its weight, with a bias.
+__device__ __forceinline__ float to_logit(const AttentionAttendParams& params, float product,
+                                          float bias) {
+  float x;
+  if (params.cap_scale != 0.0f) {
+    const float twice = __fmul_rn(product, params.cap_scale);
+    const float e = exp2_of(twice < 0.0f ? twice : -twice);
+    const float tanh = __fdiv_rn(__fsub_rn(1.0f, e), __fadd_rn(1.0f, e));
+    x = __fmul_rn(twice < 0.0f ? -tanh : tanh, params.cap_log2);
+    if (!(twice == twice)) x = twice;
+  } else {
+    x = __fmul_rn(product, params.log2_scale);
+  }
+  return clamp_logit(__fmaf_rn(bias, kLog2E, x));
+}
+
+// The same of a sink's.
+__device__ __forceinline__ float to_sink(float logit) {
+  return clamp_logit(__fmul_rn(logit, kLog2E));
+}
+
+__device__ __forceinline__ float weigh(float logit, int32_t greatest) {
+  return logit == logit ? exp2_of(__fsub_rn(logit, __int2float_rn(greatest))) : logit;
+}
+
+template <bool kIsBf16>
+__device__ __forceinline__ void multiply(float (&d)[4], const uint32_t (&a)[4],
+                                         const uint32_t (&b)[2]) {
+  if (kIsBf16) {
+    mma_bf16(d, a, b);
+  } else {
+    mma_f16(d, a, b);
+  }
+}
+
+__device__ __forceinline__ uint32_t pack(float low, float high, uint32_t kind) {
+  return to_half(high, kind) << 16 | to_half(low, kind);
+}
+
+// A warp's sums over its tiles: as the fragments of products are, of rows `lane / 4` and 8 more.
+template <uint32_t kMostDim>
+struct Sums {
+  float outputs[kMostDim / 8][4];
+  // The products with a column of ones.
+  float weights[4];
+  int32_t greatest[2];
+
+  __device__ __forceinline__ void clear() {
+#pragma unroll
+    for (uint32_t i = 0; i < kMostDim / 8; ++i) {
+#pragma unroll
+      for (uint32_t j = 0; j < 4; ++j) outputs[i][j] = 0.0f;
+    }
+#pragma unroll
+    for (uint32_t j = 0; j < 4; ++j) weights[j] = 0.0f;
+    greatest[0] = kNoScore;
+    greatest[1] = kNoScore;
+  }
+
+  // Relative to `next`, no less than before.
+  __device__ __forceinline__ void raise(const int32_t (&next)[2]) {
+    const bool is_same = next[0] == greatest[0] && next[1] == greatest[1];
+    if (!__any_sync(0xFFFFFFFFu, !is_same)) return;
+    const float scales[2] = {scale_of(greatest[0], next[0]), scale_of(greatest[1], next[1])};
+#pragma unroll
+    for (uint32_t i = 0; i < kMostDim / 8; ++i) {
+#pragma unroll
+      for (uint32_t j = 0; j < 4; ++j) outputs[i][j] = __fmul_rn(outputs[i][j], scales[j / 2]);
+    }
+#pragma unroll
+    for (uint32_t j = 0; j < 4; ++j) weights[j] = __fmul_rn(weights[j], scales[j / 2]);
+    greatest[0] = next[0];
+    greatest[1] = next[1];
+  }
+
+  // The tile's products with the queries.
+  template <bool kIsBf16>
+  __device__ __forceinline__ void multiply_keys(const uint4* queries, const uint4* keys,
+                                                uint32_t head_dim, float (&products)[2][4]) {
+    const uint32_t matrix = threadIdx.x % 32 / 8;
+    const uint32_t pitch = pitch_of(head_dim);
+    const uint4* query = queries + (threadIdx.x % 8 + matrix % 2 * 8) * pitch + matrix / 2;
+    const uint4* key = keys + (threadIdx.x % 8 + matrix / 2 * 8) * pitch + matrix % 2;
+#pragma unroll
+    for (uint32_t k = 0; k < kMostDim / 16; ++k) {
+      if (16 * k >= head_dim) break;
+      uint32_t a[4];
+      uint32_t b[4];
+      load_matrices(a, query + 2 * k);
+      load_matrices(b, key + 2 * k);
+      multiply<kIsBf16>(products[0], a, {b[0], b[1]});
+      multiply<kIsBf16>(products[1], a, {b[2], b[3]});
+    }
+  }
+
+  template <bool kIsBf16>
+  __device__ __forceinline__ void multiply_values(const uint32_t (&weights_of)[4],
+                                                  const uint4* values, uint32_t head_dim) {
+    const uint32_t one = kIsBf16 ? 0x3F803F80 : 0x3C003C00;
+    multiply<kIsBf16>(weights, weights_of, {one, one});
+    const uint32_t matrix = threadIdx.x % 32 / 8;
+    const uint32_t pitch = pitch_of(head_dim);
+    const uint4* value = values + (threadIdx.x % 8 + matrix % 2 * 8) * pitch + matrix / 2;
+#pragma unroll
+    for (uint32_t k = 0; k < kMostDim / 16; ++k) {
+      if (16 * k >= head_dim) break;
+      uint32_t b[4];
+      load_matrices_transposed(b, value + 2 * k);
+      multiply<kIsBf16>(outputs[2 * k], weights_of, {b[0], b[1]});
+      multiply<kIsBf16>(outputs[2 * k + 1], weights_of, {b[2], b[3]});
+    }
+  }
+
+  // `query` of each of the lane's rows.
+  __device__ __forceinline__ void add_tile(const AttentionAttendParams& params,
+                                           const uint32_t (&query)[2], const uint4* queries,
+                                           const Tokens& tokens, const Stage& stage) {
+    float logits[2][4] = {};
+    if (params.element == kFloatBf16) {
+      multiply_keys<true>(queries, stage.keys, params.head_dim, logits);
+    } else {
+      multiply_keys<false>(queries, stage.keys, params.head_dim, logits);
+    }
+    int32_t next[2] = {greatest[0], greatest[1]};
+#pragma unroll
+    for (uint32_t n = 0; n < 2; ++n) {
+#pragma unroll
+      for (uint32_t j = 0; j < 4; ++j) {
+        const uint32_t position = n * 8 + threadIdx.x % 4 * 2 + j % 2;
+        const uint32_t seen = tokens.seen[position];
+        const uint32_t begin = seen & 0xFFFF;
+        const bool is_seen = query[j / 2] - begin < (seen >> 16) - begin;
+        const float logit = to_logit(params, logits[n][j], tokens.biases[position]);
+        logits[n][j] = is_seen ? logit : minus_infinity();
+        if (logits[n][j] == logits[n][j]) next[j / 2] = max(next[j / 2], ceiling(logits[n][j]));
+      }
+    }
+#pragma unroll
+    for (uint32_t half = 0; half < 2; ++half) {
+      next[half] = max(next[half], __shfl_xor_sync(0xFFFFFFFFu, next[half], 1));
+      next[half] = max(next[half], __shfl_xor_sync(0xFFFFFFFFu, next[half], 2));
+    }
+    raise(next);
+    uint32_t packed[4];
+#pragma unroll
+    for (uint32_t i = 0; i < 4; ++i) {
+      const float low = weigh(logits[i / 2][i % 2 * 2], greatest[i % 2]);
+      const float high = weigh(logits[i / 2][i % 2 * 2 + 1], greatest[i % 2]);
+      packed[i] = pack(low, high, params.element);
+    }
+    if (params.element == kFloatBf16) {
+      multiply_values<true>(packed, stage.values, params.head_dim);
+    } else {
+      multiply_values<false>(packed, stage.values, params.head_dim);
+    }
+  }
+
+  // As a part of `n_rows` rows.
+  __device__ __forceinline__ void store(uint32_t* words, uint32_t n_rows, uint32_t head_dim) const {
+    const uint32_t pair = threadIdx.x % 4;
+#pragma unroll
+    for (uint32_t half = 0; half < 2; ++half) {
+      const uint32_t r = threadIdx.x % 32 / 4 + half * 8;
+      if (r >= n_rows) continue;
+      uint32_t* row = words + r * (head_dim + kExtraWords);
+#pragma unroll
+      for (uint32_t i = 0; i < kMostDim / 8; ++i) {
+        if (8 * i >= head_dim) break;
+        *reinterpret_cast<uint2*>(row + 8 * i + 2 * pair) = make_uint2(
+            __float_as_uint(outputs[i][2 * half]), __float_as_uint(outputs[i][2 * half + 1]));
+      }
+      if (pair != 0) continue;
+      row[head_dim] = __float_as_uint(weights[2 * half]);
+      row[head_dim + 1] = static_cast<uint32_t>(greatest[half]);
+    }
+  }
+};
+
+// The sums of this warp's tiles of a split, left on chip as one part.
+template <uint32_t kMostDim>
+__device__ __forceinline__ void attend_split(const AttentionAttendParams& params, const Part& part,
+                                             uint32_t split, uint4* dynamic, Shared& shared) {
+  const uint32_t warp = threadIdx.x / 32;
+  const uint32_t n_warps = blockDim.x / 32;
+  const uint32_t n_stage = kTile * pitch_of(params.head_dim);
+  uint4* stages = dynamic + n_stage + warp * 4 * n_stage;
+  const uint32_t first = split * part.split_len;
+  const uint32_t end = min_of(first + part.split_len, part.n_positions);
+  const uint32_t query[2] = {locate_query(params, part, threadIdx.x % 32 / 4).query,
+                             locate_query(params, part, threadIdx.x % 32 / 4 + 8).query};
+  Sums<kMostDim> sums;
+  sums.clear();
+  // A tile is on its way while the one before is multiplied.
+  const uint32_t step = n_warps * kTile;
+  uint32_t next = first + warp * kTile;
+  uint32_t turn = 0;
+  for (uint32_t before = end;; before = next, next += step, turn = 1 - turn) {
+    if (next < end) {
+      const Stage stage = {stages + turn * 2 * n_stage, stages + turn * 2 * n_stage + n_stage};
+      fetch_tile(params, part, shared.positions, next, end, shared.tokens[warp][turn], stage);
+    }
+    commit_copies();
+    if (before < end) {
+      const uint32_t other = 1 - turn;
+      const Stage stage = {stages + other * 2 * n_stage, stages + other * 2 * n_stage + n_stage};
+      wait_copies<1>();
+      __syncwarp();
+      sums.add_tile(params, query, dynamic, shared.tokens[warp][other], stage);
+      __syncwarp();
+    }
+    if (next >= end) break;
+  }
+  wait_copies<0>();
+  __syncthreads();
+  uint32_t* words = reinterpret_cast<uint32_t*>(dynamic);
+  sums.store(words + warp * kRows * (params.head_dim + kExtraWords), part.n_rows, params.head_dim);
+}
+
+// What of the row's sums makes its outputs, and the logarithm. By the thread of a row.
+__device__ __forceinline__ void finish_row(const AttentionAttendParams& params, const Part& part,
+                                           uint32_t r, Shared& shared) {
+  const QueryRow row = locate_query(params, part, r);
+  const uint32_t head = part.head * params.group + row.in_group;
+  int32_t greatest = shared.merge.greatest[r];
+  float sum = shared.merge.sums[r][0];
+  float scale = 1.0f;
+  if (params.sinks != nullptr) {
+    const float sink = to_sink(params.sinks[head]);
+    const int32_t next = sink == sink ? max(greatest, ceiling(sink)) : greatest;
+    scale = scale_of(greatest, next);
+    sum = __fmaf_rn(sum, scale, weigh(sink, next));
+    greatest = next;
+  }
+  const bool is_empty = sum == 0.0f;
+  shared.scales[r] = scale;
+  shared.reciprocals[r] = is_empty ? 0.0f : __fdiv_rn(1.0f, sum);
+  if (params.log_sums == nullptr) return;
+  const float log2 = __fadd_rn(__int2float_rn(greatest), log2_of(sum));
+  const float log_sum = is_empty     ? minus_infinity()
+                        : sum == sum ? __fmul_rn(log2, params.log_unit)
+                                     : canonical(sum);
+  const uint64_t token = uint64_t{part.b} * params.n_queries + row.query;
+  params.log_sums[token * params.n_heads * params.group + head] = log_sum;
+}
+
+// Writes the outputs of rows whose parts were weighed.
+__device__ __forceinline__ void write_outputs(const AttentionAttendParams& params, const Part& part,
+                                              const uint32_t* words, uint32_t n_parts,
+                                              uint32_t part_stride, Shared& shared) {
+  if (threadIdx.x < part.n_rows) finish_row(params, part, threadIdx.x, shared);
+  __syncthreads();
+  const uint32_t d = params.head_dim;
+  for (uint32_t i = threadIdx.x; i < part.n_rows * d; i += blockDim.x) {
+    const uint32_t r = i / d;
+    const uint32_t c = i - r * d;
+    const float sum = add_parts(words, n_parts, part_stride, r, c, d, shared.merge);
+    const float output = __fmul_rn(__fmul_rn(sum, shared.scales[r]), shared.reciprocals[r]);
+    const QueryRow row = locate_query(params, part, r);
+    const uint64_t token = uint64_t{part.b} * params.n_queries + row.query;
+    const uint64_t head = uint64_t{part.head} * params.group + row.in_group;
+    store_float(params.outputs, token * params.output_stride + head * d + c, params.output_element,
+                output);
+  }
+}
+
+// Parts as one.
+__device__ __forceinline__ void store_part(const uint32_t* words, uint32_t n, uint32_t part_stride,
+                                           const Part& part, uint32_t d, uint32_t* target,
+                                           const MergeShared& shared) {
+  const uint32_t row_words = d + kExtraWords;
+  for (uint32_t i = threadIdx.x; i < part.n_rows * row_words; i += blockDim.x) {
+    const uint32_t r = i / row_words;
+    const uint32_t c = i - r * row_words;
+    if (c < d) {
+      target[i] = __float_as_uint(add_parts(words, n, part_stride, r, c, d, shared));
+    } else if (c == d) {
+      target[i] = __float_as_uint(shared.sums[r][0]);
+    } else if (c == d + 1) {
+      target[i] = static_cast<uint32_t>(shared.greatest[r]);
+    }
+  }
+}
+
+template <uint32_t kMostDim>
+__device__ __forceinline__ void attend(const AttentionAttendParams& params, uint4* dynamic,
+                                       Shared& shared) {
+  Part part;
+  part.b = blockIdx.z;
+  if (params.skips != nullptr && params.skips[part.b] != 0) return;
+  part.head = blockIdx.y / params.n_tiles;
+  part.tile = blockIdx.y - part.head * params.n_tiles;
+  part.n_all_rows = params.n_queries * params.group;
+  part.n_rows = min_of(kRows, part.n_all_rows - part.tile * kRows);
+  if (threadIdx.x == 0) count_positions(params, part.b, part.head, shared.positions);
+  __syncthreads();
+  part.n_positions = shared.positions.ends[params.n_segments - 1];
+  part.split_len = split_len_of(part.n_positions);
+  part.n_splits = (part.n_positions + part.split_len - 1) / part.split_len;
+  // A row of nothing has an output too.
+  if (part.n_splits == 0) part.n_splits = 1;
+  const uint32_t split = blockIdx.x;
+  if (split >= part.n_splits) return;
+  stage_queries(params, part, dynamic);
+  __syncthreads();
+  attend_split<kMostDim>(params, part, split, dynamic, shared);
+  __syncthreads();
+  const uint32_t d = params.head_dim;
+  const uint32_t row_words = d + kExtraWords;
+  const uint32_t n_warps = blockDim.x / 32;
+  // First of warps, on chip, then of splits, where there are several.
+  const uint32_t* words = reinterpret_cast<uint32_t*>(dynamic);
+  uint32_t n_parts = n_warps;
+  uint32_t part_stride = kRows * row_words;
+  for (uint32_t n_to_merge = part.n_splits == 1 ? 1 : 2;; --n_to_merge) {
+    weigh_parts(words, n_parts, part_stride, part.n_rows, d, shared.merge);
+    if (n_to_merge == 1) break;
+    const uint64_t head = uint64_t{part.b} * params.n_heads + part.head;
+    const uint32_t split_words = part.n_all_rows * row_words;
+    uint32_t* partials = params.partials + head * params.n_splits * split_words +
+                         uint64_t{part.tile} * kRows * row_words;
+    store_part(words, n_parts, part_stride, part, d, partials + split * split_words, shared.merge);
+    uint32_t* ticket = params.tickets + head * params.n_tiles + part.tile;
+    if (!is_last_block(ticket, part.n_splits, shared.is_last)) return;
+    words = partials;
+    n_parts = part.n_splits;
+    part_stride = split_words;
+  }
+  write_outputs(params, part, words, n_parts, part_stride, shared);
+}
+
+}  // namespace
+
+// Head dimensions up to 128, by four warps.
+LACUNA_ENTRY(attend_128, AttentionAttendParams, 128) {
+  LACUNA_SHARED(Shared, shared);
+  LACUNA_DYNAMIC_SHARED(dynamic);
+  attend<128>(params, reinterpret_cast<uint4*>(dynamic), shared);
+}
+
+// And up to 256, by two.
+LACUNA_ENTRY(attend_256, AttentionAttendParams, 64) {
+  LACUNA_SHARED(Shared, shared);
+  LACUNA_DYNAMIC_SHARED(dynamic);
+  attend<256>(params, reinterpret_cast<uint4*>(dynamic), shared);
+}

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+#ifndef LACUNA_ATTENTION_PARAMS_H_
+#define LACUNA_ATTENTION_PARAMS_H_
+
+#include "../device_ptr.h"
+#include "../kv.h"
+
+/// Rows of a paged cache, one after the other, that queries attend to: a range of them, or blocks
+/// by their numbers.
+typedef struct AttentionSegment {
+  /// With values; rows of `head_dim` elements of the queries' type.
+  LacunaKvView kv;
+  /// `[batch, n_lists, n_indices]`, or null where the rows are a range: numbers of blocks of
+  /// `block_size` rows. Rows past the request's, and of blocks that are none, are absent.
+  DEVICE_PTR(const int32_t) indices;
+  /// `[batch, n_lists]`, or null: how many of each list's indices count; else all.
+  DEVICE_PTR(const uint32_t) counts;
+  /// `[batch, n_lists, bias_stride]`, or null: what is added to the logits of each block of a list,
+  /// or of each row of a range by its number.
+  DEVICE_PTR(const float) biases;
+  uint64_t bias_stride;
+  uint32_t n_indices;
+  /// 1 to 128.
+  uint32_t block_size;
+  /// Lists of a request: 1, or one for each head.
+  uint32_t n_lists;
+  /// A range begins at the later of `first_row` and the request's last `n_last`, and ends before
+  /// `end_row` or where the request does.
+  uint32_t first_row;
+  uint32_t end_row;
+  uint32_t n_last;
+  /// Not 0: the request's last rows are those of the queries, and each sees those up to its own.
+  uint32_t is_causal;
+  /// Not 0: and of those the last so many.
+  uint32_t window;
+} AttentionSegment;
+
+/// Attention of `n_queries` queries for each request over the rows of its segments, one after the
+/// other. 16 of a head's rows of queries have a block of `32 * n_warps` threads, of each split of
+/// positions; `AttendPlan::grid` says all of it.
+typedef struct AttentionAttendParams {
+  AttentionSegment segments[4];
+  /// `[batch, n_queries, n_heads * group, head_dim]` of type `element`, queries `query_stride`
+  /// elements apart: a multiple of 8, as the address is of 16 bytes.
+  DEVICE_PTR(const uint8_t) queries;
+  /// `[n_heads * group]`, or null: a logit that each softmax has besides, of no value.
+  DEVICE_PTR(const float) sinks;
+  /// `[batch]`, or null: requests where it is not 0 are left alone, their outputs too.
+  DEVICE_PTR(const uint32_t) skips;
+  /// `[batch, n_queries, n_heads * group, head_dim]` of type `output_element`, queries
+  /// `output_stride` elements apart, out.
+  DEVICE_PTR(uint8_t) outputs;
+  /// `[batch, n_queries, n_heads * group]`, or null, out: the logarithm of the sum of `exp(logit)`.
+  DEVICE_PTR(float) log_sums;
+  /// `[batch, n_heads, n_splits, n_queries * group, head_dim + 4]`, workspace: of each split the
+  /// sums of weights times values, the sum of weights, and the integer that they are relative to.
+  DEVICE_PTR(uint32_t) partials;
+  /// `[batch, n_heads, n_tiles]`, zeros before and after: blocks that are done.
+  DEVICE_PTR(uint32_t) tickets;
+  uint64_t query_stride;
+  uint64_t output_stride;
+  /// What a product is multiplied by: log2(e) times the softmax's scale.
+  float log2_scale;
+  /// Not 0: the product times this becomes `cap_log2 * tanh` of half of it, in place of the above.
+  float cap_scale;
+  /// log2(e) times the cap.
+  float cap_log2;
+  /// What `log_sums`, to base 2, are multiplied by.
+  float log_unit;
+  uint32_t n_segments;
+  uint32_t n_queries;
+  /// Heads of keys.
+  uint32_t n_heads;
+  /// Query heads of a head of keys, 1 to 16.
+  uint32_t group;
+  /// A multiple of 16, up to 256.
+  uint32_t head_dim;
+  /// Blocks of 16 of a head's `n_queries * group` rows of queries.
+  uint32_t n_tiles;
+  /// Splits that the grid has.
+  uint32_t n_splits;
+  /// 0 bf16, 1 f16.
+  uint32_t element;
+  /// 0 bf16, 1 f16, 2 f32.
+  uint32_t output_element;
+  /// Zero; keeps the size a multiple of the alignment on both sides.
+  uint32_t reserved;
+} AttentionAttendParams;
+
+#endif  // LACUNA_ATTENTION_PARAMS_H_

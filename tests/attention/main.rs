@@ -1,0 +1,5 @@
+//! The room `attention`: bit for bit the references, on every executor.
+
+mod attend;
+#[path = "../common/mod.rs"]
+mod common;
