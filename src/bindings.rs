@@ -147,6 +147,40 @@ const _: () = {
     ["Offset of field: AttentionSegment::window"]
         [::core::mem::offset_of!(AttentionSegment, window) - 172usize];
 };
+/// How products become logits, and what is made of them.
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct AttentionLogits {
+    /// What a product is multiplied by: log2(e) times the softmax's scale.
+    pub log2_scale: f32,
+    /// Not 0: the product times this becomes `cap_log2 * tanh` of half of it, in place of the above.
+    pub cap_scale: f32,
+    /// log2(e) times the cap.
+    pub cap_log2: f32,
+    /// What log-sums, to base 2, are multiplied by.
+    pub log_unit: f32,
+    /// Of queries, keys and values: 0 bf16, 1 f16.
+    pub element: u32,
+    /// 0 bf16, 1 f16, 2 f32.
+    pub output_element: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of AttentionLogits"][::core::mem::size_of::<AttentionLogits>() - 24usize];
+    ["Alignment of AttentionLogits"][::core::mem::align_of::<AttentionLogits>() - 4usize];
+    ["Offset of field: AttentionLogits::log2_scale"]
+        [::core::mem::offset_of!(AttentionLogits, log2_scale) - 0usize];
+    ["Offset of field: AttentionLogits::cap_scale"]
+        [::core::mem::offset_of!(AttentionLogits, cap_scale) - 4usize];
+    ["Offset of field: AttentionLogits::cap_log2"]
+        [::core::mem::offset_of!(AttentionLogits, cap_log2) - 8usize];
+    ["Offset of field: AttentionLogits::log_unit"]
+        [::core::mem::offset_of!(AttentionLogits, log_unit) - 12usize];
+    ["Offset of field: AttentionLogits::element"]
+        [::core::mem::offset_of!(AttentionLogits, element) - 16usize];
+    ["Offset of field: AttentionLogits::output_element"]
+        [::core::mem::offset_of!(AttentionLogits, output_element) - 20usize];
+};
 /** Attention of `n_queries` queries for each request over the rows of its segments, one after the
 other. 16 of a head's rows of queries have a block of `32 * n_warps` threads, of each split of
 positions; `AttendPlan::grid` says all of it.*/
@@ -154,15 +188,15 @@ positions; `AttendPlan::grid` says all of it.*/
 #[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct AttentionAttendParams {
     pub segments: [AttentionSegment; 4usize],
-    /** `[batch, n_queries, n_heads * group, head_dim]` of type `element`, queries `query_stride`
-    elements apart: a multiple of 8, as the address is of 16 bytes.*/
+    /** `[batch, n_queries, n_heads * group, head_dim]` of type `logits.element`, queries
+    `query_stride` elements apart: a multiple of 8, as the address is of 16 bytes.*/
     pub queries: u64,
     /// `[n_heads * group]`, or null: a logit that each softmax has besides, of no value.
     pub sinks: u64,
     /// `[batch]`, or null: requests where it is not 0 are left alone, their outputs too.
     pub skips: u64,
-    /** `[batch, n_queries, n_heads * group, head_dim]` of type `output_element`, queries
-    `output_stride` elements apart, out.*/
+    /** `[batch, n_queries, n_heads * group, head_dim]` of type `logits.output_element`,
+    queries `output_stride` elements apart, out.*/
     pub outputs: u64,
     /// `[batch, n_queries, n_heads * group]`, or null, out: the logarithm of the sum of `exp(logit)`.
     pub log_sums: u64,
@@ -173,14 +207,7 @@ pub struct AttentionAttendParams {
     pub tickets: u64,
     pub query_stride: u64,
     pub output_stride: u64,
-    /// What a product is multiplied by: log2(e) times the softmax's scale.
-    pub log2_scale: f32,
-    /// Not 0: the product times this becomes `cap_log2 * tanh` of half of it, in place of the above.
-    pub cap_scale: f32,
-    /// log2(e) times the cap.
-    pub cap_log2: f32,
-    /// What `log_sums`, to base 2, are multiplied by.
-    pub log_unit: f32,
+    pub logits: AttentionLogits,
     pub n_segments: u32,
     pub n_queries: u32,
     /// Heads of keys.
@@ -193,10 +220,6 @@ pub struct AttentionAttendParams {
     pub n_tiles: u32,
     /// Splits that the grid has.
     pub n_splits: u32,
-    /// 0 bf16, 1 f16.
-    pub element: u32,
-    /// 0 bf16, 1 f16, 2 f32.
-    pub output_element: u32,
     /// Zero; keeps the size a multiple of the alignment on both sides.
     pub reserved: u32,
 }
@@ -225,32 +248,22 @@ const _: () = {
         [::core::mem::offset_of!(AttentionAttendParams, query_stride) - 760usize];
     ["Offset of field: AttentionAttendParams::output_stride"]
         [::core::mem::offset_of!(AttentionAttendParams, output_stride) - 768usize];
-    ["Offset of field: AttentionAttendParams::log2_scale"]
-        [::core::mem::offset_of!(AttentionAttendParams, log2_scale) - 776usize];
-    ["Offset of field: AttentionAttendParams::cap_scale"]
-        [::core::mem::offset_of!(AttentionAttendParams, cap_scale) - 780usize];
-    ["Offset of field: AttentionAttendParams::cap_log2"]
-        [::core::mem::offset_of!(AttentionAttendParams, cap_log2) - 784usize];
-    ["Offset of field: AttentionAttendParams::log_unit"]
-        [::core::mem::offset_of!(AttentionAttendParams, log_unit) - 788usize];
+    ["Offset of field: AttentionAttendParams::logits"]
+        [::core::mem::offset_of!(AttentionAttendParams, logits) - 776usize];
     ["Offset of field: AttentionAttendParams::n_segments"]
-        [::core::mem::offset_of!(AttentionAttendParams, n_segments) - 792usize];
+        [::core::mem::offset_of!(AttentionAttendParams, n_segments) - 800usize];
     ["Offset of field: AttentionAttendParams::n_queries"]
-        [::core::mem::offset_of!(AttentionAttendParams, n_queries) - 796usize];
+        [::core::mem::offset_of!(AttentionAttendParams, n_queries) - 804usize];
     ["Offset of field: AttentionAttendParams::n_heads"]
-        [::core::mem::offset_of!(AttentionAttendParams, n_heads) - 800usize];
+        [::core::mem::offset_of!(AttentionAttendParams, n_heads) - 808usize];
     ["Offset of field: AttentionAttendParams::group"]
-        [::core::mem::offset_of!(AttentionAttendParams, group) - 804usize];
+        [::core::mem::offset_of!(AttentionAttendParams, group) - 812usize];
     ["Offset of field: AttentionAttendParams::head_dim"]
-        [::core::mem::offset_of!(AttentionAttendParams, head_dim) - 808usize];
+        [::core::mem::offset_of!(AttentionAttendParams, head_dim) - 816usize];
     ["Offset of field: AttentionAttendParams::n_tiles"]
-        [::core::mem::offset_of!(AttentionAttendParams, n_tiles) - 812usize];
+        [::core::mem::offset_of!(AttentionAttendParams, n_tiles) - 820usize];
     ["Offset of field: AttentionAttendParams::n_splits"]
-        [::core::mem::offset_of!(AttentionAttendParams, n_splits) - 816usize];
-    ["Offset of field: AttentionAttendParams::element"]
-        [::core::mem::offset_of!(AttentionAttendParams, element) - 820usize];
-    ["Offset of field: AttentionAttendParams::output_element"]
-        [::core::mem::offset_of!(AttentionAttendParams, output_element) - 824usize];
+        [::core::mem::offset_of!(AttentionAttendParams, n_splits) - 824usize];
     ["Offset of field: AttentionAttendParams::reserved"]
         [::core::mem::offset_of!(AttentionAttendParams, reserved) - 828usize];
 };

@@ -6,15 +6,13 @@
 
 #include "../common/async.cuh"
 #include "../common/last.cuh"
-#include "../common/mma.cuh"
-#include "state.cuh"
+#include "sums.cuh"
 #include "tokens.cuh"
 
 namespace {
 
 constexpr uint32_t kMostWarps = 4;
 constexpr uint32_t kLeastSplit = 128;
-constexpr float kLog2E = 0x1.715476p+0f;
 
 struct Shared {
   Positions positions;
@@ -61,10 +59,6 @@ __device__ __forceinline__ uint32_t split_len_of(uint32_t n_positions) {
   while (n_positions > kMostParts * split_len) split_len *= 2;
   return split_len;
 }
-
-// Chunks of 16 bytes from row to row on chip: an odd number, so that eight rows' are in different
-// banks.
-__device__ __forceinline__ uint32_t pitch_of(uint32_t head_dim) { return head_dim / 8 + 1; }
 
 // Queries of the block; zeros past the last.
 __device__ __forceinline__ void stage_queries(const AttentionAttendParams& params, const Part& part,
@@ -132,190 +126,6 @@ __device__ __forceinline__ void fetch_tile(const AttentionAttendParams& params, 
   }
 }
 
-// NaN stays NaN.
-__device__ __forceinline__ float clamp_logit(float x) {
-  if (x == minus_infinity()) return x;
-  return x > kMostLog2 ? kMostLog2 : x < -kMostLog2 ? -kMostLog2 : x;
-}
-
-// A product as the logarithm to base 2 of its weight, with a bias.
-__device__ __forceinline__ float to_logit(const AttentionAttendParams& params, float product,
-                                          float bias) {
-  float x;
-  if (params.cap_scale != 0.0f) {
-    const float twice = __fmul_rn(product, params.cap_scale);
-    const float e = exp2_of(twice < 0.0f ? twice : -twice);
-    const float tanh = __fdiv_rn(__fsub_rn(1.0f, e), __fadd_rn(1.0f, e));
-    x = __fmul_rn(twice < 0.0f ? -tanh : tanh, params.cap_log2);
-    if (!(twice == twice)) x = twice;
-  } else {
-    x = __fmul_rn(product, params.log2_scale);
-  }
-  return clamp_logit(__fmaf_rn(bias, kLog2E, x));
-}
-
-// The same of a sink's.
-__device__ __forceinline__ float to_sink(float logit) {
-  return clamp_logit(__fmul_rn(logit, kLog2E));
-}
-
-__device__ __forceinline__ float weigh(float logit, int32_t greatest) {
-  return logit == logit ? exp2_of(__fsub_rn(logit, __int2float_rn(greatest))) : logit;
-}
-
-template <bool kIsBf16>
-__device__ __forceinline__ void multiply(float (&d)[4], const uint32_t (&a)[4],
-                                         const uint32_t (&b)[2]) {
-  if (kIsBf16) {
-    mma_bf16(d, a, b);
-  } else {
-    mma_f16(d, a, b);
-  }
-}
-
-__device__ __forceinline__ uint32_t pack(float low, float high, uint32_t kind) {
-  return to_half(high, kind) << 16 | to_half(low, kind);
-}
-
-// A warp's sums over its tiles: as the fragments of products are, of rows `lane / 4` and 8 more.
-template <uint32_t kMostDim>
-struct Sums {
-  float outputs[kMostDim / 8][4];
-  // The products with a column of ones.
-  float weights[4];
-  int32_t greatest[2];
-
-  __device__ __forceinline__ void clear() {
-#pragma unroll
-    for (uint32_t i = 0; i < kMostDim / 8; ++i) {
-#pragma unroll
-      for (uint32_t j = 0; j < 4; ++j) outputs[i][j] = 0.0f;
-    }
-#pragma unroll
-    for (uint32_t j = 0; j < 4; ++j) weights[j] = 0.0f;
-    greatest[0] = kNoScore;
-    greatest[1] = kNoScore;
-  }
-
-  // Relative to `next`, no less than before.
-  __device__ __forceinline__ void raise(const int32_t (&next)[2]) {
-    const bool is_same = next[0] == greatest[0] && next[1] == greatest[1];
-    if (!__any_sync(0xFFFFFFFFu, !is_same)) return;
-    const float scales[2] = {scale_of(greatest[0], next[0]), scale_of(greatest[1], next[1])};
-#pragma unroll
-    for (uint32_t i = 0; i < kMostDim / 8; ++i) {
-#pragma unroll
-      for (uint32_t j = 0; j < 4; ++j) outputs[i][j] = __fmul_rn(outputs[i][j], scales[j / 2]);
-    }
-#pragma unroll
-    for (uint32_t j = 0; j < 4; ++j) weights[j] = __fmul_rn(weights[j], scales[j / 2]);
-    greatest[0] = next[0];
-    greatest[1] = next[1];
-  }
-
-  // The tile's products with the queries.
-  template <bool kIsBf16>
-  __device__ __forceinline__ void multiply_keys(const uint4* queries, const uint4* keys,
-                                                uint32_t head_dim, float (&products)[2][4]) {
-    const uint32_t matrix = threadIdx.x % 32 / 8;
-    const uint32_t pitch = pitch_of(head_dim);
-    const uint4* query = queries + (threadIdx.x % 8 + matrix % 2 * 8) * pitch + matrix / 2;
-    const uint4* key = keys + (threadIdx.x % 8 + matrix / 2 * 8) * pitch + matrix % 2;
-#pragma unroll
-    for (uint32_t k = 0; k < kMostDim / 16; ++k) {
-      if (16 * k >= head_dim) break;
-      uint32_t a[4];
-      uint32_t b[4];
-      load_matrices(a, query + 2 * k);
-      load_matrices(b, key + 2 * k);
-      multiply<kIsBf16>(products[0], a, {b[0], b[1]});
-      multiply<kIsBf16>(products[1], a, {b[2], b[3]});
-    }
-  }
-
-  template <bool kIsBf16>
-  __device__ __forceinline__ void multiply_values(const uint32_t (&weights_of)[4],
-                                                  const uint4* values, uint32_t head_dim) {
-    const uint32_t one = kIsBf16 ? 0x3F803F80 : 0x3C003C00;
-    multiply<kIsBf16>(weights, weights_of, {one, one});
-    const uint32_t matrix = threadIdx.x % 32 / 8;
-    const uint32_t pitch = pitch_of(head_dim);
-    const uint4* value = values + (threadIdx.x % 8 + matrix % 2 * 8) * pitch + matrix / 2;
-#pragma unroll
-    for (uint32_t k = 0; k < kMostDim / 16; ++k) {
-      if (16 * k >= head_dim) break;
-      uint32_t b[4];
-      load_matrices_transposed(b, value + 2 * k);
-      multiply<kIsBf16>(outputs[2 * k], weights_of, {b[0], b[1]});
-      multiply<kIsBf16>(outputs[2 * k + 1], weights_of, {b[2], b[3]});
-    }
-  }
-
-  // `query` of each of the lane's rows.
-  __device__ __forceinline__ void add_tile(const AttentionAttendParams& params,
-                                           const uint32_t (&query)[2], const uint4* queries,
-                                           const Tokens& tokens, const Stage& stage) {
-    float logits[2][4] = {};
-    if (params.element == kFloatBf16) {
-      multiply_keys<true>(queries, stage.keys, params.head_dim, logits);
-    } else {
-      multiply_keys<false>(queries, stage.keys, params.head_dim, logits);
-    }
-    int32_t next[2] = {greatest[0], greatest[1]};
-#pragma unroll
-    for (uint32_t n = 0; n < 2; ++n) {
-#pragma unroll
-      for (uint32_t j = 0; j < 4; ++j) {
-        const uint32_t position = n * 8 + threadIdx.x % 4 * 2 + j % 2;
-        const uint32_t seen = tokens.seen[position];
-        const uint32_t begin = seen & 0xFFFF;
-        const bool is_seen = query[j / 2] - begin < (seen >> 16) - begin;
-        const float logit = to_logit(params, logits[n][j], tokens.biases[position]);
-        logits[n][j] = is_seen ? logit : minus_infinity();
-        if (logits[n][j] == logits[n][j]) next[j / 2] = max(next[j / 2], ceiling(logits[n][j]));
-      }
-    }
-#pragma unroll
-    for (uint32_t half = 0; half < 2; ++half) {
-      next[half] = max(next[half], __shfl_xor_sync(0xFFFFFFFFu, next[half], 1));
-      next[half] = max(next[half], __shfl_xor_sync(0xFFFFFFFFu, next[half], 2));
-    }
-    raise(next);
-    uint32_t packed[4];
-#pragma unroll
-    for (uint32_t i = 0; i < 4; ++i) {
-      const float low = weigh(logits[i / 2][i % 2 * 2], greatest[i % 2]);
-      const float high = weigh(logits[i / 2][i % 2 * 2 + 1], greatest[i % 2]);
-      packed[i] = pack(low, high, params.element);
-    }
-    if (params.element == kFloatBf16) {
-      multiply_values<true>(packed, stage.values, params.head_dim);
-    } else {
-      multiply_values<false>(packed, stage.values, params.head_dim);
-    }
-  }
-
-  // As a part of `n_rows` rows.
-  __device__ __forceinline__ void store(uint32_t* words, uint32_t n_rows, uint32_t head_dim) const {
-    const uint32_t pair = threadIdx.x % 4;
-#pragma unroll
-    for (uint32_t half = 0; half < 2; ++half) {
-      const uint32_t r = threadIdx.x % 32 / 4 + half * 8;
-      if (r >= n_rows) continue;
-      uint32_t* row = words + r * (head_dim + kExtraWords);
-#pragma unroll
-      for (uint32_t i = 0; i < kMostDim / 8; ++i) {
-        if (8 * i >= head_dim) break;
-        *reinterpret_cast<uint2*>(row + 8 * i + 2 * pair) = make_uint2(
-            __float_as_uint(outputs[i][2 * half]), __float_as_uint(outputs[i][2 * half + 1]));
-      }
-      if (pair != 0) continue;
-      row[head_dim] = __float_as_uint(weights[2 * half]);
-      row[head_dim + 1] = static_cast<uint32_t>(greatest[half]);
-    }
-  }
-};
-
 // The sums of this warp's tiles of a split, left on chip as one part.
 template <uint32_t kMostDim>
 __device__ __forceinline__ void attend_split(const AttentionAttendParams& params, const Part& part,
@@ -345,7 +155,15 @@ __device__ __forceinline__ void attend_split(const AttentionAttendParams& params
       const Stage stage = {stages + other * 2 * n_stage, stages + other * 2 * n_stage + n_stage};
       wait_copies<1>();
       __syncwarp();
-      sums.add_tile(params, query, dynamic, shared.tokens[warp][other], stage);
+      const Tokens& tokens = shared.tokens[warp][other];
+      const auto sees = [&](uint32_t half, uint32_t position) {
+        const uint32_t seen = tokens.seen[position];
+        const uint32_t begin = seen & 0xFFFF;
+        return query[half] - begin < (seen >> 16) - begin;
+      };
+      const auto bias_of = [&](uint32_t position) { return tokens.biases[position]; };
+      sums.add_tile(params.logits, params.head_dim, dynamic, stage.keys, stage.values, sees,
+                    bias_of);
       __syncwarp();
     }
     if (next >= end) break;
@@ -361,26 +179,14 @@ __device__ __forceinline__ void finish_row(const AttentionAttendParams& params, 
                                            uint32_t r, Shared& shared) {
   const QueryRow row = locate_query(params, part, r);
   const uint32_t head = part.head * params.group + row.in_group;
-  int32_t greatest = shared.merge.greatest[r];
-  float sum = shared.merge.sums[r][0];
-  float scale = 1.0f;
-  if (params.sinks != nullptr) {
-    const float sink = to_sink(params.sinks[head]);
-    const int32_t next = sink == sink ? max(greatest, ceiling(sink)) : greatest;
-    scale = scale_of(greatest, next);
-    sum = __fmaf_rn(sum, scale, weigh(sink, next));
-    greatest = next;
-  }
-  const bool is_empty = sum == 0.0f;
-  shared.scales[r] = scale;
-  shared.reciprocals[r] = is_empty ? 0.0f : __fdiv_rn(1.0f, sum);
+  const float* sink = params.sinks != nullptr ? params.sinks + head : nullptr;
+  const Finish finish =
+      finish_sums(params.logits, shared.merge.greatest[r], shared.merge.sums[r][0], sink);
+  shared.scales[r] = finish.scale;
+  shared.reciprocals[r] = finish.reciprocal;
   if (params.log_sums == nullptr) return;
-  const float log2 = __fadd_rn(__int2float_rn(greatest), log2_of(sum));
-  const float log_sum = is_empty     ? minus_infinity()
-                        : sum == sum ? __fmul_rn(log2, params.log_unit)
-                                     : canonical(sum);
   const uint64_t token = uint64_t{part.b} * params.n_queries + row.query;
-  params.log_sums[token * params.n_heads * params.group + head] = log_sum;
+  params.log_sums[token * params.n_heads * params.group + head] = finish.log_sum;
 }
 
 // Writes the outputs of rows whose parts were weighed.
@@ -398,8 +204,8 @@ __device__ __forceinline__ void write_outputs(const AttentionAttendParams& param
     const QueryRow row = locate_query(params, part, r);
     const uint64_t token = uint64_t{part.b} * params.n_queries + row.query;
     const uint64_t head = uint64_t{part.head} * params.group + row.in_group;
-    store_float(params.outputs, token * params.output_stride + head * d + c, params.output_element,
-                output);
+    store_float(params.outputs, token * params.output_stride + head * d + c,
+                params.logits.output_element, output);
   }
 }
 

@@ -35,20 +35,36 @@ typedef struct AttentionSegment {
   uint32_t window;
 } AttentionSegment;
 
+/// How products become logits, and what is made of them.
+typedef struct AttentionLogits {
+  /// What a product is multiplied by: log2(e) times the softmax's scale.
+  float log2_scale;
+  /// Not 0: the product times this becomes `cap_log2 * tanh` of half of it, in place of the above.
+  float cap_scale;
+  /// log2(e) times the cap.
+  float cap_log2;
+  /// What log-sums, to base 2, are multiplied by.
+  float log_unit;
+  /// Of queries, keys and values: 0 bf16, 1 f16.
+  uint32_t element;
+  /// 0 bf16, 1 f16, 2 f32.
+  uint32_t output_element;
+} AttentionLogits;
+
 /// Attention of `n_queries` queries for each request over the rows of its segments, one after the
 /// other. 16 of a head's rows of queries have a block of `32 * n_warps` threads, of each split of
 /// positions; `AttendPlan::grid` says all of it.
 typedef struct AttentionAttendParams {
   AttentionSegment segments[4];
-  /// `[batch, n_queries, n_heads * group, head_dim]` of type `element`, queries `query_stride`
-  /// elements apart: a multiple of 8, as the address is of 16 bytes.
+  /// `[batch, n_queries, n_heads * group, head_dim]` of type `logits.element`, queries
+  /// `query_stride` elements apart: a multiple of 8, as the address is of 16 bytes.
   DEVICE_PTR(const uint8_t) queries;
   /// `[n_heads * group]`, or null: a logit that each softmax has besides, of no value.
   DEVICE_PTR(const float) sinks;
   /// `[batch]`, or null: requests where it is not 0 are left alone, their outputs too.
   DEVICE_PTR(const uint32_t) skips;
-  /// `[batch, n_queries, n_heads * group, head_dim]` of type `output_element`, queries
-  /// `output_stride` elements apart, out.
+  /// `[batch, n_queries, n_heads * group, head_dim]` of type `logits.output_element`,
+  /// queries `output_stride` elements apart, out.
   DEVICE_PTR(uint8_t) outputs;
   /// `[batch, n_queries, n_heads * group]`, or null, out: the logarithm of the sum of `exp(logit)`.
   DEVICE_PTR(float) log_sums;
@@ -59,14 +75,7 @@ typedef struct AttentionAttendParams {
   DEVICE_PTR(uint32_t) tickets;
   uint64_t query_stride;
   uint64_t output_stride;
-  /// What a product is multiplied by: log2(e) times the softmax's scale.
-  float log2_scale;
-  /// Not 0: the product times this becomes `cap_log2 * tanh` of half of it, in place of the above.
-  float cap_scale;
-  /// log2(e) times the cap.
-  float cap_log2;
-  /// What `log_sums`, to base 2, are multiplied by.
-  float log_unit;
+  AttentionLogits logits;
   uint32_t n_segments;
   uint32_t n_queries;
   /// Heads of keys.
@@ -79,10 +88,6 @@ typedef struct AttentionAttendParams {
   uint32_t n_tiles;
   /// Splits that the grid has.
   uint32_t n_splits;
-  /// 0 bf16, 1 f16.
-  uint32_t element;
-  /// 0 bf16, 1 f16, 2 f32.
-  uint32_t output_element;
   /// Zero; keeps the size a multiple of the alignment on both sides.
   uint32_t reserved;
 } AttentionAttendParams;

@@ -3,7 +3,7 @@
 
 use super::AttendPlan;
 use super::plan::{Mask, SegmentShape, Tokens};
-use crate::bindings::{AttentionAttendParams, AttentionSegment};
+use crate::bindings::{AttentionAttendParams, AttentionLogits, AttentionSegment};
 use crate::buffer::{View, ViewMut};
 use crate::element::{Half, Real};
 use crate::kv::KvView;
@@ -141,10 +141,14 @@ pub fn attend<T: Half, O: Real>(
         tickets,
         query_stride: shape.query_stride,
         output_stride: shape.output_stride,
-        log2_scale: plan.log2_scale(),
-        cap_scale,
-        cap_log2,
-        log_unit: plan.log_unit(),
+        logits: AttentionLogits {
+            log2_scale: plan.log2_scale(),
+            cap_scale,
+            cap_log2,
+            log_unit: plan.log_unit(),
+            element: T::NUMBER,
+            output_element: O::NUMBER,
+        },
         n_segments: plan.segments().len() as u32,
         n_queries: shape.n_queries as u32,
         n_heads: plan.n_heads() as u32,
@@ -152,8 +156,6 @@ pub fn attend<T: Half, O: Real>(
         head_dim: shape.head_dim as u32,
         n_tiles: plan.n_tiles() as u32,
         n_splits: plan.n_splits() as u32,
-        element: T::NUMBER,
-        output_element: O::NUMBER,
         reserved: 0,
     };
     // SAFETY: the plan's sizes are below the limits of the struct's fields.
