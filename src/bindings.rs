@@ -267,6 +267,83 @@ const _: () = {
     ["Offset of field: AttentionAttendParams::reserved"]
         [::core::mem::offset_of!(AttentionAttendParams, reserved) - 828usize];
 };
+/** Attention of chunks of prompts over the rows of a paged cache, by positions. 64 rows of a head's
+queries have a block of 128 threads, of head dimensions above 128 half as many of both, as
+`PrefillPlan::grid` says.*/
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct AttentionPrefillParams {
+    /// With values; rows of up to 256 elements, a multiple of 16, of the queries' type.
+    pub kv: LacunaKvView,
+    /** `[n_tokens, n_heads * group, row_len]` of type `logits.element`, tokens `query_stride`
+    elements apart: a multiple of 8, as the address is of 16 bytes.*/
+    pub queries: u64,
+    /** `[batch + 1]`: where each request's queries begin, and the last one's end. One that is less
+    than another before it counts as that, and one past `n_tokens` as that.*/
+    pub query_starts: u64,
+    /** `[n_tokens]`, or null: the position of each query; else the request's last rows are those of
+    its queries.*/
+    pub query_positions: u64,
+    /// `[batch, position_stride]`, or null: the position of each row; else its number.
+    pub key_positions: u64,
+    /// `[n_heads * group]`, or null: a logit that each softmax has besides, of no value.
+    pub sinks: u64,
+    /** `[n_tokens, n_heads * group, row_len]` of type `logits.output_element`, tokens `output_stride`
+    elements apart: a multiple of 8, as the address is of 16 bytes; out. Tokens of no request stay
+    what they were.*/
+    pub outputs: u64,
+    /// `[n_tokens, n_heads * group]`, or null, out: the logarithm of the sum of `exp(logit)`.
+    pub log_sums: u64,
+    pub query_stride: u64,
+    pub output_stride: u64,
+    pub position_stride: u64,
+    pub logits: AttentionLogits,
+    pub n_tokens: u32,
+    /// Query heads of a head of keys, 1 to 16.
+    pub group: u32,
+    /// Not 0: a query sees the rows at positions up to its own.
+    pub is_causal: u32,
+    /// Not 0: and of those the ones less than so many before it.
+    pub window: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of AttentionPrefillParams"][::core::mem::size_of::<AttentionPrefillParams>() - 232usize];
+    ["Alignment of AttentionPrefillParams"]
+        [::core::mem::align_of::<AttentionPrefillParams>() - 8usize];
+    ["Offset of field: AttentionPrefillParams::kv"]
+        [::core::mem::offset_of!(AttentionPrefillParams, kv) - 0usize];
+    ["Offset of field: AttentionPrefillParams::queries"]
+        [::core::mem::offset_of!(AttentionPrefillParams, queries) - 112usize];
+    ["Offset of field: AttentionPrefillParams::query_starts"]
+        [::core::mem::offset_of!(AttentionPrefillParams, query_starts) - 120usize];
+    ["Offset of field: AttentionPrefillParams::query_positions"]
+        [::core::mem::offset_of!(AttentionPrefillParams, query_positions) - 128usize];
+    ["Offset of field: AttentionPrefillParams::key_positions"]
+        [::core::mem::offset_of!(AttentionPrefillParams, key_positions) - 136usize];
+    ["Offset of field: AttentionPrefillParams::sinks"]
+        [::core::mem::offset_of!(AttentionPrefillParams, sinks) - 144usize];
+    ["Offset of field: AttentionPrefillParams::outputs"]
+        [::core::mem::offset_of!(AttentionPrefillParams, outputs) - 152usize];
+    ["Offset of field: AttentionPrefillParams::log_sums"]
+        [::core::mem::offset_of!(AttentionPrefillParams, log_sums) - 160usize];
+    ["Offset of field: AttentionPrefillParams::query_stride"]
+        [::core::mem::offset_of!(AttentionPrefillParams, query_stride) - 168usize];
+    ["Offset of field: AttentionPrefillParams::output_stride"]
+        [::core::mem::offset_of!(AttentionPrefillParams, output_stride) - 176usize];
+    ["Offset of field: AttentionPrefillParams::position_stride"]
+        [::core::mem::offset_of!(AttentionPrefillParams, position_stride) - 184usize];
+    ["Offset of field: AttentionPrefillParams::logits"]
+        [::core::mem::offset_of!(AttentionPrefillParams, logits) - 192usize];
+    ["Offset of field: AttentionPrefillParams::n_tokens"]
+        [::core::mem::offset_of!(AttentionPrefillParams, n_tokens) - 216usize];
+    ["Offset of field: AttentionPrefillParams::group"]
+        [::core::mem::offset_of!(AttentionPrefillParams, group) - 220usize];
+    ["Offset of field: AttentionPrefillParams::is_causal"]
+        [::core::mem::offset_of!(AttentionPrefillParams, is_causal) - 224usize];
+    ["Offset of field: AttentionPrefillParams::window"]
+        [::core::mem::offset_of!(AttentionPrefillParams, window) - 228usize];
+};
 /** One DFloat11 group in device memory: the tensors of the checkpoint as they are in the file, and
 where its weights go. No pointer needs more than its type's own alignment; 16-byte alignment of
 `codes` and `sign_mantissa`, and of the output at `output_offset`, is faster.*/
@@ -1461,9 +1538,11 @@ const _: () = {
         [::core::mem::offset_of!(SelectMergeParams, reserved) - 164usize];
 };
 /// Every entry of the images, with the size and the alignment of the struct that it takes.
-pub const ENTRIES: [(&str, usize, usize); 23] = [
+pub const ENTRIES: [(&str, usize, usize); 25] = [
     ("attend_128", size_of::<AttentionAttendParams>(), align_of::<AttentionAttendParams>()),
     ("attend_256", size_of::<AttentionAttendParams>(), align_of::<AttentionAttendParams>()),
+    ("prefill_128", size_of::<AttentionPrefillParams>(), align_of::<AttentionPrefillParams>()),
+    ("prefill_256", size_of::<AttentionPrefillParams>(), align_of::<AttentionPrefillParams>()),
     ("decode_bf16", size_of::<HuffmanDecodeParams>(), align_of::<HuffmanDecodeParams>()),
     ("mma_products", size_of::<MmaProductsParams>(), align_of::<MmaProductsParams>()),
     ("wgmma_products", size_of::<MmaProductsParams>(), align_of::<MmaProductsParams>()),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use lacuna::mma::{self, Factor, Instruction, Model, Operand, Rule};
 use lacuna::simt::{self, Checks, Config, FaultKind};
-use lacuna::{Error, Executor, Queue};
+use lacuna::{Error, Queue};
 use proptest::prelude::*;
 
 /// Where the answers are: `LACUNA_MMA_VECTORS`, or those of the repository.

@@ -92,4 +92,42 @@ typedef struct AttentionAttendParams {
   uint32_t reserved;
 } AttentionAttendParams;
 
+/// Attention of chunks of prompts over the rows of a paged cache, by positions. 64 rows of a head's
+/// queries have a block of 128 threads, of head dimensions above 128 half as many of both, as
+/// `PrefillPlan::grid` says.
+typedef struct AttentionPrefillParams {
+  /// With values; rows of up to 256 elements, a multiple of 16, of the queries' type.
+  LacunaKvView kv;
+  /// `[n_tokens, n_heads * group, row_len]` of type `logits.element`, tokens `query_stride`
+  /// elements apart: a multiple of 8, as the address is of 16 bytes.
+  DEVICE_PTR(const uint8_t) queries;
+  /// `[batch + 1]`: where each request's queries begin, and the last one's end. One that is less
+  /// than another before it counts as that, and one past `n_tokens` as that.
+  DEVICE_PTR(const uint32_t) query_starts;
+  /// `[n_tokens]`, or null: the position of each query; else the request's last rows are those of
+  /// its queries.
+  DEVICE_PTR(const int32_t) query_positions;
+  /// `[batch, position_stride]`, or null: the position of each row; else its number.
+  DEVICE_PTR(const int32_t) key_positions;
+  /// `[n_heads * group]`, or null: a logit that each softmax has besides, of no value.
+  DEVICE_PTR(const float) sinks;
+  /// `[n_tokens, n_heads * group, row_len]` of type `logits.output_element`, tokens `output_stride`
+  /// elements apart: a multiple of 8, as the address is of 16 bytes; out. Tokens of no request stay
+  /// what they were.
+  DEVICE_PTR(uint8_t) outputs;
+  /// `[n_tokens, n_heads * group]`, or null, out: the logarithm of the sum of `exp(logit)`.
+  DEVICE_PTR(float) log_sums;
+  uint64_t query_stride;
+  uint64_t output_stride;
+  uint64_t position_stride;
+  AttentionLogits logits;
+  uint32_t n_tokens;
+  /// Query heads of a head of keys, 1 to 16.
+  uint32_t group;
+  /// Not 0: a query sees the rows at positions up to its own.
+  uint32_t is_causal;
+  /// Not 0: and of those the ones less than so many before it.
+  uint32_t window;
+} AttentionPrefillParams;
+
 #endif  // LACUNA_ATTENTION_PARAMS_H_

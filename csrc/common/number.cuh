@@ -96,6 +96,16 @@ __device__ __forceinline__ void store_float(uint8_t* elements, uint64_t i, uint3
   }
 }
 
+// Elements `i`, an even number, and the next.
+__device__ __forceinline__ void store_pair(uint8_t* elements, uint64_t i, uint32_t kind, float low,
+                                           float high) {
+  if (kind == kFloatF32) {
+    *reinterpret_cast<float2*>(elements + 4 * i) = make_float2(canonical(low), canonical(high));
+  } else {
+    *reinterpret_cast<uint32_t*>(elements + 2 * i) = to_half(high, kind) << 16 | to_half(low, kind);
+  }
+}
+
 __device__ __forceinline__ float from_e4m3(uint32_t bits) {
   const uint32_t magnitude = bits & 0x7F;
   if (magnitude == 0x7F) return __uint_as_float(0x7FFFFFFF);

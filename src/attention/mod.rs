@@ -1,16 +1,31 @@
 //! Attention over the tokens that were selected, and over all of them by the same kernel.
 //!
 //! ```text
-//! indices, slots ──► attend ──► outputs, log-sum-exps
+//! indices, slots ──► attend         ──► outputs, log-sum-exps
+//! kept tokens    ──► attend_prefill ──► outputs, log-sum-exps
 //! ```
 
 mod attend;
-
 #[cfg(any(feature = "cuda", feature = "simt"))]
-pub use attend::{AttendInputs, AttendOutputs, Segment, attend};
-pub use attend::{AttendPlan, AttendShape, LogBase, Mask, SegmentShape, Tokens};
+mod cache;
+mod logits;
+mod mask;
+mod prefill;
+mod state;
+
+pub use attend::{AttendPlan, AttendShape, SegmentShape, Tokens};
+pub use logits::{LogBase, Logits};
+pub use mask::Mask;
+pub use prefill::{Positions, PrefillPlan, PrefillShape};
+#[cfg(any(feature = "cuda", feature = "simt"))]
+pub use {
+    attend::{AttendInputs, AttendOutputs, Segment, attend},
+    prefill::{PrefillInputs, PrefillOutputs, attend_prefill},
+};
 
 /// What the kernels of this room must do, written for reading.
 pub mod reference {
-    pub use super::attend::reference::{Attended, HostSegment, Rule, State, Token};
+    pub use super::attend::reference::{Attended, HostSegment};
+    pub use super::prefill::reference::Prefilled;
+    pub use super::state::{Rule, State, Token};
 }

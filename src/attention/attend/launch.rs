@@ -2,8 +2,10 @@
 #![allow(unsafe_code)]
 
 use super::AttendPlan;
-use super::plan::{Mask, SegmentShape, Tokens};
-use crate::bindings::{AttentionAttendParams, AttentionLogits, AttentionSegment};
+use super::plan::{SegmentShape, Tokens};
+use crate::attention::Mask;
+use crate::attention::cache::check_unscaled;
+use crate::bindings::{AttentionAttendParams, AttentionSegment};
 use crate::buffer::{View, ViewMut};
 use crate::element::{Half, Real};
 use crate::kv::KvView;
@@ -124,7 +126,6 @@ pub fn attend<T: Half, O: Real>(
     let tickets = arguments.written(Role::InOut, "tickets", &tickets, n_tickets)?;
     let partials = workspace.slice_mut(n_tickets as usize..workspace.len())?;
     let n_words = plan.workspace_len() - n_tickets;
-    let [cap_scale, cap_log2] = plan.cap();
     let params = AttentionAttendParams {
         segments,
         queries: arguments.input("queries", &inputs.queries, plan.queries_len())?,
@@ -141,14 +142,7 @@ pub fn attend<T: Half, O: Real>(
         tickets,
         query_stride: shape.query_stride,
         output_stride: shape.output_stride,
-        logits: AttentionLogits {
-            log2_scale: plan.log2_scale(),
-            cap_scale,
-            cap_log2,
-            log_unit: plan.log_unit(),
-            element: T::NUMBER,
-            output_element: O::NUMBER,
-        },
+        logits: shape.logits.params::<T, O>(),
         n_segments: plan.segments().len() as u32,
         n_queries: shape.n_queries as u32,
         n_heads: plan.n_heads() as u32,
@@ -179,14 +173,7 @@ impl<T: Half> Segment<'_, T> {
             let (what, expected) = ("elements of the cache's pool", shape.layout.pool_len());
             return Err(Error::Shape { what, expected, got: cache.layout.pool_len() });
         }
-        check_same("pools of values", 1, cache.values.iter().len())?;
-        for (what, value) in
-            [("scale of keys", cache.key_scale), ("scale of values", cache.value_scale)]
-        {
-            if value != 1.0 {
-                return Err(Error::Number { what, value, allowed: "1, of bf16 and f16" });
-            }
-        }
+        check_unscaled(cache)?;
         let n_lists = shape.lists.count(&shape.layout);
         let (n_biases, range, n_indices, block_size) = match shape.tokens {
             Tokens::Range { first, end, last } => {

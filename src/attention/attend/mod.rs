@@ -7,4 +7,4 @@ pub(super) mod reference;
 
 #[cfg(any(feature = "cuda", feature = "simt"))]
 pub use launch::{AttendInputs, AttendOutputs, Segment, attend};
-pub use plan::{AttendPlan, AttendShape, LogBase, Mask, SegmentShape, Tokens};
+pub use plan::{AttendPlan, AttendShape, SegmentShape, Tokens};

@@ -1,14 +1,13 @@
 //! The shape of a launch that attends: pure arithmetic, no driver.
 
+use crate::attention::{Logits, Mask};
 use crate::error::check_below;
 use crate::kv::{KvLayout, KvLists};
 #[cfg(any(feature = "cuda", feature = "simt"))]
 use crate::launch::Grid;
-use crate::plan::{check_group, check_scale, log2_scale, spread};
+use crate::plan::{check_group, spread};
 use crate::{Error, Result};
 
-/// Positions that are multiplied at once.
-pub(super) const TILE: usize = 16;
 /// Positions of a split, at least, and splits of a row, at most.
 pub(super) const LEAST_SPLIT: u64 = 128;
 pub(super) const MOST_SPLITS: u64 = 64;
@@ -55,22 +54,8 @@ pub struct AttendShape {
     pub query_stride: u64,
     /// The same of outputs.
     pub output_stride: u64,
-    /// What products are multiplied by: one over the root of the head's dimension, as a rule.
-    pub scale: f32,
-    /// Logits become `soft_cap * tanh(logit / soft_cap)`, before biases are added.
-    pub soft_cap: Option<f32>,
-    /// Of the log-sum-exps.
-    pub base: LogBase,
-}
-
-/// The base of log-sum-exps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum LogBase {
-    /// e, as FlashAttention and FlashMLA have it.
-    #[default]
-    E,
-    /// 2, as FlashInfer has it.
-    Two,
+    /// How products become logits.
+    pub logits: Logits,
 }
 
 impl AttendShape {
@@ -85,9 +70,7 @@ impl AttendShape {
             head_dim,
             query_stride,
             output_stride: query_stride,
-            scale: (head_dim as f32).sqrt().recip(),
-            soft_cap: None,
-            base: LogBase::E,
+            logits: Logits::of(head_dim),
         }
     }
 }
@@ -157,27 +140,6 @@ impl Tokens {
     }
 }
 
-/// Which rows of a segment a query sees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Mask {
-    /// All.
-    #[default]
-    None,
-    /// The request's last rows are those of its queries: each sees the rows up to its own.
-    Causal,
-    /// And of those the last so many; a range begins at the first row that any query sees.
-    Window(u64),
-}
-
-impl Mask {
-    pub(super) fn window(self) -> u64 {
-        match self {
-            Self::Window(window) => window,
-            Self::None | Self::Causal => 0,
-        }
-    }
-}
-
 /// A launch that attends.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AttendPlan {
@@ -202,11 +164,7 @@ impl AttendPlan {
         }
         let n_heads = segments[0].layout.shape().n_heads;
         check_group(n_q_heads, n_heads)?;
-        check_scale(shape.scale)?;
-        if let Some(value) = shape.soft_cap.filter(|cap| !(*cap >= 1e-3 && *cap <= 1e6)) {
-            let what = "soft cap of logits";
-            return Err(Error::Number { what, value, allowed: "0.001..=1e6" });
-        }
+        shape.logits.check()?;
         let head_len = n_q_heads * head_dim;
         for (what, stride) in [
             ("stride between queries, in elements", shape.query_stride),
@@ -309,26 +267,6 @@ impl AttendPlan {
     /// Warps that share a split.
     pub(super) fn n_warps(&self) -> u64 {
         if self.shape.head_dim <= 128 { 4 } else { 2 }
-    }
-
-    /// What a softmax of base 2 multiplies products by.
-    pub(super) fn log2_scale(&self) -> f32 {
-        log2_scale(self.shape.scale)
-    }
-
-    /// What products are multiplied by for `exp` of twice a capped logit, and what its tangent is; zeros without a cap.
-    pub(super) fn cap(&self) -> [f32; 2] {
-        let Some(cap) = self.shape.soft_cap else { return [0.0; 2] };
-        let scale = 2.0 * f64::from(self.shape.scale) * std::f64::consts::LOG2_E / f64::from(cap);
-        [scale as f32, (f64::from(cap) * std::f64::consts::LOG2_E) as f32]
-    }
-
-    /// What log-sum-exps to base 2 are multiplied by.
-    pub(super) fn log_unit(&self) -> f32 {
-        match self.shape.base {
-            LogBase::E => std::f32::consts::LN_2,
-            LogBase::Two => 1.0,
-        }
     }
 
     /// The grid of the launch: a block for each split of the longest row, 16 rows of a head's queries, and request.

@@ -21,7 +21,7 @@ fn both_of<T: Half>(problem: &Problem<T>, q: usize) -> [Vec<f64>; 2] {
                 let products = query.iter().zip(token.key);
                 let product: f64 =
                     products.map(|(q, k)| f64::from(*q) * f64::from(k.to_f32())).sum();
-                product * f64::from(shape.scale) + f64::from(token.bias)
+                product * f64::from(shape.logits.scale) + f64::from(token.bias)
             })
             .collect();
         let most = exact.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -37,7 +37,7 @@ fn both_of<T: Half>(problem: &Problem<T>, q: usize) -> [Vec<f64>; 2] {
             .map(|token| {
                 let products = query.iter().zip(token.key);
                 let product = products.fold(0.0_f32, |sum, (q, k)| sum + q * k.to_f32());
-                product * shape.scale + token.bias
+                product * shape.logits.scale + token.bias
             })
             .collect();
         let most = honest.iter().copied().fold(f32::NEG_INFINITY, f32::max);

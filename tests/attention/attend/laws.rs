@@ -1,6 +1,6 @@
 //! What must not show in the bits, and any input.
 
-use lacuna::attention::{AttendPlan, AttendShape, Mask, SegmentShape, Tokens};
+use lacuna::attention::{AttendPlan, AttendShape, LogBase, Logits, Mask, SegmentShape, Tokens};
 use lacuna::kv::{KvLayout, KvLists, KvShape};
 use lacuna::mma::Model;
 use proptest::prelude::*;
@@ -236,8 +236,8 @@ proptest! {
         let mask = [Mask::None, Mask::Causal, Mask::Window(window)][mask as usize];
         let segment = SegmentShape { tokens, mask, ..SegmentShape::of(layout, Tokens::ALL) };
         let shape = AttendShape {
-            batch, n_queries, n_q_heads, head_dim, query_stride, output_stride, scale, soft_cap: cap,
-            ..AttendShape::of(&layout, n_q_heads)
+            batch, n_queries, n_q_heads, head_dim, query_stride, output_stride,
+            logits: Logits { scale, soft_cap: cap, base: LogBase::E },
         };
         if let Ok(plan) = AttendPlan::new(shape, &vec![segment; n_segments]) {
             let grid = plan.grid();

@@ -2,10 +2,10 @@
 
 mod exact;
 mod laws;
-mod problem;
+pub(crate) mod problem;
 
 use lacuna::Queue;
-use lacuna::attention::{AttendPlan, AttendShape, LogBase, Mask, SegmentShape, Tokens};
+use lacuna::attention::{AttendPlan, AttendShape, LogBase, Logits, Mask, SegmentShape, Tokens};
 use lacuna::kv::KvLists;
 use lacuna::mma::Model;
 use lacuna::simt::{Checks, Config, Fibres};
@@ -227,6 +227,7 @@ fn what_does_not_fit_is_refused_with_what_does() {
     let layout = Case::default().kv_layout().unwrap();
     let shape = AttendShape::of(&layout, 2);
     let all = SegmentShape::of(layout, Tokens::ALL);
+    let cap = |cap| Logits { soft_cap: Some(cap), ..shape.logits };
     let refused = |shape: AttendShape, segments: &[SegmentShape]| {
         AttendPlan::new(shape, segments).unwrap_err().to_string()
     };
@@ -251,13 +252,10 @@ fn what_does_not_fit_is_refused_with_what_does() {
             "stride between queries, in elements: 60 is outside the multiples of 8 from all heads of a query on",
         ),
         (
-            AttendShape { soft_cap: Some(f32::NAN), ..shape },
+            AttendShape { logits: cap(f32::NAN), ..shape },
             "soft cap of logits: NaN is outside 0.001..=1e6",
         ),
-        (
-            AttendShape { soft_cap: Some(0.0), ..shape },
-            "soft cap of logits: 0 is outside 0.001..=1e6",
-        ),
+        (AttendShape { logits: cap(0.0), ..shape }, "soft cap of logits: 0 is outside 0.001..=1e6"),
     ] {
         assert_eq!(refused(shape, &[all]), message);
     }

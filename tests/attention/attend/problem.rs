@@ -3,8 +3,8 @@
 use half::{bf16, f16};
 use lacuna::attention::reference::{Attended, HostSegment};
 use lacuna::attention::{
-    AttendInputs, AttendOutputs, AttendPlan, AttendShape, LogBase, Mask, Segment, SegmentShape,
-    Tokens, attend,
+    AttendInputs, AttendOutputs, AttendPlan, AttendShape, LogBase, Logits, Mask, Segment,
+    SegmentShape, Tokens, attend,
 };
 use lacuna::element::{Half, Real};
 use lacuna::kv::{KvLayout, KvLists, KvShape, KvView};
@@ -149,7 +149,7 @@ impl Case {
             n_queries: self.n_queries,
             query_stride: self.n_heads * self.group * self.head_dim + 8,
             output_stride: self.n_heads * self.group * self.head_dim + 16,
-            soft_cap: self.soft_cap,
+            logits: Logits { soft_cap: self.soft_cap, ..Logits::of(self.head_dim) },
             ..AttendShape::of(&layout, self.n_heads * self.group)
         };
         AttendPlan::new(shape, &segments)
@@ -382,8 +382,13 @@ impl<T: Half> Problem<T> {
     }
 
     pub(crate) fn with_base(mut self, base: LogBase) -> Self {
-        let segments: Vec<_> = self.plan.segments().copied().collect();
-        self.plan = AttendPlan::new(AttendShape { base, ..*self.plan.shape() }, &segments).unwrap();
+        let (shape, segments) =
+            (*self.plan.shape(), self.plan.segments().copied().collect::<Vec<_>>());
+        self.plan = AttendPlan::new(
+            AttendShape { logits: Logits { base, ..shape.logits }, ..shape },
+            &segments,
+        )
+        .unwrap();
         self
     }
 

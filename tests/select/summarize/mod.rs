@@ -8,7 +8,7 @@ use lacuna::Queue;
 use lacuna::element::Float;
 use lacuna::kv::{KvLayout, KvShape};
 use lacuna::select::reference::{mean_of, outlier_score};
-use lacuna::select::{Score, SummarizePlan, SummarizeShape, Summary};
+use lacuna::select::{SummarizePlan, SummarizeShape, Summary};
 use lacuna::simt::{Checks, Config, Fibres};
 
 use self::problem::*;
