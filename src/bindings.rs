@@ -267,6 +267,75 @@ const _: () = {
     ["Offset of field: AttentionAttendParams::reserved"]
         [::core::mem::offset_of!(AttentionAttendParams, reserved) - 828usize];
 };
+/** Keys of one segment, of lists of blocks, that are made of factors: row `t` of head `h` is
+`factors[t] * basis[h]`, each channel's product rounded to f32, turned by position `t`, and
+rounded to the queries' type.*/
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct AttentionLowRank {
+    /// `[batch, n_factors, rank]`, from a multiple of 16 bytes on.
+    pub factors: u64,
+    /// `[batch, n_heads, head_dim, rank]`, the same.
+    pub basis: u64,
+    /** `[n_factors, head_dim]`: cosines of each position's angles, and then their sines. Null where
+    `turn` is 0.*/
+    pub cos_sin: u64,
+    /** `[batch, n_lists, n_indices]`, or null: of each of the segment's blocks, the block where its
+    values are; else its own.*/
+    pub value_indices: u64,
+    pub n_factors: u32,
+    /// A multiple of 16.
+    pub rank: u32,
+    pub head_dim: u32,
+    /// Which segment it is.
+    pub segment: u32,
+    /// 0 not at all; 1 channel `c` with the one half a head further; 2 with the next.
+    pub turn: u32,
+    /// Zero; keeps the size a multiple of the alignment on both sides.
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of AttentionLowRank"][::core::mem::size_of::<AttentionLowRank>() - 56usize];
+    ["Alignment of AttentionLowRank"][::core::mem::align_of::<AttentionLowRank>() - 8usize];
+    ["Offset of field: AttentionLowRank::factors"]
+        [::core::mem::offset_of!(AttentionLowRank, factors) - 0usize];
+    ["Offset of field: AttentionLowRank::basis"]
+        [::core::mem::offset_of!(AttentionLowRank, basis) - 8usize];
+    ["Offset of field: AttentionLowRank::cos_sin"]
+        [::core::mem::offset_of!(AttentionLowRank, cos_sin) - 16usize];
+    ["Offset of field: AttentionLowRank::value_indices"]
+        [::core::mem::offset_of!(AttentionLowRank, value_indices) - 24usize];
+    ["Offset of field: AttentionLowRank::n_factors"]
+        [::core::mem::offset_of!(AttentionLowRank, n_factors) - 32usize];
+    ["Offset of field: AttentionLowRank::rank"]
+        [::core::mem::offset_of!(AttentionLowRank, rank) - 36usize];
+    ["Offset of field: AttentionLowRank::head_dim"]
+        [::core::mem::offset_of!(AttentionLowRank, head_dim) - 40usize];
+    ["Offset of field: AttentionLowRank::segment"]
+        [::core::mem::offset_of!(AttentionLowRank, segment) - 44usize];
+    ["Offset of field: AttentionLowRank::turn"]
+        [::core::mem::offset_of!(AttentionLowRank, turn) - 48usize];
+    ["Offset of field: AttentionLowRank::reserved"]
+        [::core::mem::offset_of!(AttentionLowRank, reserved) - 52usize];
+};
+/// As `AttentionAttendParams`, with keys that are made on chip; 64 threads.
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct AttentionLowRankParams {
+    pub attend: AttentionAttendParams,
+    pub low_rank: AttentionLowRank,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of AttentionLowRankParams"][::core::mem::size_of::<AttentionLowRankParams>() - 888usize];
+    ["Alignment of AttentionLowRankParams"]
+        [::core::mem::align_of::<AttentionLowRankParams>() - 8usize];
+    ["Offset of field: AttentionLowRankParams::attend"]
+        [::core::mem::offset_of!(AttentionLowRankParams, attend) - 0usize];
+    ["Offset of field: AttentionLowRankParams::low_rank"]
+        [::core::mem::offset_of!(AttentionLowRankParams, low_rank) - 832usize];
+};
 /** Attention of chunks of prompts over the rows of a paged cache, by positions. 64 rows of a head's
 queries have a block of 128 threads, of head dimensions above 128 half as many of both, as
 `PrefillPlan::grid` says.*/
@@ -1538,9 +1607,10 @@ const _: () = {
         [::core::mem::offset_of!(SelectMergeParams, reserved) - 164usize];
 };
 /// Every entry of the images, with the size and the alignment of the struct that it takes.
-pub const ENTRIES: [(&str, usize, usize); 25] = [
+pub const ENTRIES: [(&str, usize, usize); 26] = [
     ("attend_128", size_of::<AttentionAttendParams>(), align_of::<AttentionAttendParams>()),
     ("attend_256", size_of::<AttentionAttendParams>(), align_of::<AttentionAttendParams>()),
+    ("attend_low_rank", size_of::<AttentionLowRankParams>(), align_of::<AttentionLowRankParams>()),
     ("prefill_128", size_of::<AttentionPrefillParams>(), align_of::<AttentionPrefillParams>()),
     ("prefill_256", size_of::<AttentionPrefillParams>(), align_of::<AttentionPrefillParams>()),
     ("decode_bf16", size_of::<HuffmanDecodeParams>(), align_of::<HuffmanDecodeParams>()),

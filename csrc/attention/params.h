@@ -92,6 +92,38 @@ typedef struct AttentionAttendParams {
   uint32_t reserved;
 } AttentionAttendParams;
 
+/// Keys of one segment, of lists of blocks, that are made of factors: row `t` of head `h` is
+/// `factors[t] * basis[h]`, each channel's product rounded to f32, turned by position `t`, and
+/// rounded to the queries' type.
+typedef struct AttentionLowRank {
+  /// `[batch, n_factors, rank]`, from a multiple of 16 bytes on.
+  DEVICE_PTR(const uint8_t) factors;
+  /// `[batch, n_heads, head_dim, rank]`, the same.
+  DEVICE_PTR(const uint8_t) basis;
+  /// `[n_factors, head_dim]`: cosines of each position's angles, and then their sines. Null where
+  /// `turn` is 0.
+  DEVICE_PTR(const float) cos_sin;
+  /// `[batch, n_lists, n_indices]`, or null: of each of the segment's blocks, the block where its
+  /// values are; else its own.
+  DEVICE_PTR(const int32_t) value_indices;
+  uint32_t n_factors;
+  /// A multiple of 16.
+  uint32_t rank;
+  uint32_t head_dim;
+  /// Which segment it is.
+  uint32_t segment;
+  /// 0 not at all; 1 channel `c` with the one half a head further; 2 with the next.
+  uint32_t turn;
+  /// Zero; keeps the size a multiple of the alignment on both sides.
+  uint32_t reserved;
+} AttentionLowRank;
+
+/// As `AttentionAttendParams`, with keys that are made on chip; 64 threads.
+typedef struct AttentionLowRankParams {
+  AttentionAttendParams attend;
+  AttentionLowRank low_rank;
+} AttentionLowRankParams;
+
 /// Attention of chunks of prompts over the rows of a paged cache, by positions. 64 rows of a head's
 /// queries have a block of 128 threads, of head dimensions above 128 half as many of both, as
 /// `PrefillPlan::grid` says.

@@ -29,6 +29,9 @@ struct Tokens {
   float biases[kTile];
   // Queries that see it: from the lower half on, before the upper.
   uint32_t seen[kTile];
+  // 0 where the key is stored; else one more than the position of one that is made, and the address
+  // is that of what it is made of.
+  uint32_t made[kTile];
 };
 
 struct Token {
@@ -36,6 +39,34 @@ struct Token {
   uint64_t value;
   float bias;
   uint32_t seen;
+  uint32_t made;
+};
+
+// A row that stands at a position: of which segment, in which list, at which place of it.
+struct Place {
+  uint32_t segment;
+  uint64_t list;
+  uint32_t entry;
+  // In its block, and in the cache.
+  uint32_t in_block;
+  uint32_t row;
+};
+
+// How keys come that are all stored.
+struct StoredKeys {
+  enum : bool { kAreMade = false };
+
+  __device__ uint32_t n_basis_chunks() const { return 0; }
+  __device__ uint32_t n_factor_chunks() const { return 0; }
+  __device__ void stage_basis(const AttentionAttendParams&, uint32_t, uint32_t, uint4*) const {}
+  __device__ bool makes(uint32_t) const { return false; }
+  __device__ bool find(const AttentionAttendParams&, const Place&, uint32_t, uint32_t,
+                       Token&) const {
+    return false;
+  }
+  __device__ void fetch(const Tokens&, const uint8_t*, uint4*) const {}
+  __device__ void make(const AttentionAttendParams&, const Tokens&, const uint4*, const uint4*,
+                       uint4*) const {}
 };
 
 __device__ __forceinline__ uint32_t min_of(uint32_t x, uint32_t y) { return x < y ? x : y; }
@@ -97,33 +128,43 @@ __device__ __forceinline__ uint32_t find_seeing(const AttentionSegment& segment,
 }
 
 // Zeros where nothing stands there, or nothing that any query sees.
-__device__ __forceinline__ Token find_token(const AttentionAttendParams& params,
+template <typename Keys>
+__device__ __forceinline__ Token find_token(const AttentionAttendParams& params, const Keys& maker,
                                             const Positions& positions, uint32_t b, uint32_t h,
                                             uint32_t position) {
   Token token = {};
-  uint32_t s = 0;
+  Place place = {};
+  uint32_t& s = place.segment;
   while (s < params.n_segments && position >= positions.ends[s]) ++s;
   if (s == params.n_segments) return token;
   const AttentionSegment& segment = params.segments[s];
   const uint32_t i = position - (s == 0 ? 0 : positions.ends[s - 1]);
-  const uint64_t list = list_of(segment, b, h);
-  uint32_t t = positions.first_rows[s] + i;
-  uint32_t entry = t;
+  place.list = list_of(segment, b, h);
+  place.row = positions.first_rows[s] + i;
+  place.entry = place.row;
   if (segment.indices != nullptr) {
-    entry = i / segment.block_size;
+    place.entry = i / segment.block_size;
+    place.in_block = i - place.entry * segment.block_size;
     // A negative number is large.
-    const uint32_t block = static_cast<uint32_t>(segment.indices[list * segment.n_indices + entry]);
-    const uint64_t row = uint64_t{block} * segment.block_size + (i - entry * segment.block_size);
+    const uint32_t block =
+        static_cast<uint32_t>(segment.indices[place.list * segment.n_indices + place.entry]);
+    const uint64_t row = uint64_t{block} * segment.block_size + place.in_block;
     if (row >= positions.n_rows[s]) return token;
-    t = static_cast<uint32_t>(row);
+    place.row = static_cast<uint32_t>(row);
   }
-  const uint32_t seen = find_seeing(segment, params.n_queries, t, positions.n_rows[s]);
+  const uint32_t seen = find_seeing(segment, params.n_queries, place.row, positions.n_rows[s]);
   if (seen == 0) return token;
-  const uint64_t element = locate_kv(segment.kv, b, t, h);
-  if (element == kNoRow) return token;
-  token.key = reinterpret_cast<uint64_t>(segment.kv.keys + 2 * element);
-  token.value = reinterpret_cast<uint64_t>(segment.kv.values + 2 * element);
-  if (segment.biases != nullptr) token.bias = segment.biases[list * segment.bias_stride + entry];
+  if (maker.makes(s)) {
+    if (!maker.find(params, place, b, h, token)) return token;
+  } else {
+    const uint64_t element = locate_kv(segment.kv, b, place.row, h);
+    if (element == kNoRow) return token;
+    token.key = reinterpret_cast<uint64_t>(segment.kv.keys + 2 * element);
+    token.value = reinterpret_cast<uint64_t>(segment.kv.values + 2 * element);
+  }
+  if (segment.biases != nullptr) {
+    token.bias = segment.biases[place.list * segment.bias_stride + place.entry];
+  }
   token.seen = seen;
   return token;
 }

@@ -34,6 +34,12 @@ pub(crate) const IMAGES: &[Image] = &[
     },
     Image {
         room: "attention",
+        source: "csrc/attention/attend_low_rank.cu",
+        target: "compute_80",
+        path: "ptx/attention-low-rank.sm80.ptx",
+    },
+    Image {
+        room: "attention",
         source: "csrc/attention/prefill.cu",
         target: "compute_80",
         path: "ptx/attention-prefill.sm80.ptx",
