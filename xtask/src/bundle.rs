@@ -55,7 +55,9 @@ pub(crate) fn make(folder: &Path) -> Result<()> {
         }
     }
     create(&folder.join("peers"))?;
-    copy(&root().join("benches/peers/topk.py"), &folder.join("peers/topk.py"))?;
+    for name in ["topk.py", "cub_topk.cu"] {
+        copy(&root().join("benches/peers").join(name), &folder.join("peers").join(name))?;
+    }
     let commit = commit();
     let glibc = format!("glibc {}.{}", newest.0, newest.1);
     let script = SCRIPT
