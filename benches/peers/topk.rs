@@ -76,7 +76,8 @@ fn compile_cub() -> Result<Vec<u8>, String> {
     })?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
-        let fault = said.lines().find(|line| line.contains("error")).or(said.lines().next());
+        let is_fault = |line: &&str| line.contains("error") || line.contains("cannot find");
+        let fault = said.lines().find(is_fault).or(said.lines().next());
         return Err(format!("nvcc: {}", fault.unwrap_or("it fails and says nothing")));
     }
     std::fs::read(&program).map_err(text)
