@@ -139,7 +139,7 @@ impl Problem for Rows {
             return Vec::new();
         }
         let scores = bytemuck::cast_slice(&self.scores);
-        ["torch", "flashinfer", "flashinfer-deterministic"]
+        ["torch", "cub", "flashinfer", "flashinfer-deterministic"]
             .map(|library| Box::new(topk::Topk { library, n_rows, n, k, scores }) as _)
             .into()
     }

@@ -140,6 +140,7 @@ __device__ void gather(const Team& team, Keys& keys, const Cut& cut, uint32_t n_
     uint32_t places[kMost];
 #pragma unroll
     for (uint32_t u = 0; u < kMost; ++u) {
+      // Inner loop: 8 elements a load.
       if (u < n_each) vectors[u] = keys.request(base + own + 32 * u);
     }
     uint32_t of_warp = 0;

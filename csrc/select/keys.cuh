@@ -66,6 +66,7 @@ struct Format {
   // its sign.
   __device__ uint32_t stored_of(uint32_t word) const {
     if (is_wide()) {
+      // Inner loop: not this way.
       const uint32_t magnitude = word & 0x7FFFFFFF;
       if (magnitude > 0x7F800000) return 1;
       if (magnitude == 0) return kZero;
@@ -234,7 +235,10 @@ class Keys {
   // What memory has of a vector, ahead of its use; `keys_of` makes keys of it. Zeros past the end.
   __device__ __forceinline__ Vector request(uint32_t v) const {
     if (v < n_staged_) return load_vector(staged_ + v);
-    if (v - first_plain_ < n_plain_) return load_vector(memory_ + uint64_t{v} * 16);
+    if (v - first_plain_ < n_plain_) {
+      // Inner loop: not this way.
+      return load_vector(memory_ + uint64_t{v} * 16);
+    }
     return {};
   }
 
@@ -278,6 +282,7 @@ class Keys {
     const uint32_t n_bits = format.n_bits();
 #pragma unroll 1
     for (uint32_t e = 0; e < format.n_of_vector(); ++e) {
+      // Inner loop: not this way.
       low = low >> n_bits | high << (64 - n_bits);
       high = high >> n_bits | uint64_t{stored_at(at(v, e))} << (64 - n_bits);
     }

@@ -42,6 +42,7 @@ struct Counts {
   __device__ Amount of(uint32_t) const { return 1; }
 
   __device__ void add(uint32_t bin, Amount amount) const {
+    // Inner loop: 1 element an atomic.
     atomicAdd(reinterpret_cast<uint32_t*>(bins) + bin, amount);
   }
 

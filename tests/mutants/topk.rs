@@ -104,7 +104,7 @@ const MUTATIONS: &[Mutation] = &[
     ),
     of("if (v - n_staged_ < n_room_ - n_staged_)", 0, ""),
     of("if (v < n_staged_) return load_vector(staged_ + v);", 0, ""),
-    of("if (v - first_plain_ < n_plain_) return load_vector", 0, "return load_vector"),
+    of("if (v - first_plain_ < n_plain_) {", 0, "{"),
     of("if (v < n_staged_) return requested;", 0, ""),
     of("if (v - first_plain_ >= n_plain_) return edge(v);", 0, ""),
     of("i < begin ? i : slice_.free_end + (i - begin)", 0, "i"),
