@@ -244,7 +244,8 @@ pub struct SelectTopkParams {
     pub scores: u64,
     /// `[n_rows]`, or null: the first candidate of each row; else 0.
     pub starts: u64,
-    /// `[n_rows]`, or null: the candidates of each row; else all from the first on.
+    /** `[n_rows / rows_per_request, rounded up]`, or null: tokens of a request, of whose rows each
+    has a candidate for every `tokens_per_score`, rounded up; else all from the first on.*/
     pub lengths: u64,
     /// `[n_rows]`, or null: how many to pick of each row at most; else `k`.
     pub counts_asked: u64,
@@ -267,6 +268,9 @@ pub struct SelectTopkParams {
     /** `[n_rows]`, or null, out: how many the rule wanted, more than were picked where `k` or
     `counts_asked` did not allow them.*/
     pub wanted: u64,
+    /** `[n_rows, n]`, or null, out: 1 at each of the first candidates that the rule wants and
+    `counts_asked` allows, whatever `k` is; 0 at all else of the row.*/
+    pub kept: u64,
     /// Elements between the starts of two rows.
     pub row_stride: u64,
     /// Entries of the page table from request to request.
@@ -295,18 +299,22 @@ pub struct SelectTopkParams {
     pub n_pages: u32,
     /// Indices of a page, 1 to 256.
     pub page_size: u32,
-    /// Rows that share a request's entries of the page table, at least 1.
+    /// Rows that share a request's length and its entries of the page table, at least 1.
     pub rows_per_request: u32,
+    /// Tokens that a score stands for, at least 1.
+    pub tokens_per_score: u32,
     /** Dynamic shared memory: so many bytes, a multiple of 16, hold 16 bytes a thread, in clusters
     32, and the picks: 4 bytes for each of a slice, in order 1 8 bytes each of the next power of
     two;*/
     pub n_work_bytes: u32,
     /// and after them so many vectors of 16 bytes hold keys of a slice's first candidates.
     pub n_staged: u32,
+    /// Zero; keeps the size a multiple of the alignment on both sides.
+    pub reserved: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of SelectTopkParams"][::core::mem::size_of::<SelectTopkParams>() - 176usize];
+    ["Size of SelectTopkParams"][::core::mem::size_of::<SelectTopkParams>() - 192usize];
     ["Alignment of SelectTopkParams"][::core::mem::align_of::<SelectTopkParams>() - 8usize];
     ["Offset of field: SelectTopkParams::scores"]
         [::core::mem::offset_of!(SelectTopkParams, scores) - 0usize];
@@ -332,40 +340,46 @@ const _: () = {
         [::core::mem::offset_of!(SelectTopkParams, counts) - 80usize];
     ["Offset of field: SelectTopkParams::wanted"]
         [::core::mem::offset_of!(SelectTopkParams, wanted) - 88usize];
+    ["Offset of field: SelectTopkParams::kept"]
+        [::core::mem::offset_of!(SelectTopkParams, kept) - 96usize];
     ["Offset of field: SelectTopkParams::row_stride"]
-        [::core::mem::offset_of!(SelectTopkParams, row_stride) - 96usize];
+        [::core::mem::offset_of!(SelectTopkParams, row_stride) - 104usize];
     ["Offset of field: SelectTopkParams::table_stride"]
-        [::core::mem::offset_of!(SelectTopkParams, table_stride) - 104usize];
+        [::core::mem::offset_of!(SelectTopkParams, table_stride) - 112usize];
     ["Offset of field: SelectTopkParams::page_multiplier"]
-        [::core::mem::offset_of!(SelectTopkParams, page_multiplier) - 112usize];
+        [::core::mem::offset_of!(SelectTopkParams, page_multiplier) - 120usize];
     ["Offset of field: SelectTopkParams::n_rows"]
-        [::core::mem::offset_of!(SelectTopkParams, n_rows) - 120usize];
+        [::core::mem::offset_of!(SelectTopkParams, n_rows) - 128usize];
     ["Offset of field: SelectTopkParams::n"]
-        [::core::mem::offset_of!(SelectTopkParams, n) - 124usize];
+        [::core::mem::offset_of!(SelectTopkParams, n) - 132usize];
     ["Offset of field: SelectTopkParams::k"]
-        [::core::mem::offset_of!(SelectTopkParams, k) - 128usize];
+        [::core::mem::offset_of!(SelectTopkParams, k) - 136usize];
     ["Offset of field: SelectTopkParams::element"]
-        [::core::mem::offset_of!(SelectTopkParams, element) - 132usize];
+        [::core::mem::offset_of!(SelectTopkParams, element) - 140usize];
     ["Offset of field: SelectTopkParams::n_first"]
-        [::core::mem::offset_of!(SelectTopkParams, n_first) - 136usize];
+        [::core::mem::offset_of!(SelectTopkParams, n_first) - 144usize];
     ["Offset of field: SelectTopkParams::n_last"]
-        [::core::mem::offset_of!(SelectTopkParams, n_last) - 140usize];
+        [::core::mem::offset_of!(SelectTopkParams, n_last) - 148usize];
     ["Offset of field: SelectTopkParams::rule"]
-        [::core::mem::offset_of!(SelectTopkParams, rule) - 144usize];
+        [::core::mem::offset_of!(SelectTopkParams, rule) - 152usize];
     ["Offset of field: SelectTopkParams::amount"]
-        [::core::mem::offset_of!(SelectTopkParams, amount) - 148usize];
+        [::core::mem::offset_of!(SelectTopkParams, amount) - 156usize];
     ["Offset of field: SelectTopkParams::order"]
-        [::core::mem::offset_of!(SelectTopkParams, order) - 152usize];
+        [::core::mem::offset_of!(SelectTopkParams, order) - 160usize];
     ["Offset of field: SelectTopkParams::n_pages"]
-        [::core::mem::offset_of!(SelectTopkParams, n_pages) - 156usize];
+        [::core::mem::offset_of!(SelectTopkParams, n_pages) - 164usize];
     ["Offset of field: SelectTopkParams::page_size"]
-        [::core::mem::offset_of!(SelectTopkParams, page_size) - 160usize];
+        [::core::mem::offset_of!(SelectTopkParams, page_size) - 168usize];
     ["Offset of field: SelectTopkParams::rows_per_request"]
-        [::core::mem::offset_of!(SelectTopkParams, rows_per_request) - 164usize];
+        [::core::mem::offset_of!(SelectTopkParams, rows_per_request) - 172usize];
+    ["Offset of field: SelectTopkParams::tokens_per_score"]
+        [::core::mem::offset_of!(SelectTopkParams, tokens_per_score) - 176usize];
     ["Offset of field: SelectTopkParams::n_work_bytes"]
-        [::core::mem::offset_of!(SelectTopkParams, n_work_bytes) - 168usize];
+        [::core::mem::offset_of!(SelectTopkParams, n_work_bytes) - 180usize];
     ["Offset of field: SelectTopkParams::n_staged"]
-        [::core::mem::offset_of!(SelectTopkParams, n_staged) - 172usize];
+        [::core::mem::offset_of!(SelectTopkParams, n_staged) - 184usize];
+    ["Offset of field: SelectTopkParams::reserved"]
+        [::core::mem::offset_of!(SelectTopkParams, reserved) - 188usize];
 };
 /** A softmax over a head's scores: the weight of score `s` is
 `exp2(s * softmax_scale - greatest) * reciprocal`.*/

@@ -13,7 +13,8 @@ typedef struct SelectTopkParams {
   DEVICE_PTR(const uint8_t) scores;
   /// `[n_rows]`, or null: the first candidate of each row; else 0.
   DEVICE_PTR(const uint32_t) starts;
-  /// `[n_rows]`, or null: the candidates of each row; else all from the first on.
+  /// `[n_rows / rows_per_request, rounded up]`, or null: tokens of a request, of whose rows each
+  /// has a candidate for every `tokens_per_score`, rounded up; else all from the first on.
   DEVICE_PTR(const uint32_t) lengths;
   /// `[n_rows]`, or null: how many to pick of each row at most; else `k`.
   DEVICE_PTR(const uint32_t) counts_asked;
@@ -36,6 +37,9 @@ typedef struct SelectTopkParams {
   /// `[n_rows]`, or null, out: how many the rule wanted, more than were picked where `k` or
   /// `counts_asked` did not allow them.
   DEVICE_PTR(uint32_t) wanted;
+  /// `[n_rows, n]`, or null, out: 1 at each of the first candidates that the rule wants and
+  /// `counts_asked` allows, whatever `k` is; 0 at all else of the row.
+  DEVICE_PTR(uint8_t) kept;
   /// Elements between the starts of two rows.
   uint64_t row_stride;
   /// Entries of the page table from request to request.
@@ -64,14 +68,18 @@ typedef struct SelectTopkParams {
   uint32_t n_pages;
   /// Indices of a page, 1 to 256.
   uint32_t page_size;
-  /// Rows that share a request's entries of the page table, at least 1.
+  /// Rows that share a request's length and its entries of the page table, at least 1.
   uint32_t rows_per_request;
+  /// Tokens that a score stands for, at least 1.
+  uint32_t tokens_per_score;
   /// Dynamic shared memory: so many bytes, a multiple of 16, hold 16 bytes a thread, in clusters
   /// 32, and the picks: 4 bytes for each of a slice, in order 1 8 bytes each of the next power of
   /// two;
   uint32_t n_work_bytes;
   /// and after them so many vectors of 16 bytes hold keys of a slice's first candidates.
   uint32_t n_staged;
+  /// Zero; keeps the size a multiple of the alignment on both sides.
+  uint32_t reserved;
 } SelectTopkParams;
 
 /// A softmax over a head's scores: the weight of score `s` is

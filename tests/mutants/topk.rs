@@ -241,8 +241,7 @@ unsafe extern "C" {
 
 /// Of blocks here: as few as a plan has.
 const N_THREADS: u32 = 128;
-const PAGES: TopkPages =
-    TopkPages { n_pages: 40, page_size: 24, table_stride: 30, rows_per_request: 1 };
+const PAGES: TopkPages = TopkPages { n_pages: 40, page_size: 24, table_stride: 30 };
 
 /// One row.
 struct Problem {

@@ -339,7 +339,9 @@ fn what_does_not_fit_is_refused_with_what_does() {
     ] {
         assert_eq!(problem.run(&queue).unwrap_err().to_string(), message);
     }
-    let pages = TopkPages { n_pages: 3, page_size: 16, table_stride: 2, rows_per_request: 1 };
+    let shared = sound.clone().with_lengths(&[1, 1], 2, 1);
+    assert_eq!(shared.run(&queue).unwrap_err().to_string(), "lengths: expected 1, got 2");
+    let pages = TopkPages { n_pages: 3, page_size: 16, table_stride: 2 };
     let paged = TopkShape { pages: Some(pages), ..sound.shape };
     let untabled = Problem { shape: paged, ..sound.clone() };
     let message = "page tables: expected 1, got 0";
@@ -379,9 +381,11 @@ fn what_does_not_fit_is_refused_with_what_does() {
             with_pages(TopkPages { page_size: 257, ..pages }),
             "indices of a page: 257 is outside 1..=256",
         ),
+        (TopkShape { rows_per_request: 0, ..shape }, "rows of a request: 0 is outside 1 and more"),
+        (TopkShape { tokens_per_score: 0, ..shape }, "tokens of a score: 0 is outside 1..2^31"),
         (
-            with_pages(TopkPages { rows_per_request: 0, ..pages }),
-            "rows of a request: 0 is outside 1 and more",
+            TopkShape { tokens_per_score: 1 << 31, ..shape },
+            "tokens of a score: 2147483648 is outside 1..2^31",
         ),
         (
             with_pages(TopkPages { n_pages: 1 << 28, ..pages }),
