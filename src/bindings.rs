@@ -815,13 +815,15 @@ const _: () = {
     ["Offset of field: SelectSummarizeParams::n_staged"]
         [::core::mem::offset_of!(SelectSummarizeParams, n_staged) - 260usize];
 };
-/// Which elements of each row are kept.
+/** Which elements of each row are listed: those that are kept, or the others, which are then the
+kept ones of what follows.*/
 #[repr(C)]
 #[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct SelectMask {
     /// `[n_rows, n]`: not 0 where an element is kept; rows `row_stride` elements apart.
     pub kept: u64,
-    /// `[n_rows]`, or null: elements of each row; else `n`. What lies past them is not kept.
+    /** `[n_rows / rows_per_request, rounded up]`, or null: elements of a request's rows; else `n`.
+    What lies past them is not listed.*/
     pub lengths: u64,
     /// `[n_rows]`, or null: rows where it is not 0 are left alone, their outputs too.
     pub skips: u64,
@@ -832,12 +834,16 @@ pub struct SelectMask {
     pub n: u32,
     /// Chunks of a row, of 16,384 elements from a multiple of 16 bytes on; one thread block each.
     pub n_chunks: u32,
+    /// Rows that share a length, at least 1.
+    pub rows_per_request: u32,
+    /// 1: elements that are 0 are listed, in place of the others.
+    pub lists_dropped: u32,
     /// Zero; keeps the size a multiple of the alignment on both sides.
     pub reserved: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of SelectMask"][::core::mem::size_of::<SelectMask>() - 48usize];
+    ["Size of SelectMask"][::core::mem::size_of::<SelectMask>() - 56usize];
     ["Alignment of SelectMask"][::core::mem::align_of::<SelectMask>() - 8usize];
     ["Offset of field: SelectMask::kept"][::core::mem::offset_of!(SelectMask, kept) - 0usize];
     ["Offset of field: SelectMask::lengths"][::core::mem::offset_of!(SelectMask, lengths) - 8usize];
@@ -848,8 +854,12 @@ const _: () = {
     ["Offset of field: SelectMask::n"][::core::mem::offset_of!(SelectMask, n) - 36usize];
     ["Offset of field: SelectMask::n_chunks"]
         [::core::mem::offset_of!(SelectMask, n_chunks) - 40usize];
+    ["Offset of field: SelectMask::rows_per_request"]
+        [::core::mem::offset_of!(SelectMask, rows_per_request) - 44usize];
+    ["Offset of field: SelectMask::lists_dropped"]
+        [::core::mem::offset_of!(SelectMask, lists_dropped) - 48usize];
     ["Offset of field: SelectMask::reserved"]
-        [::core::mem::offset_of!(SelectMask, reserved) - 44usize];
+        [::core::mem::offset_of!(SelectMask, reserved) - 52usize];
 };
 /// The first of two launches that compact rows of several chunks: each mask as bits.
 #[repr(C)]
@@ -863,17 +873,17 @@ pub struct SelectCountKeptParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of SelectCountKeptParams"][::core::mem::size_of::<SelectCountKeptParams>() - 64usize];
+    ["Size of SelectCountKeptParams"][::core::mem::size_of::<SelectCountKeptParams>() - 72usize];
     ["Alignment of SelectCountKeptParams"]
         [::core::mem::align_of::<SelectCountKeptParams>() - 8usize];
     ["Offset of field: SelectCountKeptParams::mask"]
         [::core::mem::offset_of!(SelectCountKeptParams, mask) - 0usize];
     ["Offset of field: SelectCountKeptParams::words"]
-        [::core::mem::offset_of!(SelectCountKeptParams, words) - 48usize];
+        [::core::mem::offset_of!(SelectCountKeptParams, words) - 56usize];
     ["Offset of field: SelectCountKeptParams::chunk_counts"]
-        [::core::mem::offset_of!(SelectCountKeptParams, chunk_counts) - 56usize];
+        [::core::mem::offset_of!(SelectCountKeptParams, chunk_counts) - 64usize];
 };
-/// The kept elements of each row, in its order.
+/// The kept elements of each row, or the others, in its order.
 #[repr(C)]
 #[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct SelectCompactParams {
@@ -898,28 +908,28 @@ pub struct SelectCompactParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of SelectCompactParams"][::core::mem::size_of::<SelectCompactParams>() - 112usize];
+    ["Size of SelectCompactParams"][::core::mem::size_of::<SelectCompactParams>() - 120usize];
     ["Alignment of SelectCompactParams"][::core::mem::align_of::<SelectCompactParams>() - 8usize];
     ["Offset of field: SelectCompactParams::mask"]
         [::core::mem::offset_of!(SelectCompactParams, mask) - 0usize];
     ["Offset of field: SelectCompactParams::words"]
-        [::core::mem::offset_of!(SelectCompactParams, words) - 48usize];
+        [::core::mem::offset_of!(SelectCompactParams, words) - 56usize];
     ["Offset of field: SelectCompactParams::chunk_counts"]
-        [::core::mem::offset_of!(SelectCompactParams, chunk_counts) - 56usize];
+        [::core::mem::offset_of!(SelectCompactParams, chunk_counts) - 64usize];
     ["Offset of field: SelectCompactParams::indices"]
-        [::core::mem::offset_of!(SelectCompactParams, indices) - 64usize];
+        [::core::mem::offset_of!(SelectCompactParams, indices) - 72usize];
     ["Offset of field: SelectCompactParams::counts"]
-        [::core::mem::offset_of!(SelectCompactParams, counts) - 72usize];
+        [::core::mem::offset_of!(SelectCompactParams, counts) - 80usize];
     ["Offset of field: SelectCompactParams::offsets"]
-        [::core::mem::offset_of!(SelectCompactParams, offsets) - 80usize];
+        [::core::mem::offset_of!(SelectCompactParams, offsets) - 88usize];
     ["Offset of field: SelectCompactParams::row_starts"]
-        [::core::mem::offset_of!(SelectCompactParams, row_starts) - 88usize];
+        [::core::mem::offset_of!(SelectCompactParams, row_starts) - 96usize];
     ["Offset of field: SelectCompactParams::n_done"]
-        [::core::mem::offset_of!(SelectCompactParams, n_done) - 96usize];
+        [::core::mem::offset_of!(SelectCompactParams, n_done) - 104usize];
     ["Offset of field: SelectCompactParams::capacity"]
-        [::core::mem::offset_of!(SelectCompactParams, capacity) - 104usize];
+        [::core::mem::offset_of!(SelectCompactParams, capacity) - 112usize];
     ["Offset of field: SelectCompactParams::reserved"]
-        [::core::mem::offset_of!(SelectCompactParams, reserved) - 108usize];
+        [::core::mem::offset_of!(SelectCompactParams, reserved) - 116usize];
 };
 /** Lists of rows of tables: row `i` of list `l` stands for row `indices[l * index_stride + i]` of
 table `l`; an index of no row for none. Strides are in bytes, from list to list and from row to

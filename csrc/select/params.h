@@ -289,11 +289,13 @@ typedef struct SelectSummarizeParams {
   /// memory.
   uint32_t n_staged;
 } SelectSummarizeParams;
-/// Which elements of each row are kept.
+/// Which elements of each row are listed: those that are kept, or the others, which are then the
+/// kept ones of what follows.
 typedef struct SelectMask {
   /// `[n_rows, n]`: not 0 where an element is kept; rows `row_stride` elements apart.
   DEVICE_PTR(const uint8_t) kept;
-  /// `[n_rows]`, or null: elements of each row; else `n`. What lies past them is not kept.
+  /// `[n_rows / rows_per_request, rounded up]`, or null: elements of a request's rows; else `n`.
+  /// What lies past them is not listed.
   DEVICE_PTR(const uint32_t) lengths;
   /// `[n_rows]`, or null: rows where it is not 0 are left alone, their outputs too.
   DEVICE_PTR(const uint32_t) skips;
@@ -304,6 +306,10 @@ typedef struct SelectMask {
   uint32_t n;
   /// Chunks of a row, of 16,384 elements from a multiple of 16 bytes on; one thread block each.
   uint32_t n_chunks;
+  /// Rows that share a length, at least 1.
+  uint32_t rows_per_request;
+  /// 1: elements that are 0 are listed, in place of the others.
+  uint32_t lists_dropped;
   /// Zero; keeps the size a multiple of the alignment on both sides.
   uint32_t reserved;
 } SelectMask;
@@ -317,7 +323,7 @@ typedef struct SelectCountKeptParams {
   DEVICE_PTR(uint32_t) chunk_counts;
 } SelectCountKeptParams;
 
-/// The kept elements of each row, in its order.
+/// The kept elements of each row, or the others, in its order.
 typedef struct SelectCompactParams {
   SelectMask mask;
   /// What `SelectCountKeptParams` says, or null where a row is one chunk.

@@ -18,7 +18,7 @@ mod summarize;
 mod topk;
 mod vote;
 
-pub use compact::{CompactPlan, CompactShape};
+pub use compact::{CompactPlan, CompactShape, Listed};
 pub use gate::{GatePlan, GateShape};
 pub use mass::{MassPlan, MassShape};
 pub use merge::{MergePlan, MergeWeights};
