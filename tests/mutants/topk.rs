@@ -240,7 +240,6 @@ const MUTATIONS: &[Mutation] = &[
     of("n_kept < n_forced ? ", 0, "false ? "),
     of("min(n_forced, uint64_t{row.length})", 0, "n_forced"),
     of("params.n_work_bytes / sizeof(uint4)", 0, "0"),
-    of("at_most(n_wanted, row.n_most_kept)", 0, "n_wanted"),
     of("if (!is_known(rule)) n_wanted", 0, "n_wanted"),
     of("if (n_cut <= row.n_most_kept) kept = nullptr;", 0, ""),
     of("kept != nullptr ? row.n_most_kept : row.n_most", 0, "row.n_most"),

@@ -49,7 +49,7 @@ impl<'a, T: Score> TopkInputs<'a, T> {
     }
 }
 
-/// What [`topk_rows`] writes: `TopkOutputs { slots: Some(slots), ..TopkOutputs::new(indices, counts) }`.
+/// What [`topk_rows`] writes; of no places `indices` is a view of nothing: `TopkOutputs { slots: Some(slots), ..TopkOutputs::new(indices, counts) }`.
 #[derive(Debug)]
 pub struct TopkOutputs<'a, T> {
     /// `[n_rows, k]`: indices into the row, in the order of the shape, then -1.
