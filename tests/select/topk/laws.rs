@@ -260,6 +260,7 @@ fn rows_full_of_ties_are_cut_and_ordered_as_by_a_sort() {
         let problem = Problem {
             lengths: Some(rows.iter().map(|_| next() % (n as u32 + 2)).collect()),
             has_more: next() & 1 == 0,
+            has_mask: next() & 1 == 0,
             ..Problem::new(&rows, k)
         };
         let problem = problem
