@@ -247,7 +247,8 @@ pub struct SelectTopkParams {
     /** `[n_rows / rows_per_request, rounded up]`, or null: tokens of a request, of whose rows each
     has a candidate for every `tokens_per_score`, rounded up; else all from the first on.*/
     pub lengths: u64,
-    /// `[n_rows]`, or null: how many to pick of each row at most; else `k`.
+    /** `[n_rows]`, or null: how many to pick and to mark of each row at most; else `k` picks, and
+    marks of all that the rule wants.*/
     pub counts_asked: u64,
     /// `[n_rows]`, or null: rows where it is not 0 are left alone, their outputs too.
     pub skips: u64,

@@ -16,7 +16,8 @@ typedef struct SelectTopkParams {
   /// `[n_rows / rows_per_request, rounded up]`, or null: tokens of a request, of whose rows each
   /// has a candidate for every `tokens_per_score`, rounded up; else all from the first on.
   DEVICE_PTR(const uint32_t) lengths;
-  /// `[n_rows]`, or null: how many to pick of each row at most; else `k`.
+  /// `[n_rows]`, or null: how many to pick and to mark of each row at most; else `k` picks, and
+  /// marks of all that the rule wants.
   DEVICE_PTR(const uint32_t) counts_asked;
   /// `[n_rows]`, or null: rows where it is not 0 are left alone, their outputs too.
   DEVICE_PTR(const uint32_t) skips;
