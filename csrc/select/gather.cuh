@@ -173,7 +173,10 @@ __device__ void gather(const Team& team, Keys& keys, const Cut& cut, uint32_t n_
       const Found earlier = add_found(start, n_before & 0xFFFF, n_before >> 16);
       const uint32_t n_equal = cut.n_equal - at_most(earlier.n_equal, cut.n_equal);
       const uint32_t taken = (marks[u] & 0xFFFF) | take_first(marks[u] >> 16, n_equal);
-      if (kept != nullptr) keys.mark(v, taken, kept);
+      if (kept != nullptr) {
+        // Inner loop: not this way.
+        keys.mark(v, taken, kept);
+      }
       uint32_t at = earlier.n_picked(cut.n_equal);
       // Few vectors have many.
       for (uint32_t rest = taken; rest != 0 && at < picks.end; rest &= rest - 1) {

@@ -199,7 +199,7 @@ const MUTATIONS: &[Mutation] = &[
     of("if (shared.found == 0 && kept == nullptr)", 0, "if (shared.found == 0)"),
     of("cut.n_equal - at_most(earlier.n_equal, cut.n_equal)", 0, "cut.n_equal - earlier.n_equal"),
     of("cut.n_equal - at_most(earlier.n_equal, cut.n_equal)", 0, "cut.n_equal"),
-    of("if (kept != nullptr) keys.mark", 0, "keys.mark"),
+    of("if (kept != nullptr) {", 0, "{"),
     of("rest != 0 && at < picks.end", 0, "rest != 0"),
     of("at += 1;", 0, ""),
     of(
