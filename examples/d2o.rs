@@ -11,9 +11,8 @@
 
 use half::bf16;
 use lacuna::kv::{KvLayout, KvView, KvViewMut};
-use lacuna::select::{self, CompactInputs, CompactOutputs, CompactPlan, CompactShape};
-use lacuna::select::{MassInputs, MassOutputs, MassPlan, MassShape, Repeats, RowStrides};
-use lacuna::select::{MergeInputs, MergePlan, MergeState, MergeWeights, RowsPlan, RowsShape};
+use lacuna::select::{self, CompactShape, Listed, MassInputs, MassOutputs, MassPlan, MassShape};
+use lacuna::select::{MergeInputs, MergePlan, MergeState, MergeWeights};
 use lacuna::select::{TopkInputs, TopkOutputs, TopkPlan, TopkShape};
 use lacuna::{Buffer, Queue, Result, View};
 
@@ -127,16 +126,12 @@ impl Masses {
 /// goes: into the kept ones with the nearest keys, where they are near enough.
 pub struct Eviction {
     topk: TopkPlan,
-    scatter: RowsPlan,
-    compact: CompactPlan,
     merge: MergePlan,
     weights: MergeWeights,
     kept: (Buffer<i32>, Buffer<u32>),
-    /// Ones between steps; zeros are what is kept.
-    mask: Buffer<u8>,
-    bytes: [Buffer<u8>; 2],
+    /// Of what is kept; it lists the rest.
+    mask: toy::Mask,
     evicted: (Buffer<i32>, Buffer<u32>),
-    workspace: Buffer<u32>,
     nearest: Buffer<i32>,
     similarities: Buffer<f32>,
     thresholds: Buffer<f32>,
@@ -156,75 +151,48 @@ impl Eviction {
         let topk = TopkPlan::new(TopkShape {
             n_first: budget.n_heavy.min(4) as u64,
             n_last: budget.n_recent as u64,
+            rows_per_request: kv.n_heads,
             ..TopkShape::of::<f32>(n_lists, n, k)
         })?;
-        let nowhere = RowStrides { list: 0, row: 0 };
-        let scatter = RowsPlan::new(
-            RowsShape {
-                n_lists,
-                n_indices: k,
-                index_stride: k,
-                n_table_rows: n,
-                row_len: 1,
-                table: nowhere,
-                list: nowhere,
-                element_bytes: 1,
-            }
-            .dense(),
-        )?;
         let n_evicted = n.saturating_sub(k);
-        let shape = CompactShape { n_rows: n_lists, n, row_stride: n, capacity: n_evicted };
-        let compact = CompactPlan::new(shape)?;
+        let of_evicted = CompactShape {
+            rows_per_request: kv.n_heads,
+            listed: Listed::Dropped,
+            ..CompactShape::of(n_lists, n, n_evicted)
+        };
         let merge = MergePlan::new(layout, n_evicted, k)?;
         let n_lists = n_lists as usize;
         let (n_kept, n_evicted) = (merge.kept_len() as usize, merge.evicted_len() as usize);
         Ok(Self {
             weights,
             kept: (queue.alloc(n_kept)?, queue.alloc(n_lists)?),
-            mask: queue.upload(&vec![1; compact.mask_len() as usize])?,
-            bytes: [queue.alloc(n_kept)?, queue.upload(&vec![1; n_kept])?],
+            mask: toy::Mask::new(queue, of_evicted)?,
             evicted: (queue.alloc(n_evicted)?, queue.alloc(n_lists)?),
-            workspace: queue.alloc(compact.workspace_len() as usize)?,
             nearest: queue.alloc(n_evicted)?,
             similarities: queue.alloc(n_evicted)?,
             thresholds: queue.upload(&vec![f32::NAN; n_lists])?,
             topk,
-            scatter,
-            compact,
             merge,
         })
     }
 
-    /// Ranks, and merges in place: launches alone. `lengths` is `[batch, n_heads]`.
+    /// Ranks, and merges in place: launches alone.
     pub fn step(
         &mut self,
         queue: &Queue,
         masses: View<'_, f32>,
-        lengths: View<'_, u32>,
         cache: &mut KvViewMut<'_, bf16>,
     ) -> Result<()> {
-        let inputs = TopkInputs { lengths: Some(lengths), ..TopkInputs::whole(masses) };
-        let mut outputs = TopkOutputs::new(self.kept.0.view_mut(), self.kept.1.view_mut());
-        select::topk_rows(queue, &self.topk, &inputs, &mut outputs)?;
-
-        // Evicted is what is not kept.
-        let kept = self.kept.0.view();
-        let [zeros, ones] = [0, 1].map(|i: usize| self.bytes[i].view());
-        let (scatter, mut never) = (&self.scatter, Repeats::Never);
-        select::scatter_rows(queue, scatter, &zeros, &kept, &mut never, &mut self.mask.view_mut())?;
-        let inputs =
-            CompactInputs { lengths: Some(lengths), ..CompactInputs::whole(self.mask.view()) };
-        let mut outputs = CompactOutputs {
-            indices: self.evicted.0.view_mut(),
-            counts: self.evicted.1.view_mut(),
-            offsets: None,
-            row_starts: None,
+        let inputs = TopkInputs { lengths: Some(cache.lengths), ..TopkInputs::whole(masses) };
+        let mut outputs = TopkOutputs {
+            kept: Some(self.mask.kept.view_mut()),
+            ..TopkOutputs::new(self.kept.0.view_mut(), self.kept.1.view_mut())
         };
-        let workspace = &mut self.workspace.view_mut();
-        select::compact_rows(queue, &self.compact, &inputs, workspace, &mut outputs)?;
-        select::scatter_rows(queue, scatter, &ones, &kept, &mut never, &mut self.mask.view_mut())?;
+        select::topk_rows(queue, &self.topk, &inputs, &mut outputs)?;
+        let (evicted, counts) = &mut self.evicted;
+        self.mask.list(queue, cache.lengths, (evicted, counts))?;
 
-        let evicted = self.evicted.0.view();
+        let (kept, evicted) = (self.kept.0.view(), self.evicted.0.view());
         let inputs = MergeInputs { evicted, kept, decay: 0.5, weights: self.weights };
         let mut state = MergeState {
             nearest: self.nearest.view_mut(),
@@ -257,7 +225,6 @@ fn main() -> Result<()> {
         toy::Sizes { batch: 1, n: 256, n_q_heads: 4, n_heads: 2, head_dim: 32, page_size: 16 };
     let n = sizes.n as u32;
     let n_visible = queue.upload(&(1..=n).collect::<Vec<_>>())?;
-    let lengths = queue.upload(&[n; 2])?;
     let mut layers = Vec::new();
     for l in 0..6 {
         let mut cache = toy::Cache::new(queue, sizes, &[n], &mut random)?;
@@ -282,7 +249,7 @@ fn main() -> Result<()> {
         let mut n_kept = 2 * sizes.n;
         if let Some(budget) = budget {
             let mut eviction = Eviction::new(queue, cache.layout, *budget, MergeWeights::Softmax)?;
-            eviction.step(queue, masses.masses(), lengths.view(), &mut cache.view_mut())?;
+            eviction.step(queue, masses.masses(), &mut cache.view_mut())?;
             n_kept = queue.download(&eviction.kept().1)?.iter().sum::<u32>() as usize;
         }
         println!("layer {l}: density {:.3}, a head keeps {} of {n}", densities[l], n_kept / 2);

@@ -10,7 +10,8 @@
 
 use half::bf16;
 use lacuna::kv::{KvLayout, KvShape, KvView};
-use lacuna::select::{self, MassInputs, MassOutputs, MassPlan, MassShape};
+use lacuna::select::{self, Absent, CompactShape, MAX_PICKS, RowStrides, RowsPlan, RowsShape};
+use lacuna::select::{MassInputs, MassOutputs, MassPlan, MassShape};
 use lacuna::select::{Rule, TopkInputs, TopkOutputs, TopkPages, TopkPlan, TopkShape};
 use lacuna::{Buffer, Error, Queue, Result, View};
 
@@ -26,6 +27,10 @@ struct Layer {
     places: Buffer<i32>,
     slots: Buffer<i32>,
     counts: Buffer<u32>,
+    /// Tokens that it may hand on.
+    k: u64,
+    /// Where they may be more than picks: a mask, and the launch that turns places into slots.
+    long: Option<(toy::Mask, RowsPlan)>,
 }
 
 /// A prompt's schedule. Of what a layer gets, it drops the lowest percentage and hands on the rest, the last token always.
@@ -39,7 +44,8 @@ pub struct LazyLlm {
 }
 
 impl LazyLlm {
-    /// One percentage of dropped tokens for each layer: 0 or little in early layers, more in later ones.
+    /// One percentage of dropped tokens for each layer: 0 or little in early layers, more in later ones. Where a layer
+    /// may hand on more than 8,192 tokens, it must get pages of one token.
     pub fn new(queue: &Queue, layout: KvLayout, n_q_heads: u64, percents: &[f32]) -> Result<Self> {
         let kv = *layout.shape();
         if kv.page_stride != kv.page_size * kv.token_stride {
@@ -60,7 +66,7 @@ impl LazyLlm {
         for percent in percents {
             let layout = match layers.last() {
                 None => layout,
-                Some(layer) => of_list(layer.topk.shape().k)?,
+                Some(layer) => of_list(layer.k)?,
             };
             let n = layout.n_rows();
             // Rounded up once more, so that no percentage loses its last token to a rounding here.
@@ -70,7 +76,8 @@ impl LazyLlm {
         Ok(Self { layers })
     }
 
-    /// Prunes after layer `l`, whose keys `cache` has under the pages of the first: three launches. `query` is that of
+    /// Prunes after layer `l`, whose keys `cache` has under the pages of the first: three launches, or five or six
+    /// where the lists are long. `query` is that of
     /// the last token, `[batch, n_q_heads, head_dim]`; `n_visible`, `[batch]`, no less than the prompt's length.
     pub fn step(
         &mut self,
@@ -81,8 +88,8 @@ impl LazyLlm {
         cache: KvView<'_, bf16>,
     ) -> Result<()> {
         let (before, layers) = self.layers.split_at_mut(l);
-        let Layer { mass, topk, .. } = layers[0];
         let layer = &mut layers[0];
+        let (mass, topk) = (layer.mass, layer.topk);
         let (page_table, lengths) = match before.last() {
             None => (cache.page_table, cache.lengths),
             Some(before) => (before.slots.view(), before.counts.view()),
@@ -96,11 +103,20 @@ impl LazyLlm {
         };
         select::column_mass(queue, &mass, &inputs, &mut outputs)?;
 
-        let inputs = TopkInputs {
-            lengths: Some(lengths),
-            page_table: Some(page_table),
-            ..TopkInputs::whole(layer.masses.view())
-        };
+        let inputs =
+            TopkInputs { lengths: Some(lengths), ..TopkInputs::whole(layer.masses.view()) };
+        if let Some((mask, to_slots)) = &mut layer.long {
+            let mut nothing = layer.places.view_mut();
+            let mut outputs = TopkOutputs {
+                kept: Some(mask.kept.view_mut()),
+                ..TopkOutputs::new(nothing.slice_mut(0..0)?, layer.counts.view_mut())
+            };
+            select::topk_rows(queue, &topk, &inputs, &mut outputs)?;
+            mask.list(queue, lengths, (&mut layer.places, &mut layer.counts))?;
+            let (places, slots) = (&layer.places.view(), &mut layer.slots.view_mut());
+            return select::gather_rows(queue, to_slots, &page_table, places, Absent::Kept, slots);
+        }
+        let inputs = TopkInputs { page_table: Some(page_table), ..inputs };
         let mut outputs = TopkOutputs {
             slots: Some(layer.slots.view_mut()),
             ..TopkOutputs::new(layer.places.view_mut(), layer.counts.view_mut())
@@ -114,7 +130,7 @@ impl LazyLlm {
         (self.layers[l].places.view(), self.layers[l].counts.view())
     }
 
-    /// The same tokens by their slots in the pool.
+    /// The same tokens by their slots in the pool; after those of a long list, anything.
     pub fn slots(&self, l: usize) -> View<'_, i32> {
         self.layers[l].slots.view()
     }
@@ -124,23 +140,48 @@ impl Layer {
     fn new(queue: &Queue, layout: KvLayout, n_q_heads: u64, percent: f32, k: u64) -> Result<Self> {
         let (kv, n) = (layout.shape(), layout.n_rows());
         let mass = MassPlan::new(MassShape::of(layout, n_q_heads, 1))?;
+        let is_long = k > MAX_PICKS.into();
+        if is_long && kv.page_size != 1 {
+            let (what, value) = ("tokens of a page", kv.page_size);
+            return Err(Error::Range { what, value, allowed: "1 where many tokens are handed on" });
+        }
+        let pages = TopkPages {
+            n_pages: kv.n_pages,
+            page_size: kv.page_size,
+            table_stride: kv.table_stride,
+        };
         let topk = TopkPlan::new(TopkShape {
             n_last: 1,
             rule: Rule::Percentile { percent },
-            pages: Some(TopkPages {
-                n_pages: kv.n_pages,
-                page_size: kv.page_size,
-                table_stride: kv.table_stride,
-                rows_per_request: 1,
-            }),
-            ..TopkShape::of::<f32>(kv.batch, n, k)
+            pages: (!is_long).then_some(pages),
+            ..TopkShape::of::<f32>(kv.batch, n, if is_long { 0 } else { k })
         })?;
+        let nowhere = RowStrides { list: 0, row: 0 };
+        let to_slots = RowsShape {
+            n_lists: kv.batch,
+            n_indices: k,
+            index_stride: k,
+            n_table_rows: kv.table_stride,
+            row_len: 1,
+            table: nowhere,
+            list: nowhere,
+            element_bytes: 4,
+        };
+        let long = if is_long {
+            let mask = toy::Mask::new(queue, CompactShape::of(kv.batch, n, k))?;
+            Some((mask, RowsPlan::new(to_slots.dense())?))
+        } else {
+            None
+        };
+        let n_places = (kv.batch * k) as usize;
         Ok(Self {
+            k,
+            long,
             masses: queue.alloc(mass.masses_len() as usize)?,
             softmaxes: queue.alloc(mass.n_softmaxes() as usize)?,
             workspace: queue.alloc(mass.workspace_len() as usize)?,
-            places: queue.alloc(topk.picks_len() as usize)?,
-            slots: queue.alloc(topk.picks_len() as usize)?,
+            places: queue.alloc(n_places)?,
+            slots: queue.upload(&vec![-1; n_places])?,
             counts: queue.alloc(kv.batch as usize)?,
             mass,
             topk,

@@ -33,8 +33,6 @@ pub struct Quest {
     /// Tokens of each request, and those of them that are in boxes.
     lengths: Vec<u32>,
     first_new: Buffer<u32>,
-    /// Pages of each list's request.
-    n_pages: Buffer<u32>,
     boxes: Buffer<bf16>,
     scores: Buffer<f32>,
     selected: (Buffer<i32>, Buffer<i32>, Buffer<u32>),
@@ -73,14 +71,11 @@ impl Quest {
         let shape = ScoreShape { reduction, ..ScoreShape::of_boxes(boxes, n_q_heads) };
         let score = ScorePlan::new(shape)?;
         let n_lists = kv.batch * score.n_out();
-        let pages = TopkPages {
-            n_pages: kv.n_pages,
-            page_size: 1,
-            table_stride: kv.table_stride,
-            rows_per_request: score.n_out(),
-        };
+        let pages = TopkPages { n_pages: kv.n_pages, page_size: 1, table_stride: kv.table_stride };
         let topk = TopkPlan::new(TopkShape {
             n_last: 1,
+            rows_per_request: score.n_out(),
+            tokens_per_score: kv.page_size,
             pages: Some(pages),
             ..TopkShape::of::<f32>(n_lists, n, budget)
         })?;
@@ -89,7 +84,6 @@ impl Quest {
             plans: (summarize, score, topk),
             lengths: vec![0; kv.batch as usize],
             first_new: queue.alloc(kv.batch as usize)?,
-            n_pages: queue.alloc(n_lists as usize)?,
             boxes: queue.alloc(boxes.pool_len() as usize)?,
             scores: queue.alloc(score.scores_len() as usize)?,
             selected: (
@@ -103,16 +97,10 @@ impl Quest {
     /// Uploads what is new: before a step, as the host changes the cache's lengths. A request that is shorter than it
     /// was is another one.
     pub fn advance(&mut self, queue: &Queue, lengths: &[u32]) -> Result<()> {
-        let (summarize, score, _) = &self.plans;
         let first = |(old, new): (&u32, &u32)| if old <= new { *old } else { 0 };
         let first_new: Vec<_> = self.lengths.iter().zip(lengths).map(first).collect();
-        let page_size = summarize.shape().keys.shape().page_size as u32;
-        let n_lists = score.n_out() as usize;
-        let of_request = |n: &u32| std::iter::repeat_n(n.div_ceil(page_size), n_lists);
-        let n_pages: Vec<_> = lengths.iter().flat_map(of_request).collect();
         self.lengths = lengths.to_vec();
-        queue.upload_into(&first_new, &mut self.first_new.view_mut())?;
-        queue.upload_into(&n_pages, &mut self.n_pages.view_mut())
+        queue.upload_into(&first_new, &mut self.first_new.view_mut())
     }
 
     /// Boxes the new tokens and selects: three launches.
@@ -140,7 +128,7 @@ impl Quest {
 
         let (indices, pages, counts) = &mut self.selected;
         let inputs = TopkInputs {
-            lengths: Some(self.n_pages.view()),
+            lengths: Some(cache.lengths),
             page_table: Some(cache.page_table),
             ..TopkInputs::whole(self.scores.view())
         };

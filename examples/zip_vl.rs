@@ -10,7 +10,7 @@
 
 use half::bf16;
 use lacuna::kv::{KvLayout, KvView};
-use lacuna::select::{self, MassInputs, MassOutputs, MassPlan, MassShape};
+use lacuna::select::{self, CompactShape, MassInputs, MassOutputs, MassPlan, MassShape};
 use lacuna::select::{Rule, TopkInputs, TopkOutputs, TopkPlan, TopkShape};
 use lacuna::{Buffer, Error, Queue, Result, View};
 
@@ -27,19 +27,22 @@ pub struct ZipVl {
     topks: [TopkPlan; 2],
     wanted: Buffer<u32>,
     nothing: (Buffer<i32>, Buffer<u32>),
+    /// Where any number of tokens is selected.
+    mask: Option<toy::Mask>,
     selected: (Buffer<i32>, Buffer<u32>),
 }
 
 impl ZipVl {
     /// `n_probes` queries of a prompt stand for all: in the paper 64 recent and 64 random ones. `share` is the paper's tau,
-    /// about 0.975; no more than `k` tokens are kept.
+    /// about 0.975. As in
+    /// the paper as many tokens are selected as have it, or `most`, which are at most 8,192.
     pub fn new(
         queue: &Queue,
         layout: KvLayout,
         n_q_heads: u64,
         n_probes: u64,
         share: f32,
-        k: u64,
+        most: Option<u64>,
     ) -> Result<Self> {
         let (kv, n) = (layout.shape(), layout.n_rows());
         let mass = |is_per_probe: bool| {
@@ -50,8 +53,13 @@ impl ZipVl {
         let masses = [mass(false)?, mass(true)?];
         let rule = Rule::Mass { share };
         let count = TopkPlan::new(TopkShape { rule, ..TopkShape::of::<f32>(kv.batch, n, 0) })?;
-        let pick = TopkPlan::new(TopkShape::of::<f32>(kv.batch, n, k))?;
+        let pick = TopkPlan::new(TopkShape::of::<f32>(kv.batch, n, most.unwrap_or(0)))?;
+        let mask = match most {
+            Some(_) => None,
+            None => Some(toy::Mask::new(queue, CompactShape::of(kv.batch, n, n))?),
+        };
         let batch = kv.batch as usize;
+        let n_places = (kv.batch * most.unwrap_or(n)) as usize;
         Ok(Self {
             softmaxes: queue.alloc(masses[0].0.n_softmaxes() as usize)?,
             workspace: queue.alloc(masses[0].0.workspace_len() as usize)?,
@@ -59,11 +67,12 @@ impl ZipVl {
             topks: [count, pick],
             wanted: queue.alloc(batch)?,
             nothing: (queue.alloc(0)?, queue.alloc(batch)?),
-            selected: (queue.alloc(pick.picks_len() as usize)?, queue.alloc(batch)?),
+            mask,
+            selected: (queue.alloc(n_places)?, queue.alloc(batch)?),
         })
     }
 
-    /// Selects: six launches. `probes` is `[batch, n_probes, n_q_heads, head_dim]`; `n_visible`, `[batch, n_probes]`,
+    /// Selects: six launches, and one or two that list a mask. `probes` is `[batch, n_probes, n_q_heads, head_dim]`; `n_visible`, `[batch, n_probes]`,
     /// one more than their positions.
     pub fn step(
         &mut self,
@@ -89,18 +98,26 @@ impl ZipVl {
         };
         select::topk_rows(queue, &self.topks[0], &of_all, &mut outputs)?;
 
-        let (indices, counts) = &mut self.selected;
         let inputs = TopkInputs { counts_asked: Some(self.wanted.view()), ..of_seeing };
-        let mut outputs = TopkOutputs::new(indices.view_mut(), counts.view_mut());
-        select::topk_rows(queue, &self.topks[1], &inputs, &mut outputs)
+        let (selected, selected_counts) = &mut self.selected;
+        let Some(mask) = &mut self.mask else {
+            let mut outputs = TopkOutputs::new(selected.view_mut(), selected_counts.view_mut());
+            return select::topk_rows(queue, &self.topks[1], &inputs, &mut outputs);
+        };
+        let mut outputs = TopkOutputs {
+            kept: Some(mask.kept.view_mut()),
+            ..TopkOutputs::new(indices.view_mut(), counts.view_mut())
+        };
+        select::topk_rows(queue, &self.topks[1], &inputs, &mut outputs)?;
+        mask.list(queue, cache.lengths, (selected, selected_counts))
     }
 
-    /// `[batch, k]` tokens, ascending, then -1; and `[batch]`, how many they are.
+    /// `[batch, most]` tokens, or `[batch, n]`, ascending, then -1; and `[batch]`, how many they are.
     pub fn selected(&self) -> (View<'_, i32>, View<'_, u32>) {
         (self.selected.0.view(), self.selected.1.view())
     }
 
-    /// `[batch]`: how many the share asks for, more than are selected where `k` is less.
+    /// `[batch]`: how many the share asks for, more than are selected where `most` is less.
     pub fn wanted(&self) -> View<'_, u32> {
         self.wanted.view()
     }
@@ -129,8 +146,7 @@ fn main() -> Result<()> {
         let (probes, n_visible) = (queue.upload(&probes)?, queue.upload(&n_visible)?);
 
         let n_q_heads = sizes.n_q_heads as u64;
-        let mut recipe =
-            ZipVl::new(queue, cache.layout, n_q_heads, n_probes as u64, 0.975, u64::from(n))?;
+        let mut recipe = ZipVl::new(queue, cache.layout, n_q_heads, n_probes as u64, 0.975, None)?;
         recipe.step(queue, probes.view(), n_visible.view(), cache.view())?;
         let n_selected = queue.download(&recipe.selected().1)?[0] as usize;
         println!(

@@ -572,9 +572,11 @@ pub struct SelectTopkParams {
     pub scores: u64,
     /// `[n_rows]`, or null: the first candidate of each row; else 0.
     pub starts: u64,
-    /// `[n_rows]`, or null: the candidates of each row; else all from the first on.
+    /** `[n_rows / rows_per_request, rounded up]`, or null: tokens of a request, of whose rows each
+    has a candidate for every `tokens_per_score`, rounded up; else all from the first on.*/
     pub lengths: u64,
-    /// `[n_rows]`, or null: how many to pick of each row at most; else `k`.
+    /** `[n_rows]`, or null: how many to pick and to mark of each row at most; else `k` picks, and
+    marks of all that the rule wants.*/
     pub counts_asked: u64,
     /// `[n_rows]`, or null: rows where it is not 0 are left alone, their outputs too.
     pub skips: u64,
@@ -595,6 +597,9 @@ pub struct SelectTopkParams {
     /** `[n_rows]`, or null, out: how many the rule wanted, more than were picked where `k` or
     `counts_asked` did not allow them.*/
     pub wanted: u64,
+    /** `[n_rows, n]`, or null, out: 1 at each of the first candidates that the rule wants and
+    `counts_asked` allows, whatever `k` is; 0 at all else of the row.*/
+    pub kept: u64,
     /// Elements between the starts of two rows.
     pub row_stride: u64,
     /// Entries of the page table from request to request.
@@ -623,18 +628,22 @@ pub struct SelectTopkParams {
     pub n_pages: u32,
     /// Indices of a page, 1 to 256.
     pub page_size: u32,
-    /// Rows that share a request's entries of the page table, at least 1.
+    /// Rows that share a request's length and its entries of the page table, at least 1.
     pub rows_per_request: u32,
+    /// Tokens that a score stands for, at least 1.
+    pub tokens_per_score: u32,
     /** Dynamic shared memory: so many bytes, a multiple of 16, hold 16 bytes a thread, in clusters
     32, and the picks: 4 bytes for each of a slice, in order 1 8 bytes each of the next power of
     two;*/
     pub n_work_bytes: u32,
     /// and after them so many vectors of 16 bytes hold keys of a slice's first candidates.
     pub n_staged: u32,
+    /// Zero; keeps the size a multiple of the alignment on both sides.
+    pub reserved: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of SelectTopkParams"][::core::mem::size_of::<SelectTopkParams>() - 176usize];
+    ["Size of SelectTopkParams"][::core::mem::size_of::<SelectTopkParams>() - 192usize];
     ["Alignment of SelectTopkParams"][::core::mem::align_of::<SelectTopkParams>() - 8usize];
     ["Offset of field: SelectTopkParams::scores"]
         [::core::mem::offset_of!(SelectTopkParams, scores) - 0usize];
@@ -660,40 +669,46 @@ const _: () = {
         [::core::mem::offset_of!(SelectTopkParams, counts) - 80usize];
     ["Offset of field: SelectTopkParams::wanted"]
         [::core::mem::offset_of!(SelectTopkParams, wanted) - 88usize];
+    ["Offset of field: SelectTopkParams::kept"]
+        [::core::mem::offset_of!(SelectTopkParams, kept) - 96usize];
     ["Offset of field: SelectTopkParams::row_stride"]
-        [::core::mem::offset_of!(SelectTopkParams, row_stride) - 96usize];
+        [::core::mem::offset_of!(SelectTopkParams, row_stride) - 104usize];
     ["Offset of field: SelectTopkParams::table_stride"]
-        [::core::mem::offset_of!(SelectTopkParams, table_stride) - 104usize];
+        [::core::mem::offset_of!(SelectTopkParams, table_stride) - 112usize];
     ["Offset of field: SelectTopkParams::page_multiplier"]
-        [::core::mem::offset_of!(SelectTopkParams, page_multiplier) - 112usize];
+        [::core::mem::offset_of!(SelectTopkParams, page_multiplier) - 120usize];
     ["Offset of field: SelectTopkParams::n_rows"]
-        [::core::mem::offset_of!(SelectTopkParams, n_rows) - 120usize];
+        [::core::mem::offset_of!(SelectTopkParams, n_rows) - 128usize];
     ["Offset of field: SelectTopkParams::n"]
-        [::core::mem::offset_of!(SelectTopkParams, n) - 124usize];
+        [::core::mem::offset_of!(SelectTopkParams, n) - 132usize];
     ["Offset of field: SelectTopkParams::k"]
-        [::core::mem::offset_of!(SelectTopkParams, k) - 128usize];
+        [::core::mem::offset_of!(SelectTopkParams, k) - 136usize];
     ["Offset of field: SelectTopkParams::element"]
-        [::core::mem::offset_of!(SelectTopkParams, element) - 132usize];
+        [::core::mem::offset_of!(SelectTopkParams, element) - 140usize];
     ["Offset of field: SelectTopkParams::n_first"]
-        [::core::mem::offset_of!(SelectTopkParams, n_first) - 136usize];
+        [::core::mem::offset_of!(SelectTopkParams, n_first) - 144usize];
     ["Offset of field: SelectTopkParams::n_last"]
-        [::core::mem::offset_of!(SelectTopkParams, n_last) - 140usize];
+        [::core::mem::offset_of!(SelectTopkParams, n_last) - 148usize];
     ["Offset of field: SelectTopkParams::rule"]
-        [::core::mem::offset_of!(SelectTopkParams, rule) - 144usize];
+        [::core::mem::offset_of!(SelectTopkParams, rule) - 152usize];
     ["Offset of field: SelectTopkParams::amount"]
-        [::core::mem::offset_of!(SelectTopkParams, amount) - 148usize];
+        [::core::mem::offset_of!(SelectTopkParams, amount) - 156usize];
     ["Offset of field: SelectTopkParams::order"]
-        [::core::mem::offset_of!(SelectTopkParams, order) - 152usize];
+        [::core::mem::offset_of!(SelectTopkParams, order) - 160usize];
     ["Offset of field: SelectTopkParams::n_pages"]
-        [::core::mem::offset_of!(SelectTopkParams, n_pages) - 156usize];
+        [::core::mem::offset_of!(SelectTopkParams, n_pages) - 164usize];
     ["Offset of field: SelectTopkParams::page_size"]
-        [::core::mem::offset_of!(SelectTopkParams, page_size) - 160usize];
+        [::core::mem::offset_of!(SelectTopkParams, page_size) - 168usize];
     ["Offset of field: SelectTopkParams::rows_per_request"]
-        [::core::mem::offset_of!(SelectTopkParams, rows_per_request) - 164usize];
+        [::core::mem::offset_of!(SelectTopkParams, rows_per_request) - 172usize];
+    ["Offset of field: SelectTopkParams::tokens_per_score"]
+        [::core::mem::offset_of!(SelectTopkParams, tokens_per_score) - 176usize];
     ["Offset of field: SelectTopkParams::n_work_bytes"]
-        [::core::mem::offset_of!(SelectTopkParams, n_work_bytes) - 168usize];
+        [::core::mem::offset_of!(SelectTopkParams, n_work_bytes) - 180usize];
     ["Offset of field: SelectTopkParams::n_staged"]
-        [::core::mem::offset_of!(SelectTopkParams, n_staged) - 172usize];
+        [::core::mem::offset_of!(SelectTopkParams, n_staged) - 184usize];
+    ["Offset of field: SelectTopkParams::reserved"]
+        [::core::mem::offset_of!(SelectTopkParams, reserved) - 188usize];
 };
 /** A softmax over a head's scores: the weight of score `s` is
 `exp2(s * softmax_scale - greatest) * reciprocal`.*/
@@ -1129,13 +1144,15 @@ const _: () = {
     ["Offset of field: SelectSummarizeParams::n_staged"]
         [::core::mem::offset_of!(SelectSummarizeParams, n_staged) - 260usize];
 };
-/// Which elements of each row are kept.
+/** Which elements of each row are listed: those that are kept, or the others, which are then the
+kept ones of what follows.*/
 #[repr(C)]
 #[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct SelectMask {
     /// `[n_rows, n]`: not 0 where an element is kept; rows `row_stride` elements apart.
     pub kept: u64,
-    /// `[n_rows]`, or null: elements of each row; else `n`. What lies past them is not kept.
+    /** `[n_rows / rows_per_request, rounded up]`, or null: elements of a request's rows; else `n`.
+    What lies past them is not listed.*/
     pub lengths: u64,
     /// `[n_rows]`, or null: rows where it is not 0 are left alone, their outputs too.
     pub skips: u64,
@@ -1146,12 +1163,16 @@ pub struct SelectMask {
     pub n: u32,
     /// Chunks of a row, of 16,384 elements from a multiple of 16 bytes on; one thread block each.
     pub n_chunks: u32,
+    /// Rows that share a length, at least 1.
+    pub rows_per_request: u32,
+    /// 1: elements that are 0 are listed, in place of the others.
+    pub lists_dropped: u32,
     /// Zero; keeps the size a multiple of the alignment on both sides.
     pub reserved: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of SelectMask"][::core::mem::size_of::<SelectMask>() - 48usize];
+    ["Size of SelectMask"][::core::mem::size_of::<SelectMask>() - 56usize];
     ["Alignment of SelectMask"][::core::mem::align_of::<SelectMask>() - 8usize];
     ["Offset of field: SelectMask::kept"][::core::mem::offset_of!(SelectMask, kept) - 0usize];
     ["Offset of field: SelectMask::lengths"][::core::mem::offset_of!(SelectMask, lengths) - 8usize];
@@ -1162,8 +1183,12 @@ const _: () = {
     ["Offset of field: SelectMask::n"][::core::mem::offset_of!(SelectMask, n) - 36usize];
     ["Offset of field: SelectMask::n_chunks"]
         [::core::mem::offset_of!(SelectMask, n_chunks) - 40usize];
+    ["Offset of field: SelectMask::rows_per_request"]
+        [::core::mem::offset_of!(SelectMask, rows_per_request) - 44usize];
+    ["Offset of field: SelectMask::lists_dropped"]
+        [::core::mem::offset_of!(SelectMask, lists_dropped) - 48usize];
     ["Offset of field: SelectMask::reserved"]
-        [::core::mem::offset_of!(SelectMask, reserved) - 44usize];
+        [::core::mem::offset_of!(SelectMask, reserved) - 52usize];
 };
 /// The first of two launches that compact rows of several chunks: each mask as bits.
 #[repr(C)]
@@ -1177,17 +1202,17 @@ pub struct SelectCountKeptParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of SelectCountKeptParams"][::core::mem::size_of::<SelectCountKeptParams>() - 64usize];
+    ["Size of SelectCountKeptParams"][::core::mem::size_of::<SelectCountKeptParams>() - 72usize];
     ["Alignment of SelectCountKeptParams"]
         [::core::mem::align_of::<SelectCountKeptParams>() - 8usize];
     ["Offset of field: SelectCountKeptParams::mask"]
         [::core::mem::offset_of!(SelectCountKeptParams, mask) - 0usize];
     ["Offset of field: SelectCountKeptParams::words"]
-        [::core::mem::offset_of!(SelectCountKeptParams, words) - 48usize];
+        [::core::mem::offset_of!(SelectCountKeptParams, words) - 56usize];
     ["Offset of field: SelectCountKeptParams::chunk_counts"]
-        [::core::mem::offset_of!(SelectCountKeptParams, chunk_counts) - 56usize];
+        [::core::mem::offset_of!(SelectCountKeptParams, chunk_counts) - 64usize];
 };
-/// The kept elements of each row, in its order.
+/// The kept elements of each row, or the others, in its order.
 #[repr(C)]
 #[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct SelectCompactParams {
@@ -1212,28 +1237,28 @@ pub struct SelectCompactParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of SelectCompactParams"][::core::mem::size_of::<SelectCompactParams>() - 112usize];
+    ["Size of SelectCompactParams"][::core::mem::size_of::<SelectCompactParams>() - 120usize];
     ["Alignment of SelectCompactParams"][::core::mem::align_of::<SelectCompactParams>() - 8usize];
     ["Offset of field: SelectCompactParams::mask"]
         [::core::mem::offset_of!(SelectCompactParams, mask) - 0usize];
     ["Offset of field: SelectCompactParams::words"]
-        [::core::mem::offset_of!(SelectCompactParams, words) - 48usize];
+        [::core::mem::offset_of!(SelectCompactParams, words) - 56usize];
     ["Offset of field: SelectCompactParams::chunk_counts"]
-        [::core::mem::offset_of!(SelectCompactParams, chunk_counts) - 56usize];
+        [::core::mem::offset_of!(SelectCompactParams, chunk_counts) - 64usize];
     ["Offset of field: SelectCompactParams::indices"]
-        [::core::mem::offset_of!(SelectCompactParams, indices) - 64usize];
+        [::core::mem::offset_of!(SelectCompactParams, indices) - 72usize];
     ["Offset of field: SelectCompactParams::counts"]
-        [::core::mem::offset_of!(SelectCompactParams, counts) - 72usize];
+        [::core::mem::offset_of!(SelectCompactParams, counts) - 80usize];
     ["Offset of field: SelectCompactParams::offsets"]
-        [::core::mem::offset_of!(SelectCompactParams, offsets) - 80usize];
+        [::core::mem::offset_of!(SelectCompactParams, offsets) - 88usize];
     ["Offset of field: SelectCompactParams::row_starts"]
-        [::core::mem::offset_of!(SelectCompactParams, row_starts) - 88usize];
+        [::core::mem::offset_of!(SelectCompactParams, row_starts) - 96usize];
     ["Offset of field: SelectCompactParams::n_done"]
-        [::core::mem::offset_of!(SelectCompactParams, n_done) - 96usize];
+        [::core::mem::offset_of!(SelectCompactParams, n_done) - 104usize];
     ["Offset of field: SelectCompactParams::capacity"]
-        [::core::mem::offset_of!(SelectCompactParams, capacity) - 104usize];
+        [::core::mem::offset_of!(SelectCompactParams, capacity) - 112usize];
     ["Offset of field: SelectCompactParams::reserved"]
-        [::core::mem::offset_of!(SelectCompactParams, reserved) - 108usize];
+        [::core::mem::offset_of!(SelectCompactParams, reserved) - 116usize];
 };
 /** Lists of rows of tables: row `i` of list `l` stands for row `indices[l * index_stride + i]` of
 table `l`; an index of no row for none. Strides are in bytes, from list to list and from row to

@@ -2,7 +2,9 @@
 
 use criterion::{Criterion, Throughput};
 use lacuna::select::reference::{compact_row, invert_row};
-use lacuna::select::{CompactInputs, CompactOutputs, CompactPlan, CompactShape, compact_rows};
+use lacuna::select::{
+    CompactInputs, CompactOutputs, CompactPlan, CompactShape, Listed, compact_rows,
+};
 use lacuna::{Buffer, Queue};
 
 use crate::house::case::{Budget, Case, Problem, Work, poison};
@@ -24,7 +26,9 @@ pub(crate) fn cpu(criterion: &mut Criterion) {
     let mask = mask(1 << 17, 1);
     let mut bench = criterion.benchmark_group("select");
     bench.throughput(Throughput::Bytes(1 << 17)).sample_size(10);
-    bench.bench_function("reference/compact/128Ki", |b| b.iter(|| compact_row(&mask, mask.len())));
+    bench.bench_function("reference/compact/128Ki", |b| {
+        b.iter(|| compact_row(&mask, mask.len(), Listed::Kept))
+    });
     bench.finish();
 }
 
@@ -68,7 +72,8 @@ impl Case for Compact {
 
     fn prepare(&self) -> Box<dyn Problem> {
         let mask = mask(self.n_rows * self.n, self.n as u64);
-        let rows: Vec<_> = mask.chunks(self.n).map(|row| compact_row(row, self.n)).collect();
+        let rows: Vec<_> =
+            mask.chunks(self.n).map(|row| compact_row(row, self.n, Listed::Kept)).collect();
         let (mut indices, mut offsets) = (Vec::new(), Vec::new());
         for row in &rows {
             let place = |place| row.get(place).map_or(-1, |i: &usize| *i as i32);
@@ -103,13 +108,9 @@ impl Problem for Rows {
 
 impl Compact {
     fn plan(&self, n_rows: usize) -> CompactPlan {
-        CompactPlan::new(CompactShape {
-            n_rows: n_rows as u64,
-            n: self.n as u64,
-            row_stride: self.n as u64,
-            capacity: self.n as u64 / 2,
-        })
-        .expect("a shape that is supported")
+        let n = self.n as u64;
+        CompactPlan::new(CompactShape::of(n_rows as u64, n, n / 2))
+            .expect("a shape that is supported")
     }
 }
 

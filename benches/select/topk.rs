@@ -40,13 +40,15 @@ struct Topk {
     k: usize,
     rule: Rule,
     order: Order,
+    has_mask: bool,
     is_small: bool,
 }
 
 struct Rows {
     case: Topk,
     scores: Vec<bf16>,
-    indices: Vec<i32>,
+    /// Indices, and the mask after them.
+    expected: Vec<u8>,
 }
 
 impl Case for Topk {
@@ -60,7 +62,8 @@ impl Case for Topk {
             _ => String::new(),
         };
         let order = if self.order == Order::Score { ", by score" } else { "" };
-        format!("{} of {} in {} rows, bf16{rule}{order}", self.k, self.n, self.n_rows)
+        let mask = if self.has_mask { ", and a mask" } else { "" };
+        format!("{} of {} in {} rows, bf16{rule}{order}{mask}", self.k, self.n, self.n_rows)
     }
 
     fn is_small(&self) -> bool {
@@ -98,24 +101,27 @@ impl Case for Topk {
             order: self.order,
             ..RowRule::default()
         };
-        let indices = scores
-            .chunks(self.n)
-            .flat_map(|row| {
-                let mut picks = topk_row(row, &rule).indices.into_iter().map(|idx| idx as i32);
-                (0..self.k).map(move |_| picks.next().unwrap_or(-1))
-            })
-            .collect();
-        Box::new(Rows { case: *self, scores, indices })
+        let (mut indices, mut kept) = (Vec::new(), Vec::new());
+        for row in scores.chunks(self.n) {
+            let picks = topk_row(row, &rule);
+            let place = |place| picks.indices.get(place).map_or(-1, |idx: &usize| *idx as i32);
+            indices.extend((0..self.k).map(place));
+            if self.has_mask {
+                kept.extend(picks.kept);
+            }
+        }
+        let expected = [bytemuck::cast_slice(&indices), &kept].concat();
+        Box::new(Rows { case: *self, scores, expected })
     }
 }
 
 impl Problem for Rows {
     fn least_bytes(&self) -> u64 {
-        self.case.plan(self.case.n_rows).least_bytes()
+        self.case.plan(self.case.n_rows).least_bytes(self.case.has_mask)
     }
 
     fn expected(&self) -> &[u8] {
-        bytemuck::cast_slice(&self.indices)
+        &self.expected
     }
 
     fn place(&self, queue: &Queue) -> lacuna::Result<Box<dyn Work>> {
@@ -134,12 +140,12 @@ impl Problem for Rows {
     }
 
     fn peers(&self) -> Vec<Box<dyn Peer + '_>> {
-        let Topk { n_rows, n, k, rule, order, .. } = self.case;
-        if rule != Rule::Largest || order != Order::Index {
+        let Topk { n_rows, n, k, rule, order, has_mask, .. } = self.case;
+        if rule != Rule::Largest || order != Order::Index || has_mask {
             return Vec::new();
         }
         let scores = bytemuck::cast_slice(&self.scores);
-        ["torch", "flashinfer", "flashinfer-deterministic"]
+        ["torch", "cub", "flashinfer", "flashinfer-deterministic"]
             .map(|library| Box::new(topk::Topk { library, n_rows, n, k, scores }) as _)
             .into()
     }
@@ -169,41 +175,51 @@ impl Topk {
 
 /// A launch whose last rows are looked at.
 struct Launch {
+    case: Topk,
     plan: TopkPlan,
     scores: Buffer<bf16>,
     indices: Buffer<i32>,
     counts: Buffer<u32>,
-    n_picks: usize,
+    kept: Buffer<u8>,
 }
 
 impl Launch {
     /// `plan` is for so many rows more.
     fn new(rows: &Rows, queue: &Queue, plan: TopkPlan, n_more: usize) -> lacuna::Result<Self> {
         let scores = [rows.case.scores(n_more, 77), rows.scores.clone()].concat();
+        let n_marks = if rows.case.has_mask { plan.mask_len() } else { 0 };
         Ok(Self {
+            case: rows.case,
             plan,
             scores: queue.upload(&scores)?,
             indices: queue.alloc(plan.picks_len() as usize)?,
             counts: queue.alloc(plan.shape().n_rows as usize)?,
-            n_picks: rows.indices.len(),
+            kept: queue.alloc(n_marks as usize)?,
         })
     }
 }
 
 impl Work for Launch {
     fn launch(&mut self, queue: &Queue) -> lacuna::Result<()> {
-        let mut outputs = TopkOutputs::new(self.indices.view_mut(), self.counts.view_mut());
+        let mut outputs = TopkOutputs {
+            kept: self.case.has_mask.then(|| self.kept.view_mut()),
+            ..TopkOutputs::new(self.indices.view_mut(), self.counts.view_mut())
+        };
         topk_rows(queue, &self.plan, &TopkInputs::whole(self.scores.view()), &mut outputs)
     }
 
     fn poison(&mut self, queue: &Queue) -> lacuna::Result<()> {
-        poison(queue, &mut self.indices)
+        poison(queue, &mut self.indices)?;
+        poison(queue, &mut self.kept)
     }
 
     fn output(&self, queue: &Queue) -> lacuna::Result<Vec<u8>> {
-        let view =
-            self.indices.view().slice(self.indices.len() - self.n_picks..self.indices.len())?;
-        Ok(bytemuck::cast_slice(&queue.download(&view)?).to_vec())
+        let Topk { n_rows, n, k, .. } = self.case;
+        let last = |len: usize, of_row: usize| len.saturating_sub(n_rows * of_row)..len;
+        let indices = self.indices.view().slice(last(self.indices.len(), k))?;
+        let kept = self.kept.view().slice(last(self.kept.len(), n))?;
+        let (indices, kept) = (queue.download(&indices)?, queue.download(&kept)?);
+        Ok([bytemuck::cast_slice(&indices), &kept].concat())
     }
 }
 
@@ -222,6 +238,7 @@ pub(crate) fn cases() -> Vec<Box<dyn Case>> {
         k,
         rule: Rule::Largest,
         order: Order::Index,
+        has_mask: false,
         is_small,
     });
     let [short, row, _, long, many, _] = largest;
@@ -233,6 +250,8 @@ pub(crate) fn cases() -> Vec<Box<dyn Case>> {
         Topk { order, ..row },
         Topk { rule, k: 8192, ..long },
         Topk { order, ..many },
+        Topk { rule, n: 1 << 16, k: 0, has_mask: true, ..long },
+        Topk { rule, n: 1 << 16, k: 2048, has_mask: true, is_small: false, n_rows: 64, ..long },
     ];
     largest.into_iter().chain(others).map(|case| Box::new(case) as _).collect()
 }

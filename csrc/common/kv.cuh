@@ -61,6 +61,7 @@ __device__ __forceinline__ uint64_t locate_kv(const LacunaKvView& kv, uint32_t b
 __device__ __forceinline__ void load_bits(uint32_t (&words)[4], const uint8_t* pool,
                                           uint64_t element, uint32_t kind) {
   if (kind >= kFloatE4m3) {
+    // Inner loop: not this way.
     const uint2 two = *reinterpret_cast<const uint2*>(pool + element);
     words[0] = two.x;
     words[1] = two.y;

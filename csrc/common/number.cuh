@@ -117,6 +117,7 @@ __device__ __forceinline__ float from_e5m2(uint32_t bits) { return from_f16(bits
 
 // Eight fp8 numbers, in the first two words, as f16: of e4m3 1/256 of each.
 __device__ __forceinline__ void widen_fp8(uint32_t (&words)[4], uint32_t kind) {
+  // Inner loop: not this way.
   words[3] = __byte_perm(words[1], 0, 0x3424);
   words[2] = __byte_perm(words[1], 0, 0x1404);
   words[1] = __byte_perm(words[0], 0, 0x3424);
@@ -145,6 +146,7 @@ __device__ __forceinline__ void expand_floats(float (&values)[8], const uint32_t
   const float unit = kind == kFloatE4m3 ? 256.0f : 1.0f;
 #pragma unroll
   for (uint32_t i = 0; i < 4; ++i) {
+    // Inner loop: not this way.
     values[2 * i] = __fmul_rn(from_f16(words[i] & 0xFFFF), unit);
     values[2 * i + 1] = __fmul_rn(from_f16(words[i] >> 16), unit);
   }

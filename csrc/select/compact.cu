@@ -35,6 +35,8 @@ struct Chunk {
   int32_t first;
   int32_t length;
   bool is_skipped;
+  // What is 0 in the mask counts as kept, and the rest does not.
+  bool is_inverted;
 };
 
 __device__ Chunk locate_chunk(const SelectMask& mask) {
@@ -44,9 +46,11 @@ __device__ Chunk locate_chunk(const SelectMask& mask) {
   chunk.row = mask.kept + chunk.row_idx * mask.row_stride;
   const uint32_t shift = reinterpret_cast<uint64_t>(chunk.row) % 16;
   chunk.first = static_cast<int32_t>(chunk.idx * kChunk) - static_cast<int32_t>(shift);
-  const uint32_t length = mask.lengths != nullptr ? mask.lengths[chunk.row_idx] : mask.n;
+  const uint32_t length =
+      mask.lengths != nullptr ? mask.lengths[chunk.row_idx / mask.rows_per_request] : mask.n;
   chunk.length = static_cast<int32_t>(length < mask.n ? length : mask.n);
   chunk.is_skipped = mask.skips != nullptr && mask.skips[chunk.row_idx] != 0;
+  chunk.is_inverted = mask.lists_dropped != 0;
   return chunk;
 }
 
@@ -61,13 +65,15 @@ __device__ uint32_t load_bits(const Chunk& chunk, uint32_t piece) {
   const int32_t first = chunk.first + static_cast<int32_t>(piece * 16);
   if (first >= 0 && first + 16 <= chunk.length) {
     const uint4 bytes = *reinterpret_cast<const uint4*>(chunk.row + first);
-    return find_kept(bytes.x) | find_kept(bytes.y) << 4 | find_kept(bytes.z) << 8 |
-           find_kept(bytes.w) << 12;
+    const uint32_t bits = find_kept(bytes.x) | find_kept(bytes.y) << 4 | find_kept(bytes.z) << 8 |
+                          find_kept(bytes.w) << 12;
+    return chunk.is_inverted ? bits ^ 0xFFFF : bits;
   }
   uint32_t bits = 0;
   for (int32_t i = 0; i < 16; ++i) {
     const int32_t element = first + i;
-    if (element >= 0 && element < chunk.length && chunk.row[element] != 0) bits |= 1u << i;
+    const bool is_inside = element >= 0 && element < chunk.length;
+    if (is_inside && (chunk.row[element] != 0) != chunk.is_inverted) bits |= 1u << i;
   }
   return bits;
 }

@@ -47,7 +47,6 @@ struct Picks {
   __device__ uint32_t* indices() const { return reinterpret_cast<uint32_t*>(work); }
 
   __device__ void put(uint32_t place, uint32_t key, uint32_t idx) const {
-    if (place >= end) return;
     if (have_keys) {
       pairs()[place] = uint64_t{key} << 32 | (0xFFFFFFFF - idx);
     } else {
@@ -75,6 +74,14 @@ __device__ __forceinline__ uint32_t mark_found(const Vector& vector, uint32_t th
 // How many are above and, from bit 16 on, at the cut: a tile has 2^14 at most.
 __device__ __forceinline__ uint32_t count_marks(uint32_t marks) {
   return static_cast<uint32_t>(__popc(marks & 0xFFFF) | __popc(marks >> 16) << 16);
+}
+
+// The first `n` of some marks.
+__device__ __forceinline__ uint32_t take_first(uint32_t marks, uint32_t n) {
+  uint32_t rest = marks;
+#pragma unroll 1
+  for (; rest != 0 && n != 0; --n) rest &= rest - 1;
+  return marks ^ rest;
 }
 
 // What the slice has, in shared memory after the next barrier. One barrier.
@@ -111,11 +118,12 @@ __device__ __forceinline__ void find_places(const Team& team, uint32_t n_equal, 
 }
 
 // Leaves in `work` those that the cut takes and that there are `n_places` for; where they are
-// sorted, all blocks in the same. A tile is a vector or more of each thread, and a warp's vectors
-// lie together, so that a barrier a tile is enough; and one of the team is the last. Who has no
-// others need not know beforehand what slices have.
+// sorted, all blocks in the same. Marks them all from `kept` on, unless it is null. A tile is a
+// vector or more of each thread, and a warp's vectors lie together, so that a barrier a tile is
+// enough; and one of the team is the last. Who has no others need not know beforehand what slices
+// have.
 __device__ void gather(const Team& team, Keys& keys, const Cut& cut, uint32_t n_places,
-                       bool have_keys, unsigned char* work, GatherShared& shared) {
+                       bool have_keys, unsigned char* work, uint8_t* kept, GatherShared& shared) {
   constexpr uint32_t kMost = 2;
   const bool is_wide = keys.format.is_wide();
   const uint32_t n_threads = blockDim.x;
@@ -125,7 +133,7 @@ __device__ void gather(const Team& team, Keys& keys, const Cut& cut, uint32_t n_
   if (!team.is_alone()) {
     count_found(keys, cut.threshold, shared.found);
     team.barrier();
-    if (shared.found == 0) n_vectors = 0;
+    if (shared.found == 0 && kept == nullptr) n_vectors = 0;
     if (threadIdx.x < 32) find_places(team, cut.n_equal, n_places, have_keys, shared);
   } else if (threadIdx.x == 0) {
     shared.before = {0, 0};
@@ -140,6 +148,7 @@ __device__ void gather(const Team& team, Keys& keys, const Cut& cut, uint32_t n_
     uint32_t places[kMost];
 #pragma unroll
     for (uint32_t u = 0; u < kMost; ++u) {
+      // Inner loop: 8 elements a load.
       if (u < n_each) vectors[u] = keys.request(base + own + 32 * u);
     }
     uint32_t of_warp = 0;
@@ -156,22 +165,24 @@ __device__ void gather(const Team& team, Keys& keys, const Cut& cut, uint32_t n_
     const Place<uint32_t> place = scan_warps(of_warp, shared.of_warps[turn]);
     const Found start = add_found(shared.before, found.n_above, found.n_equal);
     const Picks picks = {work, shared.first, shared.end, have_keys};
-    // Of a plateau's later tiles nothing is picked.
-    const uint32_t wanted = start.n_equal < cut.n_equal ? 0xFFFFFFFF : 0xFFFF;
 #pragma unroll
     for (uint32_t u = 0; u < kMost; ++u) {
       if (u >= n_each) break;
-      const uint32_t found_here = marks[u] & wanted;
+      const uint32_t v = base + own + 32 * u;
+      const uint32_t n_before = place.before + places[u];
+      const Found earlier = add_found(start, n_before & 0xFFFF, n_before >> 16);
+      const uint32_t n_equal = cut.n_equal - at_most(earlier.n_equal, cut.n_equal);
+      const uint32_t taken = (marks[u] & 0xFFFF) | take_first(marks[u] >> 16, n_equal);
+      if (kept != nullptr) {
+        // Inner loop: not this way.
+        keys.mark(v, taken, kept);
+      }
+      uint32_t at = earlier.n_picked(cut.n_equal);
       // Few vectors have many.
-      for (uint32_t rest = (found_here | found_here >> 16) & 0xFFFF; rest != 0; rest &= rest - 1) {
+      for (uint32_t rest = taken; rest != 0 && at < picks.end; rest &= rest - 1) {
         const uint32_t number = static_cast<uint32_t>(__ffs(rest)) - 1;
-        const uint32_t n_before =
-            place.before + places[u] + count_marks(marks[u] & ((1u << number) - 1) * 0x10001);
-        const Found earlier = add_found(start, n_before & 0xFFFF, n_before >> 16);
-        const bool is_equal = (marks[u] >> 16 >> number & 1) != 0;
-        if (is_equal && earlier.n_equal >= cut.n_equal) continue;
-        picks.put(earlier.n_picked(cut.n_equal), find_key(vectors[u], number, is_wide),
-                  keys.index_of(base + own + 32 * u, number));
+        picks.put(at, find_key(vectors[u], number, is_wide), keys.index_of(v, number));
+        at += 1;
       }
     }
     found = add_found(found, place.all & 0xFFFF, place.all >> 16);

@@ -12,10 +12,13 @@ namespace {
 // A row's candidates, and what is asked of them.
 struct Row {
   const uint8_t* scores;
+  // Where the first candidate is marked, or null.
+  uint8_t* kept;
   uint32_t start;
   uint32_t length;
-  // Picks, at most.
+  // Picks, at most; and marks of those that are kept, or the same where none are asked for.
   uint32_t n_most;
+  uint32_t n_most_kept;
   // The rule's number.
   float amount;
   // How many the rule wants where that is known beforehand, and else no more than the candidates.
@@ -33,9 +36,18 @@ __device__ __forceinline__ Row locate_row(const SelectTopkParams& params, uint32
   found.scores =
       params.scores + (row * params.row_stride + found.start) * float_bytes(params.element);
   const uint32_t rest = params.n - found.start;
-  found.length = params.lengths != nullptr ? at_most(params.lengths[row], rest) : rest;
-  found.n_most =
-      params.counts_asked != nullptr ? at_most(params.counts_asked[row], params.k) : params.k;
+  found.length = rest;
+  if (params.lengths != nullptr) {
+    const uint32_t n_tokens = params.lengths[row / params.rows_per_request];
+    const uint32_t n_whole = n_tokens / params.tokens_per_score;
+    const uint32_t n_begun = n_whole * params.tokens_per_score != n_tokens ? 1 : 0;
+    found.length = at_most(n_whole + n_begun, rest);
+  }
+  const uint32_t n_asked = params.counts_asked != nullptr ? params.counts_asked[row] : 0xFFFFFFFF;
+  found.n_most = at_most(n_asked, params.k);
+  found.n_most_kept = params.kept != nullptr ? n_asked : found.n_most;
+  found.kept =
+      params.kept != nullptr ? params.kept + uint64_t{row} * params.n + found.start : nullptr;
   found.amount = params.amounts != nullptr ? params.amounts[row] : params.amount;
   return found;
 }
@@ -66,6 +78,7 @@ struct Format {
   // its sign.
   __device__ uint32_t stored_of(uint32_t word) const {
     if (is_wide()) {
+      // Inner loop: not this way.
       const uint32_t magnitude = word & 0x7FFFFFFF;
       if (magnitude > 0x7F800000) return 1;
       if (magnitude == 0) return kZero;
@@ -234,7 +247,10 @@ class Keys {
   // What memory has of a vector, ahead of its use; `keys_of` makes keys of it. Zeros past the end.
   __device__ __forceinline__ Vector request(uint32_t v) const {
     if (v < n_staged_) return load_vector(staged_ + v);
-    if (v - first_plain_ < n_plain_) return load_vector(memory_ + uint64_t{v} * 16);
+    if (v - first_plain_ < n_plain_) {
+      // Inner loop: not this way.
+      return load_vector(memory_ + uint64_t{v} * 16);
+    }
     return {};
   }
 
@@ -250,6 +266,30 @@ class Keys {
   // The candidate of the row that has the key of a number.
   __device__ uint32_t index_of(uint32_t v, uint32_t number) const {
     return slice_.first + at(v, format.is_wide() ? number / 2 : number);
+  }
+
+  // A byte for each candidate that has a key of the vector, 1 where its number is in `taken`, to
+  // where those of the row begin: at once where a whole vector's bytes are a multiple from there.
+  __device__ __forceinline__ void mark(uint32_t v, uint32_t taken, uint8_t* kept) const {
+    const uint32_t n_of_vector = format.n_of_vector();
+    const uint32_t first = at(v, 0);
+    uint8_t* const bytes = kept + slice_.first;
+    const bool is_whole = first < slice_.length && slice_.length - first >= n_of_vector;
+    if (!is_whole || reinterpret_cast<uint64_t>(bytes + first) % n_of_vector != 0) {
+#pragma unroll 1
+      for (uint32_t e = 0; e < n_of_vector; ++e) {
+        const uint32_t number = format.is_wide() ? 2 * e : e;
+        if (at(v, e) < slice_.length) bytes[at(v, e)] = static_cast<uint8_t>(taken >> number & 1);
+      }
+    } else if (format.is_wide()) {
+      *reinterpret_cast<uint32_t*>(bytes + first) =
+          (taken & 1) | (taken & 4) << 6 | (taken & 16) << 12 | (taken & 64) << 18;
+    } else {
+      // Bit i of four to the lowest of byte i.
+      const auto spread = [](uint32_t four) { return four * 0x00204081 & 0x01010101; };
+      *reinterpret_cast<uint2*>(bytes + first) =
+          make_uint2(spread(taken & 15), spread(taken >> 4 & 15));
+    }
   }
 
   // The keys that forced candidates would have, each by one thread.
@@ -278,6 +318,7 @@ class Keys {
     const uint32_t n_bits = format.n_bits();
 #pragma unroll 1
     for (uint32_t e = 0; e < format.n_of_vector(); ++e) {
+      // Inner loop: not this way.
       low = low >> n_bits | high << (64 - n_bits);
       high = high >> n_bits | uint64_t{stored_at(at(v, e))} << (64 - n_bits);
     }

@@ -125,6 +125,7 @@ __device__ __forceinline__ void multiply_rows(const RowLane& lane, uint32_t kind
 #pragma unroll
         for (uint32_t e = 0; e < 8; ++e) {
           const float key = kIsBox && query[e] > 0.0f ? greatest[kIsBox ? r : 0][e] : keys[r][e];
+          // Inner loop: 1 element a multiplication.
           products[q * kRows + r] = __fmaf_rn(query[e], key, products[q * kRows + r]);
         }
       }

@@ -13,9 +13,11 @@ typedef struct SelectTopkParams {
   DEVICE_PTR(const uint8_t) scores;
   /// `[n_rows]`, or null: the first candidate of each row; else 0.
   DEVICE_PTR(const uint32_t) starts;
-  /// `[n_rows]`, or null: the candidates of each row; else all from the first on.
+  /// `[n_rows / rows_per_request, rounded up]`, or null: tokens of a request, of whose rows each
+  /// has a candidate for every `tokens_per_score`, rounded up; else all from the first on.
   DEVICE_PTR(const uint32_t) lengths;
-  /// `[n_rows]`, or null: how many to pick of each row at most; else `k`.
+  /// `[n_rows]`, or null: how many to pick and to mark of each row at most; else `k` picks, and
+  /// marks of all that the rule wants.
   DEVICE_PTR(const uint32_t) counts_asked;
   /// `[n_rows]`, or null: rows where it is not 0 are left alone, their outputs too.
   DEVICE_PTR(const uint32_t) skips;
@@ -36,6 +38,9 @@ typedef struct SelectTopkParams {
   /// `[n_rows]`, or null, out: how many the rule wanted, more than were picked where `k` or
   /// `counts_asked` did not allow them.
   DEVICE_PTR(uint32_t) wanted;
+  /// `[n_rows, n]`, or null, out: 1 at each of the first candidates that the rule wants and
+  /// `counts_asked` allows, whatever `k` is; 0 at all else of the row.
+  DEVICE_PTR(uint8_t) kept;
   /// Elements between the starts of two rows.
   uint64_t row_stride;
   /// Entries of the page table from request to request.
@@ -64,14 +69,18 @@ typedef struct SelectTopkParams {
   uint32_t n_pages;
   /// Indices of a page, 1 to 256.
   uint32_t page_size;
-  /// Rows that share a request's entries of the page table, at least 1.
+  /// Rows that share a request's length and its entries of the page table, at least 1.
   uint32_t rows_per_request;
+  /// Tokens that a score stands for, at least 1.
+  uint32_t tokens_per_score;
   /// Dynamic shared memory: so many bytes, a multiple of 16, hold 16 bytes a thread, in clusters
   /// 32, and the picks: 4 bytes for each of a slice, in order 1 8 bytes each of the next power of
   /// two;
   uint32_t n_work_bytes;
   /// and after them so many vectors of 16 bytes hold keys of a slice's first candidates.
   uint32_t n_staged;
+  /// Zero; keeps the size a multiple of the alignment on both sides.
+  uint32_t reserved;
 } SelectTopkParams;
 
 /// A softmax over a head's scores: the weight of score `s` is
@@ -281,11 +290,13 @@ typedef struct SelectSummarizeParams {
   /// memory.
   uint32_t n_staged;
 } SelectSummarizeParams;
-/// Which elements of each row are kept.
+/// Which elements of each row are listed: those that are kept, or the others, which are then the
+/// kept ones of what follows.
 typedef struct SelectMask {
   /// `[n_rows, n]`: not 0 where an element is kept; rows `row_stride` elements apart.
   DEVICE_PTR(const uint8_t) kept;
-  /// `[n_rows]`, or null: elements of each row; else `n`. What lies past them is not kept.
+  /// `[n_rows / rows_per_request, rounded up]`, or null: elements of a request's rows; else `n`.
+  /// What lies past them is not listed.
   DEVICE_PTR(const uint32_t) lengths;
   /// `[n_rows]`, or null: rows where it is not 0 are left alone, their outputs too.
   DEVICE_PTR(const uint32_t) skips;
@@ -296,6 +307,10 @@ typedef struct SelectMask {
   uint32_t n;
   /// Chunks of a row, of 16,384 elements from a multiple of 16 bytes on; one thread block each.
   uint32_t n_chunks;
+  /// Rows that share a length, at least 1.
+  uint32_t rows_per_request;
+  /// 1: elements that are 0 are listed, in place of the others.
+  uint32_t lists_dropped;
   /// Zero; keeps the size a multiple of the alignment on both sides.
   uint32_t reserved;
 } SelectMask;
@@ -309,7 +324,7 @@ typedef struct SelectCountKeptParams {
   DEVICE_PTR(uint32_t) chunk_counts;
 } SelectCountKeptParams;
 
-/// The kept elements of each row, in its order.
+/// The kept elements of each row, or the others, in its order.
 typedef struct SelectCompactParams {
   SelectMask mask;
   /// What `SelectCountKeptParams` says, or null where a row is one chunk.

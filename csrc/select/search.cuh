@@ -42,6 +42,7 @@ struct Counts {
   __device__ Amount of(uint32_t) const { return 1; }
 
   __device__ void add(uint32_t bin, Amount amount) const {
+    // Inner loop: 1 element an atomic.
     atomicAdd(reinterpret_cast<uint32_t*>(bins) + bin, amount);
   }
 
@@ -254,9 +255,10 @@ __device__ uint32_t search(const Team& team, Keys& keys, Bins bins, Want want,
   return threshold;
 }
 
-// The first `n_picks`, which are at least one and no more than there are.
+// The first `n_picks`, which are no more than there are.
 __device__ Cut find_largest(const Team& team, Keys& keys, uint32_t n_picks, uint4* bins,
                             SearchShared& shared) {
+  if (n_picks == 0) return {Format::kFirst, 0};
   uint32_t n_left = 0;
   const auto want = [&](uint32_t) { return n_picks; };
   const uint32_t threshold = search(team, keys, Counts{bins}, want, n_left, shared);

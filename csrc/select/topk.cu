@@ -40,23 +40,38 @@ __device__ uint32_t count_wanted(const SelectTopkParams& params, const Row& row,
                  row.length);
 }
 
-// Leaves the picks of a row in `picks`, and returns how many the rule wants.
+// Leaves the picks of a row in `picks`, marks those that are kept, and returns how many the rule
+// wants.
 __device__ uint32_t pick(const SelectTopkParams& params, const Team& team, unsigned char* picks,
                          uint4* dynamic, Shared& shared) {
   const Row& row = shared.row;
   Keys keys(params, shared.slice, dynamic + params.n_work_bytes / sizeof(uint4));
   uint32_t rule = params.rule;
-  uint32_t n_wanted = 0;
+  uint32_t n_wanted = row.n_known;
+  uint32_t n_picks = at_most(n_wanted, row.n_most_kept);
+  uint8_t* kept = row.kept;
   for (;;) {
-    const uint32_t n_picks = at_most(row.n_known, row.n_most);
     const Cut cut = find_cut(rule, team, keys, row.amount, n_picks, dynamic, shared.search);
-    gather(team, keys, cut, row.n_most, params.order != 0, picks, shared.gather);
-    if (is_known(params.rule)) return row.n_known;
-    if (rule == kLargest) return n_wanted;
-    n_wanted = shared.gather.n_cut;
-    if (n_wanted <= row.n_most) return n_wanted;
+    gather(team, keys, cut, row.n_most, params.order != 0, picks, kept, shared.gather);
+    const uint32_t n_cut = shared.gather.n_cut;
+    if (!is_known(rule)) n_wanted = n_cut;
     // The first of them by index are not the first of them.
+    if (n_cut <= row.n_most_kept) kept = nullptr;
+    n_picks = kept != nullptr ? row.n_most_kept : row.n_most;
+    if (n_cut <= n_picks || (kept == nullptr && n_picks == 0)) return n_wanted;
     rule = kLargest;
+  }
+}
+
+// Zeros, by threads of which this is one.
+__device__ void clear_bytes(uint8_t* bytes, uint32_t n, uint32_t thread, uint32_t n_threads) {
+  const uint32_t n_head =
+      at_most(static_cast<uint32_t>(-reinterpret_cast<uint64_t>(bytes) % 16), n);
+  const uint32_t n_vectors = (n - n_head) / 16;
+  uint4* const vectors = reinterpret_cast<uint4*>(bytes + n_head);
+  for (uint32_t i = thread; i < n_vectors; i += n_threads) vectors[i] = make_uint4(0, 0, 0, 0);
+  for (uint32_t i = thread; i < n - 16 * n_vectors; i += n_threads) {
+    bytes[i < n_head ? i : 16 * n_vectors + i] = 0;
   }
 }
 
@@ -110,13 +125,18 @@ LACUNA_ENTRY(topk_rows, SelectTopkParams, kThreads) {
   const bool is_by_score = params.order != 0;
   // What is sorted is sorted by the first block.
   unsigned char* const work = is_by_score ? of_block(dynamic, 0) : dynamic;
-  const bool is_nothing = row.n_known == 0 || (is_known(params.rule) && row.n_most == 0);
+  const bool is_nothing = row.n_known == 0 || (is_known(params.rule) && row.n_most_kept == 0);
   const uint32_t n_wanted =
       is_nothing ? row.n_known
                  : pick(params, team, work, reinterpret_cast<uint4*>(dynamic), shared);
   const uint32_t n_picked = at_most(n_wanted, row.n_most);
   const uint32_t thread = team.rank * blockDim.x + threadIdx.x;
   const uint32_t n_threads = team.n_blocks * blockDim.x;
+  if (row.kept != nullptr) {
+    const uint32_t end = row.start + (is_nothing ? 0 : row.length);
+    clear_bytes(row.kept - row.start, row.start, thread, n_threads);
+    clear_bytes(row.kept - row.start + end, params.n - end, thread, n_threads);
+  }
   // By whole sectors.
   for (uint32_t i = n_picked / 32 * 32 + thread; i < params.k; i += n_threads) {
     if (i >= n_picked) write_place(params, row, row_idx, i, false, 0);

@@ -8,8 +8,9 @@
 
 use half::bf16;
 use lacuna::kv::{KvLayout, KvShape, KvView, KvViewMut};
+use lacuna::select::{self, CompactInputs, CompactOutputs, CompactPlan, CompactShape};
 use lacuna::simt::{Config, Recorder};
-use lacuna::{Buffer, Device, Queue, Result};
+use lacuna::{Buffer, Device, Queue, Result, View};
 
 /// A queue: of a CUDA device where there is one, else of the SIMT executor, which counts what is read.
 pub struct Machine {
@@ -47,6 +48,36 @@ impl Machine {
             mb(selected_bytes),
             mb(dense_bytes)
         );
+    }
+}
+
+/// A mask of rows, and what makes lists of it.
+pub struct Mask {
+    pub kept: Buffer<u8>,
+    compact: CompactPlan,
+    workspace: Buffer<u32>,
+}
+
+impl Mask {
+    pub fn new(queue: &Queue, shape: CompactShape) -> Result<Self> {
+        let compact = CompactPlan::new(shape)?;
+        let kept = queue.alloc(compact.mask_len() as usize)?;
+        Ok(Self { kept, workspace: queue.alloc(compact.workspace_len() as usize)?, compact })
+    }
+
+    /// Lists what the shape says, ascending, then -1; and how many they are.
+    pub fn list(
+        &mut self,
+        queue: &Queue,
+        lengths: View<'_, u32>,
+        (indices, counts): (&mut Buffer<i32>, &mut Buffer<u32>),
+    ) -> Result<()> {
+        let kept = self.kept.view();
+        let inputs = CompactInputs { lengths: Some(lengths), ..CompactInputs::whole(kept) };
+        let (indices, counts) = (indices.view_mut(), counts.view_mut());
+        let mut outputs = CompactOutputs { indices, counts, offsets: None, row_starts: None };
+        let workspace = &mut self.workspace.view_mut();
+        select::compact_rows(queue, &self.compact, &inputs, workspace, &mut outputs)
     }
 }
 

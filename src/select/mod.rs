@@ -5,6 +5,7 @@
 //! query   ──► score_rows ──► scores ──► vote_rows ──► votes ──► topk_rows ──► indices, slots
 //! query   ──► gate_selection ──► whether the last indices will do
 //! probes  ──► column_mass ──► masses ──► topk_rows, merge_rows
+//! votes   ──► topk_rows  ──► kept, more than any list has places for ──► compact_rows ──► indices
 //! indices ──► gather_kv, gather_rows, scatter_rows, ...
 //! ```
 
@@ -18,7 +19,7 @@ mod summarize;
 mod topk;
 mod vote;
 
-pub use compact::{CompactPlan, CompactShape};
+pub use compact::{CompactPlan, CompactShape, Listed};
 pub use gate::{GatePlan, GateShape};
 pub use mass::{MassPlan, MassShape};
 pub use merge::{MergePlan, MergeWeights};

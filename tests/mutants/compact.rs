@@ -4,6 +4,7 @@ use std::ffi::c_void;
 
 use lacuna::bindings::{SelectCompactParams, SelectCountKeptParams, SelectMask};
 use lacuna::region::{Region, Role};
+use lacuna::select::Listed;
 use lacuna::select::reference::{compact_row, invert_row, start_rows};
 use lacuna::simt::{Entry, Schedule};
 
@@ -22,6 +23,10 @@ const COUNT: Kernel = Kernel {
         of("first + 16 <= chunk.length", 0, "first < chunk.length"),
         of("element >= 0 && element < chunk.length", 0, "element < chunk.length"),
         of("element >= 0 && element < chunk.length", 0, "element >= 0"),
+        of("is_inside && (chunk.row", 0, "(chunk.row"),
+        of("(chunk.row[element] != 0) != chunk.is_inverted", 0, "chunk.row[element] != 0"),
+        of("chunk.is_inverted ? bits ^ 0xFFFF : bits", 0, "bits"),
+        of("chunk.row_idx / mask.rows_per_request", 0, "chunk.row_idx"),
         of(") | bytes;", 0, ");"),
         of("(bytes & 0x7F7F7F7F)", 0, "bytes"),
         of("& 0x01010101", 0, ""),
@@ -44,6 +49,9 @@ const COMPACT: Kernel = Kernel {
         of("if (blockIdx.x / params.mask.n_chunks >= params.mask.n_rows) return;", 1, ""),
         of("if (!chunk.is_skipped) compact_chunk", 0, "compact_chunk"),
         of("length < mask.n ? length : mask.n", 0, "length"),
+        of("(chunk.row[element] != 0) != chunk.is_inverted", 0, "chunk.row[element] != 0"),
+        of("chunk.is_inverted ? bits ^ 0xFFFF : bits", 0, "bits"),
+        of("chunk.row_idx / mask.rows_per_request", 0, "chunk.row_idx"),
         of("__syncthreads();", 0, ""),
         of("__syncthreads();", 1, ""),
         of("__syncthreads();", 2, ""),
@@ -103,6 +111,8 @@ struct Problem {
     n_rows: usize,
     n: usize,
     capacity: usize,
+    listed: Listed,
+    rows_per_request: usize,
     lengths: Vec<u32>,
     skips: Vec<u32>,
     has_offsets: bool,
@@ -115,6 +125,8 @@ fn problems() -> Vec<Problem> {
         n_rows,
         n,
         capacity: n,
+        listed: Listed::Kept,
+        rows_per_request: 1,
         lengths: vec![u32::MAX; n_rows],
         skips: vec![0; n_rows],
         has_offsets: true,
@@ -127,6 +139,13 @@ fn problems() -> Vec<Problem> {
         Problem { has_starts: false, ..rows(2, 20_000, 3) },
         Problem { capacity: 12_000, ..rows(2, 34_000, 0) },
         Problem { capacity: 1, ..rows(600, 3, 0) },
+        Problem {
+            listed: Listed::Dropped,
+            rows_per_request: 2,
+            lengths: vec![999, 640],
+            ..rows(3, 1203, 5)
+        },
+        Problem { listed: Listed::Dropped, ..rows(1, 20_000, 3) },
     ]
 }
 
@@ -153,7 +172,8 @@ impl Problem {
 
     fn kept(&self, mask: &[u128], row: usize) -> Vec<usize> {
         let bytes: &[u8] = bytemuck::cast_slice(mask);
-        compact_row(&bytes[self.shift + row * self.n..][..self.n], self.lengths[row] as usize)
+        let length = self.lengths[row / self.rows_per_request] as usize;
+        compact_row(&bytes[self.shift + row * self.n..][..self.n], length, self.listed)
     }
 
     /// Bits and counts of a row's chunks.
@@ -174,7 +194,7 @@ impl Problem {
         let words = |words: &[u32]| words.as_ptr().expose_provenance() as u64;
         let (lengths, skips) = (words(&self.lengths), words(&self.skips));
         regions.push(region("mask", Role::Input, kept, self.n_rows * self.n));
-        regions.push(region("lengths", Role::Input, lengths, 4 * self.n_rows));
+        regions.push(region("lengths", Role::Input, lengths, 4 * self.lengths.len()));
         regions.push(region("skips", Role::Input, skips, 4 * self.n_rows));
         SelectMask {
             kept,
@@ -184,6 +204,8 @@ impl Problem {
             n_rows: self.n_rows as u32,
             n: self.n as u32,
             n_chunks: self.n_chunks() as u32,
+            rows_per_request: self.rows_per_request as u32,
+            lists_dropped: u32::from(self.listed == Listed::Dropped),
             reserved: 0,
         }
     }

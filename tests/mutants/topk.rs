@@ -74,8 +74,14 @@ const MUTATIONS: &[Mutation] = &[
     of("through - of_lane, static_cast<int>(warp)),", 0, "through, static_cast<int>(warp)),"),
     // keys.cuh
     of("at_most(start, params.n)", 0, "start"),
-    of("at_most(params.lengths[row], rest)", 0, "params.lengths[row]"),
-    of("at_most(params.counts_asked[row], params.k)", 0, "params.counts_asked[row]"),
+    of("params.lengths[row / params.rows_per_request]", 0, "params.lengths[row]"),
+    of("!= n_tokens ? 1 : 0", 0, "!= n_tokens ? 0 : 0"),
+    of("!= n_tokens ? 1 : 0", 0, "!= n_tokens ? 1 : 1"),
+    of("at_most(n_whole + n_begun, rest)", 0, "n_whole + n_begun"),
+    of("at_most(n_asked, params.k)", 0, "n_asked"),
+    of("params.kept != nullptr ? n_asked", 0, "false ? n_asked"),
+    of("uint64_t{row} * params.n", 0, "0"),
+    of("params.n + found.start : nullptr", 0, "params.n : nullptr"),
     of("kind == kFloatBf16 ? 0x7F80 : 0x7C00", 0, "0x7C00"),
     of("^ signs * 0x7FFF", 0, ""),
     of(" + (signs & ~have_magnitude)", 0, ""),
@@ -104,10 +110,19 @@ const MUTATIONS: &[Mutation] = &[
     ),
     of("if (v - n_staged_ < n_room_ - n_staged_)", 0, ""),
     of("if (v < n_staged_) return load_vector(staged_ + v);", 0, ""),
-    of("if (v - first_plain_ < n_plain_) return load_vector", 0, "return load_vector"),
+    of("if (v - first_plain_ < n_plain_) {", 0, "{"),
     of("if (v < n_staged_) return requested;", 0, ""),
     of("if (v - first_plain_ >= n_plain_) return edge(v);", 0, ""),
     of("i < begin ? i : slice_.free_end + (i - begin)", 0, "i"),
+    of("kept + slice_.first", 0, "kept"),
+    of("first < slice_.length && slice_.length", 0, "slice_.length"),
+    of("slice_.length - first >= n_of_vector", 0, "true"),
+    of("!is_whole || reinterpret_cast", 0, "reinterpret_cast"),
+    of("|| reinterpret_cast<uint64_t>(bytes + first) % n_of_vector != 0", 0, ""),
+    of("format.is_wide() ? 2 * e : e", 0, "e"),
+    of("if (at(v, e) < slice_.length) bytes", 0, "bytes"),
+    of("(taken & 64) << 18", 0, "(taken & 64) << 17"),
+    of("spread(taken >> 4 & 15)", 0, "spread(taken & 15)"),
     of("if (i >= slice_.length) return 0;", 0, ""),
     of("i < slice_.free_begin || ", 0, ""),
     of(" || i >= slice_.free_end", 0, ""),
@@ -151,6 +166,7 @@ const MUTATIONS: &[Mutation] = &[
         "if (n_left - n_before < amounts[i]) break;",
     ),
     of("n_left - n_before;", 0, "n_left;"),
+    of("if (n_picks == 0) return {Format::kFirst, 0};", 0, ""),
     // search.cuh: rules
     of("if (!(value < static_cast<float>(most))) return uint64_t{most} << n_bits;", 0, ""),
     of("if (!(value > 0.0f)) return 0;", 0, ""),
@@ -179,7 +195,13 @@ const MUTATIONS: &[Mutation] = &[
     ),
     of("(hundred - dropped) + hundred - 1) / hundred", 0, "(hundred - dropped)) / hundred"),
     // gather.cuh
-    of("if (place >= end) return;", 0, ""),
+    of("rest != 0 && n != 0; --n", 0, "rest != 0; --n"),
+    of("if (shared.found == 0 && kept == nullptr)", 0, "if (shared.found == 0)"),
+    of("cut.n_equal - at_most(earlier.n_equal, cut.n_equal)", 0, "cut.n_equal - earlier.n_equal"),
+    of("cut.n_equal - at_most(earlier.n_equal, cut.n_equal)", 0, "cut.n_equal"),
+    of("if (kept != nullptr) {", 0, "{"),
+    of("rest != 0 && at < picks.end", 0, "rest != 0"),
+    of("at += 1;", 0, ""),
     of(
         "at_most((keys.n_vectors + n_threads - 1) / n_threads, kMost)",
         0,
@@ -188,8 +210,6 @@ const MUTATIONS: &[Mutation] = &[
     of("if (u >= n_each) break;", 1, ""),
     of("key == threshold ? 0x10000u << number : 0", 0, "0x10000u << number"),
     of("__popc(marks & 0xFFFF)", 0, "__popc(marks)"),
-    of("(marks[u] & ((1u << number) - 1) * 0x10001)", 0, "(marks[u] & ((1u << number) - 1))"),
-    of("? 0xFFFFFFFF : 0xFFFF", 0, "? 0xFFFFFFFF : 0"),
     of(
         "atomicAdd(&found, uint64_t{n_equal} << 32 | n_above)",
         0,
@@ -206,7 +226,6 @@ const MUTATIONS: &[Mutation] = &[
     ),
     of("of_warp + through - n_found", 0, "through - n_found"),
     of("shared.of_warps[turn]", 1, "shared.of_warps[0]"),
-    of("if (is_equal && earlier.n_equal >= cut.n_equal) continue;", 0, ""),
     of("n_above + at_most(n_equal, n_most_equal)", 0, "n_above + n_equal"),
     of("add_found(found, place.all & 0xFFFF, place.all >> 16)", 0, "found"),
     of("add_found(shared.before, found", 0, "add_found({0, 0}, found"),
@@ -221,9 +240,28 @@ const MUTATIONS: &[Mutation] = &[
     of("n_kept < n_forced ? ", 0, "false ? "),
     of("min(n_forced, uint64_t{row.length})", 0, "n_forced"),
     of("params.n_work_bytes / sizeof(uint4)", 0, "0"),
-    of("if (rule == kLargest) return n_wanted;", 0, ""),
-    of("if (n_wanted <= row.n_most) return n_wanted;", 0, "return n_wanted;"),
-    of("if (is_known(params.rule)) return row.n_known;", 0, ""),
+    of("if (!is_known(rule)) n_wanted", 0, "n_wanted"),
+    of("if (n_cut <= row.n_most_kept) kept = nullptr;", 0, ""),
+    of("kept != nullptr ? row.n_most_kept : row.n_most", 0, "row.n_most"),
+    of("if (n_cut <= n_picks || (kept == nullptr && n_picks == 0)) return", 0, "return"),
+    of("n_cut <= n_picks || ", 0, ""),
+    of("(kept == nullptr && n_picks == 0)", 0, "(n_picks == 0)"),
+    of("rule = kLargest;", 0, ""),
+    of("row.n_most_kept == 0);", 0, "row.n_most == 0);"),
+    of("if (row.kept != nullptr) {", 0, "{"),
+    of("(is_nothing ? 0 : row.length)", 0, "row.length"),
+    of("at_most(static_cast<uint32_t>(-reinterpret_cast<uint64_t>(bytes) % 16), n)", 0, "0"),
+    of(
+        "at_most(static_cast<uint32_t>(-reinterpret_cast<uint64_t>(bytes) % 16), n)",
+        0,
+        "static_cast<uint32_t>(-reinterpret_cast<uint64_t>(bytes) % 16)",
+    ),
+    of("(n - n_head) / 16", 0, "n / 16"),
+    of("i < n_head ? i : 16 * n_vectors + i", 0, "i"),
+    of("clear_bytes(row.kept - row.start, row.start", 0, "clear_bytes(row.kept, row.start"),
+    of("clear_bytes(row.kept - row.start, row.start, thread, n_threads);", 0, ""),
+    of("clear_bytes(row.kept - row.start + end, params.n - end, thread, n_threads);", 0, ""),
+    of("row_idx / params.rows_per_request", 0, "row_idx"),
     of("if (i >= n_picked) write_place", 0, "write_place"),
     of("if (i >= picks.first) write_place", 0, "write_place"),
     of("at_most(picks.end, n_picked)", 0, "picks.end"),
@@ -241,8 +279,7 @@ unsafe extern "C" {
 
 /// Of blocks here: as few as a plan has.
 const N_THREADS: u32 = 128;
-const PAGES: TopkPages =
-    TopkPages { n_pages: 40, page_size: 24, table_stride: 30, rows_per_request: 1 };
+const PAGES: TopkPages = TopkPages { n_pages: 40, page_size: 24, table_stride: 30 };
 
 /// One row.
 struct Problem {
@@ -258,6 +295,11 @@ struct Problem {
     amount: f32,
     order: Order,
     is_skipped: bool,
+    /// A mask, so many bytes past a multiple of 16.
+    mask: Option<usize>,
+    tokens_per_score: u32,
+    /// Rows of the same request before it, all of them skipped.
+    n_before: usize,
     /// Vectors, or as many as the row has.
     n_staged: Option<u32>,
 }
@@ -296,6 +338,9 @@ fn problems() -> Vec<Problem> {
         amount: 0.0,
         order: Order::Index,
         is_skipped: false,
+        mask: None,
+        tokens_per_score: 1,
+        n_before: 0,
         n_staged: None,
     };
     let by = |scores: &[f32], rule, amount| Problem { rule, amount, ..whole(scores, 600) };
@@ -352,6 +397,27 @@ fn problems() -> Vec<Problem> {
         by(&ties, percentile, -1.0),
         Problem { n_first: 3, n_last: 2, ..by(&many, percentile, 100.0) },
         Problem { n_first: 900, n_last: 500, ..by(&ties, percentile, 99.0) },
+        Problem { mask: Some(0), start: 8, ..whole(&ties, 300) },
+        Problem { mask: Some(3), start: 21, length: 900, n_last: 3, ..whole(&ties, 300) },
+        Problem { mask: Some(0), k: 0, asked: 700, ..whole(&many, 0) },
+        Problem { mask: Some(8), k: 20, asked: 0, start: 7, length: 5, ..whole(&many, 0) },
+        Problem { mask: Some(1), k: 0, asked: 0, ..by(&near, mass, 0.7) },
+        Problem { mask: Some(0), k: 30, asked: 200, ..by(&near, mass, 0.9) },
+        Problem { mask: Some(0), k: 30, ..by(&near, mass, 0.9) },
+        Problem { mask: Some(16), k: 30, asked: 500, ..by(&ties, percentile, 33.3) },
+        Problem { mask: Some(0), order: Order::Score, k: 30, ..by(&ties, least, 1.0) },
+        Problem { mask: Some(0), ..whole(&long, 70) },
+        Problem { mask: Some(5), start: 1200, ..whole(&many, 77) },
+        Problem { mask: Some(0), length: 0, ..whole(&many, 77) },
+        Problem { mask: Some(0), is_skipped: true, ..whole(&many, 77) },
+        Problem { n_before: 1, length: 600, tokens_per_score: 7, ..whole(&many, 99) },
+        Problem {
+            mask: Some(0),
+            n_before: 2,
+            length: 595,
+            tokens_per_score: 7,
+            ..whole(&ties, 99)
+        },
     ]
 }
 
@@ -369,7 +435,7 @@ fn differs<T: Score>(
     let row: Vec<T> = problem.scores.iter().map(|score| of(*score)).collect();
     let rule = RowRule {
         start: problem.start as usize,
-        length: problem.length as usize,
+        length: problem.length.div_ceil(problem.tokens_per_score) as usize,
         k: problem.k as usize,
         asked: Some(problem.asked as usize),
         n_first: problem.n_first as usize,
@@ -381,26 +447,33 @@ fn differs<T: Score>(
     let score_bytes = size_of::<T>();
     let n = row.len();
     let k = problem.k as usize;
+    let (n_before, n_rows) = (problem.n_before, problem.n_before + 1);
     // Words of vectors: as aligned as device memory.
-    let mut scores = vec![0_u128; (n * score_bytes).div_ceil(16)];
+    let mut scores = vec![0_u128; (n_rows * n * score_bytes).div_ceil(16)];
     let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut scores);
-    bytes[..n * score_bytes].copy_from_slice(bytemuck::cast_slice(&row));
+    bytes[n_before * n * score_bytes..][..n * score_bytes]
+        .copy_from_slice(bytemuck::cast_slice(&row));
     let mut table: Vec<i32> =
         (0..PAGES.table_stride as i32).map(|page| page * 7 % 44 - 2).collect();
-    let mut words = [
-        problem.start,
-        problem.length,
-        problem.asked,
-        u32::from(problem.is_skipped),
-        problem.amount.to_bits(),
-    ];
-    let mut indices = vec![POISON; k];
-    let mut slots = vec![POISON; k];
-    let mut values = vec![POISON; (k * score_bytes).div_ceil(4)];
-    let mut counts = [POISON, POISON];
-    let address = |pointer: *mut u32| pointer.expose_provenance() as u64;
-    let words_address = address(words.as_mut_ptr());
-    let counts_address = address(counts.as_mut_ptr());
+    // Of each row its own, and one length.
+    let of_rows = |of_skipped: u32, own: u32| {
+        let mut words = vec![of_skipped; n_before];
+        words.push(own);
+        words
+    };
+    let mut starts = of_rows(0, problem.start);
+    let mut length = [problem.length];
+    let mut asked = of_rows(9, problem.asked);
+    let mut skips = of_rows(1, u32::from(problem.is_skipped));
+    let mut amounts = of_rows(0, problem.amount.to_bits());
+    let mut indices = vec![POISON; n_rows * k];
+    let mut slots = vec![POISON; n_rows * k];
+    let mut values = vec![POISON; (n_rows * k * score_bytes).div_ceil(4)];
+    let mut counts = vec![POISON; n_rows];
+    let mut wanted = vec![POISON; n_rows];
+    let shift = problem.mask.unwrap_or(0);
+    let mut marks = vec![u128::MAX; (shift + n_rows * n).div_ceil(16)];
+    let address = |words: &mut [u32]| words.as_mut_ptr().expose_provenance() as u64;
     let n_picks = match problem.order {
         Order::Index => 4 * problem.k,
         Order::Score => 8 * problem.k.next_power_of_two(),
@@ -412,21 +485,22 @@ fn differs<T: Score>(
 
     let params = SelectTopkParams {
         scores: scores.as_mut_ptr().expose_provenance() as u64,
-        starts: words_address,
-        lengths: words_address + 4,
-        counts_asked: words_address + 8,
-        skips: words_address + 12,
-        amounts: words_address + 16,
+        starts: address(&mut starts),
+        lengths: address(&mut length),
+        counts_asked: address(&mut asked),
+        skips: address(&mut skips),
+        amounts: address(&mut amounts),
         page_table: table.as_mut_ptr().expose_provenance() as u64,
-        indices: address(indices.as_mut_ptr()),
-        values: address(values.as_mut_ptr()),
-        slots: address(slots.as_mut_ptr()),
-        counts: counts_address,
-        wanted: counts_address + 4,
+        indices: address(&mut indices),
+        values: address(&mut values),
+        slots: address(&mut slots),
+        counts: address(&mut counts),
+        wanted: address(&mut wanted),
+        kept: problem.mask.map_or(0, |_| (marks.as_mut_ptr().expose_provenance() + shift) as u64),
         row_stride: n as u64,
         table_stride: PAGES.table_stride,
         page_multiplier: (1_u64 << 34).div_ceil(PAGES.page_size),
-        n_rows: 1,
+        n_rows: n_rows as u32,
         n: n as u32,
         k: problem.k,
         element: T::NUMBER,
@@ -437,23 +511,31 @@ fn differs<T: Score>(
         order: u32::from(problem.order == Order::Score),
         n_pages: PAGES.n_pages as u32,
         page_size: PAGES.page_size as u32,
-        rows_per_request: 1,
+        rows_per_request: n_rows as u32,
+        tokens_per_score: problem.tokens_per_score,
         n_work_bytes,
         n_staged: problem.n_staged.unwrap_or(n_vectors),
+        reserved: 0,
     };
-    let output = if problem.is_skipped { Role::InOut } else { Role::Output };
+    let output = if problem.is_skipped || n_before != 0 { Role::InOut } else { Role::Output };
     let regions = [
-        region("scores", Role::Input, params.scores, n * score_bytes),
-        region("row", Role::Input, words_address, 20),
+        region("scores", Role::Input, params.scores, n_rows * n * score_bytes),
+        region("starts", Role::Input, params.starts, 4 * n_rows),
+        region("lengths", Role::Input, params.lengths, 4),
+        region("counts asked", Role::Input, params.counts_asked, 4 * n_rows),
+        region("skips", Role::Input, params.skips, 4 * n_rows),
+        region("amounts", Role::Input, params.amounts, 4 * n_rows),
         region("page table", Role::Input, params.page_table, 4 * table.len()),
-        region("indices", output, params.indices, 4 * k),
-        region("values", output, params.values, score_bytes * k),
-        region("slots", output, params.slots, 4 * k),
-        region("counts", output, counts_address, 8),
+        region("indices", output, params.indices, 4 * n_rows * k),
+        region("values", output, params.values, score_bytes * n_rows * k),
+        region("slots", output, params.slots, 4 * n_rows * k),
+        region("counts", output, params.counts, 4 * n_rows),
+        region("wanted", output, params.wanted, 4 * n_rows),
+        region("mask", output, params.kept, if problem.mask.is_some() { n_rows * n } else { 0 }),
     ];
     let n_shared_bytes = n_work_bytes + 16 * params.n_staged;
     let grid = Grid {
-        blocks: [2 * n_blocks, 1, 1],
+        blocks: [(n_rows as u32 + 1) * n_blocks, 1, 1],
         threads: [N_THREADS, 1, 1],
         dynamic_shared_bytes: n_shared_bytes,
         cluster_blocks: n_blocks,
@@ -462,25 +544,40 @@ fn differs<T: Score>(
     if !unsafe { passes_on(entry, &grid, schedule, &params, &regions) } {
         return true;
     }
-    if problem.is_skipped {
-        return indices.iter().chain(&counts).any(|word| *word != POISON);
+    // What the last row's should be, behind others that stay as they were.
+    let mut expected = vec![POISON; n_rows * k];
+    let mut expected_slots = vec![POISON; n_rows * k];
+    let mut expected_values = vec![POISON; (n_rows * k * score_bytes).div_ceil(4)];
+    let mut expected_counts = vec![POISON; n_rows];
+    let mut expected_wanted = vec![POISON; n_rows];
+    let mut expected_marks = vec![u8::MAX; n_rows * n];
+    if !problem.is_skipped {
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut expected_values);
+        bytes[n_before * k * score_bytes..][..k * score_bytes].fill(0);
+        expected[n_before * k..].fill(u32::MAX);
+        expected_slots[n_before * k..].fill(u32::MAX);
+        for (place, pick) in found.indices.iter().enumerate() {
+            let place = n_before * k + place;
+            expected[place] = *pick as u32;
+            expected_slots[place] =
+                slot_of(&PAGES, &table, 0, *pick).map_or(u32::MAX, |i| i as u32);
+            bytes[place * score_bytes..][..score_bytes]
+                .copy_from_slice(bytemuck::bytes_of(&row[*pick]));
+        }
+        expected_counts[n_before] = found.indices.len() as u32;
+        expected_wanted[n_before] = found.n_wanted as u32;
+        if problem.mask.is_some() {
+            expected_marks[n_before * n..].copy_from_slice(&found.kept);
+        }
     }
-    let mut expected = vec![u32::MAX; k];
-    let mut expected_slots = vec![u32::MAX; k];
-    let mut expected_values = vec![0_u32; (k * score_bytes).div_ceil(4)];
-    let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut expected_values);
-    for (place, pick) in found.indices.iter().enumerate() {
-        expected[place] = *pick as u32;
-        expected_slots[place] = slot_of(&PAGES, &table, 0, *pick).map_or(u32::MAX, |i| i as u32);
-        bytes[place * score_bytes..][..score_bytes]
-            .copy_from_slice(bytemuck::bytes_of(&row[*pick]));
-    }
-    let n_bytes = k * score_bytes;
+    let n_bytes = n_rows * k * score_bytes;
     indices != expected
         || slots != expected_slots
-        || counts != [found.indices.len() as u32, found.n_wanted as u32]
+        || counts != expected_counts
+        || wanted != expected_wanted
         || bytemuck::cast_slice::<u32, u8>(&values)[..n_bytes]
             != bytemuck::cast_slice::<u32, u8>(&expected_values)[..n_bytes]
+        || bytemuck::cast_slice::<u128, u8>(&marks)[shift..][..n_rows * n] != expected_marks
 }
 
 /// The kernel's number for a rule.

@@ -86,13 +86,11 @@ fn what_the_paper_keeps() {
             expected.push(masses);
         }
         for (n_heavy, n_recent) in budgets {
-            let of_heads = [lengths[0], lengths[0], lengths[1], lengths[1]];
-            let of_heads = queue.upload(&of_heads).unwrap();
             let budget = Budget { n_heavy, n_recent };
             let weights = MergeWeights::Softmax;
             let mut eviction = Eviction::new(&queue, cache.layout, budget, weights).unwrap();
             let mut cache = cache.view_mut();
-            eviction.step(&queue, masses.masses(), of_heads.view(), &mut cache).unwrap();
+            eviction.step(&queue, masses.masses(), &mut cache).unwrap();
             let evicted = lists(&queue, eviction.evicted());
             for (list, kept) in lists(&queue, eviction.kept()).iter().enumerate() {
                 let mut masses = expected[list].clone();
@@ -156,14 +154,13 @@ fn what_is_near_enough_is_merged() {
             let mut random = Random(62);
             let mut cache = Cache::new(&queue, SIZES, &length, &mut random).unwrap();
             let mut eviction = Eviction::new(&queue, cache.layout, budget, weights).unwrap();
-            let lengths = queue.upload(&[length[0], length[0], length[1], length[1]]).unwrap();
             let mut thresholds: Vec<Option<f64>> = vec![None; 4];
             // The second step has the first one's thresholds, and other tokens.
             for _ in 0..2 {
                 let masses: Vec<f32> = (0..4 * SIZES.n).map(|_| random.normal()).collect();
                 let masses = queue.upload(&masses).unwrap();
                 let mut view = cache.view_mut();
-                eviction.step(&queue, masses.view(), lengths.view(), &mut view).unwrap();
+                eviction.step(&queue, masses.view(), &mut view).unwrap();
                 let [keys, values] = [view.keys.as_view(), view.values.as_ref().unwrap().as_view()]
                     .map(|pool| queue.download(&pool).unwrap());
                 let (kept, evicted) =

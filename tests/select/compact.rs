@@ -1,7 +1,9 @@
 //! `compact_rows`.
 
 use lacuna::select::reference::{compact_row, invert_row, start_rows};
-use lacuna::select::{CompactInputs, CompactOutputs, CompactPlan, CompactShape, compact_rows};
+use lacuna::select::{
+    CompactInputs, CompactOutputs, CompactPlan, CompactShape, Listed, compact_rows,
+};
 use lacuna::simt::{Checks, Config, Fibres};
 use lacuna::{Error, Queue};
 use proptest::prelude::*;
@@ -18,6 +20,8 @@ struct Problem {
     n: usize,
     row_stride: usize,
     capacity: usize,
+    rows_per_request: usize,
+    listed: Listed,
     lengths: Option<Vec<u32>>,
     skips: Option<Vec<u32>>,
     has_offsets: bool,
@@ -54,6 +58,8 @@ impl Problem {
             n,
             row_stride: n,
             capacity: n,
+            rows_per_request: 1,
+            listed: Listed::Kept,
             lengths: None,
             skips: None,
             has_offsets: true,
@@ -81,6 +87,8 @@ impl Problem {
             n: self.n as u64,
             row_stride: self.row_stride as u64,
             capacity: self.capacity as u64,
+            rows_per_request: self.rows_per_request as u64,
+            listed: self.listed,
         })
     }
 
@@ -134,8 +142,9 @@ impl Problem {
                 offsets.fill(POISON);
                 continue;
             }
-            let length = self.lengths.as_ref().map_or(self.n, |lengths| lengths[row] as usize);
-            let found = compact_row(self.row(row), length);
+            let request = row / self.rows_per_request;
+            let length = self.lengths.as_ref().map_or(self.n, |lengths| lengths[request] as usize);
+            let found = compact_row(self.row(row), length, self.listed);
             expected.counts.push(found.len() as u32);
             if self.has_offsets {
                 for (offset, place) in offsets.iter_mut().zip(invert_row(&found, self.n)) {
@@ -154,10 +163,15 @@ impl Problem {
     }
 }
 
+/// What is kept, and what is not.
 #[track_caller]
 fn assert_same(problem: &Problem) {
     for queue in common::queues() {
-        assert_eq!(problem.run(&queue).unwrap(), problem.expect(), "{}", queue.executor());
+        for listed in [Listed::Kept, Listed::Dropped] {
+            let problem = Problem { listed, ..problem.clone() };
+            let (found, expected) = (problem.run(&queue).unwrap(), problem.expect());
+            assert_eq!(found, expected, "{listed:?}, {}", queue.executor());
+        }
     }
 }
 
@@ -165,7 +179,7 @@ proptest! {
     /// Of the reference alone: kept elements only, all of them, in order; and the inverse inverts.
     #[test]
     fn a_row_is_what_it_keeps(mask: Vec<u8>, length in 0_usize..300) {
-        let indices = compact_row(&mask, length);
+        let indices = compact_row(&mask, length, Listed::Kept);
         prop_assert!(indices.windows(2).all(|pair| pair[0] < pair[1]));
         let offsets = invert_row(&indices, mask.len());
         for (i, place) in offsets.iter().enumerate() {
@@ -173,6 +187,11 @@ proptest! {
             prop_assert!(place.is_none_or(|place| indices[place] == i));
         }
         prop_assert_eq!(offsets.iter().flatten().count(), indices.len());
+        // Each element of the row is either kept or not.
+        let dropped = compact_row(&mask, length, Listed::Dropped);
+        prop_assert!(dropped.windows(2).all(|pair| pair[0] < pair[1]));
+        prop_assert!(dropped.iter().all(|i| mask[*i] == 0));
+        prop_assert_eq!(dropped.len() + indices.len(), length.min(mask.len()));
     }
 
     #[test]
@@ -185,16 +204,21 @@ proptest! {
     }
 
     #[test]
-    fn no_shape_makes_a_plan_panic(n_rows: u64, n: u64, row_stride: u64, capacity: u64) {
+    fn no_shape_makes_a_plan_panic(
+        n_rows: u64, n: u64, row_stride: u64, capacity: u64, rows_per_request: u64,
+    ) {
+        let listed = Listed::Dropped;
         for n in [n, n % (1 << 27), n % 1000] {
             let n_rows = if n == 0 { n_rows % (1 << 31) } else { n_rows % 1000 };
-            let shape = CompactShape { n_rows, n, row_stride, capacity: capacity % (1 << 25) };
+            let capacity = capacity % (1 << 25);
+            let shape = CompactShape { n_rows, n, row_stride, capacity, rows_per_request, listed };
             let _ = CompactPlan::new(shape).map(|plan| {
                 (plan.mask_len(), plan.indices_len(), plan.offsets_len(), plan.workspace_len(),
-                 plan.least_bytes(true), plan.grid())
+                 plan.n_requests(), plan.least_bytes(true), plan.grid())
             });
         }
-        let _ = CompactPlan::new(CompactShape { n_rows, n, row_stride, capacity });
+        let shape = CompactShape { n_rows, n, row_stride, capacity, rows_per_request, listed };
+        let _ = CompactPlan::new(shape);
     }
 }
 
@@ -204,12 +228,13 @@ proptest! {
     fn any_rows_give_what_the_reference_gives(
         seed: u64, n_rows in 1_usize..4, n in 0_usize..1500, density in 0_u64..257, gap in 0_usize..18,
         shift in 0_usize..18, capacity in 0_usize..1600, given in any::<[bool; 4]>(), lengths: [u32; 3],
-        skips: [bool; 3],
+        skips: [bool; 3], rows_per_request in 1_usize..4,
     ) {
         let lengths = lengths.map(|length| length % (n as u32 + n as u32 / 4 + 2));
         let problem = Problem {
             capacity,
-            lengths: given[0].then(|| lengths[..n_rows].to_vec()),
+            rows_per_request,
+            lengths: given[0].then(|| lengths[..n_rows.div_ceil(rows_per_request)].to_vec()),
             skips: given[1].then(|| skips[..n_rows].iter().map(|skip| u32::from(*skip) * 9).collect()),
             has_offsets: given[2],
             has_starts: given[3],
@@ -246,6 +271,18 @@ fn rows_of_several_chunks() {
 }
 
 #[test]
+fn rows_share_the_length_of_their_request() {
+    let problem = Problem::new(5, 700, 99, 3).placed(703, 2);
+    let many = 1 << 40;
+    for (lengths, rows_per_request) in
+        [(&[700, 33, 0][..], 2), (&[1, 699], 3), (&[64], 5), (&[u32::MAX], many)]
+    {
+        let lengths = Some(lengths.to_vec());
+        assert_same(&Problem { lengths, rows_per_request, ..problem.clone() });
+    }
+}
+
+#[test]
 fn many_rows_start_where_the_rows_before_end() {
     for n_rows in [512, 513] {
         assert_same(&Problem {
@@ -261,6 +298,7 @@ fn every_schedule_and_fibre_gives_the_same_bits() {
     let short = Problem { lengths: Some(vec![700, 5, 900]), ..Problem::new(3, 800, 99, 3) };
     let long = Problem { capacity: 9000, ..Problem::new(2, 20_000, 99, 4) };
     for problem in [short, long] {
+        let problem = Problem { listed: Listed::Dropped, ..problem };
         let expected = problem.expect();
         for schedule in common::SCHEDULES {
             for fibres in [Fibres::Native, Fibres::Portable] {
@@ -297,6 +335,14 @@ fn what_does_not_fit_is_refused_with_what_does() {
         (
             Problem { row_stride: 39, ..sound.clone() },
             "stride between rows, in elements: 39 is outside the elements of a row and more",
+        ),
+        (
+            Problem { rows_per_request: 0, ..sound.clone() },
+            "rows of a request: 0 is outside 1 and more",
+        ),
+        (
+            Problem { rows_per_request: 2, lengths: Some(vec![1; 2]), ..sound.clone() },
+            "lengths: expected 1, got 2",
         ),
         (
             Problem { capacity: 1 << 30, ..sound.clone() },

@@ -1,7 +1,7 @@
 //! The launches that compact rows.
 #![allow(unsafe_code)]
 
-use super::CompactPlan;
+use super::{CompactPlan, Listed};
 use crate::Result;
 use crate::bindings::{SelectCompactParams, SelectCountKeptParams, SelectMask};
 use crate::buffer::{View, ViewMut};
@@ -17,7 +17,8 @@ kernel_params!(SelectCompactParams, "select", "compact_rows");
 pub struct CompactInputs<'a> {
     /// `[n_rows, n]`: not 0 where an element is kept; rows `row_stride` elements apart.
     pub kept: View<'a, u8>,
-    /// `[n_rows]`: elements of each row; else `n`. What lies past them is not kept.
+    /// `[n_rows / rows_per_request, rounded up]`: elements of each request's rows; else `n`. What lies past them is not
+    /// listed.
     pub lengths: Option<View<'a, u32>>,
     /// `[n_rows]`: rows where it is not 0 are left alone, their outputs too.
     pub skips: Option<View<'a, u32>>,
@@ -34,12 +35,19 @@ impl<'a> CompactInputs<'a> {
         let n_rows = shape.n_rows;
         Ok(SelectMask {
             kept: arguments.input("mask", &self.kept, plan.mask_len())?,
-            lengths: arguments.optional_input("lengths", self.lengths.as_ref(), n_rows)?,
+            lengths: arguments.optional_input(
+                "lengths",
+                self.lengths.as_ref(),
+                plan.n_requests(),
+            )?,
             skips: arguments.optional_input("skips", self.skips.as_ref(), n_rows)?,
             row_stride: shape.row_stride,
             n_rows: n_rows as u32,
             n: shape.n as u32,
             n_chunks: plan.n_chunks() as u32,
+            // Rows are fewer than 2^31.
+            rows_per_request: shape.rows_per_request.min(1 << 31) as u32,
+            lists_dropped: u32::from(shape.listed == Listed::Dropped),
             reserved: 0,
         })
     }
@@ -48,11 +56,11 @@ impl<'a> CompactInputs<'a> {
 /// What [`compact_rows`] writes.
 #[derive(Debug)]
 pub struct CompactOutputs<'a> {
-    /// `[n_rows, capacity]`: the kept elements of each row, ascending, then -1.
+    /// `[n_rows, capacity]`: the listed elements of each row, ascending, then -1.
     pub indices: ViewMut<'a, i32>,
-    /// `[n_rows]`: how many are kept, also where `capacity` is less.
+    /// `[n_rows]`: how many are listed, also where `capacity` is less.
     pub counts: ViewMut<'a, u32>,
-    /// `[n_rows, n]`: the place of each element among those kept, also past `capacity`; or -1.
+    /// `[n_rows, n]`: the place of each element among those listed, also past `capacity`; or -1.
     pub offsets: Option<ViewMut<'a, i32>>,
     /// `[n_rows + 1]`: where each row begins in a list of all rows' indices, and the list's end: the sum of
     /// the `counts` of the rows before, skipped ones too, `capacity` of each at most. Nothing is written
@@ -60,10 +68,10 @@ pub struct CompactOutputs<'a> {
     pub row_starts: Option<ViewMut<'a, u32>>,
 }
 
-/// Writes the kept elements of each row in its order, and its inverse.
+/// Writes the kept elements of each row, or those that are not kept, in its order, and its inverse.
 ///
 /// ```text
-/// indices[r] = ascending { i : i < length[r], mask[r, i] != 0 }, then -1
+/// indices[r] = ascending { i : i < lengths[r / rows_per_request], mask[r, i] != 0 }, then -1; of dropped ones, == 0
 /// offsets[r, indices[r, place]] = place, else -1
 /// ```
 ///

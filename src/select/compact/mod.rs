@@ -1,4 +1,4 @@
-//! The kept elements of each row, in its order.
+//! The kept elements of each row, or the others, in its order.
 
 #[cfg(any(feature = "cuda", feature = "simt"))]
 mod launch;
@@ -7,4 +7,4 @@ pub(super) mod reference;
 
 #[cfg(any(feature = "cuda", feature = "simt"))]
 pub use launch::{CompactInputs, CompactOutputs, compact_rows};
-pub use plan::{CompactPlan, CompactShape};
+pub use plan::{CompactPlan, CompactShape, Listed};

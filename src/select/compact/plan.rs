@@ -11,7 +11,17 @@ const CHUNK_WORDS: u64 = CHUNK / 32;
 #[cfg(any(feature = "cuda", feature = "simt"))]
 const THREADS_PER_BLOCK: u32 = 512;
 
-/// Sizes of a launch of [`compact_rows`](crate::select::compact_rows).
+/// Which elements of a row are listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Listed {
+    /// Those that the mask keeps.
+    #[default]
+    Kept,
+    /// Those that it does not: what is evicted.
+    Dropped,
+}
+
+/// Sizes of a launch of [`compact_rows`](crate::select::compact_rows), and what it lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CompactShape {
     /// Rows of the mask.
@@ -22,6 +32,17 @@ pub struct CompactShape {
     pub row_stride: u64,
     /// Places for indices in a row.
     pub capacity: u64,
+    /// Rows that share a length, one after the other: a request's heads.
+    pub rows_per_request: u64,
+    /// Which elements are listed.
+    pub listed: Listed,
+}
+
+impl CompactShape {
+    /// What is kept of each of `n_rows` rows of `n` elements, one after the other, each with a length of its own.
+    pub fn of(n_rows: u64, n: u64, capacity: u64) -> Self {
+        Self { n_rows, n, row_stride: n, capacity, rows_per_request: 1, listed: Listed::Kept }
+    }
 }
 
 /// A launch that compacts rows.
@@ -35,13 +56,17 @@ impl CompactPlan {
     /// # Errors
     /// [`Error::Range`] for a size that is not supported; it says what is.
     pub fn new(shape: CompactShape) -> Result<Self> {
-        let CompactShape { n_rows, n, row_stride, capacity } = shape;
+        let CompactShape { n_rows, n, row_stride, capacity, rows_per_request, .. } = shape;
         check_below("elements of a row", n, (1 << 26) + 1, "0..=2^26")?;
         check_below("rows of a mask", n_rows, 1 << 31, "0..2^31")?;
         if row_stride < n {
             let what = "stride between rows, in elements";
             let allowed = "the elements of a row and more";
             return Err(Error::Range { what, value: row_stride, allowed });
+        }
+        if rows_per_request == 0 {
+            let (what, value) = ("rows of a request", rows_per_request);
+            return Err(Error::Range { what, value, allowed: "1 and more" });
         }
         let last_row = n_rows.saturating_sub(1);
         let n_bytes = last_row.checked_mul(row_stride).and_then(|bytes| bytes.checked_add(n));
@@ -65,6 +90,11 @@ impl CompactPlan {
             return 0;
         }
         (self.shape.n_rows - 1) * self.shape.row_stride + self.shape.n
+    }
+
+    /// Elements of `lengths`.
+    pub fn n_requests(&self) -> u64 {
+        self.shape.n_rows.div_ceil(self.shape.rows_per_request)
     }
 
     /// Elements of `indices`.

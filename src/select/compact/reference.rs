@@ -1,11 +1,14 @@
 //! What `compact_rows` must do, written for reading.
 
-/// The elements of a row that are kept, ascending; what lies past its length is not.
-pub fn compact_row(kept: &[u8], length: usize) -> Vec<usize> {
-    (0..kept.len().min(length)).filter(|i| kept[*i] != 0).collect()
+use super::plan::Listed;
+
+/// The elements of a row that are kept, or the others, ascending; what lies past its length is neither.
+pub fn compact_row(kept: &[u8], length: usize, listed: Listed) -> Vec<usize> {
+    let is_listed = |i: &usize| (kept[*i] != 0) == (listed == Listed::Kept);
+    (0..kept.len().min(length)).filter(is_listed).collect()
 }
 
-/// The place of each of a row's `n` elements among those kept.
+/// The place of each of a row's `n` elements among those listed.
 pub fn invert_row(indices: &[usize], n: usize) -> Vec<Option<usize>> {
     (0..n).map(|element| indices.binary_search(&element).ok()).collect()
 }

@@ -20,9 +20,10 @@ pub struct TopkInputs<'a, T> {
     pub scores: View<'a, T>,
     /// `[n_rows]`: the first candidate of each row; else 0.
     pub starts: Option<View<'a, u32>>,
-    /// `[n_rows]`: the candidates of each row; else all from the first on.
+    /// `[n_rows / rows_per_request, rounded up]`: tokens of each request, as a cache has them. Of its rows each has a
+    /// candidate for every `tokens_per_score` of them, rounded up; else all from the first on.
     pub lengths: Option<View<'a, u32>>,
-    /// `[n_rows]`: how many to pick at most, which [`Rule::Largest`](crate::select::Rule) wants; else `k`.
+    /// `[n_rows]`: how many to pick and to mark at most, which [`Rule::Largest`](crate::select::Rule) wants; else `k`.
     pub counts_asked: Option<View<'a, u32>>,
     /// `[n_rows]`: rows where it is not 0 are left alone, their outputs too.
     pub skips: Option<View<'a, u32>>,
@@ -48,7 +49,7 @@ impl<'a, T: Score> TopkInputs<'a, T> {
     }
 }
 
-/// What [`topk_rows`] writes: `TopkOutputs { slots: Some(slots), ..TopkOutputs::new(indices, counts) }`.
+/// What [`topk_rows`] writes; of no places `indices` is a view of nothing: `TopkOutputs { slots: Some(slots), ..TopkOutputs::new(indices, counts) }`.
 #[derive(Debug)]
 pub struct TopkOutputs<'a, T> {
     /// `[n_rows, k]`: indices into the row, in the order of the shape, then -1.
@@ -61,12 +62,15 @@ pub struct TopkOutputs<'a, T> {
     pub slots: Option<ViewMut<'a, i32>>,
     /// `[n_rows]`: how many the rule wanted; more than `counts` where `k` or `counts_asked` was too small for it.
     pub wanted: Option<ViewMut<'a, u32>>,
+    /// `[n_rows, n]`: 1 at each that the rule wants and `counts_asked` allows, 0 at all else of the row. Not bounded by
+    /// `k`, which may be 0: [`compact_rows`](crate::select::compact_rows) makes lists of any length of it.
+    pub kept: Option<ViewMut<'a, u8>>,
 }
 
 impl<'a, T: Score> TopkOutputs<'a, T> {
     /// Indices and counts alone.
     pub fn new(indices: ViewMut<'a, i32>, counts: ViewMut<'a, u32>) -> Self {
-        Self { indices, counts, values: None, slots: None, wanted: None }
+        Self { indices, counts, values: None, slots: None, wanted: None, kept: None }
     }
 }
 
@@ -78,6 +82,7 @@ impl<'a, T: Score> TopkOutputs<'a, T> {
 /// wanted[r]  = how many of the first of ranked[r] the rule wants
 /// counts[r]  = min(wanted[r], counts_asked[r], k)
 /// indices[r] = the first counts[r] of ranked[r], ascending or as ranked, then -1
+/// kept[r, i] = whether i is among the first min(wanted[r], counts_asked[r]) of ranked[r]
 /// slots[r]   = table[r / rows_per_request, i / page_size] * page_size + i % page_size, of i in indices[r]
 /// ```
 ///
@@ -111,7 +116,7 @@ pub fn topk_rows<T: Score>(
     outputs: &mut TopkOutputs<'_, T>,
 ) -> Result<()> {
     let shape = plan.shape();
-    let TopkOutputs { indices, counts, values, slots, wanted } = outputs;
+    let TopkOutputs { indices, counts, values, slots, wanted, kept } = outputs;
     let (n_rows, n_picks) = (shape.n_rows, plan.picks_len());
     // A skipped row's outputs stay what they were.
     let role = if inputs.skips.is_some() { Role::InOut } else { Role::Output };
@@ -129,7 +134,7 @@ pub fn topk_rows<T: Score>(
     let params = SelectTopkParams {
         scores: arguments.input("scores", &inputs.scores, plan.scores_len())?,
         starts: arguments.optional_input("starts", inputs.starts.as_ref(), n_rows)?,
-        lengths: arguments.optional_input("lengths", inputs.lengths.as_ref(), n_rows)?,
+        lengths: arguments.optional_input("lengths", inputs.lengths.as_ref(), plan.n_requests())?,
         counts_asked: arguments.optional_input(
             "counts asked",
             inputs.counts_asked.as_ref(),
@@ -147,6 +152,7 @@ pub fn topk_rows<T: Score>(
         slots: arguments.optional_written(role, "slots", slots.as_ref(), n_picks)?,
         counts: arguments.written(role, "counts", counts, n_rows)?,
         wanted: arguments.optional_written(role, "wanted", wanted.as_ref(), n_rows)?,
+        kept: arguments.optional_written(role, "mask", kept.as_ref(), plan.mask_len())?,
         row_stride: shape.row_stride,
         table_stride: shape.pages.map_or(0, |pages| pages.table_stride),
         page_multiplier: shape.pages.map_or(0, |pages| pages.multiplier()),
@@ -165,9 +171,11 @@ pub fn topk_rows<T: Score>(
         n_pages: shape.pages.map_or(0, |pages| pages.n_pages as u32),
         page_size: shape.pages.map_or(1, |pages| pages.page_size as u32),
         // Rows are fewer than 2^31.
-        rows_per_request: shape.pages.map_or(1, |pages| pages.rows_per_request.min(1 << 31) as u32),
+        rows_per_request: shape.rows_per_request.min(1 << 31) as u32,
+        tokens_per_score: shape.tokens_per_score as u32,
         n_work_bytes,
         n_staged,
+        reserved: 0,
     };
     // SAFETY: the plan's sizes are below the limits of the struct's fields.
     unsafe { arguments.launch(&grid, &params) }

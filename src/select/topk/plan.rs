@@ -51,12 +51,17 @@ pub struct TopkShape {
     pub n: u64,
     /// Elements between the starts of two rows, at least `n`.
     pub row_stride: u64,
-    /// Places for picks in a row, at most [`MAX_PICKS`].
+    /// Places for picks in a row, at most [`MAX_PICKS`]; none where only a mask or a number is asked for.
     pub k: u64,
     /// So many of a row's first candidates come before all others (attention sinks),
     pub n_first: u64,
     /// and so many of its last (the local window).
     pub n_last: u64,
+    /// Rows that share a request's length and its entries of the page table, one after the other: its heads, or its
+    /// queries.
+    pub rows_per_request: u64,
+    /// Tokens that a score stands for, in which lengths are: 1, or those of a page or a chunk. Below 2^31.
+    pub tokens_per_score: u64,
     /// Bytes of a score: 2 or 4.
     pub score_bytes: u32,
     /// Which candidates are picked.
@@ -68,7 +73,8 @@ pub struct TopkShape {
 }
 
 impl TopkShape {
-    /// The `k` largest of each of `n_rows` rows of `n` scores, one after the other: nothing forced, by index.
+    /// The `k` largest of each of `n_rows` rows of `n` scores, one after the other: nothing forced, by index, each row
+    /// a request's and each score a token's.
     pub fn of<T: Score>(n_rows: u64, n: u64, k: u64) -> Self {
         Self {
             n_rows,
@@ -77,6 +83,8 @@ impl TopkShape {
             k,
             n_first: 0,
             n_last: 0,
+            rows_per_request: 1,
+            tokens_per_score: 1,
             score_bytes: size_of::<T>() as u32,
             rule: Rule::Largest,
             order: Order::Index,
@@ -94,8 +102,6 @@ pub struct TopkPages {
     pub page_size: u64,
     /// Entries of the table from request to request: what a row has past them has no page.
     pub table_stride: u64,
-    /// Rows that share a request's entries, one after the other: its heads, or its queries.
-    pub rows_per_request: u64,
 }
 
 /// A launch that picks the first scores of each row.
@@ -114,6 +120,14 @@ impl TopkPlan {
         check_below("picks of a row", shape.k, u64::from(MAX_PICKS) + 1, "0..=8192")?;
         check_below("forced first candidates", shape.n_first, 1 << 31, "0..2^31")?;
         check_below("forced last candidates", shape.n_last, 1 << 31, "0..2^31")?;
+        if shape.rows_per_request == 0 {
+            let (what, value) = ("rows of a request", shape.rows_per_request);
+            return Err(Error::Range { what, value, allowed: "1 and more" });
+        }
+        if !(1..1 << 31).contains(&shape.tokens_per_score) {
+            let (what, value) = ("tokens of a score", shape.tokens_per_score);
+            return Err(Error::Range { what, value, allowed: "1..2^31" });
+        }
         let is_known = shape.score_bytes == 2 || shape.score_bytes == 4;
         if !is_known {
             let value = shape.score_bytes.into();
@@ -170,17 +184,26 @@ impl TopkPlan {
         self.shape.n_rows * self.shape.k
     }
 
-    /// Entries of the page table.
-    pub fn table_len(&self) -> u64 {
-        self.shape.pages.map_or(0, |pages| {
-            self.shape.n_rows.div_ceil(pages.rows_per_request) * pages.table_stride
-        })
+    /// Bytes of `kept`.
+    pub fn mask_len(&self) -> u64 {
+        self.shape.n_rows * self.shape.n
     }
 
-    /// Bytes that any kernel moves for whole rows: every score read once, every index and count written once.
-    pub fn least_bytes(&self) -> u64 {
+    /// Elements of `lengths`.
+    pub fn n_requests(&self) -> u64 {
+        self.shape.n_rows.div_ceil(self.shape.rows_per_request)
+    }
+
+    /// Entries of the page table.
+    pub fn table_len(&self) -> u64 {
+        self.shape.pages.map_or(0, |pages| self.n_requests() * pages.table_stride)
+    }
+
+    /// Bytes that any kernel moves for whole rows: every score read once, every index, count and byte of a mask
+    /// written once.
+    pub fn least_bytes(&self, has_mask: bool) -> u64 {
         let TopkShape { n_rows, n, k, score_bytes, .. } = self.shape;
-        n_rows * (n * u64::from(score_bytes) + 4 * k + 4)
+        n_rows * (n * u64::from(score_bytes) + 4 * k + 4 + if has_mask { n } else { 0 })
     }
 
     /// Blocks that have a row together, where a queue has clusters of `most`: by the length of rows alone. Powers of
@@ -275,14 +298,10 @@ impl TopkPages {
             let (what, value) = ("indices of a page", self.page_size);
             return Err(Error::Range { what, value, allowed: "1..=256" });
         }
-        if self.rows_per_request == 0 {
-            let (what, value) = ("rows of a request", self.rows_per_request);
-            return Err(Error::Range { what, value, allowed: "1 and more" });
-        }
         check_below("scores of a row with pages", shape.n, (1 << 26) + 1, "0..=2^26")?;
         let n_slots = self.n_pages.saturating_mul(self.page_size);
         check_below("slots of the pool", n_slots, (1 << 31) + 1, "0..=2^31")?;
-        let n_requests = shape.n_rows.div_ceil(self.rows_per_request);
+        let n_requests = shape.n_rows.div_ceil(shape.rows_per_request);
         let n_entries = n_requests.saturating_mul(self.table_stride);
         check_below("entries of the page table", n_entries, 1 << 45, "0..2^45")
     }

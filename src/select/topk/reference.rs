@@ -15,7 +15,7 @@ pub struct RowRule {
     pub length: usize,
     /// Places for picks.
     pub k: usize,
-    /// Picks, at most, and what [`Rule::Largest`] wants; else `k`.
+    /// Picks and marks, at most, and what [`Rule::Largest`] wants; else `k`.
     pub asked: Option<usize>,
     /// So many of the first candidates come before all others,
     pub n_first: usize,
@@ -34,6 +34,8 @@ pub struct RowPicks {
     pub indices: Vec<usize>,
     /// How many the rule wanted.
     pub n_wanted: usize,
+    /// The mask of the row: 1 at each that the rule wants and `asked` allows, whatever `k` is; 0 elsewhere.
+    pub kept: Vec<u8>,
 }
 
 /// The first candidates of a row, by forced ones first, larger scores, lower indices: as many as the rule wants and
@@ -58,11 +60,14 @@ pub fn topk_row<T: Score>(scores: &[T], row: &RowRule) -> RowPicks {
             (kept_of(picks.len() as u64, percent) as usize).max(n_forced)
         }
     };
-    picks.truncate(n_wanted.min(row.asked.unwrap_or(row.k)).min(row.k));
+    picks.truncate(n_wanted.min(row.asked.unwrap_or(usize::MAX)));
+    let mut kept = vec![0; scores.len()];
+    picks.iter().for_each(|i| kept[*i] = 1);
+    picks.truncate(row.k);
     if row.order == Order::Index {
         picks.sort_unstable();
     }
-    RowPicks { indices: picks, n_wanted }
+    RowPicks { indices: picks, n_wanted, kept }
 }
 
 /// How many of the first of `ranked` have `share` of the mass of them all.
@@ -79,12 +84,12 @@ fn count_of_mass<T: Score>(scores: &[T], ranked: &[usize], share: f32) -> usize 
     weights.take_while(is_short).count()
 }
 
-/// Where index `i` of row `row` is in the pool of pages, if it is.
-pub fn slot_of(pages: &TopkPages, table: &[i32], row: usize, i: usize) -> Option<usize> {
+/// Where index `i` of a request's rows is in the pool of pages, if it is.
+pub fn slot_of(pages: &TopkPages, table: &[i32], request: usize, i: usize) -> Option<usize> {
     let page_size = pages.page_size as usize;
     let table_stride = pages.table_stride as usize;
     let page = Some(i / page_size).filter(|page| *page < table_stride)?;
-    let physical = table[row / pages.rows_per_request as usize * table_stride + page];
+    let physical = table[request * table_stride + page];
     let physical = usize::try_from(physical).ok().filter(|page| *page < pages.n_pages as usize)?;
     Some(physical * page_size + i % page_size)
 }

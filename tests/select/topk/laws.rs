@@ -128,6 +128,25 @@ proptest! {
         prop_assert_eq!(&fewer.indices[..], &found.indices[..found.n_wanted.min(n / 3)]);
     }
 
+    /// Of the reference alone: the picks of as many places as are wanted and asked, whatever places there are.
+    #[test]
+    fn a_mask_is_of_all_that_are_wanted(
+        seed: u64, n in 0_usize..60, k in 0_usize..70, start in 0_usize..70, length in 0_usize..70,
+        asked in proptest::option::of(0_usize..70), n_first in 0_usize..4, rule in any_rule(),
+    ) {
+        let scores = few_values(n, seed);
+        let rule = RowRule { start, length, k, asked, n_first, rule, ..RowRule::default() };
+        let found = topk_row(&scores, &rule);
+        let asked = asked.unwrap_or(found.n_wanted);
+        let all = topk_row(&scores, &RowRule { k: n, asked: Some(asked), ..rule });
+        let marked: Vec<_> = (0..n).filter(|i| found.kept[*i] == 1).collect();
+        prop_assert_eq!(found.kept.iter().map(|byte| usize::from(*byte)).sum::<usize>(), marked.len());
+        prop_assert_eq!(marked.len(), found.n_wanted.min(asked));
+        prop_assert_eq!(&marked, &all.indices);
+        prop_assert!(found.indices.iter().all(|i| marked.contains(i)));
+        prop_assert_eq!(found.indices.len(), marked.len().min(k));
+    }
+
     /// Of the reference alone.
     #[test]
     fn thresholds_and_percentiles_say_who_is_picked(
@@ -149,7 +168,8 @@ proptest! {
     fn any_rows_give_what_the_reference_gives(
         seed: u64, n_rows in 1_usize..4, n in 1_usize..1200, k in 0_usize..700, gap in 0_usize..9,
         forced in (0_usize..20, 0_usize..20), given in any::<[bool; 7]>(), rule in any_rule(),
-        kind in 0..3, is_ranked: bool, page_size in 1_u64..=256,
+        kind in 0..3, is_ranked: bool, page_size in 1_u64..=256, rows_per_request in 1_usize..4,
+        tokens_per_score in 1_usize..20,
     ) {
         let make = [few_values, many_values, weights][kind as usize];
         let rows: Vec<_> = (0..n_rows).map(|row| make(n, seed ^ row as u64)).collect();
@@ -161,10 +181,15 @@ proptest! {
         };
         let order = if is_ranked { Order::Score } else { Order::Index };
         let mut problem = Problem {
-            starts: of_rows(0, n), lengths: of_rows(1, n), counts_asked: of_rows(2, k),
+            starts: of_rows(0, n), counts_asked: of_rows(2, k.max(n) / 2),
             skips: of_rows(3, 0), has_more: given[4],
             ..Problem::new(&rows, k)
         };
+        problem.shape.rows_per_request = rows_per_request as u64;
+        if let Some(mut lengths) = of_rows(1, n * tokens_per_score) {
+            lengths.truncate(n_rows.div_ceil(rows_per_request));
+            problem = problem.with_lengths(&lengths, rows_per_request, tokens_per_score);
+        }
         if given[5] {
             let amount = [0.3, 40.0, f32::NAN, -1.0, 1e-3, f32::INFINITY, 1.5];
             let mut next = words(seed ^ 5);
@@ -172,9 +197,8 @@ proptest! {
         }
         if given[6] {
             // Of some pages none, and of some rows too few.
-            let pages =
-                TopkPages { n_pages: 40, page_size, table_stride: 9, rows_per_request: 2 };
-            let n_entries = n_rows.div_ceil(2) * 9;
+            let pages = TopkPages { n_pages: 40, page_size, table_stride: 9 };
+            let n_entries = n_rows.div_ceil(rows_per_request) * 9;
             let mut next = words(seed ^ 6);
             problem.shape.pages = Some(pages);
             problem.page_table = Some((0..n_entries).map(|_| next() as i32 % 44).collect());
@@ -186,27 +210,29 @@ proptest! {
 
     #[test]
     fn no_shape_makes_a_plan_panic(
-        most: u32, n_blocks in 1_u32..=16, sizes in any::<[u64; 6]>(), small in any::<[bool; 6]>(), score_bytes in 0_u32..6,
-        rule in any_rule(), is_ranked: bool, pages in any::<Option<[u64; 4]>>(),
+        most: u32, n_blocks in 1_u32..=16, sizes in any::<[u64; 8]>(), small in any::<[bool; 8]>(), score_bytes in 0_u32..6,
+        rule in any_rule(), is_ranked: bool, pages in any::<Option<[u64; 3]>>(),
     ) {
         let mut sizes = sizes;
         for (size, is_small) in sizes.iter_mut().zip(small) {
             *size >>= if is_small { 45 } else { 0 };
         }
-        let [n_rows, n, row_stride, k, n_first, n_last] = sizes;
+        let [n_rows, n, row_stride, k, n_first, n_last, rows_per_request, tokens_per_score] = sizes;
         let order = if is_ranked { Order::Score } else { Order::Index };
-        let pages = pages.map(|[n_pages, page_size, table_stride, rows_per_request]| TopkPages {
-            n_pages, page_size: page_size % 300, table_stride, rows_per_request,
+        let pages = pages.map(|[n_pages, page_size, table_stride]| TopkPages {
+            n_pages, page_size: page_size % 300, table_stride,
         });
         let shape = TopkShape {
-            n_rows, n, row_stride, k, n_first, n_last, score_bytes, rule, order, pages,
+            n_rows, n, row_stride, k, n_first, n_last, rows_per_request, tokens_per_score, score_bytes, rule, order,
+            pages,
         };
         let _ = TopkPlan::new(shape).map(|plan| {
             for plan in [plan, plan.with_blocks(n_blocks).unwrap()] {
                 assert!(plan.grid().dynamic_shared_bytes <= 96 << 10);
                 assert!(plan.cluster_grid(most).dynamic_shared_bytes <= 96 << 10);
             }
-            (plan.scores_len(), plan.picks_len(), plan.table_len(), plan.least_bytes())
+            (plan.scores_len(), plan.picks_len(), plan.mask_len(), plan.n_requests(), plan.table_len(),
+             plan.least_bytes(true))
         });
     }
 }
@@ -234,6 +260,7 @@ fn rows_full_of_ties_are_cut_and_ordered_as_by_a_sort() {
         let problem = Problem {
             lengths: Some(rows.iter().map(|_| next() % (n as u32 + 2)).collect()),
             has_more: next() & 1 == 0,
+            has_mask: next() & 1 == 0,
             ..Problem::new(&rows, k)
         };
         let problem = problem

@@ -136,6 +136,68 @@ fn ties_lie_in_one_slice_or_across_all() {
     }
 }
 
+/// By every rule, with no places, few and many; and of no more than are asked for.
+#[test]
+fn a_mask_is_bounded_by_nothing_but_what_is_asked() {
+    let rows = [weights(10_000, 3), few_values(10_000, 4)];
+    let n_marks = |problem: &Problem<f32>| -> usize {
+        let kept = problem.clone().with_mask(true).expect().kept;
+        kept.into_iter().map(usize::from).sum()
+    };
+    for (rule, at_least) in [
+        (Rule::Largest, 8192),
+        (Rule::Mass { share: 1.0 }, 9000),
+        (Rule::AtLeast { least: 1e-20 }, 9000),
+        (Rule::Percentile { percent: 5.0 }, 9500),
+    ] {
+        for (i, k) in [0, 100, 8192].into_iter().enumerate() {
+            for asked in [None, Some(vec![9000, 0]), Some(vec![50, u32::MAX])] {
+                let (counts_asked, starts) = (asked, Some(vec![0, 13]));
+                let problem = Problem { counts_asked, starts, ..Problem::new(&rows, k) };
+                let problem = problem.with_rule(rule).with_forced(2, 5);
+                assert_same_by(&problem, &[[1, 3, 8][i]]);
+                assert_same_by(&convert(&problem, bf16::from_f32), &[[4, 1, 2][i]]);
+            }
+        }
+        let problem = Problem::new(&rows[..1], 8192).with_rule(rule);
+        assert!((at_least..10_000).contains(&n_marks(&problem)), "{rule:?}");
+        let asked = Problem { counts_asked: Some(vec![8888]), ..problem };
+        assert_eq!(n_marks(&asked), 8888, "{rule:?}");
+    }
+    // Of nothing, and of one candidate in the middle of a row.
+    for (start, length) in [(0, 0), (10_000, 9), (u32::MAX, 9), (4321, 1), (9999, 1), (0, 1)] {
+        let starts = Some(vec![start]);
+        let problem =
+            Problem { starts, ..Problem::new(&rows[..1], 4) }.with_lengths(&[length], 1, 1);
+        assert_eq!(n_marks(&problem), usize::from(length == 1));
+        assert_same_by(&problem, &[1, 3]);
+        assert_same_by(&problem.with_rule(Rule::AtLeast { least: -1.0 }), &[1, 3]);
+    }
+}
+
+/// As a cache has them: of several heads together, and of scores that stand for pages.
+#[test]
+fn lengths_are_those_of_requests_in_tokens() {
+    let rows: Vec<_> = (0..5).map(|row| few_values(64, row)).collect();
+    let many = 1 << 40;
+    for (lengths, rows_per_request, tokens_per_score, counts) in [
+        (&[1024, 1023, 0][..], 2, 16, [64, 64, 64, 64, 0]),
+        (&[17, 16, 15], 2, 16, [2, 2, 1, 1, 1]),
+        (&[u32::MAX, 1], 3, 7, [64, 64, 64, 1, 1]),
+        (&[63], 5, 1, [63; 5]),
+        (&[u32::MAX], many, (1 << 31) - 1, [3; 5]),
+        (&[u32::MAX - 1], many, (1 << 31) - 1, [2; 5]),
+    ] {
+        let pages = TopkPages { n_pages: 40, page_size: 8, table_stride: 7 };
+        let mut problem =
+            Problem::new(&rows, 64).with_lengths(lengths, rows_per_request, tokens_per_score);
+        problem.page_table = Some((0..7 * lengths.len() as i32).map(|i| i * 11 % 43).collect());
+        problem.shape.pages = Some(pages);
+        assert_eq!(problem.expect().counts, counts);
+        assert_same(&problem);
+    }
+}
+
 /// The grid is the length's alone, and a row of 128 Ki stays on chip.
 #[test]
 fn long_rows_have_clusters_where_the_queue_has() {
@@ -239,6 +301,7 @@ fn thresholds_are_numbers_of_32_bits() {
 fn every_schedule_and_fibre_gives_the_same_bits() {
     let rows = [few_values(1500, 3), weights(1500, 4)];
     let problem = Problem::new(&rows, 300).with_forced(2, 5).with_order(Order::Score);
+    let problem = problem.with_mask(true);
     for (rule, n_blocks) in [Rule::Largest, Rule::Mass { share: 0.6 }]
         .into_iter()
         .flat_map(|rule| [1, 3].map(|n_blocks| (rule, n_blocks)))
@@ -299,7 +362,7 @@ fn rows_grow_and_shrink_in_the_same_buffers() {
     for queue in common::queues() {
         for n_blocks in [1, 4] {
             let problem = Problem::new(&rows, 50).with_rule(Rule::Mass { share: 0.9 });
-            let problem = problem.with_blocks(n_blocks);
+            let problem = problem.with_blocks(n_blocks).with_mask(true);
             let mut outputs = Outputs::new(&queue, &problem.plan().unwrap()).unwrap();
             for lengths in [[900, 0], [1, 900], [0, 0], [70, 30], [u32::MAX, 899]] {
                 let problem = Problem { lengths: Some(lengths.to_vec()), ..problem.clone() };
@@ -339,7 +402,9 @@ fn what_does_not_fit_is_refused_with_what_does() {
     ] {
         assert_eq!(problem.run(&queue).unwrap_err().to_string(), message);
     }
-    let pages = TopkPages { n_pages: 3, page_size: 16, table_stride: 2, rows_per_request: 1 };
+    let shared = sound.clone().with_lengths(&[1, 1], 2, 1);
+    assert_eq!(shared.run(&queue).unwrap_err().to_string(), "lengths: expected 1, got 2");
+    let pages = TopkPages { n_pages: 3, page_size: 16, table_stride: 2 };
     let paged = TopkShape { pages: Some(pages), ..sound.shape };
     let untabled = Problem { shape: paged, ..sound.clone() };
     let message = "page tables: expected 1, got 0";
@@ -379,9 +444,11 @@ fn what_does_not_fit_is_refused_with_what_does() {
             with_pages(TopkPages { page_size: 257, ..pages }),
             "indices of a page: 257 is outside 1..=256",
         ),
+        (TopkShape { rows_per_request: 0, ..shape }, "rows of a request: 0 is outside 1 and more"),
+        (TopkShape { tokens_per_score: 0, ..shape }, "tokens of a score: 0 is outside 1..2^31"),
         (
-            with_pages(TopkPages { rows_per_request: 0, ..pages }),
-            "rows of a request: 0 is outside 1 and more",
+            TopkShape { tokens_per_score: 1 << 31, ..shape },
+            "tokens of a score: 2147483648 is outside 1..2^31",
         ),
         (
             with_pages(TopkPages { n_pages: 1 << 28, ..pages }),

@@ -20,6 +20,8 @@ pub(crate) struct Problem<T> {
     pub(crate) page_table: Option<Vec<i32>>,
     /// Whether values, and what the rule wanted, are asked for.
     pub(crate) has_more: bool,
+    /// Whether a mask is.
+    pub(crate) has_mask: bool,
     /// Blocks that have a row, in place of what the plan says.
     pub(crate) n_blocks: Option<u32>,
     /// One after the other, nothing between them.
@@ -33,10 +35,14 @@ pub(crate) struct Picks {
     pub(crate) values: Vec<u32>,
     pub(crate) slots: Vec<i32>,
     pub(crate) wanted: Vec<u32>,
+    pub(crate) kept: Vec<u8>,
 }
 
 /// What is in the outputs before a launch.
 pub(crate) const POISON: i32 = -0x5EED;
+
+/// A mask begins so many bytes into its memory, at most.
+const MOST_SHIFT: usize = 4;
 
 /// The outputs of a launch, in a queue's memory.
 pub(crate) struct Outputs<T> {
@@ -45,6 +51,7 @@ pub(crate) struct Outputs<T> {
     pub(crate) values: Buffer<T>,
     pub(crate) slots: Buffer<i32>,
     pub(crate) wanted: Buffer<u32>,
+    pub(crate) kept: Buffer<u8>,
 }
 
 impl<T: Score + Default> Outputs<T> {
@@ -59,6 +66,7 @@ impl<T: Score + Default> Outputs<T> {
             values: queue.alloc::<T>(n_picks)?,
             slots: queue.upload(&poison)?,
             wanted: queue.upload(&of_rows)?,
+            kept: queue.upload(&vec![POISON as u8; MOST_SHIFT + plan.mask_len() as usize])?,
         })
     }
 }
@@ -77,6 +85,7 @@ impl<T: Score + Default> Problem<T> {
             amounts: None,
             page_table: None,
             has_more: true,
+            has_mask: false,
             n_blocks: None,
             n_launches: 1,
         }
@@ -84,6 +93,24 @@ impl<T: Score + Default> Problem<T> {
 
     pub(crate) fn with_blocks(mut self, n_blocks: u32) -> Self {
         self.n_blocks = Some(n_blocks);
+        self
+    }
+
+    pub(crate) fn with_mask(mut self, has_mask: bool) -> Self {
+        self.has_mask = has_mask;
+        self
+    }
+
+    /// Lengths of requests, of whose rows there are so many, in tokens.
+    pub(crate) fn with_lengths(
+        mut self,
+        lengths: &[u32],
+        rows_per_request: usize,
+        tokens_per_score: usize,
+    ) -> Self {
+        self.lengths = Some(lengths.to_vec());
+        self.shape.rows_per_request = rows_per_request as u64;
+        self.shape.tokens_per_score = tokens_per_score as u64;
         self
     }
 
@@ -149,12 +176,18 @@ impl<T: Score + Default> Problem<T> {
             amounts: amounts.as_ref().map(|b| b.view()),
             page_table: page_table.as_ref().map(|b| b.view()),
         };
-        let Outputs { indices, counts, values, slots, wanted } = outputs;
+        let Outputs { indices, counts, values, slots, wanted, kept } = outputs;
+        // Whole vectors of bytes, and none.
+        let shift = [0, 1, 0, MOST_SHIFT][self.shape.k as usize % 4];
+        let of_rows = shift..shift + plan.mask_len() as usize;
+        let mut kept = kept.view_mut();
+        let mut kept = kept.slice_mut(of_rows)?;
         let has_slots = self.page_table.is_some();
         let mut written = TopkOutputs {
             values: self.has_more.then(|| values.view_mut()),
             slots: has_slots.then(|| slots.view_mut()),
             wanted: self.has_more.then(|| wanted.view_mut()),
+            kept: self.has_mask.then(|| kept.slice_mut(0..kept.len())).transpose()?,
             ..TopkOutputs::new(indices.view_mut(), counts.view_mut())
         };
         for _ in 0..self.n_launches {
@@ -170,6 +203,9 @@ impl<T: Score + Default> Problem<T> {
             picks.values = values.iter().map(|value| to_bits(*value)).collect();
             picks.wanted = queue.download(&wanted.view())?;
         }
+        if self.has_mask {
+            picks.kept = queue.download(&kept.as_view())?;
+        }
         if has_slots {
             picks.slots = queue.download(&slots.view())?;
         }
@@ -182,7 +218,9 @@ impl<T: Score + Default> Problem<T> {
         let shape = &self.shape;
         RowRule {
             start: of_row(&self.starts).unwrap_or(0),
-            length: of_row(&self.lengths).unwrap_or(shape.n as usize),
+            length: self.lengths.as_ref().map_or(shape.n as usize, |lengths| {
+                lengths[self.request(row)].div_ceil(shape.tokens_per_score as u32) as usize
+            }),
             k: shape.k as usize,
             asked: of_row(&self.counts_asked),
             n_first: shape.n_first as usize,
@@ -190,6 +228,10 @@ impl<T: Score + Default> Problem<T> {
             rule: self.amounts.as_ref().map_or(shape.rule, |a| shape.rule.with_amount(a[row])),
             order: shape.order,
         }
+    }
+
+    fn request(&self, row: usize) -> usize {
+        row / self.shape.rows_per_request as usize
     }
 
     pub(crate) fn expect(&self) -> Picks {
@@ -203,6 +245,10 @@ impl<T: Score + Default> Problem<T> {
             if self.has_more {
                 picks.wanted.push(word(found.n_wanted));
             }
+            if self.has_mask {
+                let byte = |kept: &u8| if is_skipped { POISON as u8 } else { *kept };
+                picks.kept.extend(found.kept.iter().map(byte));
+            }
             for place in 0..k {
                 let pick = found.indices.get(place).copied().filter(|_| !is_skipped);
                 let nothing = if is_skipped { POISON } else { -1 };
@@ -211,7 +257,9 @@ impl<T: Score + Default> Problem<T> {
                     picks.values.push(pick.map_or(0, |i| to_bits(self.row(row)[i])));
                 }
                 if let (Some(pages), Some(table)) = (&self.shape.pages, &self.page_table) {
-                    let slot = pick.map(|i| slot_of(pages, table, row, i).map_or(-1, |i| i as i32));
+                    let request = self.request(row);
+                    let slot =
+                        pick.map(|i| slot_of(pages, table, request, i).map_or(-1, |i| i as i32));
                     picks.slots.push(slot.unwrap_or(nothing));
                 }
             }
@@ -227,14 +275,17 @@ pub(crate) fn to_bits<T: Score>(value: T) -> u32 {
     u32::from_le_bytes(bits)
 }
 
-/// By the blocks that the plan says, or a cluster of each number.
+/// By one block, or a cluster of each number; with a mask and without.
 #[track_caller]
 pub(crate) fn assert_same_by<T: Score + Default>(problem: &Problem<T>, blocks: &[u32]) {
-    let expected = problem.expect();
-    for queue in common::queues() {
-        for n_blocks in blocks {
-            let found = problem.clone().with_blocks(*n_blocks).run(&queue).unwrap();
-            assert_eq!(found, expected, "{}, {n_blocks} blocks", queue.executor());
+    for has_mask in [true, false] {
+        let problem = problem.clone().with_mask(has_mask);
+        let expected = problem.expect();
+        for queue in common::queues() {
+            for n_blocks in blocks {
+                let found = problem.clone().with_blocks(*n_blocks).run(&queue).unwrap();
+                assert_eq!(found, expected, "{}, {n_blocks} blocks", queue.executor());
+            }
         }
     }
 }
@@ -297,6 +348,7 @@ pub(crate) fn convert<T: Score + Default>(problem: &Problem<f32>, of: fn(f32) ->
         amounts: of_rows.amounts,
         page_table: of_rows.page_table,
         has_more: of_rows.has_more,
+        has_mask: of_rows.has_mask,
         n_blocks: of_rows.n_blocks,
         n_launches: of_rows.n_launches,
     }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Checks or measures lacuna's kernels on this machine's GPU. It needs a driver, and tar with xz, or
-# python3, to unpack what it runs: compute-sanitizer and the peers' wheels are taken where they are, and
-# left out by name where not.
+# python3, to unpack what it runs: compute-sanitizer, nvcc and the peers' wheels are taken where they are,
+# and left out by name where not.
 set -uo pipefail
 
 usage="usage: ./run --check|--bench [--only ROOM] [--out FOLDER] [--seconds N]
@@ -12,7 +12,9 @@ usage="usage: ./run --check|--bench [--only ROOM] [--out FOLDER] [--seconds N]
            wheel dfloat11, or LACUNA_DFLOAT11_PTX=decode.ptx) and nvCOMP's ANS (the wheel
            nvidia-libnvcomp-cu12 or -cu13, or LACUNA_NVCOMP=libnvcomp.so.6), torch.topk and FlashInfer's
            top_k (the wheels torch and flashinfer-python, measured by peers/topk.py in processes of
-           their own)
+           their own), CUB's top-k (peers/cub_topk.cu, compiled by nvcc, or LACUNA_NVCC=nvcc, against
+           the headers of the wheel nvidia-cuda-cccl, or LACUNA_CCCL=include, or the toolkit's: from
+           CUDA 13.2 on they have it)
 --only     one room: @room_names@
 --out      where results go, as JSON and logs; else results/ beside this script
 --seconds  in all, 460 unless said; what does not fit is left out by name
@@ -71,11 +73,12 @@ elif [ "$status" -ne 0 ]; then
 fi
 
 # A toolkit's programs are not always on the path.
-if ! command -v compute-sanitizer >/dev/null; then
+for program in compute-sanitizer nvcc; do
+  command -v "$program" >/dev/null && continue
   for folder in "${CUDA_HOME:-/usr/local/cuda}/bin" /usr/local/cuda/bin /usr/local/cuda/compute-sanitizer; do
-    [ -x "$folder/compute-sanitizer" ] && PATH="$PATH:$folder" && break
+    [ -x "$folder/$program" ] && PATH="$PATH:$folder" && break
   done
-fi
+done
 
 # Where Python has installed a peer's file.
 find_peer() {
@@ -91,6 +94,8 @@ PYTHON
 if [ "$mode" = bench ]; then
   export LACUNA_DFLOAT11_PTX="${LACUNA_DFLOAT11_PTX-$(find_peer dfloat11/decode.ptx)}"
   export LACUNA_TOPK_PEERS="${LACUNA_TOPK_PEERS-$unpacked/peers/topk.py}"
+  cub=$(find_peer nvidia/cu13/include/cccl/cub/device/device_topk.cuh)
+  export LACUNA_CCCL="${LACUNA_CCCL-${cub%/cub/device/device_topk.cuh}}"
   export LACUNA_NVCOMP="${LACUNA_NVCOMP-$(find_peer 'nvidia/libnvcomp/lib64/libnvcomp.so.6')}"
 fi
 

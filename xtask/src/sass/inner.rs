@@ -7,16 +7,16 @@ use serde::Serialize;
 
 use crate::Result;
 
-use super::listing::{Kernel, Line};
+use super::listing::{Instruction, Kernel, Line};
 use super::loops::{self, Loop};
-use super::markers::Marker;
+use super::markers::{Marker, Meaning};
 
 /// An inner loop.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct InnerLoop {
     /// The marked line: `huffman/decode.cu:170`.
     pub(super) place: String,
-    /// Of all its body, taken or not, without `NOP`.
+    /// Of all its body that is on a way that is counted, taken or not, without `NOP`.
     pub(super) instructions: u32,
     /// That one iteration does.
     pub(super) elements: u32,
@@ -33,6 +33,19 @@ impl MarkedLine {
     pub(super) fn place(&self) -> String {
         format!("{}:{}", self.file, self.marker.lines.start())
     }
+
+    /// Whether it has a loop to be found.
+    pub(super) fn counts(&self) -> bool {
+        self.marker.meaning != Meaning::NotThisWay
+    }
+
+    /// Where in the place of an instruction the statement is.
+    fn position(&self, place: &[Line]) -> Option<usize> {
+        let is_marked = |line: &Line| {
+            self.marker.lines.contains(&line.number) && shorten(&line.file) == self.file
+        };
+        place.iter().position(is_marked)
+    }
 }
 
 /// The inner loops of a kernel, in the order of the markers.
@@ -41,10 +54,14 @@ pub(super) fn find(kernel: &Kernel, marked_lines: &[MarkedLine]) -> Result<Vec<I
         return Ok(Vec::new());
     }
     let loops = loops::find(kernel)?;
+    let (others, marked_lines): (Vec<_>, Vec<_>) =
+        marked_lines.iter().partition(|marked| !marked.counts());
+    let is_other = |i: &Instruction| others.iter().any(|other| other.position(&i.place).is_some());
+    let of_others: Vec<_> = kernel.instructions.iter().map(is_other).collect();
     let mut seen = BTreeSet::new();
     let mut inner = Vec::new();
     for marked in marked_lines {
-        for (idx, found) in find_marked(kernel, &loops, marked)? {
+        for (idx, found) in find_marked(kernel, &loops, &of_others, marked)? {
             if !seen.insert(idx) {
                 return Err(format!(
                     "{}: the loop around {} has another marker; one of them is too much",
@@ -59,7 +76,8 @@ pub(super) fn find(kernel: &Kernel, marked_lines: &[MarkedLine]) -> Result<Vec<I
 
 /// The loops of one marker, and their indices: the innermost ones in which the marked statement does
 /// what the marker says. One does as many elements as its body has copies of the statement, times the
-/// marker's.
+/// marker's. Copies in what is marked as not this way, and instructions that only ways through it pass, are not
+/// counted.
 ///
 /// Loops whose statement was inlined in the same place are one loop of the source, unrolled, and its
 /// rest: the one that does most elements counts. In several places they are several loops.
@@ -68,18 +86,19 @@ pub(super) fn find(kernel: &Kernel, marked_lines: &[MarkedLine]) -> Result<Vec<I
 fn find_marked(
     kernel: &Kernel,
     loops: &[Loop],
+    of_others: &[bool],
     marked: &MarkedLine,
 ) -> Result<Vec<(usize, InnerLoop)>> {
-    let MarkedLine { file, marker } = marked;
+    let Meaning::Counts { elements, action } = marked.marker.meaning else {
+        return Ok(Vec::new());
+    };
     let place_of = |i: usize| -> Option<&[Line]> {
         let instruction = &kernel.instructions[i];
-        let is_marked =
-            |line: &Line| shorten(&line.file) == file && marker.lines.contains(&line.number);
-        let at = instruction.place.iter().position(is_marked)?;
-        marker.action.is(instruction.base()).then(|| &instruction.place[at + 1..])
+        let at = marked.position(&instruction.place)?;
+        action.is(instruction.base()).then(|| &instruction.place[at + 1..])
     };
-    let actions: Vec<_> =
-        (0..kernel.instructions.len()).filter(|&i| place_of(i).is_some()).collect();
+    let is_action = |&i: &usize| !of_others[i] && place_of(i).is_some();
+    let actions: Vec<_> = (0..kernel.instructions.len()).filter(is_action).collect();
     if actions.is_empty() {
         return Ok(Vec::new());
     }
@@ -88,9 +107,21 @@ fn find_marked(
         let innermost = |i: usize| loops::innermost(loops, i) == Some(idx);
         let inside: Vec<_> = actions.iter().copied().filter(|&i| innermost(i)).collect();
         if !inside.is_empty() {
+            // What is predicated is passed, and not executed.
+            let is_cut = |i: usize| of_others[i] && kernel.instructions[i].predicate.is_empty();
+            let ways = loops::find_ways(kernel, found, is_cut)?;
+            // Else what is cut is also of those that are counted: another statement says it better.
+            if let Some(&lost) = inside.iter().find(|i| ways.binary_search(i).is_err()) {
+                return Err(format!(
+                    "{}: the way to `{}` of {} passes what is marked as not this way",
+                    kernel.name,
+                    kernel.instructions[lost].code().join(" ").trim_start(),
+                    marked.place()
+                ));
+            }
             let is_counted = |i: &&usize| kernel.instructions[**i].base() != "NOP";
-            let instructions = found.body.iter().filter(is_counted).count() as u32;
-            let elements = inside.len() as u32 * marker.elements;
+            let instructions = ways.iter().filter(is_counted).count() as u32;
+            let elements = inside.len() as u32 * elements;
             let places = inside.iter().filter_map(|&i| place_of(i)).collect();
             let inner = InnerLoop { place: marked.place(), instructions, elements };
             candidates.push((inner, idx, places));
@@ -123,9 +154,16 @@ pub(super) fn count_per_element(inner: &[InnerLoop]) -> Option<f64> {
     (!inner.is_empty()).then_some((sum * 100.0).round() / 100.0)
 }
 
-/// From the sources' folder on, where line information has the folders above.
-pub(super) fn shorten(file: &str) -> &str {
-    file.rsplit_once("csrc/").map_or(file, |(_, tail)| tail)
+/// From the sources' folder on, where line information has the folders above, and ways to headers by `..`.
+pub(super) fn shorten(file: &str) -> String {
+    let mut parts = Vec::new();
+    for part in file.rsplit_once("csrc/").map_or(file, |(_, tail)| tail).split('/') {
+        match part {
+            ".." if !parts.is_empty() => drop(parts.pop()),
+            _ => parts.push(part),
+        }
+    }
+    parts.join("/")
 }
 
 #[cfg(test)]
@@ -164,12 +202,23 @@ mod tests {
 "#;
 
     fn find_in(listing: &str, markers: &[(u32, Action)]) -> Result<Vec<(u32, u32)>> {
+        find_ways_in(listing, markers, &[])
+    }
+
+    /// Without the ways through the lines `cut`.
+    fn find_ways_in(
+        listing: &str,
+        markers: &[(u32, Action)],
+        cut: &[u32],
+    ) -> Result<Vec<(u32, u32)>> {
         let kernel = listing::parse(listing).unwrap().remove(0);
-        let mark = |&(line, action)| {
+        let mark = |line, meaning| {
             let file = "room/copy.cu".to_owned();
-            MarkedLine { file, marker: Marker { lines: line..=line, elements: 2, action } }
+            MarkedLine { file, marker: Marker { lines: line..=line, meaning } }
         };
-        let marked_lines: Vec<_> = markers.iter().map(mark).collect();
+        let counts = |&(line, action)| mark(line, Meaning::Counts { elements: 2, action });
+        let cuts = cut.iter().map(|&line| mark(line, Meaning::NotThisWay));
+        let marked_lines: Vec<_> = markers.iter().map(counts).chain(cuts).collect();
         let inner = find(&kernel, &marked_lines)?;
         assert!(inner.iter().all(|inner| inner.place.starts_with("room/copy.cu:")));
         Ok(inner.iter().map(|inner| (inner.instructions, inner.elements)).collect())
@@ -183,6 +232,50 @@ mod tests {
         assert_eq!(find_in(LISTING, &both).unwrap(), [(2, 2), (6, 8), (4, 2)]);
         assert!(find_in(LISTING, &[(8, Action::Store)]).unwrap().is_empty());
         assert!(find_in(LISTING, &[(7, Action::Product)]).unwrap().is_empty());
+    }
+
+    /// A loop of two types: one loads wide in line 5, and widens in line 6 what it loaded.
+    const TYPES: &str = r#"
+	.section	.text.copy,"ax",@progbits
+.loop:
+	//## File "/csrc/room/copy.cu", line 4
+        /*0000*/ @P0 BRA `(.other) ;
+	//## File "/csrc/room/../room/copy.cu", line 5 inlined at "/csrc/room/copy.cu", line 4
+	//## File "/csrc/room/copy.cu", line 4
+        /*0010*/ LDS.128 R4, [R2] ;
+        /*0020*/ BRA `(.join) ;
+.other:
+	//## File "/csrc/room/copy.cu", line 6
+        /*0030*/ LDS.64 R4, [R2] ;
+        /*0040*/ PRMT R4, R4, R5, R6 ;
+.join:
+	//## File "/csrc/room/copy.cu", line 7
+        /*0050*/ @!P0 MOV R9, R4 ;
+        /*0060*/ STG.E desc[UR4][R6.64], R4 ;
+        /*0070*/ @P1 BRA `(.loop) ;
+        /*0080*/ EXIT ;
+"#;
+
+    #[test]
+    fn what_others_do_alone_does_not_count() {
+        let store = [(7, Action::Store)];
+        assert_eq!(find_in(TYPES, &store).unwrap(), [(8, 2)]);
+        assert_eq!(find_ways_in(TYPES, &store, &[6]).unwrap(), [(6, 2)]);
+        assert_eq!(find_ways_in(TYPES, &store, &[5]).unwrap(), [(6, 2)]);
+        assert_eq!(find_ways_in(TYPES, &[(4, Action::Load)], &[6]).unwrap(), [(6, 2)]);
+        let predicated = TYPES.replace("LDS.64", "@P2 LDS.64").replace("PRMT", "@P2 PRMT");
+        assert_eq!(find_ways_in(&predicated, &store, &[6]).unwrap(), [(8, 2)]);
+        // No copy of the statement.
+        assert!(find_ways_in(&predicated, &[(6, Action::Load)], &[6]).unwrap().is_empty());
+        let both = find_ways_in(TYPES, &store, &[5, 6]).unwrap_err();
+        assert!(both.contains("passes what is marked as not this way"), "{both}");
+    }
+
+    #[test]
+    fn files_are_named_from_the_sources_on() {
+        assert_eq!(shorten("/a/csrc/select/../common/../kv.h"), "kv.h");
+        assert_eq!(shorten("csrc/select/topk.cu"), "select/topk.cu");
+        assert_eq!(shorten("../kv.h"), "../kv.h");
     }
 
     #[test]

@@ -7,6 +7,8 @@ use super::listing::Kernel;
 /// A natural loop: what can come back to its first instruction without leaving it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Loop {
+    /// The one that it comes back to.
+    pub(super) first: usize,
     /// Indices of its instructions, ascending.
     pub(super) body: Vec<usize>,
 }
@@ -33,10 +35,42 @@ pub(super) fn find(kernel: &Kernel) -> Result<Vec<Loop>> {
             .filter(|&from| dominators.dominates(first, from))
             .collect();
         if !ends.is_empty() {
-            loops.push(Loop { body: collect_body(first, ends, &predecessors) });
+            loops.push(Loop { first, body: collect_body(first, ends, &predecessors) });
         }
     }
     Ok(loops)
+}
+
+/// The instructions of a loop that are on a way through it and back to its first, where no way passes
+/// those that are cut; ascending.
+pub(super) fn find_ways(
+    kernel: &Kernel,
+    of: &Loop,
+    is_cut: impl Fn(usize) -> bool,
+) -> Result<Vec<usize>> {
+    let stays = |i: usize| of.body.binary_search(&i).is_ok() && !is_cut(i);
+    let n = kernel.instructions.len();
+    let mut predecessors = vec![Vec::new(); n];
+    let mut ends = Vec::new();
+    let mut is_reached = vec![false; n];
+    let mut rest: Vec<_> = Some(of.first).filter(|&first| stays(first)).into_iter().collect();
+    while let Some(i) = rest.pop() {
+        if std::mem::replace(&mut is_reached[i], true) {
+            continue;
+        }
+        for to in follow(kernel, i)?.into_iter().filter(|&to| stays(to)) {
+            if to == of.first {
+                ends.push(i);
+            } else {
+                predecessors[to].push(i);
+                rest.push(to);
+            }
+        }
+    }
+    if ends.is_empty() {
+        return Ok(ends);
+    }
+    Ok(collect_body(of.first, ends, &predecessors))
 }
 
 /// The smallest loop around instruction `i`.
@@ -292,6 +326,29 @@ mod tests {
             EXIT
         ";
         assert!(bodies(code).is_empty());
+    }
+
+    #[test]
+    fn ways_pass_nothing_that_is_cut() {
+        let code = "
+            .loop:
+            @P0 BRA `(.other)
+            LDS R1, [R0]
+            BRA `(.join)
+            .other:
+            LDG R1, [R0]
+            MOV R2, R1
+            .join:
+            @P1 BRA `(.loop)
+            EXIT
+        ";
+        let kernel = kernel(code);
+        let of = find(&kernel).unwrap().remove(0);
+        let ways = |cut: &[usize]| find_ways(&kernel, &of, |i| cut.contains(&i)).unwrap();
+        assert_eq!(ways(&[]), of.body);
+        assert_eq!(ways(&[3]), [0, 1, 2, 5]);
+        assert_eq!(ways(&[2]), [0, 3, 4, 5]);
+        assert!(ways(&[0]).is_empty() && ways(&[5]).is_empty() && ways(&[1, 4]).is_empty());
     }
 
     #[test]

@@ -1,7 +1,10 @@
-//! The comments in a kernel's source that say where its inner loops are.
+//! The comments in a kernel's source, and in the headers it includes, that say where its inner loops are.
 //!
 //! `// Inner loop: 8 elements a store.` on a line alone speaks of the statement that begins in the
 //! next line: each time it stores, the loop around it has done eight elements.
+//!
+//! `// Inner loop: not this way.` speaks of the next statement too: what is counted does not pass it.
+//! Where types share a loop, that leaves out what the others do alone.
 
 use std::ops::RangeInclusive;
 
@@ -17,11 +20,19 @@ pub(super) enum Action {
     Store,
     /// A tensor core's.
     Product,
+    Atomic,
+    /// Of f32, fused with an addition.
+    Multiplication,
 }
 
 impl Action {
-    const WORDS: [(&str, Self); 3] =
-        [("load", Self::Load), ("store", Self::Store), ("product", Self::Product)];
+    const WORDS: [(&str, Self); 5] = [
+        ("a load", Self::Load),
+        ("a store", Self::Store),
+        ("a product", Self::Product),
+        ("an atomic", Self::Atomic),
+        ("a multiplication", Self::Multiplication),
+    ];
 
     /// Whether an opcode, without modifiers, is this action. Constants are not loads: where a
     /// compiler reads parameters is its own affair.
@@ -30,19 +41,27 @@ impl Action {
             Self::Load => matches!(opcode, "LD" | "LDG" | "LDS" | "LDSM"),
             Self::Store => matches!(opcode, "ST" | "STG" | "STS" | "STSM"),
             Self::Product => opcode.ends_with("MMA"),
+            Self::Atomic => matches!(opcode, "ATOM" | "ATOMG" | "ATOMS" | "RED"),
+            Self::Multiplication => opcode == "FFMA",
         }
     }
 }
 
-/// A statement that an inner loop executes once for so many elements.
+/// What a marker says of its statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Meaning {
+    /// The loop around it executes it once for so many elements.
+    Counts { elements: u32, action: Action },
+    /// It is not on the way that is counted.
+    NotThisWay,
+}
+
+/// A statement, and what a comment says of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Marker {
     /// The statement's: up to the first that ends in a semicolon.
     pub(super) lines: RangeInclusive<u32>,
-    /// The loop's, each time.
-    pub(super) elements: u32,
-    /// What the statement does once for them.
-    pub(super) action: Action,
+    pub(super) meaning: Meaning,
 }
 
 /// The markers of a source. What begins like one and is none is an error.
@@ -52,10 +71,10 @@ pub(super) fn parse(file: &str, source: &str) -> Result<Vec<Marker>> {
         if !line.to_lowercase().contains(MARK.trim_end().to_lowercase().as_str()) {
             continue;
         }
-        let (elements, action) = read(line.trim()).ok_or_else(|| {
+        let meaning = read(line.trim()).ok_or_else(|| {
             format!(
                 "{file}:{number}: not a marker; write `{MARK}8 elements a store.` on a line alone \
-                 (or `a load`, `a product`)"
+                 (or `a load`, `a product`, `an atomic`, `a multiplication`), or `{MARK}not this way.`"
             )
         })?;
         let n_more = source
@@ -64,17 +83,22 @@ pub(super) fn parse(file: &str, source: &str) -> Result<Vec<Marker>> {
             .position(|line| line.ends_with(';'))
             .ok_or_else(|| format!("{file}:{number}: no statement follows the marker"))?;
         let lines = number + 1..=number + 1 + n_more as u32;
-        markers.push(Marker { lines, elements, action });
+        markers.push(Marker { lines, meaning });
     }
     Ok(markers)
 }
 
-fn read(line: &str) -> Option<(u32, Action)> {
-    let (elements, action) = line.strip_prefix(MARK)?.strip_suffix('.')?.split_once(" a ")?;
-    let (elements, noun) = elements.split_once(' ')?;
+fn read(line: &str) -> Option<Meaning> {
+    let words = line.strip_prefix(MARK)?.strip_suffix('.')?;
+    if words == "not this way" {
+        return Some(Meaning::NotThisWay);
+    }
+    let (elements, words) = words.split_once(' ')?;
+    let (noun, action) = words.split_once(' ')?;
     let elements = elements.parse().ok().filter(|&n| n > 0)?;
     let (_, action) = Action::WORDS.into_iter().find(|(word, _)| *word == action)?;
-    matches!((elements, noun), (1, "element") | (2.., "elements")).then_some((elements, action))
+    matches!((elements, noun), (1, "element") | (2.., "elements"))
+        .then_some(Meaning::Counts { elements, action })
 }
 
 #[cfg(test)]
@@ -84,10 +108,18 @@ mod tests {
     #[test]
     fn markers_speak_of_the_next_statement() {
         let source = "f();\n  // Inner loop: 1 element a load.\n  x = y[i];\n\
-                      // Inner loop: 8 elements a store.\nz[i] =\n  x;\n";
+                      // Inner loop: 8 elements a store.\nz[i] =\n  x;\n\
+                      // Inner loop: not this way.\ng();\n\
+                      // Inner loop: 2 elements an atomic.\nh();\n";
+        let counts = |lines, elements, action| {
+            let meaning = Meaning::Counts { elements, action };
+            Marker { lines, meaning }
+        };
         let expected = [
-            Marker { lines: 3..=3, elements: 1, action: Action::Load },
-            Marker { lines: 5..=6, elements: 8, action: Action::Store },
+            counts(3..=3, 1, Action::Load),
+            counts(5..=6, 8, Action::Store),
+            Marker { lines: 8..=8, meaning: Meaning::NotThisWay },
+            counts(10..=10, 2, Action::Atomic),
         ];
         assert_eq!(parse("a.cu", source).unwrap(), expected);
         assert!(parse("a.cu", "// The inner loop: once an element.\n").unwrap().is_empty());
@@ -102,6 +134,8 @@ mod tests {
             "// Inner loop: 1 elements a load.",
             "// Inner loop: 8 element a store.",
             "// Inner loop: 8 elements a copy.",
+            "// Inner loop: 8 elements a atomic.",
+            "// Inner loop: not that way.",
             "// inner loop: 8 elements a store.",
             "// Inner loop:",
         ] {
@@ -116,5 +150,7 @@ mod tests {
         assert!(load("LDG") && load("LDS") && !load("LDC") && !load("LDCU") && !load("STG"));
         assert!(Action::Store.is("STS") && !Action::Store.is("LDS"));
         assert!(Action::Product.is("HGMMA") && !Action::Product.is("IMAD"));
+        assert!(Action::Atomic.is("ATOMS") && !Action::Atomic.is("STS"));
+        assert!(Action::Multiplication.is("FFMA") && !Action::Multiplication.is("FMUL"));
     }
 }

@@ -6,7 +6,8 @@
 //! information; the instructions must be those of the committed image. Of their natural loops
 //! (`loops`), the innermost around the marked statement, wherever it was inlined, is an inner loop;
 //! an unrolled one has several copies of the statement, and does the elements of all of them in one
-//! iteration (`inner`). Instructions by elements, summed over the inner loops, are the figure.
+//! iteration (`inner`). Instructions by elements, summed over the inner loops, are the figure. Where
+//! types share a loop, a second comment names what others do alone: no way past that is counted.
 //!
 //! **What it is not.** Each instruction of a loop's body counts once: one that few threads take too,
 //! and one of a loop inside, however often that goes round. A function that is called and not
@@ -260,9 +261,9 @@ fn make_rows(image: &Image, target: &str, log: &str, kernels: &[Kernel]) -> Resu
     let source = inner::shorten(image.source);
     let lines = kernels.iter().flat_map(|kernel| &kernel.instructions).flat_map(|i| &i.place);
     let mut files: BTreeSet<_> = lines.map(|line| inner::shorten(&line.file)).collect();
-    files.insert(source);
+    files.insert(source.clone());
     let mut marked_lines = Vec::new();
-    for file in files {
+    for file in &files {
         marked_lines.extend(read_markers(file)?);
     }
     let mut rows = Vec::new();
@@ -283,7 +284,7 @@ fn make_rows(image: &Image, target: &str, log: &str, kernels: &[Kernel]) -> Resu
         });
     }
     // A header's statement need not be in every image.
-    for marked in marked_lines.iter().filter(|marked| marked.file == source) {
+    for marked in marked_lines.iter().filter(|marked| marked.file == source && marked.counts()) {
         let place = marked.place();
         if rows.iter().flat_map(|row| &row.inner_loops).all(|inner| inner.place != place) {
             return Err(format!(
