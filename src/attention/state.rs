@@ -1,5 +1,7 @@
 //! What attention sums, written for reading: the tiles, chains and roundings of every kernel of the room.
 
+use std::borrow::Cow;
+
 use super::{LogBase, Logits};
 use crate::element::Half;
 use crate::mma::Model;
@@ -12,10 +14,10 @@ const NO_SCORE: i32 = -(1 << 30);
 const MOST_LOG2: f32 = 4_194_304.0;
 
 /// What stands at a position.
-#[derive(Debug, Clone, Copy)]
-pub struct Token<'a, T> {
+#[derive(Debug, Clone)]
+pub struct Token<'a, T: Half> {
     /// Its key.
-    pub key: &'a [T],
+    pub key: Cow<'a, [T]>,
     /// Its value.
     pub value: &'a [T],
     /// What is added to its logits.
@@ -67,8 +69,8 @@ impl State {
     fn add<T: Half>(&mut self, rule: &Rule, query: &[T], tile: &[Option<Token<'_, T>>]) {
         let mut logits = [f32::NEG_INFINITY; TILE];
         for (logit, token) in logits.iter_mut().zip(tile) {
-            if let Some(token) = token.filter(|token| token.is_seen) {
-                *logit = rule.logit(query, token.key, token.bias);
+            if let Some(token) = token.as_ref().filter(|token| token.is_seen) {
+                *logit = rule.logit(query, &token.key, token.bias);
             }
         }
         let greatest = logits.iter().copied().map(ceiling).fold(self.greatest, i32::max);
@@ -83,7 +85,7 @@ impl State {
         for (c, output) in self.output.iter_mut().enumerate() {
             let mut column = [0; TILE];
             for (element, token) in column.iter_mut().zip(tile) {
-                *element = token.map_or(0, |token| token.value[c].bits());
+                *element = token.as_ref().map_or(0, |token| token.value[c].bits());
             }
             product(&column, output);
         }

@@ -3,4 +3,5 @@
 mod attend;
 #[path = "../common/mod.rs"]
 mod common;
+mod low_rank;
 mod prefill;

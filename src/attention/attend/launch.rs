@@ -103,15 +103,33 @@ pub fn attend<T: Half, O: Real>(
     inputs: &AttendInputs<'_, T>,
     outputs: &mut AttendOutputs<'_, O>,
 ) -> Result<()> {
-    let shape = plan.shape();
     let mut arguments = Arguments::new(queue);
+    let params = params(plan, inputs, outputs, &mut arguments)?;
+    // SAFETY: the plan's sizes are below the limits of the struct's fields.
+    unsafe {
+        if plan.shape().head_dim <= 128 {
+            arguments.launch(&plan.grid(), &params)
+        } else {
+            arguments.launch(&plan.grid(), &OfLongHeads(params))
+        }
+    }
+}
+
+/// Checks the views of a launch, and returns what its kernel takes.
+pub(crate) fn params<T: Half, O: Real>(
+    plan: &AttendPlan,
+    inputs: &AttendInputs<'_, T>,
+    outputs: &mut AttendOutputs<'_, O>,
+    arguments: &mut Arguments<'_>,
+) -> Result<AttentionAttendParams> {
+    let shape = plan.shape();
     check_same("segments", plan.segments().len() as u64, inputs.segments.len())?;
     let mut each = plan.segments().zip(inputs.segments);
     let (first_shape, first) = each.next().expect("a plan has segments");
     // No kernel looks at more than there are.
-    let mut segments = [first.params(first_shape, &mut arguments)?; 4];
+    let mut segments = [first.params(first_shape, arguments)?; 4];
     for (params, (shape, segment)) in segments[1..].iter_mut().zip(each) {
-        *params = segment.params(shape, &mut arguments)?;
+        *params = segment.params(shape, arguments)?;
     }
     check_aligned("address of queries", inputs.queries.address(), 16, "the multiples of 16")?;
     let AttendOutputs { outputs, log_sums, workspace } = outputs;
@@ -126,7 +144,7 @@ pub fn attend<T: Half, O: Real>(
     let tickets = arguments.written(Role::InOut, "tickets", &tickets, n_tickets)?;
     let partials = workspace.slice_mut(n_tickets as usize..workspace.len())?;
     let n_words = plan.workspace_len() - n_tickets;
-    let params = AttentionAttendParams {
+    Ok(AttentionAttendParams {
         segments,
         queries: arguments.input("queries", &inputs.queries, plan.queries_len())?,
         sinks: arguments.optional_input("sinks", inputs.sinks.as_ref(), shape.n_q_heads)?,
@@ -151,15 +169,7 @@ pub fn attend<T: Half, O: Real>(
         n_tiles: plan.n_tiles() as u32,
         n_splits: plan.n_splits() as u32,
         reserved: 0,
-    };
-    // SAFETY: the plan's sizes are below the limits of the struct's fields.
-    unsafe {
-        if shape.head_dim <= 128 {
-            arguments.launch(&plan.grid(), &params)
-        } else {
-            arguments.launch(&plan.grid(), &OfLongHeads(params))
-        }
-    }
+    })
 }
 
 impl<T: Half> Segment<'_, T> {

@@ -147,6 +147,7 @@ pub struct AttendPlan {
     n_heads: u64,
     segments: [Option<SegmentShape>; MOST_SEGMENTS],
     n_positions: u64,
+    n_warps: u64,
 }
 
 impl AttendPlan {
@@ -176,7 +177,9 @@ impl AttendPlan {
             }
             check_below(what, stride, 1 << 28, "0..2^28")?;
         }
-        let mut plan = Self { shape, n_heads, segments: [None; MOST_SEGMENTS], n_positions: 0 };
+        let n_warps = if head_dim <= 128 { 4 } else { 2 };
+        let segments_of = [None; MOST_SEGMENTS];
+        let mut plan = Self { shape, n_heads, segments: segments_of, n_positions: 0, n_warps };
         check_below("blocks of queries and heads", n_heads * plan.n_tiles(), 1 << 16, "0..65536")?;
         for (place, segment) in plan.segments.iter_mut().zip(segments) {
             plan.n_positions += check_segment(&shape, n_heads, segment)?;
@@ -266,7 +269,12 @@ impl AttendPlan {
 
     /// Warps that share a split.
     pub(super) fn n_warps(&self) -> u64 {
-        if self.shape.head_dim <= 128 { 4 } else { 2 }
+        self.n_warps
+    }
+
+    /// The same launch by other warps, which changes what its bits are.
+    pub(crate) fn with_warps(self, n_warps: u64) -> Self {
+        Self { n_warps, ..self }
     }
 
     /// The grid of the launch: a block for each split of the longest row, 16 rows of a head's queries, and request.

@@ -2,6 +2,7 @@
 
 use super::plan::{AttendPlan, SegmentShape, Tokens, split_len};
 use crate::attention::Mask;
+use crate::attention::low_rank::reference::HostLowRank;
 use crate::attention::state::{Rule, State, TILE, Token};
 use crate::element::Half;
 use crate::mma::Model;
@@ -19,6 +20,8 @@ pub struct Attended<'a, T> {
     pub segments: &'a [HostSegment<'a, T>],
     /// `[n_q_heads]`.
     pub sinks: Option<&'a [f32]>,
+    /// What the keys of a segment are made of, where they are not stored.
+    pub low_rank: Option<HostLowRank<'a, T>>,
 }
 
 /// A segment on the host, as of [`attend`](crate::attention::attend).
@@ -49,9 +52,11 @@ impl<'a, T: Half> Attended<'a, T> {
     /// What stands at each position of a request and head of keys, as its query `i` sees it.
     pub fn tokens(&self, b: usize, head: usize, i: usize) -> Vec<Option<Token<'a, T>>> {
         let shapes = self.plan.segments();
-        let each = shapes.zip(self.segments).flat_map(|(shape, segment)| {
+        let each = shapes.zip(self.segments).enumerate().flat_map(|(s, (shape, segment))| {
             let entries = rows_of(shape, segment, b, head, self.plan.shape().n_queries);
-            entries.into_iter().map(move |row| self.token(shape, segment, b, head, i, row))
+            let made =
+                self.low_rank.filter(|low_rank| low_rank.plan.low_rank().segment == s as u64);
+            entries.into_iter().map(move |row| self.token(shape, segment, made, [b, head, i], row))
         });
         each.collect()
     }
@@ -84,9 +89,8 @@ impl<'a, T: Half> Attended<'a, T> {
         &self,
         shape: &SegmentShape,
         segment: &HostSegment<'a, T>,
-        b: usize,
-        head: usize,
-        i: usize,
+        made: Option<HostLowRank<'a, T>>,
+        [b, head, i]: [usize; 3],
         (entry, row): (usize, u64),
     ) -> Option<Token<'a, T>> {
         let kv = shape.layout.shape();
@@ -104,15 +108,28 @@ impl<'a, T: Half> Attended<'a, T> {
         if row >= n_rows || !(0..n_queries).any(sees) {
             return None;
         }
-        let start = shape.layout.locate(segment.page_table, b as u64, row, head as u64)?;
-        let n_biases = match shape.tokens {
-            Tokens::Range { .. } => shape.layout.n_rows(),
-            Tokens::Blocks { n_blocks, .. } => n_blocks,
-        };
         let list = list_of(shape, b, head);
-        let bias = segment.biases.map_or(0.0, |all| all[list * n_biases as usize + entry]);
-        let row = |pool: &'a [T]| &pool[start..][..kv.row_len as usize];
-        let (key, value) = (row(segment.keys), row(segment.values));
+        let (n_entries, block_size) = match shape.tokens {
+            Tokens::Range { .. } => (shape.layout.n_rows(), 1),
+            Tokens::Blocks { n_blocks, block_size } => (n_blocks, block_size),
+        };
+        let at = list * n_entries as usize + entry;
+        let value_row = match made.and_then(|made| made.value_indices) {
+            Some(blocks) => u64::from(blocks[at] as u32) * block_size + row % block_size,
+            None => row,
+        };
+        let n_factors = made.map_or(u64::MAX, |made| made.plan.low_rank().n_factors);
+        if value_row >= shape.layout.n_rows() || row >= n_factors {
+            return None;
+        }
+        let start = shape.layout.locate(segment.page_table, b as u64, value_row, head as u64)?;
+        let element = start..start + kv.row_len as usize;
+        let key = match made {
+            Some(made) => made.key(self.model, b, head, row as usize).into(),
+            None => segment.keys[element.clone()].into(),
+        };
+        let value = &segment.values[element];
+        let bias = segment.biases.map_or(0.0, |all| all[at]);
         Some(Token { key, value, bias, is_seen: sees(i) })
     }
 }

@@ -92,11 +92,11 @@ impl PrefillPlan {
             let (what, value) = ("tokens of a row", kv.tokens_per_row);
             return Err(Error::Range { what, value, allowed: "1" });
         }
-        if let Mask::Window(window) = shape.mask {
-            if !(1..1 << 31).contains(&window) {
-                let (what, allowed) = ("tokens of a window", "1..2^31");
-                return Err(Error::Range { what, value: window, allowed });
-            }
+        if let Mask::Window(window) = shape.mask
+            && !(1..1 << 31).contains(&window)
+        {
+            let (what, allowed) = ("tokens of a window", "1..2^31");
+            return Err(Error::Range { what, value: window, allowed });
         }
         check_below("tokens of queries", shape.n_tokens, 1 << 26, "0..2^26")?;
         for (what, stride) in [

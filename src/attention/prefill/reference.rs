@@ -81,7 +81,7 @@ impl<T: Half> Prefilled<'_, T> {
                 Mask::Window(window) => position <= own && own - position < window as i64,
             };
             let row = start..start + d;
-            let (key, value) = (&self.keys[row.clone()], &self.values[row]);
+            let (key, value) = (self.keys[row.clone()].into(), &self.values[row]);
             Some(Token { key, value, bias: 0.0, is_seen })
         };
         (0..n_rows).map(token).collect()

@@ -18,7 +18,7 @@ fn both_of<T: Half>(problem: &Problem<T>, q: usize) -> [Vec<f64>; 2] {
         let exact: Vec<f64> = tokens
             .iter()
             .map(|token| {
-                let products = query.iter().zip(token.key);
+                let products = query.iter().zip(token.key.iter());
                 let product: f64 =
                     products.map(|(q, k)| f64::from(*q) * f64::from(k.to_f32())).sum();
                 product * f64::from(shape.logits.scale) + f64::from(token.bias)
@@ -35,7 +35,7 @@ fn both_of<T: Half>(problem: &Problem<T>, q: usize) -> [Vec<f64>; 2] {
         let honest: Vec<f32> = tokens
             .iter()
             .map(|token| {
-                let products = query.iter().zip(token.key);
+                let products = query.iter().zip(token.key.iter());
                 let product = products.fold(0.0_f32, |sum, (q, k)| sum + q * k.to_f32());
                 product * shape.logits.scale + token.bias
             })

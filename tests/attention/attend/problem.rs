@@ -292,8 +292,16 @@ impl<T: Half> SegmentData<T> {
 }
 
 impl<T: Half> Problem<T> {
-    /// Two launches, since the first must leave the workspace ready.
     pub(crate) fn attend<O: Real>(&self, queue: &Queue) -> Result<Results<O>, Error> {
+        self.launch(queue, |inputs, outputs| attend(queue, &self.plan, inputs, outputs))
+    }
+
+    /// Two launches, since the first must leave the workspace ready.
+    pub(crate) fn launch<O: Real>(
+        &self,
+        queue: &Queue,
+        launch: impl Fn(&AttendInputs<'_, T>, &mut AttendOutputs<'_, O>) -> Result<(), Error>,
+    ) -> Result<Results<O>, Error> {
         let queries = queue.upload(&self.queries)?;
         let placed: Vec<PlacedSegment<T>> =
             self.segments.iter().map(|segment| segment.place(queue)).collect::<Result<_, _>>()?;
@@ -332,7 +340,7 @@ impl<T: Half> Problem<T> {
                 log_sums: Some(log_sums.view_mut()),
                 workspace: workspace.view_mut(),
             };
-            attend(queue, &self.plan, &inputs, &mut outputs)?;
+            launch(&inputs, &mut outputs)?;
         }
         let log_sums = queue.download(&log_sums.view())?;
         Ok(Results {
@@ -353,31 +361,34 @@ impl<T: Half> Problem<T> {
             queries: &self.queries,
             segments: &segments,
             sinks: self.sinks.as_deref(),
+            low_rank: None,
         })
     }
 
     pub(crate) fn expect<O: Real>(&self, model: Model) -> Results<O> {
+        self.with_reference(model, |attended| self.expect_of(attended))
+    }
+
+    pub(crate) fn expect_of<O: Real>(&self, attended: &Attended<'_, T>) -> Results<O> {
         let shape = self.plan.shape();
         let [n_queries, n_q_heads, d] =
             [shape.n_queries, shape.n_q_heads, shape.head_dim].map(|n| n as usize);
         let mut outputs = vec![poison::<O>(); self.plan.outputs_len() as usize];
         let mut log_sums = vec![POISON.to_bits(); self.plan.log_sums_len() as usize];
-        self.with_reference(model, |attended| {
-            for b in 0..shape.batch as usize {
-                if self.skips.as_ref().is_some_and(|skips| skips[b] != 0) {
-                    continue;
-                }
-                for (i, q) in (0..n_queries).flat_map(|i| (0..n_q_heads).map(move |q| (i, q))) {
-                    let (output, log_sum) = attended.query(b, i, q);
-                    let token = b * n_queries + i;
-                    let start = token * shape.output_stride as usize + q * d;
-                    for (to, from) in outputs[start..].iter_mut().zip(output) {
-                        *to = O::from_f32(from);
-                    }
-                    log_sums[token * n_q_heads + q] = f32::from_f32(log_sum).to_bits();
-                }
+        for b in 0..shape.batch as usize {
+            if self.skips.as_ref().is_some_and(|skips| skips[b] != 0) {
+                continue;
             }
-        });
+            for (i, q) in (0..n_queries).flat_map(|i| (0..n_q_heads).map(move |q| (i, q))) {
+                let (output, log_sum) = attended.query(b, i, q);
+                let token = b * n_queries + i;
+                let start = token * shape.output_stride as usize + q * d;
+                for (to, from) in outputs[start..].iter_mut().zip(output) {
+                    *to = O::from_f32(from);
+                }
+                log_sums[token * n_q_heads + q] = f32::from_f32(log_sum).to_bits();
+            }
+        }
         Results { outputs, log_sums }
     }
 

@@ -1,0 +1,267 @@
+//! `attend_low_rank`.
+
+use lacuna::attention::reference::HostLowRank;
+use lacuna::attention::{LowRank, LowRankPlan, LowRankShape, Mask, Tokens, Turn, attend_low_rank};
+use lacuna::element::{Half, Real};
+use lacuna::kv::KvLists;
+use lacuna::mma::Model;
+use lacuna::simt::{Checks, Config, Fibres};
+use lacuna::{Buffer, Error, Queue};
+use proptest::prelude::*;
+
+use crate::attend::problem::{
+    Brain, Case, Part, Problem, Results, Short, assert_results, number_at,
+};
+use crate::common;
+
+/// A problem of `attend`, and what the keys of a segment are made of.
+#[derive(Debug, Clone)]
+struct Made<T> {
+    problem: Problem<T>,
+    plan: LowRankPlan,
+    factors: Vec<T>,
+    basis: Vec<T>,
+    cos_sin: Vec<f32>,
+    value_indices: Option<Vec<i32>>,
+}
+
+impl<T: Half> Made<T> {
+    fn new(case: &Case, shape: LowRankShape, has_slots: bool) -> Self {
+        let mut problem = case.build::<T>();
+        let plan = LowRankPlan::new(problem.plan, shape).unwrap();
+        problem.plan = *plan.attend();
+        let of = |n: u64, what: u64, scale: f32| -> Vec<T> {
+            (0..n).map(|i| T::from_f32(scale * number_at(case.seed, [i, what, 0, 0]))).collect()
+        };
+        let d = case.head_dim as usize;
+        let angle = |i: usize| {
+            let (position, c) = (i / d, i % d);
+            let angle = position as f32 * 100.0_f32.powf(-((c % (d / 2)) as f32) / d as f32);
+            if c < d / 2 { angle.cos() } else { angle.sin() }
+        };
+        // Where values were fetched to: blocks in another order, and some that are nowhere.
+        let value_indices = has_slots.then(|| {
+            let indices = problem.segments[shape.segment as usize].indices.as_ref().unwrap();
+            indices
+                .iter()
+                .map(|index| if index % 7 == 3 { -5 } else { (index ^ 1).min(4) })
+                .collect()
+        });
+        Self {
+            factors: of(plan.factors_len(), 1, 1.0),
+            basis: of(plan.basis_len(), 2, 0.3),
+            cos_sin: (0..plan.cos_sin_len() as usize).map(angle).collect(),
+            problem,
+            plan,
+            value_indices,
+        }
+    }
+
+    fn attend<O: Real>(&self, queue: &Queue) -> Result<Results<O>, Error> {
+        let (factors, basis) = (queue.upload(&self.factors)?, queue.upload(&self.basis)?);
+        let is_turned = self.plan.low_rank().turn != Turn::None;
+        let cos_sin = is_turned.then(|| queue.upload(&self.cos_sin)).transpose()?;
+        let value_indices = self.value_indices.as_ref().map(|all| queue.upload(all)).transpose()?;
+        let low_rank = LowRank {
+            factors: factors.view(),
+            basis: basis.view(),
+            cos_sin: cos_sin.as_ref().map(Buffer::view),
+            value_indices: value_indices.as_ref().map(Buffer::view),
+        };
+        self.problem.launch(queue, |inputs, outputs| {
+            attend_low_rank(queue, &self.plan, inputs, &low_rank, outputs)
+        })
+    }
+
+    fn expect<O: Real>(&self, model: Model) -> Results<O> {
+        self.problem.with_reference(model, |attended| {
+            let mut attended = *attended;
+            attended.low_rank = Some(HostLowRank {
+                plan: &self.plan,
+                factors: &self.factors,
+                basis: &self.basis,
+                cos_sin: &self.cos_sin,
+                value_indices: self.value_indices.as_deref(),
+            });
+            self.problem.expect_of(&attended)
+        })
+    }
+}
+
+#[track_caller]
+fn assert_same<T: Half, O: Real>(made: &Made<T>) {
+    for queue in common::queues() {
+        let Some(model) = queue.mma_model() else { continue };
+        let results = made.attend::<O>(&queue).unwrap();
+        assert_results(&results, &made.expect(model), &format!("{}", queue.executor()));
+    }
+}
+
+const SHAPE: LowRankShape =
+    LowRankShape { segment: 0, rank: 32, n_factors: 60, turn: Turn::Halves };
+
+fn case() -> Case {
+    let picked =
+        Part { lists: KvLists::PerHead, ..Part::of(Tokens::Blocks { n_blocks: 9, block_size: 4 }) };
+    let parts = vec![picked, Part::of(Tokens::last(20)).masked(Mask::Causal)];
+    Case { lengths: vec![70, 11], n_heads: 2, parts, ..Case::default() }
+}
+
+#[test]
+fn keys_are_made_of_factors_and_turned() {
+    for turn in [Turn::None, Turn::Halves, Turn::Pairs] {
+        for has_slots in [false, true] {
+            let made = Made::<Brain>::new(&case(), LowRankShape { turn, ..SHAPE }, has_slots);
+            assert_same::<_, f32>(&made);
+        }
+    }
+    for (head_dim, rank) in [(16, 16), (48, 160), (128, 64), (112, 16)] {
+        let case = Case { head_dim, n_queries: 3, has_sinks: true, ..case() };
+        let shape = LowRankShape { rank, ..SHAPE };
+        assert_same::<_, Short>(&Made::<Short>::new(&case, shape, true));
+    }
+    // The second segment, and no factors at all.
+    let mut case = case();
+    case.parts.swap(0, 1);
+    assert_same::<_, f32>(&Made::<Brain>::new(&case, LowRankShape { segment: 1, ..SHAPE }, true));
+    let none = LowRankShape { segment: 1, n_factors: 0, ..SHAPE };
+    assert_same::<_, f32>(&Made::<Brain>::new(&case, none, false));
+}
+
+/// A basis of ones in the right places makes keys that are the factors, which `attend` may read as they are.
+#[test]
+fn an_identity_as_the_basis_gives_the_factors() {
+    let part = Part::blocks(4, (0..10).rev().collect());
+    let case = Case { lengths: vec![40], n_heads: 2, parts: vec![part], ..Case::default() };
+    let shape = LowRankShape { turn: Turn::None, n_factors: 40, ..SHAPE };
+    let mut made = Made::<Brain>::new(&case, shape, false);
+    for (i, element) in made.basis.iter_mut().enumerate() {
+        *element = Brain::from_f32(if i % 32 == i / 32 % 32 { 1.0 } else { 0.0 });
+    }
+    let layout = case.kv_layout().unwrap();
+    let segment = &mut made.problem.segments[0];
+    for (t, h) in (0..40).flat_map(|t| (0..2).map(move |h| (t, h))) {
+        let start = layout.locate(&segment.page_table, 0, t, h).unwrap();
+        let factors = &made.factors[t as usize * 32..][..32];
+        segment.keys[start..start + 32].copy_from_slice(factors);
+    }
+    let stored = made.problem.expect::<f32>(Model::HOPPER);
+    assert_results(&made.expect::<f32>(Model::HOPPER), &stored, "an identity");
+    assert_same::<_, f32>(&made);
+}
+
+/// Turning keys by positions and a query by its own is turning the key by their difference.
+#[test]
+fn turned_keys_see_differences_alone() {
+    let made = Made::<Brain>::new(&case(), LowRankShape { turn: Turn::Halves, ..SHAPE }, false);
+    let low_rank = HostLowRank {
+        plan: &made.plan,
+        factors: &made.factors,
+        basis: &made.basis,
+        cos_sin: &made.cos_sin,
+        value_indices: None,
+    };
+    // The length of each pair stays what it was.
+    let still = Made::<Brain>::new(&case(), LowRankShape { turn: Turn::None, ..SHAPE }, false);
+    let still = HostLowRank { plan: &still.plan, ..low_rank };
+    for row in [0, 1, 30] {
+        let turned = low_rank.key(Model::HOPPER, 0, 1, row);
+        let key = still.key(Model::HOPPER, 0, 1, row);
+        for i in 0..16 {
+            let length = |key: &[Brain]| key[i].to_f32().hypot(key[16 + i].to_f32());
+            let [one, other] = [length(&turned), length(&key)];
+            assert!((one - other).abs() < 0.02 * other.max(0.1), "{row} {i}: {one} {other}");
+        }
+        assert_eq!(row == 0, turned == key);
+    }
+}
+
+#[test]
+fn every_schedule_and_both_kinds_of_tensor_cores() {
+    let made = Made::<Brain>::new(&case(), SHAPE, true);
+    for mma in [Model::AMPERE, Model::HOPPER] {
+        let expected = made.expect::<f32>(mma);
+        for schedule in common::SCHEDULES {
+            for fibres in [Fibres::Native, Fibres::Portable] {
+                let checks = Checks::ALL;
+                let config = Config { schedule, fibres, checks, mma, ..Config::default() };
+                let results = made.attend::<f32>(&Queue::simt(config)).unwrap();
+                assert_results(&results, &expected, &format!("{schedule:?} {fibres:?}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused_with_what_does() {
+    let plan = case().plan().unwrap();
+    let refused = |shape| LowRankPlan::new(plan, shape).unwrap_err().to_string();
+    for (shape, message) in [
+        (
+            LowRankShape { segment: 1, ..SHAPE },
+            "segment of low rank: 1 is outside the segments of blocks",
+        ),
+        (
+            LowRankShape { segment: u64::MAX, ..SHAPE },
+            "segment of low rank: 18446744073709551615 is outside the segments of blocks",
+        ),
+        (
+            LowRankShape { rank: 24, ..SHAPE },
+            "rank of keys: 24 is outside the multiples of 16 up to 256",
+        ),
+        (
+            LowRankShape { rank: 0, ..SHAPE },
+            "rank of keys: 0 is outside the multiples of 16 up to 256",
+        ),
+        (
+            LowRankShape { n_factors: u64::MAX, ..SHAPE },
+            "rows of factors: 18446744073709551615 is outside 0..=2^26",
+        ),
+    ] {
+        assert_eq!(refused(shape), message);
+    }
+    let long = Case { head_dim: 144, ..case() }.plan().unwrap();
+    assert_eq!(
+        LowRankPlan::new(long, SHAPE).unwrap_err().to_string(),
+        "dimension of a head: 144 is outside the multiples of 16 up to 128"
+    );
+    let queue = Queue::simt(Config::default());
+    let made = Made::<Brain>::new(&case(), SHAPE, true);
+    let refused = |change: &dyn Fn(&mut Made<Brain>)| {
+        let mut made = made.clone();
+        change(&mut made);
+        made.attend::<f32>(&queue).unwrap_err().to_string()
+    };
+    assert_eq!(refused(&|made| made.cos_sin.clear()), "cosines and sines: expected 1920, got 0");
+    assert_eq!(refused(&|made| made.factors.truncate(64)), "factors: expected 3840, got 64");
+    assert_eq!(refused(&|made| made.basis.truncate(64)), "basis: expected 4096, got 64");
+    assert_eq!(
+        refused(&|made| made.value_indices = Some(vec![1])),
+        "indices of values: expected 36, got 1"
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(30))]
+
+    #[test]
+    fn any_factors_are_the_reference_to_the_bit(
+        seed in 0..1000_u64, lengths in proptest::collection::vec(0..150_u32, 1..3), group in 1..=8_u64,
+        n_queries in 1..=4_u64, head_dim in 1..=4_u64, rank in 1..=4_u64, n_factors in 0..150_u64,
+        n_blocks in 0..12_u64, block_size in 1..=9_u64, turn in 0..3_usize, has_slots: bool, has_counts: bool,
+        is_per_head: bool, has_biases: bool,
+    ) {
+        let lists = if is_per_head { KvLists::PerHead } else { KvLists::PerRequest };
+        let picked = Tokens::Blocks { n_blocks, block_size };
+        let parts = vec![
+            Part::of(Tokens::first(3)),
+            Part { lists, has_counts, has_biases, ..Part::of(picked) },
+            Part::of(Tokens::last(10)).masked(Mask::Causal),
+        ];
+        let case = Case { seed, lengths, group, n_queries, n_heads: 2, head_dim: 16 * head_dim, parts, ..Case::default() };
+        let turn = [Turn::None, Turn::Halves, Turn::Pairs][turn];
+        let shape = LowRankShape { segment: 1, rank: 16 * rank, n_factors, turn };
+        let made = Made::<Brain>::new(&case, shape, has_slots);
+        assert_same::<_, f32>(&made);
+    }
+}
