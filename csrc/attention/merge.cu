@@ -52,7 +52,8 @@ __device__ __forceinline__ Weights weigh_parts(const AttentionMergeParams& param
   if (is_row && part < params.n_parts) {
     log_sum = load_log_sum(params.parts[part], row, weights.token);
   }
-  float greatest = log_sum == log_sum ? log_sum : minus_infinity();
+  // NaN makes NaN of the row, whatever else there is.
+  float greatest = log_sum;
 #pragma unroll
   for (uint32_t apart = kWarpRows; apart < 32; apart *= 2) {
     const float other = __shfl_xor_sync(kAllLanes, greatest, apart);
@@ -112,7 +113,8 @@ __device__ __forceinline__ void expand_words(float (&values)[kWidth], const Word
     const bool is_wide = kind == kFloatF32;
 #pragma unroll
     for (uint32_t i = 0; i < kWidth; ++i) {
-      const uint32_t word = loaded.words[is_wide ? i : i / 2];
+      // An index that is chosen would put the words in memory.
+      const uint32_t word = is_wide ? loaded.words[i] : loaded.words[i / 2];
       const uint32_t half = i % 2 == 0 ? word & 0xFFFF : word >> 16;
       values[i] = is_wide              ? __uint_as_float(word)
                   : kind == kFloatBf16 ? from_bf16(half)

@@ -24,7 +24,6 @@ const KERNEL: Kernel = Kernel {
         of("row < params.n_rows", 0, "true"),
         of("is_row && part < params.n_parts", 0, "part < params.n_parts"),
         of("is_row && part < params.n_parts", 0, "is_row"),
-        of("log_sum == log_sum ? log_sum : minus_infinity()", 0, "log_sum"),
         of("apart = kWarpRows; apart < 32", 0, "apart = kWarpRows; apart < 16"),
         of("apart = kWarpRows; apart < 32", 0, "apart = 2 * kWarpRows; apart < 32"),
         of("other > greatest ? other", 0, "other < greatest ? other"),
@@ -59,7 +58,7 @@ const KERNEL: Kernel = Kernel {
             "true ? reinterpret_cast<const uint32_t*>",
         ),
         of("(kWidth == 8 ? 2 : 4) * i", 0, "4 * i"),
-        of("is_wide ? i : i / 2", 0, "i"),
+        of("is_wide ? loaded.words[i] : loaded.words[i / 2]", 0, "loaded.words[i]"),
         of("i % 2 == 0 ? word & 0xFFFF : word >> 16", 0, "word & 0xFFFF"),
         of("kind == kFloatBf16 ? from_bf16(half)", 0, "true ? from_bf16(half)"),
         of(
