@@ -132,10 +132,16 @@ impl<T: Real, O: Real> Problem for Parts<T, O> {
     }
 }
 
+struct Placed<T> {
+    outputs: Buffer<T>,
+    log_sums: Buffer<f32>,
+    mask: Option<Buffer<u32>>,
+}
+
 /// A launch whose last tokens are looked at.
 struct Launch<T, O> {
     plan: MergePlan,
-    parts: Vec<(Buffer<T>, Buffer<f32>, Option<Buffer<u32>>)>,
+    parts: Vec<Placed<T>>,
     outputs: Buffer<O>,
     log_sums: Buffer<f32>,
     n_before: u64,
@@ -149,11 +155,11 @@ impl<T: Real, O: Real> Launch<T, O> {
         let parts: lacuna::Result<Vec<_>> = parts
             .map(|(before, part)| {
                 let masks = before.mask.as_ref().zip(part.mask.as_ref());
-                Ok((
-                    queue.upload(&[&before.outputs[..], &part.outputs].concat())?,
-                    queue.upload(&[&before.log_sums[..], &part.log_sums].concat())?,
-                    masks.map(|(a, b)| queue.upload(&[&a[..], b].concat())).transpose()?,
-                ))
+                Ok(Placed {
+                    outputs: queue.upload(&[&before.outputs[..], &part.outputs].concat())?,
+                    log_sums: queue.upload(&[&before.log_sums[..], &part.log_sums].concat())?,
+                    mask: masks.map(|(a, b)| queue.upload(&[&a[..], b].concat())).transpose()?,
+                })
             })
             .collect();
         Ok(Self {
@@ -171,10 +177,10 @@ impl<T: Real, O: Real> Work for Launch<T, O> {
         let parts: Vec<_> = self
             .parts
             .iter()
-            .map(|(outputs, log_sums, mask)| Partial {
-                outputs: outputs.view(),
-                log_sums: log_sums.view(),
-                mask: mask.as_ref().map(Buffer::view),
+            .map(|part| Partial {
+                outputs: part.outputs.view(),
+                log_sums: part.log_sums.view(),
+                mask: part.mask.as_ref().map(Buffer::view),
             })
             .collect();
         let mut outputs = MergeOutputs {
