@@ -413,6 +413,96 @@ const _: () = {
     ["Offset of field: AttentionPrefillParams::window"]
         [::core::mem::offset_of!(AttentionPrefillParams, window) - 228usize];
 };
+/// A partial result of attention: over tokens that no other part has.
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct AttentionPartial {
+    /// `[n_tokens, n_heads, head_dim]` of type `element`, tokens `stride` elements apart.
+    pub outputs: u64,
+    /// `[n_tokens, n_heads]`; infinite where there is nothing.
+    pub log_sums: u64,
+    /// `[n_tokens]`, or null: where it is 0 there is nothing, and nothing is read.
+    pub mask: u64,
+    pub stride: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of AttentionPartial"][::core::mem::size_of::<AttentionPartial>() - 32usize];
+    ["Alignment of AttentionPartial"][::core::mem::align_of::<AttentionPartial>() - 8usize];
+    ["Offset of field: AttentionPartial::outputs"]
+        [::core::mem::offset_of!(AttentionPartial, outputs) - 0usize];
+    ["Offset of field: AttentionPartial::log_sums"]
+        [::core::mem::offset_of!(AttentionPartial, log_sums) - 8usize];
+    ["Offset of field: AttentionPartial::mask"]
+        [::core::mem::offset_of!(AttentionPartial, mask) - 16usize];
+    ["Offset of field: AttentionPartial::stride"]
+        [::core::mem::offset_of!(AttentionPartial, stride) - 24usize];
+};
+/// Partial results as one. A warp of a block of 128 threads has four rows.
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct AttentionMergeParams {
+    /// `n_parts` of them.
+    pub parts: [AttentionPartial; 8usize],
+    /** `[n_tokens, n_heads, head_dim]` of type `output_element`, tokens `output_stride` elements
+    apart, out.*/
+    pub outputs: u64,
+    /// `[n_tokens, n_heads]`, or null, out.
+    pub log_sums: u64,
+    pub output_stride: u64,
+    /// What a difference of log-sums is multiplied by to be one to base 2: log2(e), or 1.
+    pub log2_scale: f32,
+    /// What a logarithm to base 2 is multiplied by to be added to a log-sum: ln(2), or 1.
+    pub log_unit: f32,
+    /// Tokens times heads.
+    pub n_rows: u32,
+    pub n_heads: u32,
+    /// A multiple of 8, up to 1024.
+    pub head_dim: u32,
+    /// 1 to 8.
+    pub n_parts: u32,
+    /// Of the parts: 0 bf16, 1 f16, 2 f32.
+    pub element: u32,
+    pub output_element: u32,
+    /** Elements that move at once, of which addresses and strides are multiples: 8 where both types
+    are of 16 bits, else 4; or 1.*/
+    pub width: u32,
+    /// Not 0: outputs and log-sums are those of the first part.
+    pub is_in_place: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of AttentionMergeParams"][::core::mem::size_of::<AttentionMergeParams>() - 320usize];
+    ["Alignment of AttentionMergeParams"][::core::mem::align_of::<AttentionMergeParams>() - 8usize];
+    ["Offset of field: AttentionMergeParams::parts"]
+        [::core::mem::offset_of!(AttentionMergeParams, parts) - 0usize];
+    ["Offset of field: AttentionMergeParams::outputs"]
+        [::core::mem::offset_of!(AttentionMergeParams, outputs) - 256usize];
+    ["Offset of field: AttentionMergeParams::log_sums"]
+        [::core::mem::offset_of!(AttentionMergeParams, log_sums) - 264usize];
+    ["Offset of field: AttentionMergeParams::output_stride"]
+        [::core::mem::offset_of!(AttentionMergeParams, output_stride) - 272usize];
+    ["Offset of field: AttentionMergeParams::log2_scale"]
+        [::core::mem::offset_of!(AttentionMergeParams, log2_scale) - 280usize];
+    ["Offset of field: AttentionMergeParams::log_unit"]
+        [::core::mem::offset_of!(AttentionMergeParams, log_unit) - 284usize];
+    ["Offset of field: AttentionMergeParams::n_rows"]
+        [::core::mem::offset_of!(AttentionMergeParams, n_rows) - 288usize];
+    ["Offset of field: AttentionMergeParams::n_heads"]
+        [::core::mem::offset_of!(AttentionMergeParams, n_heads) - 292usize];
+    ["Offset of field: AttentionMergeParams::head_dim"]
+        [::core::mem::offset_of!(AttentionMergeParams, head_dim) - 296usize];
+    ["Offset of field: AttentionMergeParams::n_parts"]
+        [::core::mem::offset_of!(AttentionMergeParams, n_parts) - 300usize];
+    ["Offset of field: AttentionMergeParams::element"]
+        [::core::mem::offset_of!(AttentionMergeParams, element) - 304usize];
+    ["Offset of field: AttentionMergeParams::output_element"]
+        [::core::mem::offset_of!(AttentionMergeParams, output_element) - 308usize];
+    ["Offset of field: AttentionMergeParams::width"]
+        [::core::mem::offset_of!(AttentionMergeParams, width) - 312usize];
+    ["Offset of field: AttentionMergeParams::is_in_place"]
+        [::core::mem::offset_of!(AttentionMergeParams, is_in_place) - 316usize];
+};
 /** One DFloat11 group in device memory: the tensors of the checkpoint as they are in the file, and
 where its weights go. No pointer needs more than its type's own alignment; 16-byte alignment of
 `codes` and `sign_mantissa`, and of the output at `output_offset`, is faster.*/
@@ -1632,12 +1722,13 @@ const _: () = {
         [::core::mem::offset_of!(SelectMergeParams, reserved) - 164usize];
 };
 /// Every entry of the images, with the size and the alignment of the struct that it takes.
-pub const ENTRIES: [(&str, usize, usize); 26] = [
+pub const ENTRIES: [(&str, usize, usize); 27] = [
     ("attend_128", size_of::<AttentionAttendParams>(), align_of::<AttentionAttendParams>()),
     ("attend_256", size_of::<AttentionAttendParams>(), align_of::<AttentionAttendParams>()),
     ("attend_low_rank", size_of::<AttentionLowRankParams>(), align_of::<AttentionLowRankParams>()),
     ("prefill_128", size_of::<AttentionPrefillParams>(), align_of::<AttentionPrefillParams>()),
     ("prefill_256", size_of::<AttentionPrefillParams>(), align_of::<AttentionPrefillParams>()),
+    ("merge_partials", size_of::<AttentionMergeParams>(), align_of::<AttentionMergeParams>()),
     ("decode_bf16", size_of::<HuffmanDecodeParams>(), align_of::<HuffmanDecodeParams>()),
     ("mma_products", size_of::<MmaProductsParams>(), align_of::<MmaProductsParams>()),
     ("wgmma_products", size_of::<MmaProductsParams>(), align_of::<MmaProductsParams>()),

@@ -162,4 +162,46 @@ typedef struct AttentionPrefillParams {
   uint32_t window;
 } AttentionPrefillParams;
 
+/// A partial result of attention: over tokens that no other part has.
+typedef struct AttentionPartial {
+  /// `[n_tokens, n_heads, head_dim]` of type `element`, tokens `stride` elements apart.
+  DEVICE_PTR(const uint8_t) outputs;
+  /// `[n_tokens, n_heads]`; infinite where there is nothing.
+  DEVICE_PTR(const float) log_sums;
+  /// `[n_tokens]`, or null: where it is 0 there is nothing, and nothing is read.
+  DEVICE_PTR(const uint32_t) mask;
+  uint64_t stride;
+} AttentionPartial;
+
+/// Partial results as one. A warp of a block of 128 threads has four rows.
+typedef struct AttentionMergeParams {
+  /// `n_parts` of them.
+  AttentionPartial parts[8];
+  /// `[n_tokens, n_heads, head_dim]` of type `output_element`, tokens `output_stride` elements
+  /// apart, out.
+  DEVICE_PTR(uint8_t) outputs;
+  /// `[n_tokens, n_heads]`, or null, out.
+  DEVICE_PTR(float) log_sums;
+  uint64_t output_stride;
+  /// What a difference of log-sums is multiplied by to be one to base 2: log2(e), or 1.
+  float log2_scale;
+  /// What a logarithm to base 2 is multiplied by to be added to a log-sum: ln(2), or 1.
+  float log_unit;
+  /// Tokens times heads.
+  uint32_t n_rows;
+  uint32_t n_heads;
+  /// A multiple of 8, up to 1024.
+  uint32_t head_dim;
+  /// 1 to 8.
+  uint32_t n_parts;
+  /// Of the parts: 0 bf16, 1 f16, 2 f32.
+  uint32_t element;
+  uint32_t output_element;
+  /// Elements that move at once, of which addresses and strides are multiples: 8 where both types
+  /// are of 16 bits, else 4; or 1.
+  uint32_t width;
+  /// Not 0: outputs and log-sums are those of the first part.
+  uint32_t is_in_place;
+} AttentionMergeParams;
+
 #endif  // LACUNA_ATTENTION_PARAMS_H_

@@ -25,6 +25,14 @@ pub enum LogBase {
 }
 
 impl LogBase {
+    /// What logarithms are multiplied by to be of base 2.
+    pub(super) fn log2_scale(self) -> f32 {
+        match self {
+            Self::E => std::f32::consts::LOG2_E,
+            Self::Two => 1.0,
+        }
+    }
+
     /// What logarithms to base 2 are multiplied by.
     pub(super) fn unit(self) -> f32 {
         match self {

@@ -13,6 +13,7 @@ pub enum Mask {
 }
 
 impl Mask {
+    #[cfg(any(feature = "cuda", feature = "simt"))]
     pub(super) fn window(self) -> u64 {
         match self {
             Self::Window(window) => window,

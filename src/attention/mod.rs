@@ -1,8 +1,8 @@
 //! Attention over the tokens that were selected, and over all of them by the same kernel.
 //!
 //! ```text
-//! indices, slots ──► attend         ──► outputs, log-sum-exps
-//! kept tokens    ──► attend_prefill ──► outputs, log-sum-exps
+//! indices, slots ──► attend, attend_low_rank ──► outputs, log-sum-exps ──► merge_partials
+//! kept tokens    ──► attend_prefill          ──► outputs, log-sum-exps
 //! ```
 
 mod attend;
@@ -11,6 +11,7 @@ mod cache;
 mod logits;
 mod low_rank;
 mod mask;
+mod merge;
 mod prefill;
 mod state;
 
@@ -18,11 +19,13 @@ pub use attend::{AttendPlan, AttendShape, SegmentShape, Tokens};
 pub use logits::{LogBase, Logits};
 pub use low_rank::{LowRankPlan, LowRankShape, Turn};
 pub use mask::Mask;
+pub use merge::{MergePlan, MergeShape};
 pub use prefill::{Positions, PrefillPlan, PrefillShape};
 #[cfg(any(feature = "cuda", feature = "simt"))]
 pub use {
     attend::{AttendInputs, AttendOutputs, Segment, attend},
     low_rank::{LowRank, attend_low_rank},
+    merge::{MergeOutputs, MergeTarget, Partial, merge_partials, merge_partials_in_place},
     prefill::{PrefillInputs, PrefillOutputs, attend_prefill},
 };
 
@@ -30,6 +33,9 @@ pub use {
 pub mod reference {
     pub use super::attend::reference::{Attended, HostSegment};
     pub use super::low_rank::reference::HostLowRank;
+    pub use super::merge::reference::{
+        HostPartial, MergeWeights, merge_partials, merge_partials_in_place, merge_row,
+    };
     pub use super::prefill::reference::Prefilled;
     pub use super::state::{Rule, State, Token};
 }

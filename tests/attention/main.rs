@@ -5,3 +5,4 @@ mod attend;
 mod common;
 mod low_rank;
 mod prefill;
+mod merge;

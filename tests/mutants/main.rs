@@ -14,6 +14,10 @@ mod mass;
 #[allow(dead_code, reason = "tests use all of it")]
 mod mass_problem;
 mod merge;
+mod partials;
+#[path = "../attention/merge/problem.rs"]
+#[allow(dead_code, reason = "tests use all of it")]
+mod partials_problem;
 mod rows;
 mod score;
 #[path = "../select/score/problem.rs"]

@@ -45,6 +45,12 @@ pub(crate) const IMAGES: &[Image] = &[
         path: "ptx/attention-prefill.sm80.ptx",
     },
     Image {
+        room: "attention",
+        source: "csrc/attention/merge.cu",
+        target: "compute_80",
+        path: "ptx/attention-merge.sm80.ptx",
+    },
+    Image {
         room: "huffman",
         source: "csrc/huffman/decode.cu",
         target: "compute_80",
