@@ -4,5 +4,5 @@ mod attend;
 #[path = "../common/mod.rs"]
 mod common;
 mod low_rank;
-mod prefill;
 mod merge;
+mod prefill;

@@ -4,7 +4,7 @@ use half::f16;
 use lacuna::attention::reference::{
     HostPartial, MergeWeights, Rule, State, Token, merge_partials, merge_row,
 };
-use lacuna::attention::{LogBase, MergePlan, MergeShape};
+use lacuna::attention::{LogBase, Logits, MergePlan, MergeShape};
 use lacuna::mma::Model;
 use proptest::prelude::*;
 
@@ -180,14 +180,14 @@ proptest! {
         let scale = if is_peaked { 8.0 } else { 1.0 };
         let query: Vec<f16> = row().iter().map(|x| f16::from_f32(x.to_f32() * scale)).collect();
         let tokens: Vec<[Vec<f16>; 2]> = (0..n_tokens).map(|_| [row(), row()]).collect();
-        let rule =
-            Rule { model: Model::HOPPER, log2_scale: std::f32::consts::LOG2_E / 4.0, cap: [0.0; 2], n_warps: 4 };
+        let logits = Logits { scale: 0.25, ..Logits::of(d as u64) };
+        let rule = Rule::new(Model::HOPPER, &logits);
         let attend = |tokens: &[&[Vec<f16>; 2]]| {
             let tokens: Vec<_> = tokens
                 .iter()
-                .map(|[key, value]| Some(Token { key, value, bias: 0.0, is_seen: true }))
+                .map(|[key, value]| Some(Token { key: key.into(), value, bias: 0.0, is_seen: true }))
                 .collect();
-            State::of(&rule, &query, &tokens).finish(None, std::f32::consts::LN_2)
+            State::of_tiles(&rule, &query, tokens.chunks(16)).finish(None, LogBase::E)
         };
         let mut random = Random(seed + 1);
         let mut parts: Vec<Vec<_>> = vec![Vec::new(); n_parts];
