@@ -8,6 +8,7 @@ mod common;
 mod toy;
 
 mod d2o;
+mod decode_step;
 mod lazy_llm;
 mod oracle;
 mod quest;
