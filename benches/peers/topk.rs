@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-use super::path_of;
+use super::{path_of, process};
 use crate::house::case::{Peer, SelfTimed, Work};
 use crate::house::gpu::Gpu;
 
@@ -27,24 +27,9 @@ impl Topk<'_> {
         let file = tempfile::NamedTempFile::new().map_err(text)?;
         std::fs::write(file.path(), self.scores).map_err(text)?;
         let sizes = [self.n_rows, self.n, self.k, n_sets as usize].map(|size| size.to_string());
-        let output = Command::new("python3")
-            .arg(script)
-            .arg(self.library)
-            .args(sizes)
-            .arg(file.path())
-            .output()
-            .map_err(|error| format!("python3: {error}"))?;
-        let words = String::from_utf8_lossy(&output.stdout);
-        let line = words.lines().next_back().unwrap_or_default();
-        let answer: serde_json::Value = serde_json::from_str(line).map_err(|_| {
-            let said = String::from_utf8_lossy(&output.stderr);
-            format!("no answer of python3: {}", said.lines().next_back().unwrap_or("silence"))
-        })?;
-        let version = answer["version"].as_str().map(str::to_owned);
-        match answer["us"].as_f64() {
-            Some(time_us) => Ok(SelfTimed { time_us, version }),
-            None => Err(answer["why"].as_str().unwrap_or("it says no time").to_owned()),
-        }
+        let mut command = Command::new("python3");
+        command.arg(script).arg(self.library).args(sizes).arg(file.path());
+        process::ask(&mut command, "python3")
     }
 }
 

@@ -53,7 +53,9 @@ pub(crate) fn make(folder: &Path) -> Result<()> {
         }
     }
     create(&contents.join("peers"))?;
-    copy(&root().join("benches/peers/topk.py"), &contents.join("peers/topk.py"))?;
+    for name in ["attention.py", "house.py", "topk.py"] {
+        copy(&root().join("benches/peers").join(name), &contents.join("peers").join(name))?;
+    }
     let commit = commit();
     let glibc = format!("glibc {}.{}", newest.0, newest.1);
     let script = SCRIPT

@@ -10,9 +10,9 @@ usage="usage: ./run --check|--bench [--only ROOM] [--out FOLDER] [--seconds N]
            each kernel once under compute-sanitizer's four tools
 --bench    times beside a copy of the same bytes and beside peers: the published DFloat11 kernel (the
            wheel dfloat11, or LACUNA_DFLOAT11_PTX=decode.ptx) and nvCOMP's ANS (the wheel
-           nvidia-libnvcomp-cu12 or -cu13, or LACUNA_NVCOMP=libnvcomp.so.6), torch.topk and FlashInfer's
-           top_k (the wheels torch and flashinfer-python, measured by peers/topk.py in processes of
-           their own)
+           nvidia-libnvcomp-cu12 or -cu13, or LACUNA_NVCOMP=libnvcomp.so.6), torch.topk, torch's SDPA and
+           FlashInfer's top_k and paged decode (the wheels torch and flashinfer-python, measured by
+           peers/topk.py and peers/attention.py in processes of their own)
 --only     one room: @room_names@
 --out      where results go, as JSON and logs; else results/ beside this script
 --seconds  in all, 460 unless said; what does not fit is left out by name
@@ -91,6 +91,7 @@ PYTHON
 if [ "$mode" = bench ]; then
   export LACUNA_DFLOAT11_PTX="${LACUNA_DFLOAT11_PTX-$(find_peer dfloat11/decode.ptx)}"
   export LACUNA_TOPK_PEERS="${LACUNA_TOPK_PEERS-$unpacked/peers/topk.py}"
+  export LACUNA_ATTENTION_PEERS="${LACUNA_ATTENTION_PEERS-$unpacked/peers/attention.py}"
   export LACUNA_NVCOMP="${LACUNA_NVCOMP-$(find_peer 'nvidia/libnvcomp/lib64/libnvcomp.so.6')}"
 fi
 

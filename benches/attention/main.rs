@@ -1,0 +1,22 @@
+//! The room `attention`: its references on the CPU, and its kernels.
+
+mod attend;
+#[path = "../house/mod.rs"]
+mod house;
+#[path = "../peers/mod.rs"]
+mod peers;
+
+use std::process::ExitCode;
+
+use criterion::Criterion;
+
+fn cpu() {
+    let mut criterion = Criterion::default().configure_from_args();
+    attend::cpu(&mut criterion);
+    criterion.final_summary();
+}
+
+fn main() -> ExitCode {
+    let cases = [attend::cases()];
+    house::run("attention", cases.into_iter().flatten().collect(), cpu)
+}
