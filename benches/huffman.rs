@@ -121,7 +121,7 @@ impl Case for Decode {
         self.budget
     }
 
-    fn prepare(&self) -> Box<dyn Problem> {
+    fn prepare(&self, _: &Queue) -> Box<dyn Problem> {
         let encode = |weights: &[u16]| huffman::encode(&[bytemuck::cast_slice(weights)]).unwrap();
         let weights = self.weights.make();
         let encoded = encode(&weights);

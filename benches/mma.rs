@@ -85,7 +85,7 @@ impl Case for Products {
         mma::check_supported(queue, self.instruction, self.factor).err().map(|e| e.to_string())
     }
 
-    fn prepare(&self) -> Box<dyn Problem> {
+    fn prepare(&self, _: &Queue) -> Box<dyn Problem> {
         let Self { instruction, factor, .. } = *self;
         let n_rows = N_PRODUCTS * instruction.n_rows();
         let n_columns = N_PRODUCTS * 8;

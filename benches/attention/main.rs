@@ -1,5 +1,6 @@
-//! The room `attention`: its kernels.
+//! The room `attention`: its references on the CPU, and its kernels.
 
+mod attend;
 #[path = "../house/mod.rs"]
 mod house;
 mod merge;
@@ -8,6 +9,15 @@ mod peers;
 
 use std::process::ExitCode;
 
+use criterion::Criterion;
+
+fn cpu() {
+    let mut criterion = Criterion::default().configure_from_args();
+    attend::cpu(&mut criterion);
+    criterion.final_summary();
+}
+
 fn main() -> ExitCode {
-    house::run("attention", merge::cases(), || {})
+    let cases = [attend::cases(), merge::cases()];
+    house::run("attention", cases.into_iter().flatten().collect(), cpu)
 }

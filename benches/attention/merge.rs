@@ -81,7 +81,7 @@ impl<T: Real, O: Real> Case for Merge<T, O> {
         Budget { bytes, sectors_per_request: 16.0, conflict_ways: 0.0, barriers: 0.0 }
     }
 
-    fn prepare(&self) -> Box<dyn Problem> {
+    fn prepare(&self, _: &Queue) -> Box<dyn Problem> {
         let plan = self.plan(0);
         let parts = self.parts(0, self.n_tokens);
         let hosts: Vec<_> = parts

@@ -28,8 +28,9 @@ pub(crate) trait Case {
         None
     }
 
-    /// Makes its inputs, of random data, and what must come of them.
-    fn prepare(&self) -> Box<dyn Problem>;
+    /// Makes its inputs, of random data, and what must come of them on this queue, whose tensor cores have a model
+    /// ([`Queue::mma_model`]) or are `unsupported` by what multiplies with them.
+    fn prepare(&self, queue: &Queue) -> Box<dyn Problem>;
 }
 
 /// What a launch may cost.

@@ -21,7 +21,7 @@ pub(crate) fn on_gpu(cases: &[Box<dyn Case>], gpu: &Gpu, report: &mut Report<'_>
     for (idx, case) in small.iter().enumerate() {
         let is_last = small[idx + 1..].iter().all(|other| other.kernel() != case.kernel());
         report.add(&***case, |row| {
-            if let Err(error) = check_one(gpu, &*case.prepare(), row) {
+            if let Err(error) = check_one(gpu, &*case.prepare(&gpu.queue), row) {
                 row.fail("launch", error.to_string());
             }
             if is_last {
@@ -98,7 +98,7 @@ pub(crate) fn once(cases: &[Box<dyn Case>], gpu: &Gpu) -> ExitCode {
         println!("unsupported {}: {why}", case.kernel());
         return ExitCode::SUCCESS;
     }
-    let problem = case.prepare();
+    let problem = case.prepare(&gpu.queue);
     let launched = problem
         .place(&gpu.queue)
         .and_then(|mut work| compare(&gpu.queue, &*problem, &mut *work))
@@ -129,7 +129,7 @@ pub(crate) fn in_executor(cases: &[Box<dyn Case>]) -> ExitCode {
     let queue = Queue::simt(config);
     let mut n_wrong = 0;
     for case in cases.iter().filter(|case| case.is_small()) {
-        let problem = case.prepare();
+        let problem = case.prepare(&queue);
         let found = check_in(&queue, &*problem).and_then(|fault| match fault {
             None => Ok(count::judge(&**case)?.into_iter().next()),
             fault => Ok(fault),

@@ -68,13 +68,13 @@ fn add(one: Counters, other: Counters) -> Counters {
 
 impl Row {
     fn count(case: &dyn Case) -> lacuna::Result<Self> {
-        let problem = case.prepare();
         let recorder = Recorder::default();
         let queue = Queue::simt(Config {
             recorder: Some(recorder.clone()),
             checks: Checks { settled: false, ..Checks::ALL },
             ..Config::default()
         });
+        let problem = case.prepare(&queue);
         problem.place(&queue)?.launch(&queue)?;
         let launches = recorder.take();
         let counters = launches.into_iter().reduce(add).expect("a launch");

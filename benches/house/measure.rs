@@ -23,7 +23,7 @@ const SAMPLE_US: f64 = 2_000.0;
 pub(crate) fn on_gpu(cases: &[Box<dyn Case>], gpu: &Gpu, report: &mut Report<'_>) {
     for case in cases.iter().filter(|case| case.is_timed()) {
         report.add(&**case, |row| {
-            if let Err(why) = measure_one(gpu, &*case.prepare(), row) {
+            if let Err(why) = measure_one(gpu, &*case.prepare(&gpu.queue), row) {
                 row.fail("measurement", why);
             }
         });

@@ -13,6 +13,7 @@
 //! row later than that; `--only TEXT` takes the rows whose kernel and shape hold it.
 #![allow(dead_code, reason = "each bench uses its part")]
 
+pub(crate) mod cache;
 pub(crate) mod case;
 mod check;
 mod count;

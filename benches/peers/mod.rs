@@ -2,9 +2,11 @@
 //! peer is what an environment variable names, and a row without one says so.
 #![allow(dead_code, reason = "each bench uses its part")]
 
+pub(crate) mod attention;
 pub(crate) mod copy;
 pub(crate) mod dfloat11;
 pub(crate) mod nvcomp;
+mod process;
 pub(crate) mod topk;
 
 use lacuna::{Buffer, Queue};

@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use std::process::Command;
 use std::sync::OnceLock;
 
-use super::path_of;
+use super::{path_of, process};
 use crate::house::case::{Peer, SelfTimed, Work};
 use crate::house::gpu::Gpu;
 
@@ -37,19 +37,7 @@ impl Topk<'_> {
         };
         std::fs::write(&scores, self.scores).map_err(text)?;
         let sizes = [self.n_rows, self.n, self.k, n_sets as usize].map(|size| size.to_string());
-        let output =
-            command.args(sizes).arg(scores).output().map_err(|error| format!("{name}: {error}"))?;
-        let words = String::from_utf8_lossy(&output.stdout);
-        let line = words.lines().next_back().unwrap_or_default();
-        let answer: serde_json::Value = serde_json::from_str(line).map_err(|_| {
-            let said = String::from_utf8_lossy(&output.stderr);
-            format!("no answer of {name}: {}", said.lines().next_back().unwrap_or("silence"))
-        })?;
-        let version = answer["version"].as_str().map(str::to_owned);
-        match answer["us"].as_f64() {
-            Some(time_us) => Ok(SelfTimed { time_us, version }),
-            None => Err(answer["why"].as_str().unwrap_or("it says no time").to_owned()),
-        }
+        process::ask(command.args(sizes).arg(scores), name)
     }
 }
 

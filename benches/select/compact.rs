@@ -70,7 +70,7 @@ impl Case for Compact {
         Budget { bytes, sectors_per_request: 6.0, conflict_ways: 1.3, barriers }
     }
 
-    fn prepare(&self) -> Box<dyn Problem> {
+    fn prepare(&self, _: &Queue) -> Box<dyn Problem> {
         let mask = mask(self.n_rows * self.n, self.n as u64);
         let rows: Vec<_> =
             mask.chunks(self.n).map(|row| compact_row(row, self.n, Listed::Kept)).collect();

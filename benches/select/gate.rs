@@ -67,7 +67,7 @@ impl Case for Gate {
         Budget { bytes: 1.07, sectors_per_request: 11.0, conflict_ways: 1.1, barriers: 1.0 }
     }
 
-    fn prepare(&self) -> Box<dyn Problem> {
+    fn prepare(&self, _: &Queue) -> Box<dyn Problem> {
         let queries = numbers(self.batch * self.n, 1);
         let mut cached = queries.clone();
         cached.iter_mut().step_by(3).for_each(|x| *x *= bf16::from_f32(1.25));

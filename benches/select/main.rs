@@ -1,6 +1,5 @@
 //! The room `select`: its references on the CPU, and its kernels.
 
-mod cache;
 mod compact;
 mod gate;
 #[path = "../house/mod.rs"]

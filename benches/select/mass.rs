@@ -6,7 +6,7 @@ use lacuna::select::reference::Probed;
 use lacuna::select::{MassInputs, MassOutputs, MassPlan, MassShape, column_mass};
 use lacuna::{Buffer, Queue};
 
-use super::cache::{Cache, Placed, again, numbers};
+use crate::house::cache::{Cache, Placed, again, numbers};
 use crate::house::case::{Budget, Case, Problem, Work, poison};
 
 /// Requests of as many tokens and probes each, bf16, 128 to a head; one row of masses for all heads.
@@ -72,7 +72,7 @@ impl Case for Shape {
         }
     }
 
-    fn prepare(&self) -> Box<dyn Problem> {
+    fn prepare(&self, _: &Queue) -> Box<dyn Problem> {
         let plan = self.plan(self.batch);
         let layout = plan.shape().layout;
         let mut number = numbers();

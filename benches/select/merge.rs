@@ -93,7 +93,7 @@ impl Case for Merge {
         Budget { bytes, sectors_per_request: 5.0, conflict_ways: 1.1, barriers: 6.0 }
     }
 
-    fn prepare(&self) -> Box<dyn Problem> {
+    fn prepare(&self, _: &Queue) -> Box<dyn Problem> {
         let (plan, inputs) = (self.plan(1), self.inputs(1, 1));
         let pages = Pages { page_table: &inputs.page_table, lengths: &inputs.lengths };
         let lists = [&inputs.evicted[..], &inputs.kept[..]];

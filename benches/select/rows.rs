@@ -125,7 +125,7 @@ impl Case for Rows {
         Budget { bytes, sectors_per_request: 16.0, conflict_ways: 1.3, barriers }
     }
 
-    fn prepare(&self) -> Box<dyn Problem> {
+    fn prepare(&self, _: &Queue) -> Box<dyn Problem> {
         let mut random = Random(self.n_indices ^ self.row_len << 20);
         let plan = self.plan(1);
         let indices = self.indices(&mut random);
@@ -303,7 +303,7 @@ impl Case for Kv {
         Budget { bytes: 1.05, sectors_per_request: 16.0, conflict_ways: 0.0, barriers: 0.0 }
     }
 
-    fn prepare(&self) -> Box<dyn Problem> {
+    fn prepare(&self, _: &Queue) -> Box<dyn Problem> {
         let mut random = Random(self.n_tokens);
         let plan = self.plan(1);
         let indices = self.indices(&mut random);

@@ -9,7 +9,7 @@ use lacuna::select::{
 };
 use lacuna::{Buffer, Queue};
 
-use super::cache::{Cache, Placed, again, numbers};
+use crate::house::cache::{Cache, Placed, again, numbers};
 use crate::house::case::{Budget, Case, Problem, Work, poison};
 
 /// What is launched.
@@ -109,7 +109,7 @@ impl Case for Shape {
         }
     }
 
-    fn prepare(&self) -> Box<dyn Problem> {
+    fn prepare(&self, _: &Queue) -> Box<dyn Problem> {
         let plan = self.plan(self.batch);
         let layout = plan.shape().layout;
         let mut number = numbers();

@@ -121,7 +121,7 @@ impl Case for Summaries {
         Budget { bytes: 1.05, sectors_per_request: 15.5, conflict_ways: 1.1, barriers: 0.0 }
     }
 
-    fn prepare(&self) -> Box<dyn Problem> {
+    fn prepare(&self, _: &Queue) -> Box<dyn Problem> {
         let n_pages = self.batch * self.n_tokens.div_ceil(PAGE);
         let row_len = self.row_len();
         let mut pool = numbers(n_pages * PAGE * HEADS * row_len, 1);

@@ -92,7 +92,7 @@ impl Case for Topk {
         Budget { bytes, sectors_per_request: 15.0, conflict_ways, barriers: barriers + n_tiles }
     }
 
-    fn prepare(&self) -> Box<dyn Problem> {
+    fn prepare(&self, _: &Queue) -> Box<dyn Problem> {
         let scores = self.scores(self.n_rows, self.n as u64);
         let rule = RowRule {
             length: self.n,

@@ -3,6 +3,10 @@
 
 #![allow(unsafe_code, reason = "mutants are compiled here, loaded, and launched by their symbol")]
 
+mod attend;
+#[path = "../attention/attend/problem.rs"]
+#[allow(dead_code, reason = "tests use all of it")]
+mod attend_problem;
 #[path = "../common/mod.rs"]
 mod common;
 mod compact;

@@ -137,6 +137,12 @@ fn skipped_requests_stay_what_they_were() {
     assert_same::<_, f32>(&problem);
 }
 
+#[test]
+fn log_sums_that_nobody_asks_for_are_not_written() {
+    let case = Case { lengths: vec![30, 200, 0], ..Case::default() };
+    assert_same::<_, f32>(&Problem { has_log_sums: false, ..case.build::<Brain>() });
+}
+
 /// NaN makes NaN, infinite logits count as the greatest that count, and rows of nothing but -inf are empty.
 #[test]
 fn what_is_no_number() {

@@ -19,6 +19,7 @@ pub(crate) struct Problem<T> {
     pub(crate) segments: Vec<SegmentData<T>>,
     pub(crate) sinks: Option<Vec<f32>>,
     pub(crate) skips: Option<Vec<u32>>,
+    pub(crate) has_log_sums: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -192,7 +193,14 @@ impl Case {
             .map(|(s, (shape, part))| self.build_segment(s as u64, shape, part));
         let mut random = Random(self.seed + 5);
         let sinks = self.has_sinks.then(|| (0..shape.n_q_heads).map(|_| random.number()).collect());
-        Problem { plan, queries, segments: segments.collect(), sinks, skips: None }
+        Problem {
+            plan,
+            queries,
+            segments: segments.collect(),
+            sinks,
+            skips: None,
+            has_log_sums: true,
+        }
     }
 
     fn build_segment<T: Half>(&self, s: u64, shape: &SegmentShape, part: &Part) -> SegmentData<T> {
@@ -337,7 +345,7 @@ impl<T: Half> Problem<T> {
         for _ in 0..2 {
             let mut outputs = AttendOutputs {
                 outputs: outputs.view_mut(),
-                log_sums: Some(log_sums.view_mut()),
+                log_sums: self.has_log_sums.then(|| log_sums.view_mut()),
                 workspace: workspace.view_mut(),
             };
             launch(&inputs, &mut outputs)?;
@@ -386,7 +394,9 @@ impl<T: Half> Problem<T> {
                 for (to, from) in outputs[start..].iter_mut().zip(output) {
                     *to = O::from_f32(from);
                 }
-                log_sums[token * n_q_heads + q] = f32::from_f32(log_sum).to_bits();
+                if self.has_log_sums {
+                    log_sums[token * n_q_heads + q] = f32::from_f32(log_sum).to_bits();
+                }
             }
         }
         Results { outputs, log_sums }
@@ -459,7 +469,8 @@ impl<T: Half> Problem<T> {
         });
         let segments = segments.collect();
         let skips = self.skips.as_ref().map(|skips| pick(skips));
-        Self { plan, queries, segments, sinks: self.sinks.clone(), skips }
+        let sinks = self.sinks.clone();
+        Self { plan, queries, segments, sinks, skips, has_log_sums: self.has_log_sums }
     }
 }
 
