@@ -18,8 +18,8 @@ use lacuna::kv::{KvLayout, KvView};
 use lacuna::{Buffer, Queue, Result, View};
 
 #[path = "token_select.rs"]
-pub mod token_select;
-pub mod toy;
+pub(crate) mod token_select;
+pub(crate) mod toy;
 
 use token_select::{Settings, TokenSelect};
 

@@ -272,7 +272,14 @@ impl<T: Half + Real + Sync> Requests<T> {
                 biases: None,
             })
             .collect();
-        let attended = Attended { plan: &plan, model, queries, segments: &segments, sinks: None };
+        let attended = Attended {
+            plan: &plan,
+            model,
+            queries,
+            segments: &segments,
+            sinks: None,
+            low_rank: None,
+        };
         let [n_queries, n_q_heads] =
             [plan.shape().n_queries, plan.shape().n_q_heads].map(|n| n as usize);
         let rows: Vec<_> = (0..plan.log_sums_len() as usize)
