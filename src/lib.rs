@@ -4,6 +4,7 @@
 //! ```text
 //! checkpoint ──► huffman ──► bf16 weights in device memory
 //! scores     ──► select  ──► indices of the tokens that matter
+//! indices    ──► attention ──► outputs, log-sum-exps
 //! ```
 //!
 //! | you have | you use |
@@ -14,6 +15,9 @@
 //! | a machine without a GPU, and a kernel to test | `Queue::simt` (feature `simt`) |
 //! | keys, and too many of them to read for each query | [`select::summarize`](select) |
 //! | scores, and a question which are the largest | [`select::topk_rows`](select) |
+//! | queries, and the tokens that they shall attend to | [`attention::attend`](attention) |
+//! | partial results of attention, from ranks or tiers | [`attention::merge_partials`](attention) |
+//! | chunks of prompts, and the tokens that were kept | [`attention::attend_prefill`](attention) |
 //! | a question what a tensor core would answer | [`mma::Model`] |
 
 pub mod attention;
