@@ -135,3 +135,109 @@ fn an_arena_that_grows_gives_the_bits_of_a_cache_that_does_not() {
         }
     }
 }
+
+/// A graph that was captured over a slot of 20 tokens is launched over one of 300.
+#[test]
+#[allow(unsafe_code)]
+fn a_captured_graph_stays_right_while_the_arena_grows() {
+    use lacuna::Device;
+    use lacuna::cudarc::driver::sys;
+
+    // It says why there is none, or fails where one must be.
+    if common::queues().len() == 1 {
+        return;
+    }
+    let device = Device::open(0).unwrap();
+    device.warm_up().unwrap();
+    let check = |code: sys::CUresult| assert_eq!(code as u32, 0);
+    let mut stream = std::ptr::null_mut();
+    // SAFETY: the device keeps its context; one handle is written, of a stream that lives as long as the process.
+    let queue = unsafe {
+        check(sys::cuCtxSetCurrent(device.context()));
+        check(sys::cuStreamCreate(&mut stream, 1));
+        device.borrow_stream(stream)
+    };
+    let shape = ArenaShape {
+        n_slots: 2,
+        max_tokens: 300,
+        n_layers: 2,
+        n_heads: 2,
+        row_len: 32,
+        ..ArenaShape::default()
+    };
+    let mut arena = KvArena::<Brain>::reserve(&queue, shape).unwrap();
+    let plan = AttendPlan::new(
+        AttendShape::of(arena.layout(), 4),
+        &[SegmentShape::of(*arena.layout(), Tokens::ALL)],
+    )
+    .unwrap();
+    let n = plan.queries_len() as usize;
+    let queries: Vec<_> =
+        (0..n as u64).map(|i| Brain::from_f32(number_at(9, [i, 0, 0, 0]))).collect();
+    let queries = queue.upload(&queries).unwrap();
+    let mut lengths = queue.upload(&[20_u32, 0]).unwrap();
+    let mut outputs = queue.alloc::<f32>(plan.outputs_len() as usize).unwrap();
+    let mut workspace = queue.alloc::<u32>(plan.workspace_len() as usize).unwrap();
+    arena.grow(0, 20).unwrap();
+    let mut graph = std::ptr::null_mut();
+    let mut executable = std::ptr::null_mut();
+    let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_GLOBAL;
+    // SAFETY: the stream is ours, and no other thread uses it.
+    unsafe {
+        check(sys::cuStreamBeginCapture_v2(stream, mode));
+        let cache = arena.view(LAYER, lengths.view()).unwrap();
+        let segments = [Segment { cache, indices: None, counts: None, biases: None }];
+        let inputs =
+            AttendInputs { queries: queries.view(), segments: &segments, sinks: None, skips: None };
+        let mut views = AttendOutputs {
+            outputs: outputs.view_mut(),
+            log_sums: None,
+            workspace: workspace.view_mut(),
+        };
+        attend(&queue, &plan, &inputs, &mut views).unwrap();
+        // Mapping goes on meanwhile, and spoils nothing; growing would become a part of the graph.
+        arena.grow_ahead(1, 300).unwrap();
+        while !arena.is_ready(1, 300) {
+            std::thread::yield_now();
+        }
+        assert!(arena.grow(1, 1).is_err());
+        check(sys::cuStreamEndCapture(stream, &mut graph));
+        check(sys::cuGraphInstantiateWithFlags(&mut executable, graph, 0));
+    }
+    for n_tokens in [20, 300, 7] {
+        let case = Case { lengths: vec![n_tokens, 300], n_heads: 2, ..Case::default() };
+        let data = &case.build::<Brain>().segments[0];
+        let [keys, values] = [&data.keys, &data.values].map(|all| queue.upload(all).unwrap());
+        let page_table = queue.upload(&data.page_table).unwrap();
+        queue.upload_into(&data.lengths, &mut lengths.view_mut()).unwrap();
+        let ordinary = KvView {
+            layout: case.kv_layout().unwrap(),
+            keys: keys.view(),
+            values: Some(values.view()),
+            page_table: page_table.view(),
+            lengths: lengths.view(),
+            key_scale: 1.0,
+            value_scale: 1.0,
+        };
+        arena.grow(0, n_tokens.into()).unwrap();
+        arena.grow(1, 300).unwrap();
+        let mut target = arena.view_mut(LAYER, lengths.view()).unwrap();
+        copy_tokens(&queue, &ordinary, &mut target, 300);
+        // SAFETY: the graph is alive, and so is all that it works on.
+        unsafe { check(sys::cuGraphLaunch(executable, stream)) };
+        let of_graph = queue.download(&outputs.view()).unwrap();
+        let cache = arena.view(LAYER, lengths.view()).unwrap();
+        assert_eq!(of_graph, attend_over(&queue, &plan, cache, &queries).outputs);
+        let segment = SegmentShape::of(ordinary.layout, Tokens::ALL);
+        let plan = AttendPlan::new(AttendShape::of(&ordinary.layout, 4), &[segment]).unwrap();
+        let expected = attend_over(&queue, &plan, ordinary, &queries).outputs;
+        assert_eq!(of_graph, expected, "{n_tokens}");
+        arena.shrink(0, 0).unwrap();
+    }
+    // SAFETY: made once, and nothing of it runs any more.
+    unsafe {
+        check(sys::cuStreamSynchronize(stream));
+        check(sys::cuGraphExecDestroy(executable));
+        check(sys::cuGraphDestroy(graph));
+    }
+}
