@@ -10,7 +10,7 @@
 #define FAKE_GRANULARITY (2 << 20)
 #endif
 
-enum { kMaxRanges = 8, kMaxChunks = 1024, kNotReady = 600 };
+enum { kMaxRanges = 64, kMaxChunks = 1024, kNotReady = 600 };
 
 struct Range {
   uint64_t address;
