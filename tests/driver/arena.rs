@@ -48,9 +48,20 @@ impl Knobs {
         unsafe { self.0.get::<unsafe extern "C" fn(i32, i32)>(b"fake_fail").unwrap()(at, code) }
     }
 
-    fn calls(&self) -> i32 {
+    fn ask(&self, name: &str) -> i32 {
         // SAFETY: a function of the fake driver that returns an int.
-        unsafe { self.0.get::<unsafe extern "C" fn() -> i32>(b"fake_calls").unwrap()() }
+        unsafe { self.0.get::<unsafe extern "C" fn() -> i32>(name.as_bytes()).unwrap()() }
+    }
+
+    fn calls(&self) -> i32 {
+        self.ask("fake_calls")
+    }
+
+    /// Waits until the mapper stands in this call, where it stays.
+    fn block(&self, call: i32, then: impl FnOnce()) {
+        self.set("fake_block", call);
+        then();
+        wait_until("blocked", || self.ask("fake_is_blocked") == 1);
     }
 
     /// Ranges, chunks, mapped chunks, violations.
@@ -76,6 +87,8 @@ pub(super) fn step(step: &str) {
         "arena failures" => failures(&queue),
         "arena end" => failures_at_the_end(&queue),
         "arena chaos" => chaos(&queue),
+        "arena races" => races(&queue),
+        "arena mark" => failed_mark(&queue),
         "arena capture" => capture(&device),
         "arena none" => say(KvArena::<bf16>::reserve(&queue, SHAPE).unwrap_err()),
         other => panic!("no step {other}"),
@@ -428,6 +441,62 @@ fn chaos(queue: &Queue) {
 #[test]
 fn anything_in_any_order_with_failures_leaves_nothing() {
     assert_eq!(Fake::driver(&[SMALL]).say("arena chaos"), "sound");
+}
+
+/// What the mapper is about to take is nobody's, and what came into use since it asked is not taken.
+fn races(queue: &Queue) {
+    let (in_unmap, in_query) = (1, 2);
+    let knobs = Knobs::find();
+    let mut arena = KvArena::<bf16>::reserve(queue, SHAPE).unwrap();
+    arena.grow(0, 32).unwrap();
+    arena.release(0).unwrap();
+    knobs.block(in_unmap, || arena.grow_ahead(1, 16).unwrap());
+    assert!(arena.is_ready(0, 16) && !arena.is_ready(0, 32));
+    // Nobody waits for the mapper, who stands in a call of the driver.
+    arena.grow(0, 16).unwrap();
+    assert_eq!(arena.stats().live_bytes, CHUNK);
+    knobs.set("fake_block", 0);
+    wait_until("ready", || arena.is_ready(1, 16));
+    arena.grow(0, 32).unwrap();
+    touch(queue, &arena);
+
+    arena.release(0).unwrap();
+    knobs.block(in_query, || arena.grow_ahead(2, 16).unwrap());
+    arena.grow(0, 32).unwrap();
+    arena.release(0).unwrap();
+    knobs.set("fake_hold_events", 1);
+    knobs.set("fake_block", 0);
+    wait_until("ready", || arena.is_ready(2, 16));
+    assert!(arena.is_ready(0, 32), "its work has not ended");
+    drop(arena);
+    say(format!("{:?}", knobs.balance()));
+}
+
+#[test]
+fn what_two_threads_do_at_once_is_sound() {
+    assert_eq!(Fake::driver(&[SMALL]).say("arena races"), "[0, 0, 0, 0]");
+}
+
+fn failed_mark(queue: &Queue) {
+    let knobs = Knobs::find();
+    let mut arena = KvArena::<bf16>::reserve(queue, SHAPE).unwrap();
+    arena.grow(0, 32).unwrap();
+    // A fill, an event, and its recording.
+    knobs.fail(3, 999);
+    say(arena.release(0).unwrap_err());
+    assert_eq!((arena.capacity(0), arena.stats().spare_bytes), (0, 0), "its work was not marked");
+    checked("again", || arena.release(0)).unwrap();
+    mark("# end");
+    assert_eq!(arena.stats().spare_bytes, 2 * CHUNK);
+}
+
+/// What was not marked is not let go, and is marked by the next try.
+#[test]
+fn nothing_is_taken_whose_end_nobody_would_see() {
+    let fake = Fake::driver(&[SMALL]);
+    let said = fake.say("arena mark");
+    assert!(said.starts_with("cuEventRecord failed: CUDA_ERROR_UNKNOWN (999)"), "{said}");
+    assert_eq!(of(&fake.calls(), "again"), ["cuEventRecord"]);
 }
 
 fn capture(device: &Device) {

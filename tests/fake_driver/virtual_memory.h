@@ -29,7 +29,8 @@ static struct Range ranges[kMaxRanges];
 // A handle's is that of its number, round after round; a file of 0 is none.
 static struct Chunk chunks[kMaxChunks];
 static int n_chunks_made, n_violations, n_calls, fail_at, fail_code, free_chunks = kMaxChunks;
-static int is_held;
+static int is_held, blocked_call, is_blocked;
+enum { kUnmap = 1, kQuery = 2 };
 static _Thread_local int capture_mode;
 
 // What tests ask and set; they find these by name.
@@ -37,6 +38,17 @@ void fake_fail(int at, int code) { n_calls = 0, fail_at = at, fail_code = code; 
 void fake_leave_chunks(int n) { free_chunks = n; }
 void fake_hold_events(int held) { is_held = held; }
 int fake_calls(void) { return n_calls; }
+void fake_block(int call) { __atomic_store_n(&blocked_call, call, __ATOMIC_SEQ_CST); }
+int fake_is_blocked(void) { return __atomic_load_n(&is_blocked, __ATOMIC_SEQ_CST); }
+
+// Here a thread stands in a call for as long as a test looks at what others may do meanwhile.
+static void stand(int call) {
+  while (__atomic_load_n(&blocked_call, __ATOMIC_SEQ_CST) == call) {
+    __atomic_store_n(&is_blocked, 1, __ATOMIC_SEQ_CST);
+    usleep(200);
+  }
+  __atomic_store_n(&is_blocked, 0, __ATOMIC_SEQ_CST);
+}
 
 // Ranges, chunks, mapped chunks, violations.
 void fake_balance(int counts[4]) {
@@ -265,6 +277,7 @@ int cuMemSetAccess(uint64_t address, size_t n_bytes, const struct Access* access
 }
 
 int cuMemUnmap(uint64_t address, size_t n_bytes) {
+  stand(kUnmap);
   pthread_mutex_lock(&memory_lock);
   int code = failure();
   struct Chunk* chunk = chunk_at(address);
@@ -316,7 +329,9 @@ int cuEventQuery(uintptr_t event) {
   if (capture_mode != 2) return violation("cuEventQuery by a thread that minds captures");
   const int code = failure();
   if (code) return code;
-  return is_held ? kNotReady : 0;
+  const int answer = is_held ? kNotReady : 0;
+  stand(kQuery);
+  return answer;
 }
 
 int cuEventSynchronize(uintptr_t event) {

@@ -210,6 +210,7 @@ fn what_is_ahead_gives_way() {
         assert!(arena.is_ready(0, two), "not for what is ahead itself");
         arena.grow(1, two).unwrap();
         assert!(!arena.is_ready(0, 1));
+        assert_eq!(arena.stats().awaited_bytes, 0, "it is not asked for any more");
         assert_pages(&queue, &arena);
     }
 }
