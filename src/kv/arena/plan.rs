@@ -282,10 +282,11 @@ mod tests {
     }
 
     fn shapes() -> impl Strategy<Value = ArenaShape> {
-        let size = || prop_oneof![0_u64..70, any::<u64>()];
+        let size = || prop_oneof![30 => 1_u64..70, 1 => 0_u64..2, 1 => any::<u64>()];
         let order = prop_oneof![Just(PageOrder::Nhd), Just(PageOrder::Hnd)];
         let packing = prop_oneof![Just(Packing::LayersTogether), Just(Packing::LayersApart)];
-        let rows = (size(), prop_oneof![(1_u64..20).prop_map(|n| 8 * n), any::<u64>()], size());
+        let rows =
+            (size(), prop_oneof![30 => (1_u64..20).prop_map(|n| 8 * n), 1 => any::<u64>()], size());
         (size(), size(), size(), rows, order, packing, size()).prop_map(
             |(n_slots, max_tokens, n_layers, rows, page_order, packing, chunk_bytes)| {
                 let (n_heads, row_len, page_size) = rows;
