@@ -3,10 +3,10 @@
 #[cfg(any(feature = "cuda", feature = "simt"))]
 mod arena;
 
+#[cfg(feature = "cuda")]
+pub(crate) use arena::Physical;
 #[cfg(any(feature = "cuda", feature = "simt"))]
 pub use arena::{ArenaPlan, ArenaShape, ArenaStats, KvArena, Packing, PageOrder};
-#[cfg(any(feature = "cuda", feature = "simt"))]
-pub(crate) use arena::{Physical, is_short};
 
 #[cfg(any(feature = "cuda", feature = "simt"))]
 use crate::bindings::LacunaKvView;

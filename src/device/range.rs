@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use cudarc::driver::sys;
 
 use super::{Device, Stream, check};
-use crate::kv::{Physical, is_short};
+use crate::kv::Physical;
 use crate::{Error, Result};
 
 /// Addresses of a device, and the work of a stream that decides when what is behind them may go.
@@ -154,7 +154,8 @@ impl Physical for AddressRange {
             unsafe { sys::cuMemCreate(&mut chunk, self.chunk_bytes as usize, &properties, 0) };
         match check("cuMemCreate", code) {
             Ok(()) => Ok(Some(chunk)),
-            Err(error) if is_short(&error) => Ok(None),
+            // CUDA_ERROR_OUT_OF_MEMORY.
+            Err(Error::Driver { code: 2, .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use self::mapper::Mapper;
 #[cfg(feature = "simt")]
 use self::physical::HostRange;
-pub(crate) use self::physical::{Physical, is_short};
+pub(crate) use self::physical::Physical;
 pub use self::plan::{ArenaPlan, ArenaShape, Packing, PageOrder};
 use crate::Result;
 use crate::buffer::{Buffer, Holes, View, ViewMut};

@@ -1,6 +1,8 @@
 //! Memory behind addresses: a device's, or what stands for it in the SIMT executor.
 
-use crate::{Error, Result};
+#[cfg(feature = "simt")]
+use crate::Error;
+use crate::Result;
 
 /// Addresses, chunks of memory, and what of a queue's work has ended. Only the mapper calls what makes, moves and ends
 /// memory.
@@ -40,11 +42,6 @@ pub(crate) trait Physical: Send + Sync + std::fmt::Debug {
 
     /// Whether the addresses are still in use when nobody asks for them any more.
     fn keep(&self, is_kept: bool);
-}
-
-/// Whether the device had no memory left.
-pub(crate) fn is_short(error: &Error) -> bool {
-    matches!(error, Error::Driver { code: 2, .. })
 }
 
 /// Host memory, all of which is there from the beginning. A chunk that is mapped holds NaN, as a device's may hold
