@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use crate::element::Element;
+use crate::kv::KvLayout;
 use crate::{Error, Result};
 
 /// Whose memory an address is in. A queue refuses views of another's.
@@ -41,6 +42,14 @@ pub(crate) struct Origin {
     /// The stream's handle. `None` where order is not by stream: memory of the SIMT executor, and
     /// memory whose order the caller of `from_raw` answers for.
     pub(crate) stream: Option<usize>,
+}
+
+/// What alone may reach memory parts of which are not there: a cache of this layout and the page table at this address,
+/// which names what is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Holes {
+    pub(crate) layout: KvLayout,
+    pub(crate) page_table: u64,
 }
 
 #[derive(Debug)]
@@ -102,7 +111,13 @@ impl<T: Element> Buffer<T> {
 
     /// Borrows the whole buffer for reading.
     pub fn view(&self) -> View<'_, T> {
-        View { address: self.address(), len: self.len, origin: self.origin(), borrow: PhantomData }
+        View {
+            address: self.address(),
+            len: self.len,
+            origin: self.origin(),
+            holes: None,
+            borrow: PhantomData,
+        }
     }
 
     /// Borrows the whole buffer for writing.
@@ -111,6 +126,7 @@ impl<T: Element> Buffer<T> {
             address: self.address(),
             len: self.len,
             origin: self.origin(),
+            holes: None,
             borrow: PhantomData,
         }
     }
@@ -122,6 +138,7 @@ pub struct View<'a, T> {
     address: u64,
     len: usize,
     origin: Origin,
+    holes: Option<&'a Holes>,
     borrow: PhantomData<&'a [T]>,
 }
 
@@ -139,6 +156,7 @@ pub struct ViewMut<'a, T> {
     address: u64,
     len: usize,
     origin: Origin,
+    holes: Option<&'a Holes>,
     borrow: PhantomData<&'a mut [T]>,
 }
 
@@ -154,7 +172,24 @@ macro_rules! view_methods {
             /// several streams use the memory, the caller orders them.
             pub unsafe fn from_raw(address: u64, len: usize, memory: Memory) -> Self {
                 let origin = Origin { memory, stream: None };
-                Self { address, len, origin, borrow: PhantomData }
+                Self { address, len, origin, holes: None, borrow: PhantomData }
+            }
+
+            /// Borrows memory with holes: only a cache as `holes` says takes it.
+            ///
+            /// # Safety
+            /// That of `from_raw`, of what the page table names.
+            pub(crate) unsafe fn with_holes(
+                address: u64,
+                len: usize,
+                origin: Origin,
+                holes: &'a Holes,
+            ) -> Self {
+                Self { address, len, origin, holes: Some(holes), borrow: PhantomData }
+            }
+
+            pub(crate) fn check_whole(&self, what: &'static str) -> Result<()> {
+                self.holes.map_or(Ok(()), |_| Err(Error::Holes { what }))
             }
 
             /// Elements.
@@ -203,7 +238,13 @@ impl<'a, T: Element> View<'a, T> {
     /// [`Error::Slice`] for a range that is not inside.
     pub fn slice(&self, range: Range<usize>) -> Result<View<'a, T>> {
         let (address, len) = self.part(range)?;
-        Ok(View { address, len, origin: self.origin, borrow: PhantomData })
+        Ok(View { address, len, origin: self.origin, holes: self.holes, borrow: PhantomData })
+    }
+
+    /// The same, for a kernel that reads it as a cache of this layout through the table at this address. What that does
+    /// not open stays closed.
+    pub(crate) fn through(&self, layout: &KvLayout, page_table: u64) -> Self {
+        Self { holes: closed(self.holes, layout, page_table), ..*self }
     }
 }
 
@@ -214,11 +255,33 @@ impl<T: Element> ViewMut<'_, T> {
     /// [`Error::Slice`] for a range that is not inside.
     pub fn slice_mut(&mut self, range: Range<usize>) -> Result<ViewMut<'_, T>> {
         let (address, len) = self.part(range)?;
-        Ok(ViewMut { address, len, origin: self.origin, borrow: PhantomData })
+        Ok(ViewMut { address, len, origin: self.origin, holes: self.holes, borrow: PhantomData })
+    }
+
+    /// As [`View::through`]; for a launch that has this view.
+    pub(crate) fn through(&self, layout: &KvLayout, page_table: u64) -> ViewMut<'_, T> {
+        let holes = closed(self.holes, layout, page_table);
+        ViewMut {
+            address: self.address,
+            len: self.len,
+            origin: self.origin,
+            holes,
+            borrow: PhantomData,
+        }
     }
 
     /// The same memory, for reading.
     pub fn as_view(&self) -> View<'_, T> {
-        View { address: self.address, len: self.len, origin: self.origin, borrow: PhantomData }
+        View {
+            address: self.address,
+            len: self.len,
+            origin: self.origin,
+            holes: self.holes,
+            borrow: PhantomData,
+        }
     }
+}
+
+fn closed<'a>(holes: Option<&'a Holes>, layout: &KvLayout, page_table: u64) -> Option<&'a Holes> {
+    holes.filter(|holes| **holes != Holes { layout: *layout, page_table })
 }

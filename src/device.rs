@@ -1,6 +1,7 @@
 //! A CUDA device, opened only after the driver was found sound.
 #![allow(unsafe_code)]
 
+mod range;
 mod stream;
 
 use std::ffi::{CString, c_void};
@@ -16,6 +17,7 @@ use crate::image::{self, Image};
 use crate::queue::Queue;
 use crate::{Error, Result};
 
+pub(crate) use range::AddressRange;
 pub(crate) use stream::{DeviceMemory, Stream};
 
 /// Our name of a driver's answer: cudarc would ask the library for one, and panic where it has

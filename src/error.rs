@@ -144,6 +144,42 @@ pub enum Error {
         /// Where both are.
         memory: Memory,
     },
+    /// Memory parts of which are not there, as a growing cache's are, where all of it must be.
+    #[cfg(any(feature = "cuda", feature = "simt"))]
+    #[error(
+        "{what} is memory of a growing cache, parts of which are not there: it is reached as a cache, by the arena's \
+         own layout and page table"
+    )]
+    Holes {
+        /// The argument.
+        what: &'static str,
+    },
+    /// Physical memory for a growing cache is short. All that was there is there, and what was mapped before it ran out
+    /// is spare.
+    #[error(
+        "a growing cache needs {asked_bytes} bytes more{}, beside {mapped_bytes} that are mapped and {idle_bytes} that \
+         are idle, and {}; release slots, or reserve for fewer",
+        slot.map_or(String::new(), |slot| format!(" for slot {slot}")),
+        limit_bytes.map_or("the device has no more".to_owned(), |n| format!("its limit is {n}"))
+    )]
+    ArenaFull {
+        /// The slot that was to grow; of a stock, none.
+        slot: Option<u64>,
+        /// What is still lacking.
+        asked_bytes: u64,
+        /// What the arena has mapped.
+        mapped_bytes: u64,
+        /// What it has and has not mapped.
+        idle_bytes: u64,
+        /// Its limit, where that was in the way, and not the device.
+        limit_bytes: Option<u64>,
+    },
+    /// The thread that maps memory ahead did not start, or is no more.
+    #[error("the thread that maps memory of a growing cache: {reason}")]
+    Mapper {
+        /// What became of it.
+        reason: String,
+    },
     /// A part of device memory that is not inside it.
     #[error("elements {start}..{end} of device memory that holds {len}")]
     Slice {

@@ -1,4 +1,12 @@
-//! A paged cache of keys and values, as engines keep it.
+//! A paged cache of keys and values, as engines keep it, or as an arena that grows.
+
+#[cfg(any(feature = "cuda", feature = "simt"))]
+mod arena;
+
+#[cfg(feature = "cuda")]
+pub(crate) use arena::Physical;
+#[cfg(any(feature = "cuda", feature = "simt"))]
+pub use arena::{ArenaPlan, ArenaShape, ArenaStats, KvArena, Packing, PageOrder};
 
 #[cfg(any(feature = "cuda", feature = "simt"))]
 use crate::bindings::LacunaKvView;
@@ -277,10 +285,11 @@ impl<T: Float> KvView<'_, T> {
     pub(crate) fn params(&self, arguments: &mut Arguments<'_>) -> Result<LacunaKvView> {
         self.check()?;
         let KvView { layout, .. } = self;
-        let n_pool = layout.pool_len();
+        let (n_pool, table) = (layout.pool_len(), self.page_table.address());
+        let values = self.values.map(|values| values.through(layout, table));
         Ok(LacunaKvView {
-            keys: arguments.input("keys", &self.keys, n_pool)?,
-            values: arguments.optional_input("values", self.values.as_ref(), n_pool)?,
+            keys: arguments.input("keys", &self.keys.through(layout, table), n_pool)?,
+            values: arguments.optional_input("values", values.as_ref(), n_pool)?,
             page_table: arguments.input("page table", &self.page_table, layout.table_len())?,
             lengths: arguments.input("lengths", &self.lengths, layout.shape().batch)?,
             key_scale: self.key_scale,
@@ -325,14 +334,16 @@ impl<T: Float> KvViewMut<'_, T> {
     /// Checks its views, and returns what the kernel takes.
     pub(crate) fn params(&self, arguments: &mut Arguments<'_>) -> Result<LacunaKvView> {
         self.as_view().check()?;
-        let (role, n_pool) = (Role::InOut, self.layout.pool_len());
-        let n_requests = self.layout.shape().batch;
+        let KvViewMut { layout, .. } = self;
+        let (n_pool, table) = (layout.pool_len(), self.page_table.address());
+        let (role, keys) = (Role::InOut, self.keys.through(layout, table));
+        let values = self.values.as_ref().map(|values| values.through(layout, table));
         Ok(LacunaKvView {
-            keys: arguments.written(role, "keys", &self.keys, n_pool)?,
-            values: arguments.optional_written(role, "values", self.values.as_ref(), n_pool)?,
-            page_table: arguments.input("page table", &self.page_table, self.layout.table_len())?,
-            lengths: arguments.input("lengths", &self.lengths, n_requests)?,
-            ..self.layout.params::<T>()
+            keys: arguments.written(role, "keys", &keys, n_pool)?,
+            values: arguments.optional_written(role, "values", values.as_ref(), n_pool)?,
+            page_table: arguments.input("page table", &self.page_table, layout.table_len())?,
+            lengths: arguments.input("lengths", &self.lengths, layout.shape().batch)?,
+            ..layout.params::<T>()
         })
     }
 }

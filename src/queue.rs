@@ -115,7 +115,7 @@ impl Queue {
         self.origin().memory
     }
 
-    fn origin(&self) -> Origin {
+    pub(crate) fn origin(&self) -> Origin {
         match self.inner {
             #[cfg(feature = "cuda")]
             Inner::Cuda(ref stream) => stream.origin(),
@@ -237,6 +237,14 @@ impl Queue {
     /// # Errors
     /// [`Error::WrongQueue`], [`Error::WrongStream`], [`Error::Driver`].
     pub fn fill_zero<T: Element>(&self, target: &mut ViewMut<'_, T>) -> Result<()> {
+        self.fill_bytes(0, target)
+    }
+
+    pub(crate) fn fill_bytes<T: Element>(
+        &self,
+        byte: u8,
+        target: &mut ViewMut<'_, T>,
+    ) -> Result<()> {
         self.check_view_mut("target of a fill", target)?;
         let n_bytes = target.len() * size_of::<T>();
         if n_bytes == 0 {
@@ -245,14 +253,57 @@ impl Queue {
         match self.inner {
             #[cfg(feature = "cuda")]
             // SAFETY: the view has so many bytes and is borrowed mutably.
-            Inner::Cuda(ref stream) => unsafe { stream.fill_zero(target.address(), n_bytes) },
+            Inner::Cuda(ref stream) => unsafe { stream.fill(target.address(), byte, n_bytes) },
             #[cfg(feature = "simt")]
             // SAFETY: as above, in host memory.
             Inner::Simt(_) => unsafe {
                 std::ptr::with_exposed_provenance_mut::<u8>(target.address() as usize)
-                    .write_bytes(0, n_bytes);
+                    .write_bytes(byte, n_bytes);
                 Ok(())
             },
+        }
+    }
+
+    /// Copies between views of one length, in the order of the queue.
+    pub(crate) fn copy<T: Element>(
+        &self,
+        source: &View<'_, T>,
+        target: &mut ViewMut<'_, T>,
+    ) -> Result<()> {
+        self.check_view("source of a copy", source)?;
+        self.check_view_mut("target of a copy", target)?;
+        check_len("target of a copy", source.len(), target.len())?;
+        let n_bytes = target.len() * size_of::<T>();
+        if n_bytes == 0 {
+            return Ok(());
+        }
+        match self.inner {
+            #[cfg(feature = "cuda")]
+            // SAFETY: both have so many bytes, and the target is borrowed mutably.
+            Inner::Cuda(ref stream) => unsafe {
+                stream.copy(source.address(), target.address(), n_bytes)
+            },
+            #[cfg(feature = "simt")]
+            // SAFETY: as above, in host memory.
+            Inner::Simt(_) => unsafe {
+                let from = std::ptr::with_exposed_provenance::<u8>(source.address() as usize);
+                let to = std::ptr::with_exposed_provenance_mut::<u8>(target.address() as usize);
+                std::ptr::copy_nonoverlapping(from, to, n_bytes);
+                Ok(())
+            },
+        }
+    }
+
+    /// Refuses a stream that is being captured: what is done once must not become a part of a graph.
+    pub(crate) fn check_not_captured(&self, call: &'static str) -> Result<()> {
+        match self.inner {
+            #[cfg(feature = "cuda")]
+            Inner::Cuda(ref stream) => stream.check_not_captured(call),
+            #[cfg(feature = "simt")]
+            Inner::Simt(_) => {
+                let _ = call;
+                Ok(())
+            }
         }
     }
 
@@ -274,6 +325,7 @@ impl Queue {
         what: &'static str,
         view: &View<'_, T>,
     ) -> Result<()> {
+        view.check_whole(what)?;
         self.check_origin(what, view.origin())
     }
 
@@ -282,6 +334,7 @@ impl Queue {
         what: &'static str,
         view: &ViewMut<'_, T>,
     ) -> Result<()> {
+        view.check_whole(what)?;
         self.check_origin(what, view.origin())
     }
 

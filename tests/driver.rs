@@ -4,6 +4,9 @@
 #![cfg(all(feature = "cuda", target_os = "linux"))]
 #![allow(unsafe_code)]
 
+#[path = "driver/arena.rs"]
+mod arena;
+
 use std::ffi::c_void;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -124,6 +127,7 @@ fn child() {
         "threads" => first_launch_from_many_threads(),
         "streams" => buffers_of_two_streams(),
         "clusters" => clusters(),
+        step if step.starts_with("arena") => arena::step(step),
         other => panic!("no step {other}"),
     }
 }

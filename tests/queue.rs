@@ -1,6 +1,8 @@
 //! Queues, buffers and views, on every executor.
 #![allow(unsafe_code)]
 
+#[path = "queue/arena.rs"]
+mod arena;
 mod common;
 
 use std::ffi::c_void;

@@ -86,17 +86,42 @@ impl Stream {
         }
         let memory = DeviceMemory { stream: self.clone(), address };
         // SAFETY: so many bytes were just allocated, on this stream or before anything of it.
-        unsafe { self.fill_zero(address, n_bytes) }?;
+        unsafe { self.fill(address, 0, n_bytes) }?;
         Ok(memory)
     }
 
     /// # Safety
     /// `n_bytes` from `address` are device memory that nothing else uses meanwhile.
-    pub(crate) unsafe fn fill_zero(&self, address: u64, n_bytes: usize) -> Result<()> {
+    pub(crate) unsafe fn fill(&self, address: u64, byte: u8, n_bytes: usize) -> Result<()> {
         let _entered = self.device().enter()?;
         // SAFETY: passed on to the caller.
-        let code = unsafe { sys::cuMemsetD8Async(address, 0, n_bytes, self.handle()) };
+        let code = unsafe { sys::cuMemsetD8Async(address, byte, n_bytes, self.handle()) };
         check("cuMemsetD8Async", code)
+    }
+
+    /// Copies between places of the device.
+    ///
+    /// # Safety
+    /// `n_bytes` from either address are device memory; nothing writes the source meanwhile, and nothing else uses the
+    /// target.
+    pub(crate) unsafe fn copy(&self, source: u64, target: u64, n_bytes: usize) -> Result<()> {
+        let _entered = self.device().enter()?;
+        // SAFETY: passed on to the caller.
+        let code = unsafe { sys::cuMemcpyDtoDAsync_v2(target, source, n_bytes, self.handle()) };
+        check("cuMemcpyDtoDAsync", code)
+    }
+
+    /// Refuses a stream that is being captured: what is done once must not become a part of a graph.
+    pub(crate) fn check_not_captured(&self, call: &'static str) -> Result<()> {
+        let _entered = self.device().enter()?;
+        let mut status = sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE;
+        // SAFETY: the stream is alive.
+        let code = unsafe { sys::cuStreamIsCapturing(self.handle(), &mut status) };
+        check("cuStreamIsCapturing", code)?;
+        if status == sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE {
+            return Ok(());
+        }
+        check(call, sys::CUresult::CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED)
     }
 
     /// Copies from the host, and waits for the copy.

@@ -2,6 +2,7 @@
 // A CUDA driver without a device: memory is host memory, streams are numbers, a launch runs
 // nothing (unless FAKE_RUNS: rehearsal.cc runs it in the SIMT executor). It writes the name of each call that an engine could notice to the file that FAKE_LOG
 // names. What it claims to be is given by macros; tests/driver.rs compiles it once for each claim.
+#define _GNU_SOURCE
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,6 +31,9 @@
 #endif
 #ifndef FAKE_L2
 #define FAKE_L2 (40 << 20)
+#endif
+#ifndef FAKE_VIRTUAL_MEMORY
+#define FAKE_VIRTUAL_MEMORY 1
 #endif
 #ifndef FAKE_LOAD_RESULT
 #define FAKE_LOAD_RESULT 0
@@ -75,6 +79,7 @@ int cuDeviceGetAttribute(int* value, int attribute, int device) {
     case 75: return *value = FAKE_MAJOR, 0;
     case 76: return *value = FAKE_MINOR, 0;
     case 97: return *value = 166912, 0;
+    case 102: return *value = FAKE_VIRTUAL_MEMORY, 0;
     case 115: return *value = FAKE_POOLS, 0;
     default: return kInvalidValue;
   }
@@ -105,6 +110,8 @@ int cuCtxPopCurrent_v2(uintptr_t* context) {
 #ifndef FAKE_IS_TRUNCATED
 // A real driver refuses the calls below where no context is current.
 static int outside(void) { return current() == kPrimary ? 0 : kInvalidContext; }
+
+#include "virtual_memory.h"
 
 int cuDeviceTotalMem_v2(size_t* n_bytes, int device) {
   (void)device;
@@ -180,7 +187,9 @@ int cuMemcpyDtoHAsync_v2(void* target, uint64_t source, size_t n_bytes, uintptr_
 int cuMemsetD8Async(uint64_t target, unsigned char value, size_t n_bytes, uintptr_t stream) {
   (void)stream;
   note("cuMemsetD8Async");
-  return memset((void*)(uintptr_t)target, value, n_bytes), outside();
+  const int code = failure();
+  if (code) return code;
+  return memset((void*)(uintptr_t)target, value, n_bytes), 0;
 }
 
 #ifndef FAKE_RUNS

@@ -126,6 +126,7 @@ int cuGraphLaunch(const Steps* executable, uintptr_t) {
 
 int cuEventCreate(Event** event, unsigned) { return *event = new Event(), 0; }
 int cuEventDestroy_v2(Event* event) { return delete event, 0; }
+int cuEventQuery(Event*) { return 0; }
 int cuEventSynchronize(Event*) { return 0; }
 
 int cuEventRecord(Event* event, uintptr_t) { return clock_gettime(CLOCK_MONOTONIC, &event->time); }

@@ -27,30 +27,6 @@ pub(crate) struct Image {
 
 pub(crate) const IMAGES: &[Image] = &[
     Image {
-        room: "attention",
-        source: "csrc/attention/attend.cu",
-        target: "compute_80",
-        path: "ptx/attention-attend.sm80.ptx",
-    },
-    Image {
-        room: "attention",
-        source: "csrc/attention/attend_low_rank.cu",
-        target: "compute_80",
-        path: "ptx/attention-low-rank.sm80.ptx",
-    },
-    Image {
-        room: "attention",
-        source: "csrc/attention/prefill.cu",
-        target: "compute_80",
-        path: "ptx/attention-prefill.sm80.ptx",
-    },
-    Image {
-        room: "attention",
-        source: "csrc/attention/merge.cu",
-        target: "compute_80",
-        path: "ptx/attention-merge.sm80.ptx",
-    },
-    Image {
         room: "huffman",
         source: "csrc/huffman/decode.cu",
         target: "compute_80",
@@ -140,6 +116,30 @@ pub(crate) const IMAGES: &[Image] = &[
         source: "csrc/select/topk.cu",
         target: "compute_90",
         path: "ptx/select-topk.sm90.ptx",
+    },
+    Image {
+        room: "attention",
+        source: "csrc/attention/attend.cu",
+        target: "compute_80",
+        path: "ptx/attention-attend.sm80.ptx",
+    },
+    Image {
+        room: "attention",
+        source: "csrc/attention/attend_low_rank.cu",
+        target: "compute_80",
+        path: "ptx/attention-low-rank.sm80.ptx",
+    },
+    Image {
+        room: "attention",
+        source: "csrc/attention/prefill.cu",
+        target: "compute_80",
+        path: "ptx/attention-prefill.sm80.ptx",
+    },
+    Image {
+        room: "attention",
+        source: "csrc/attention/merge.cu",
+        target: "compute_80",
+        path: "ptx/attention-merge.sm80.ptx",
     },
 ];
 

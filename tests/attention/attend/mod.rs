@@ -1,5 +1,6 @@
 //! `attend`.
 
+mod arena;
 mod exact;
 mod laws;
 pub(crate) mod problem;

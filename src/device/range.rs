@@ -1,0 +1,240 @@
+//! Addresses of a device without memory behind them, and memory that is put there and taken away: the driver's calls
+//! for virtual memory. Every call here leaves the calling thread's current context as it was.
+#![allow(unsafe_code)]
+
+use std::ptr::null_mut;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use cudarc::driver::sys;
+
+use super::{Device, Stream, check};
+use crate::kv::Physical;
+use crate::{Error, Result};
+
+/// Addresses of a device, and the work of a stream that decides when what is behind them may go.
+#[derive(Debug)]
+pub(crate) struct AddressRange {
+    stream: Stream,
+    address: u64,
+    n_bytes: u64,
+    chunk_bytes: u64,
+    /// One for each owner, made when it is first marked.
+    marks: Vec<OnceLock<Mark>>,
+    /// Something may still be mapped.
+    is_kept: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Mark(sys::CUevent);
+
+// SAFETY: the driver's handles may be used from any thread.
+unsafe impl Send for Mark {}
+// SAFETY: as above; the driver has its own locks.
+unsafe impl Sync for Mark {}
+
+impl Device {
+    /// Physical memory of this device comes in multiples of so many bytes.
+    ///
+    /// # Errors
+    /// [`Error::Driver`], also where the device has no virtual memory management.
+    pub(crate) fn granularity(&self) -> Result<u64> {
+        let _entered = self.enter()?;
+        let mut has_virtual_memory = 0;
+        let attribute =
+            sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED;
+        // SAFETY: it writes one int.
+        let code = unsafe {
+            sys::cuDeviceGetAttribute(&mut has_virtual_memory, attribute, self.inner.handle)
+        };
+        check("cuDeviceGetAttribute", code)?;
+        if has_virtual_memory == 0 {
+            let code = sys::CUresult::CUDA_ERROR_NOT_SUPPORTED;
+            check("cuMemGetAllocationGranularity", code)?;
+        }
+        let mut granularity = 0;
+        let minimum = sys::CUmemAllocationGranularity_flags::CU_MEM_ALLOC_GRANULARITY_MINIMUM;
+        // SAFETY: it reads the properties and writes one size.
+        let code = unsafe {
+            sys::cuMemGetAllocationGranularity(&mut granularity, &self.properties(), minimum)
+        };
+        check("cuMemGetAllocationGranularity", code)?;
+        Ok(granularity as u64)
+    }
+
+    fn properties(&self) -> sys::CUmemAllocationProp {
+        // SAFETY: plain data, for which zeros are right.
+        let mut properties: sys::CUmemAllocationProp = unsafe { core::mem::zeroed() };
+        properties.type_ = sys::CUmemAllocationType::CU_MEM_ALLOCATION_TYPE_PINNED;
+        properties.location = self.location();
+        properties
+    }
+
+    fn location(&self) -> sys::CUmemLocation {
+        // SAFETY: plain data, for which zeros are right.
+        let mut location: sys::CUmemLocation = unsafe { core::mem::zeroed() };
+        location.type_ = sys::CUmemLocationType::CU_MEM_LOCATION_TYPE_DEVICE;
+        const { assert!(size_of::<sys::CUmemLocation>() == 8) };
+        // The field has another name in newer headers, of which an engine may have chosen any.
+        // SAFETY: of two ints, the second is the device.
+        unsafe { (&raw mut location).cast::<sys::CUdevice>().add(1).write(self.inner.handle) };
+        location
+    }
+}
+
+impl AddressRange {
+    /// Addresses for whole chunks of memory.
+    pub(crate) fn reserve(
+        stream: &Stream,
+        n_bytes: u64,
+        chunk_bytes: u64,
+        n_owners: usize,
+    ) -> Result<Self> {
+        let device = stream.device();
+        let _entered = device.enter()?;
+        let mut address = 0;
+        // SAFETY: it writes one address; any alignment does that is the driver's own.
+        let code = unsafe { sys::cuMemAddressReserve(&mut address, n_bytes as usize, 0, 0, 0) };
+        check("cuMemAddressReserve", code)?;
+        Ok(Self {
+            stream: stream.clone(),
+            address,
+            n_bytes,
+            chunk_bytes,
+            marks: (0..n_owners).map(|_| OnceLock::new()).collect(),
+            is_kept: AtomicBool::new(false),
+        })
+    }
+
+    fn device(&self) -> &Device {
+        self.stream.device()
+    }
+
+    fn mark_of(&self, owner: usize) -> Result<&Mark> {
+        let slot = &self.marks[owner];
+        if slot.get().is_none() {
+            let mut event = null_mut();
+            let flags = sys::CUevent_flags::CU_EVENT_DISABLE_TIMING as u32;
+            // SAFETY: it writes one handle.
+            check("cuEventCreate", unsafe { sys::cuEventCreate(&mut event, flags) })?;
+            if let Err(surplus) = slot.set(Mark(event)) {
+                surplus.destroy();
+            }
+        }
+        slot.get().ok_or(Error::Mapper { reason: "no event".to_owned() })
+    }
+}
+
+impl Mark {
+    /// The context is current.
+    fn destroy(self) {
+        // SAFETY: created once, and destroyed once.
+        let _ = unsafe { sys::cuEventDestroy_v2(self.0) };
+    }
+}
+
+impl Physical for AddressRange {
+    fn address(&self) -> u64 {
+        self.address
+    }
+
+    fn begin(&self) -> Result<()> {
+        // Another thread may be capturing a graph, which nothing here has a part in.
+        let mut mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
+        // SAFETY: it exchanges one number, of this thread.
+        let code = unsafe { sys::cuThreadExchangeStreamCaptureMode(&mut mode) };
+        check("cuThreadExchangeStreamCaptureMode", code)
+    }
+
+    fn create(&self) -> Result<Option<u64>> {
+        let _entered = self.device().enter()?;
+        let (mut chunk, properties) = (0, self.device().properties());
+        // SAFETY: it reads the properties and writes one handle.
+        let code =
+            unsafe { sys::cuMemCreate(&mut chunk, self.chunk_bytes as usize, &properties, 0) };
+        match check("cuMemCreate", code) {
+            Ok(()) => Ok(Some(chunk)),
+            // CUDA_ERROR_OUT_OF_MEMORY.
+            Err(Error::Driver { code: 2, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn map(&self, offset: u64, chunk: u64) -> Result<()> {
+        let _entered = self.device().enter()?;
+        let address = self.address + offset;
+        // SAFETY: the addresses are reserved, and the caller maps none twice.
+        let code = unsafe { sys::cuMemMap(address, self.chunk_bytes as usize, 0, chunk, 0) };
+        check("cuMemMap", code)
+    }
+
+    fn allow(&self, offset: u64, n_chunks: u64) -> Result<()> {
+        let _entered = self.device().enter()?;
+        // SAFETY: plain data, for which zeros are right.
+        let mut access: sys::CUmemAccessDesc = unsafe { core::mem::zeroed() };
+        access.location = self.device().location();
+        access.flags = sys::CUmemAccess_flags::CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
+        let n_bytes = (n_chunks * self.chunk_bytes) as usize;
+        // SAFETY: the addresses are mapped, and the driver copies the description.
+        let code = unsafe { sys::cuMemSetAccess(self.address + offset, n_bytes, &access, 1) };
+        check("cuMemSetAccess", code)
+    }
+
+    fn unmap(&self, offset: u64) -> Result<()> {
+        let _entered = self.device().enter()?;
+        // SAFETY: one chunk is mapped there, and what used it has ended, by the caller's word.
+        let code = unsafe { sys::cuMemUnmap(self.address + offset, self.chunk_bytes as usize) };
+        check("cuMemUnmap", code)
+    }
+
+    fn release(&self, chunk: u64) -> Result<()> {
+        let _entered = self.device().enter()?;
+        // SAFETY: created once, released once, and mapped nowhere.
+        check("cuMemRelease", unsafe { sys::cuMemRelease(chunk) })
+    }
+
+    fn mark(&self, owner: usize) -> Result<()> {
+        let _entered = self.device().enter()?;
+        let mark = self.mark_of(owner)?;
+        // SAFETY: event and stream are alive, and of one context.
+        let code = unsafe { sys::cuEventRecord(mark.0, self.stream.handle()) };
+        check("cuEventRecord", code)
+    }
+
+    fn is_past(&self, owner: usize) -> Result<bool> {
+        let Some(mark) = self.marks[owner].get() else { return Ok(true) };
+        let _entered = self.device().enter()?;
+        // SAFETY: the event is alive.
+        let code = unsafe { sys::cuEventQuery(mark.0) };
+        if code == sys::CUresult::CUDA_ERROR_NOT_READY {
+            return Ok(false);
+        }
+        check("cuEventQuery", code).map(|()| true)
+    }
+
+    fn wait_past(&self, owner: usize) -> Result<()> {
+        let Some(mark) = self.marks[owner].get() else { return Ok(()) };
+        let _entered = self.device().enter()?;
+        // SAFETY: the event is alive.
+        check("cuEventSynchronize", unsafe { sys::cuEventSynchronize(mark.0) })
+    }
+
+    fn synchronize(&self) -> Result<()> {
+        self.stream.synchronize()
+    }
+
+    fn keep(&self, is_kept: bool) {
+        self.is_kept.store(is_kept, Ordering::Release);
+    }
+}
+
+impl Drop for AddressRange {
+    fn drop(&mut self) {
+        let Ok(_entered) = self.device().enter() else { return };
+        self.marks.drain(..).filter_map(OnceLock::into_inner).for_each(Mark::destroy);
+        if !*self.is_kept.get_mut() {
+            // SAFETY: reserved once, freed once, and nothing is mapped there.
+            let _ = unsafe { sys::cuMemAddressFree(self.address, self.n_bytes as usize) };
+        }
+    }
+}
