@@ -1723,12 +1723,6 @@ const _: () = {
 };
 /// Every entry of the images, with the size and the alignment of the struct that it takes.
 pub const ENTRIES: [(&str, usize, usize); 27] = [
-    ("attend_128", size_of::<AttentionAttendParams>(), align_of::<AttentionAttendParams>()),
-    ("attend_256", size_of::<AttentionAttendParams>(), align_of::<AttentionAttendParams>()),
-    ("attend_low_rank", size_of::<AttentionLowRankParams>(), align_of::<AttentionLowRankParams>()),
-    ("prefill_128", size_of::<AttentionPrefillParams>(), align_of::<AttentionPrefillParams>()),
-    ("prefill_256", size_of::<AttentionPrefillParams>(), align_of::<AttentionPrefillParams>()),
-    ("merge_partials", size_of::<AttentionMergeParams>(), align_of::<AttentionMergeParams>()),
     ("decode_bf16", size_of::<HuffmanDecodeParams>(), align_of::<HuffmanDecodeParams>()),
     ("mma_products", size_of::<MmaProductsParams>(), align_of::<MmaProductsParams>()),
     ("wgmma_products", size_of::<MmaProductsParams>(), align_of::<MmaProductsParams>()),
@@ -1750,4 +1744,10 @@ pub const ENTRIES: [(&str, usize, usize); 27] = [
     ("scatter_kv", size_of::<SelectScatterKvParams>(), align_of::<SelectScatterKvParams>()),
     ("scatter_add_rows", size_of::<SelectScatterAddParams>(), align_of::<SelectScatterAddParams>()),
     ("topk_rows", size_of::<SelectTopkParams>(), align_of::<SelectTopkParams>()),
+    ("attend_128", size_of::<AttentionAttendParams>(), align_of::<AttentionAttendParams>()),
+    ("attend_256", size_of::<AttentionAttendParams>(), align_of::<AttentionAttendParams>()),
+    ("attend_low_rank", size_of::<AttentionLowRankParams>(), align_of::<AttentionLowRankParams>()),
+    ("prefill_128", size_of::<AttentionPrefillParams>(), align_of::<AttentionPrefillParams>()),
+    ("prefill_256", size_of::<AttentionPrefillParams>(), align_of::<AttentionPrefillParams>()),
+    ("merge_partials", size_of::<AttentionMergeParams>(), align_of::<AttentionMergeParams>()),
 ];
