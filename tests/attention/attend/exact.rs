@@ -117,3 +117,42 @@ fn long_rows_lose_nothing() {
     let case = Case { lengths: vec![40_000], ..case };
     assert_same::<_, Brain>(&case.build::<Brain>());
 }
+
+/// RetroInfer's estimation zone: clusters of `s` tokens by their centroids and mean values, each weighing `s` times what its
+/// centroid does, are ordinary attention with biases `ln(s)`.
+#[test]
+fn weighted_clusters_are_biases_of_their_sizes() {
+    let zone =
+        Part { has_biases: true, ..Part::of(Tokens::Blocks { n_blocks: 30, block_size: 1 }) };
+    let parts = vec![Part::of(Tokens::first(5)), zone];
+    let case = Case { lengths: vec![60], head_dim: 64, parts, ..Case::default() };
+    let mut problem = case.build::<Brain>();
+    let segment = &mut problem.segments[1];
+    segment.indices = Some((20..50).collect());
+    let sizes: Vec<u32> = (0..30).map(|i| 1 + i * 7 % 23).collect();
+    segment.biases = Some(sizes.iter().map(|size| (*size as f32).ln()).collect());
+    assert_near(&problem);
+    let ours = problem.expect::<f32>(Model::HOPPER);
+    for q in 0..2 {
+        let query = &problem.queries[q * 64..][..64];
+        let (mut sum, mut output) = (0.0, vec![0.0; 64]);
+        problem.with_reference(Model::HOPPER, |attended| {
+            for (i, token) in attended.tokens(0, 0, 0).into_iter().flatten().enumerate() {
+                let products = query.iter().zip(token.key.iter());
+                let product: f64 =
+                    products.map(|(q, k)| f64::from(q.to_f32()) * f64::from(k.to_f32())).sum();
+                let size = if i < 5 { 1 } else { sizes[i - 5] };
+                let weight = f64::from(size) * (product / 8.0).exp();
+                sum += weight;
+                for (output, value) in output.iter_mut().zip(token.value) {
+                    *output += weight * f64::from(value.to_f32());
+                }
+            }
+        });
+        for (own, exact) in ours.outputs[q * 64..].iter().zip(&output) {
+            assert!((f64::from(*own) - exact / sum).abs() < 0.01, "{own} {}", exact / sum);
+        }
+        let log_sum = f64::from(f32::from_bits(ours.log_sums[q]));
+        assert!((log_sum - sum.ln()).abs() < 0.01, "{log_sum} {}", sum.ln());
+    }
+}

@@ -2,6 +2,7 @@
 
 mod arena;
 mod exact;
+mod far;
 mod laws;
 pub(crate) mod problem;
 
