@@ -254,6 +254,106 @@ const _: () = {
     ["Offset of field: AttentionAttendParams::reserved"]
         [::core::mem::offset_of!(AttentionAttendParams, reserved) - 828usize];
 };
+/// A pool of pages, in a table on the device that one launch copies pages of all pools by.
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct AttentionPool {
+    /// The first page: a multiple of 4 bytes.
+    pub pages: u64,
+    /// Bytes from page to page, a multiple of 4.
+    pub page_stride: u64,
+    /// Bytes of a page, a multiple of 4.
+    pub page_bytes: u32,
+    /// Words of 4 bytes that the page has in the pools before.
+    pub first_word: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of AttentionPool"][::core::mem::size_of::<AttentionPool>() - 24usize];
+    ["Alignment of AttentionPool"][::core::mem::align_of::<AttentionPool>() - 8usize];
+    ["Offset of field: AttentionPool::pages"]
+        [::core::mem::offset_of!(AttentionPool, pages) - 0usize];
+    ["Offset of field: AttentionPool::page_stride"]
+        [::core::mem::offset_of!(AttentionPool, page_stride) - 8usize];
+    ["Offset of field: AttentionPool::page_bytes"]
+        [::core::mem::offset_of!(AttentionPool, page_bytes) - 16usize];
+    ["Offset of field: AttentionPool::first_word"]
+        [::core::mem::offset_of!(AttentionPool, first_word) - 20usize];
+};
+/** Pages copied from pools to pools: for each pair of page numbers the page of every pool. Teams of
+`2^lane_bits` threads, in blocks of 128, have a chunk of a page each: pairs along x, pools along
+y, chunks of `256 << lane_bits` bytes along z.*/
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct AttentionCopyPagesParams {
+    /// `[n_pools]` each; where both are one table, pages are copied within it.
+    pub sources: u64,
+    pub targets: u64,
+    /** `[n_lists, n_pairs, 2]`: the page that is read, and the page that is written. Where either is
+    a number of no page, nothing is copied.*/
+    pub pairs: u64,
+    /// `[n_lists]`, or null: how many of each list's pairs count; else all.
+    pub counts: u64,
+    /// `[n_lists, n_pairs]`, or null, out: the sum of each page that was read; 0 where none was.
+    pub checksums: u64,
+    /// `[n_lists, n_pairs]`, or null: what the sums must be.
+    pub expected: u64,
+    /** `[1]`, or null, in and out: `(2^32 - 1 - i) << 32 | 1`, of the first pair `i` of whose page
+    the sum differs.*/
+    pub status: u64,
+    /** `[n_lists, n_pairs, 2]`, or null where nothing is summed; zeros before and after: sums, and
+    chunks that are done.*/
+    pub sums: u64,
+    pub n_lists: u32,
+    pub n_pairs: u32,
+    pub n_pools: u32,
+    /// Chunks of the longest page.
+    pub n_chunks: u32,
+    pub n_source_pages: u32,
+    pub n_target_pages: u32,
+    pub lane_bits: u32,
+    /// Zero; keeps the size a multiple of the alignment on both sides.
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of AttentionCopyPagesParams"]
+        [::core::mem::size_of::<AttentionCopyPagesParams>() - 96usize];
+    ["Alignment of AttentionCopyPagesParams"]
+        [::core::mem::align_of::<AttentionCopyPagesParams>() - 8usize];
+    ["Offset of field: AttentionCopyPagesParams::sources"]
+        [::core::mem::offset_of!(AttentionCopyPagesParams, sources) - 0usize];
+    ["Offset of field: AttentionCopyPagesParams::targets"]
+        [::core::mem::offset_of!(AttentionCopyPagesParams, targets) - 8usize];
+    ["Offset of field: AttentionCopyPagesParams::pairs"]
+        [::core::mem::offset_of!(AttentionCopyPagesParams, pairs) - 16usize];
+    ["Offset of field: AttentionCopyPagesParams::counts"]
+        [::core::mem::offset_of!(AttentionCopyPagesParams, counts) - 24usize];
+    ["Offset of field: AttentionCopyPagesParams::checksums"]
+        [::core::mem::offset_of!(AttentionCopyPagesParams, checksums) - 32usize];
+    ["Offset of field: AttentionCopyPagesParams::expected"]
+        [::core::mem::offset_of!(AttentionCopyPagesParams, expected) - 40usize];
+    ["Offset of field: AttentionCopyPagesParams::status"]
+        [::core::mem::offset_of!(AttentionCopyPagesParams, status) - 48usize];
+    ["Offset of field: AttentionCopyPagesParams::sums"]
+        [::core::mem::offset_of!(AttentionCopyPagesParams, sums) - 56usize];
+    ["Offset of field: AttentionCopyPagesParams::n_lists"]
+        [::core::mem::offset_of!(AttentionCopyPagesParams, n_lists) - 64usize];
+    ["Offset of field: AttentionCopyPagesParams::n_pairs"]
+        [::core::mem::offset_of!(AttentionCopyPagesParams, n_pairs) - 68usize];
+    ["Offset of field: AttentionCopyPagesParams::n_pools"]
+        [::core::mem::offset_of!(AttentionCopyPagesParams, n_pools) - 72usize];
+    ["Offset of field: AttentionCopyPagesParams::n_chunks"]
+        [::core::mem::offset_of!(AttentionCopyPagesParams, n_chunks) - 76usize];
+    ["Offset of field: AttentionCopyPagesParams::n_source_pages"]
+        [::core::mem::offset_of!(AttentionCopyPagesParams, n_source_pages) - 80usize];
+    ["Offset of field: AttentionCopyPagesParams::n_target_pages"]
+        [::core::mem::offset_of!(AttentionCopyPagesParams, n_target_pages) - 84usize];
+    ["Offset of field: AttentionCopyPagesParams::lane_bits"]
+        [::core::mem::offset_of!(AttentionCopyPagesParams, lane_bits) - 88usize];
+    ["Offset of field: AttentionCopyPagesParams::reserved"]
+        [::core::mem::offset_of!(AttentionCopyPagesParams, reserved) - 92usize];
+};
 /** One DFloat11 group in device memory: the tensors of the checkpoint as they are in the file, and
 where its weights go. No pointer needs more than its type's own alignment; 16-byte alignment of
 `codes` and `sign_mantissa`, and of the output at `output_offset`, is faster.*/
@@ -1448,9 +1548,10 @@ const _: () = {
         [::core::mem::offset_of!(SelectMergeParams, reserved) - 164usize];
 };
 /// Every entry of the images, with the size and the alignment of the struct that it takes.
-pub const ENTRIES: [(&str, usize, usize); 23] = [
+pub const ENTRIES: [(&str, usize, usize); 24] = [
     ("attend_128", size_of::<AttentionAttendParams>(), align_of::<AttentionAttendParams>()),
     ("attend_256", size_of::<AttentionAttendParams>(), align_of::<AttentionAttendParams>()),
+    ("copy_pages", size_of::<AttentionCopyPagesParams>(), align_of::<AttentionCopyPagesParams>()),
     ("decode_bf16", size_of::<HuffmanDecodeParams>(), align_of::<HuffmanDecodeParams>()),
     ("mma_products", size_of::<MmaProductsParams>(), align_of::<MmaProductsParams>()),
     ("wgmma_products", size_of::<MmaProductsParams>(), align_of::<MmaProductsParams>()),

@@ -87,4 +87,50 @@ typedef struct AttentionAttendParams {
   uint32_t reserved;
 } AttentionAttendParams;
 
+/// A pool of pages, in a table on the device that one launch copies pages of all pools by.
+typedef struct AttentionPool {
+  /// The first page: a multiple of 4 bytes.
+  DEVICE_PTR(uint8_t) pages;
+  /// Bytes from page to page, a multiple of 4.
+  uint64_t page_stride;
+  /// Bytes of a page, a multiple of 4.
+  uint32_t page_bytes;
+  /// Words of 4 bytes that the page has in the pools before.
+  uint32_t first_word;
+} AttentionPool;
+
+/// Pages copied from pools to pools: for each pair of page numbers the page of every pool. Teams of
+/// `2^lane_bits` threads, in blocks of 128, have a chunk of a page each: pairs along x, pools along
+/// y, chunks of `256 << lane_bits` bytes along z.
+typedef struct AttentionCopyPagesParams {
+  /// `[n_pools]` each; where both are one table, pages are copied within it.
+  DEVICE_PTR(const AttentionPool) sources;
+  DEVICE_PTR(const AttentionPool) targets;
+  /// `[n_lists, n_pairs, 2]`: the page that is read, and the page that is written. Where either is
+  /// a number of no page, nothing is copied.
+  DEVICE_PTR(const int32_t) pairs;
+  /// `[n_lists]`, or null: how many of each list's pairs count; else all.
+  DEVICE_PTR(const uint32_t) counts;
+  /// `[n_lists, n_pairs]`, or null, out: the sum of each page that was read; 0 where none was.
+  DEVICE_PTR(uint64_t) checksums;
+  /// `[n_lists, n_pairs]`, or null: what the sums must be.
+  DEVICE_PTR(const uint64_t) expected;
+  /// `[1]`, or null, in and out: `(2^32 - 1 - i) << 32 | 1`, of the first pair `i` of whose page
+  /// the sum differs.
+  DEVICE_PTR(uint64_t) status;
+  /// `[n_lists, n_pairs, 2]`, or null where nothing is summed; zeros before and after: sums, and
+  /// chunks that are done.
+  DEVICE_PTR(uint64_t) sums;
+  uint32_t n_lists;
+  uint32_t n_pairs;
+  uint32_t n_pools;
+  /// Chunks of the longest page.
+  uint32_t n_chunks;
+  uint32_t n_source_pages;
+  uint32_t n_target_pages;
+  uint32_t lane_bits;
+  /// Zero; keeps the size a multiple of the alignment on both sides.
+  uint32_t reserved;
+} AttentionCopyPagesParams;
+
 #endif  // LACUNA_ATTENTION_PARAMS_H_

@@ -5,12 +5,17 @@
 //! ```
 
 mod attend;
+mod copy;
 
 #[cfg(any(feature = "cuda", feature = "simt"))]
 pub use attend::{AttendInputs, AttendOutputs, Segment, attend};
 pub use attend::{AttendPlan, AttendShape, LogBase, Mask, SegmentShape, Tokens};
+#[cfg(any(feature = "cuda", feature = "simt"))]
+pub use copy::{CopyCheck, CopyInputs, CopyOutputs, Pools, copy_pages, copy_pages_within};
+pub use copy::{CopyPlan, PoolShape, PoolsLayout};
 
 /// What the kernels of this room must do, written for reading.
 pub mod reference {
     pub use super::attend::reference::{Attended, HostSegment, Rule, State, Token};
+    pub use super::copy::reference::{HostPools, checksum, copy_pages};
 }

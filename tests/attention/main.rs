@@ -3,3 +3,4 @@
 mod attend;
 #[path = "../common/mod.rs"]
 mod common;
+mod copy;

@@ -6,6 +6,10 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod compact;
+mod copy;
+#[path = "../attention/copy/problem.rs"]
+#[allow(dead_code, reason = "tests use all of it")]
+mod copy_problem;
 mod gate;
 mod huffman;
 mod kv_rows;

@@ -33,6 +33,12 @@ pub(crate) const IMAGES: &[Image] = &[
         path: "ptx/attention-attend.sm80.ptx",
     },
     Image {
+        room: "attention",
+        source: "csrc/attention/copy.cu",
+        target: "compute_80",
+        path: "ptx/attention-copy.sm80.ptx",
+    },
+    Image {
         room: "huffman",
         source: "csrc/huffman/decode.cu",
         target: "compute_80",
