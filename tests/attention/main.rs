@@ -4,3 +4,4 @@ mod attend;
 #[path = "../common/mod.rs"]
 mod common;
 mod copy;
+mod tier;

@@ -24,6 +24,10 @@ mod score;
 #[allow(dead_code, reason = "tests use all of it")]
 mod score_problem;
 mod summarize;
+mod tier;
+#[path = "../attention/tier/problem.rs"]
+#[allow(dead_code, reason = "tests use all of it")]
+mod tier_problem;
 mod topk;
 
 use std::ffi::c_void;

@@ -39,6 +39,12 @@ pub(crate) const IMAGES: &[Image] = &[
         path: "ptx/attention-copy.sm80.ptx",
     },
     Image {
+        room: "attention",
+        source: "csrc/attention/tier.cu",
+        target: "compute_80",
+        path: "ptx/attention-tier.sm80.ptx",
+    },
+    Image {
         room: "huffman",
         source: "csrc/huffman/decode.cu",
         target: "compute_80",
