@@ -281,8 +281,9 @@ const _: () = {
         [::core::mem::offset_of!(AttentionPool, first_word) - 20usize];
 };
 /** Pages copied from pools to pools: for each pair of page numbers the page of every pool. Teams of
-`2^lane_bits` threads, in blocks of 128, have a chunk of a page each: pairs along x, pools along
-y, chunks of `256 << lane_bits` bytes along z.*/
+`2^lane_bits` threads, in blocks of 128, have a chunk of `256 << lane_bits` bytes of a page
+each. A block has tiles of teams, as many tiles apart as there are blocks: first those of pairs,
+then those of the next pool, then of the next chunk.*/
 #[repr(C)]
 #[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct AttentionCopyPagesParams {
@@ -312,8 +313,8 @@ pub struct AttentionCopyPagesParams {
     pub n_source_pages: u32,
     pub n_target_pages: u32,
     pub lane_bits: u32,
-    /// Zero; keeps the size a multiple of the alignment on both sides.
-    pub reserved: u32,
+    /// Tiles that all pairs are; `n_pools * n_chunks` times as many are below 2^31.
+    pub n_pair_tiles: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -351,8 +352,8 @@ const _: () = {
         [::core::mem::offset_of!(AttentionCopyPagesParams, n_target_pages) - 84usize];
     ["Offset of field: AttentionCopyPagesParams::lane_bits"]
         [::core::mem::offset_of!(AttentionCopyPagesParams, lane_bits) - 88usize];
-    ["Offset of field: AttentionCopyPagesParams::reserved"]
-        [::core::mem::offset_of!(AttentionCopyPagesParams, reserved) - 92usize];
+    ["Offset of field: AttentionCopyPagesParams::n_pair_tiles"]
+        [::core::mem::offset_of!(AttentionCopyPagesParams, n_pair_tiles) - 92usize];
 };
 /** Which of the pages that lists ask for are in the slots of a small fast buffer, and which slots
 the others go to. Each list has slots of its own, and a block of 512 threads.*/

@@ -27,6 +27,9 @@ pub(crate) fn cpu(criterion: &mut Criterion) {
     bench.finish();
 }
 
+/// What a copy over the bus leaves to others is the rest.
+const FEW_BLOCKS: u64 = 64;
+
 /// Where pages come from and go to.
 #[derive(Clone, Copy, PartialEq)]
 enum Way {
@@ -63,7 +66,7 @@ impl Case for Copy {
             Way::Across => "",
             Way::Pack => ", packed",
             Way::Unpack => ", unpacked",
-            Way::FromHost => ", from pinned memory",
+            Way::FromHost => ", from pinned memory by 64 blocks",
         };
         let sums = if self.is_summed { ", and sums" } else { "" };
         let n_bytes = 4 * self.page_words;
@@ -188,7 +191,10 @@ impl Launch {
         let sources = case.layout(case.way == Way::Unpack);
         let targets = case.layout(case.way == Way::Pack);
         let n_pairs = case.n_pairs + n_more;
-        let plan = CopyPlan::new(1, n_pairs as u64, &sources, &targets)?;
+        let mut plan = CopyPlan::new(1, n_pairs as u64, &sources, &targets)?;
+        if case.way == Way::FromHost {
+            plan = plan.with_blocks(FEW_BLOCKS);
+        }
         let upload = |words: &Vec<u32>| {
             let mut buffer = match case.way {
                 Way::FromHost => queue.alloc_pinned(words.len())?,

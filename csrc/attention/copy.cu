@@ -16,6 +16,19 @@ constexpr uint32_t kLaneBytes = 256;
 constexpr uint64_t kEmptySum = 0x9E3779B97F4A7C15;
 constexpr uint64_t kDiffers = 1;
 
+// A block's part: pairs of a pool's chunk.
+struct Tile {
+  uint32_t pairs;
+  uint32_t pool;
+  uint32_t chunk;
+};
+
+__device__ __forceinline__ Tile locate_tile(const AttentionCopyPagesParams& params, uint32_t idx) {
+  const uint32_t row = idx / params.n_pair_tiles;
+  const uint32_t chunk = row / params.n_pools;
+  return {idx - row * params.n_pair_tiles, row - chunk * params.n_pools, chunk};
+}
+
 // The pages that a team copies between.
 struct Pair {
   // Among those of all lists.
@@ -26,9 +39,10 @@ struct Pair {
   bool is_copied;
 };
 
-__device__ __forceinline__ Pair find_pair(const AttentionCopyPagesParams& params) {
+__device__ __forceinline__ Pair find_pair(const AttentionCopyPagesParams& params,
+                                          const Tile& tile) {
   Pair pair = {};
-  pair.idx = blockIdx.x * (kThreads >> params.lane_bits) + (threadIdx.x >> params.lane_bits);
+  pair.idx = tile.pairs * (kThreads >> params.lane_bits) + (threadIdx.x >> params.lane_bits);
   pair.is_listed = pair.idx < params.n_lists * params.n_pairs;
   if (!pair.is_listed) return pair;
   const uint32_t list = pair.idx / params.n_pairs;
@@ -51,14 +65,14 @@ struct Chunk {
 };
 
 __device__ __forceinline__ Chunk find_chunk(const AttentionCopyPagesParams& params,
-                                            const Pair& pair) {
+                                            const Tile& tile, const Pair& pair) {
   Chunk chunk = {};
   if (!pair.is_copied) return chunk;
-  const AttentionPool& source = params.sources[blockIdx.y];
-  const AttentionPool& target = params.targets[blockIdx.y];
+  const AttentionPool& source = params.sources[tile.pool];
+  const AttentionPool& target = params.targets[tile.pool];
   const uint32_t page_bytes = source.page_bytes;
   const uint32_t most = kLaneBytes << params.lane_bits;
-  const uint64_t begin = uint64_t{blockIdx.z} * most;
+  const uint64_t begin = uint64_t{tile.chunk} * most;
   if (begin >= page_bytes) return chunk;
   const uint32_t n_left = page_bytes - static_cast<uint32_t>(begin);
   chunk.from = source.pages + pair.source * source.page_stride + begin;
@@ -143,13 +157,12 @@ __device__ __forceinline__ void add_sum(const AttentionCopyPagesParams& params, 
   atomicMax(params.status, uint64_t{0xFFFFFFFF - pair.idx} << 32 | kDiffers);
 }
 
-}  // namespace
-
-LACUNA_ENTRY(copy_pages, AttentionCopyPagesParams, kThreads) {
+__device__ __forceinline__ void copy_tile(const AttentionCopyPagesParams& params,
+                                          const Tile& tile) {
   const uint32_t n_lanes = 1u << params.lane_bits;
   const uint32_t lane = threadIdx.x & (n_lanes - 1);
-  const Pair pair = find_pair(params);
-  const Chunk chunk = find_chunk(params, pair);
+  const Pair pair = find_pair(params, tile);
+  const Chunk chunk = find_chunk(params, tile, pair);
   if (params.sums == nullptr) {
     copy_chunk<false>(chunk, lane, n_lanes);
     return;
@@ -161,7 +174,16 @@ LACUNA_ENTRY(copy_pages, AttentionCopyPagesParams, kThreads) {
   if (lane != 0) return;
   if (pair.is_copied) {
     add_sum(params, pair, sum);
-  } else if (pair.is_listed && params.checksums != nullptr && blockIdx.y + blockIdx.z == 0) {
+  } else if (pair.is_listed && params.checksums != nullptr && tile.pool + tile.chunk == 0) {
     params.checksums[pair.idx] = 0;
+  }
+}
+
+}  // namespace
+
+LACUNA_ENTRY(copy_pages, AttentionCopyPagesParams, kThreads) {
+  const uint32_t n_tiles = params.n_pair_tiles * params.n_pools * params.n_chunks;
+  for (uint32_t idx = blockIdx.x; idx < n_tiles; idx += gridDim.x) {
+    copy_tile(params, locate_tile(params, idx));
   }
 }

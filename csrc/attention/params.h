@@ -100,8 +100,9 @@ typedef struct AttentionPool {
 } AttentionPool;
 
 /// Pages copied from pools to pools: for each pair of page numbers the page of every pool. Teams of
-/// `2^lane_bits` threads, in blocks of 128, have a chunk of a page each: pairs along x, pools along
-/// y, chunks of `256 << lane_bits` bytes along z.
+/// `2^lane_bits` threads, in blocks of 128, have a chunk of `256 << lane_bits` bytes of a page
+/// each. A block has tiles of teams, as many tiles apart as there are blocks: first those of pairs,
+/// then those of the next pool, then of the next chunk.
 typedef struct AttentionCopyPagesParams {
   /// `[n_pools]` each; where both are one table, pages are copied within it.
   DEVICE_PTR(const AttentionPool) sources;
@@ -129,8 +130,8 @@ typedef struct AttentionCopyPagesParams {
   uint32_t n_source_pages;
   uint32_t n_target_pages;
   uint32_t lane_bits;
-  /// Zero; keeps the size a multiple of the alignment on both sides.
-  uint32_t reserved;
+  /// Tiles that all pairs are; `n_pools * n_chunks` times as many are below 2^31.
+  uint32_t n_pair_tiles;
 } AttentionCopyPagesParams;
 
 /// Which of the pages that lists ask for are in the slots of a small fast buffer, and which slots

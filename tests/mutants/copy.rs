@@ -14,6 +14,14 @@ const COPY: Kernel = Kernel {
     headers: &[],
     entry: "copy_pages",
     mutations: &[
+        of("idx += gridDim.x", 0, "idx += n_tiles"),
+        of(
+            "= params.n_pair_tiles * params.n_pools * params.n_chunks",
+            0,
+            "= params.n_pair_tiles * params.n_pools",
+        ),
+        of("idx - row * params.n_pair_tiles", 0, "idx"),
+        of("row - chunk * params.n_pools", 0, "row"),
         of("pair.idx < params.n_lists * params.n_pairs", 0, "true"),
         of("if (params.counts != nullptr && place >= params.counts[list]) return pair;", 0, ""),
         of(
@@ -76,8 +84,8 @@ const COPY: Kernel = Kernel {
         of("if (lane != 0) return;", 0, ""),
         of("if (pair.is_copied) {\n    add_sum", 0, "if (pair.is_listed) {\n    add_sum"),
         of("pair.is_listed && params.checksums", 0, "params.checksums"),
-        of("params.checksums != nullptr && blockIdx", 0, "blockIdx"),
-        of(" && blockIdx.y + blockIdx.z == 0", 0, ""),
+        of("params.checksums != nullptr && tile", 0, "tile"),
+        of(" && tile.pool + tile.chunk == 0", 0, ""),
         of("params.checksums[pair.idx] = 0;", 0, ""),
     ],
 };
@@ -119,9 +127,10 @@ fn every_mutation_of_copy_pages_is_caught() {
         target: Side { is_packed: true, ..Side::of(8) },
         ..Problem::new(&[12, 20], 5, 6)
     };
+    let shared = Problem { most_blocks: 3, ..plain.clone() };
     let few = Problem { has_checksums: false, ..wild.clone() };
     let unchecked = Problem { has_check: false, ..plain.clone() };
-    let problems = [plain, lists, shifted, halves, wild, packed, few, unchecked];
+    let problems = [plain, lists, shifted, halves, wild, packed, few, unchecked, shared];
     let two = &problems[0];
     let mut two_differ = two.expect().checksums;
     two_differ[3] ^= 1;

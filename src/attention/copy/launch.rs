@@ -103,6 +103,7 @@ pub fn copy_pages_within<T: Element>(
 /// The plan is of these pools: its grid is, and the bounds of pages.
 fn check_plan(plan: &CopyPlan, sources: &PoolsLayout, targets: &PoolsLayout) -> Result<()> {
     let own = CopyPlan::new(plan.n_lists(), plan.n_pairs(), sources, targets)?;
+    let own = own.with_blocks(plan.most_blocks());
     if own == *plan {
         return Ok(());
     }
@@ -161,7 +162,7 @@ fn launch(
         n_source_pages: n_source_pages as u32,
         n_target_pages: n_target_pages as u32,
         lane_bits: plan.lane_bits(),
-        reserved: 0,
+        n_pair_tiles: plan.n_pair_tiles() as u32,
     };
     // SAFETY: the tables are of pools that are arguments too, which the plan's pages lie in; its sizes are below the
     // limits of the struct's fields.

@@ -5,7 +5,6 @@ use crate::error::check_below;
 use crate::launch::Grid;
 use crate::{Error, Result};
 
-#[cfg(any(feature = "cuda", feature = "simt"))]
 const THREADS_PER_BLOCK: u64 = 128;
 /// A lane's share of a chunk of a page.
 const LANE_BYTES: u64 = 256;
@@ -135,6 +134,7 @@ pub struct CopyPlan {
     page_bytes: u64,
     /// Of the pool whose pages are longest.
     longest_bytes: u64,
+    most_blocks: u64,
 }
 
 impl CopyPlan {
@@ -172,10 +172,16 @@ impl CopyPlan {
             n_pages: [sources.n_pages, targets.n_pages],
             page_bytes: sources.page_bytes(),
             longest_bytes: longest * u64::from(sources.element_bytes),
+            most_blocks: u64::MAX,
         };
-        let allowed = "0..=65535, of 8 KiB where a page is longer";
-        check_below("chunks of a page", plan.n_chunks(), 65_536, allowed)?;
+        check_below("tiles of all pairs, pools and chunks", plan.n_tiles(), 1 << 31, "0..2^31")?;
         Ok(plan)
+    }
+
+    /// The same by so many blocks at most, of 128 threads, at least 1: a copy over the bus needs few, and leaves
+    /// the multiprocessors to attention that runs beside it. The bits are the same.
+    pub fn with_blocks(self, most_blocks: u64) -> Self {
+        Self { most_blocks: most_blocks.max(1), ..self }
     }
 
     /// Pairs of all lists.
@@ -197,6 +203,11 @@ impl CopyPlan {
     /// its checksum.
     pub fn least_bytes(&self, n_sums: u64) -> u64 {
         self.n_all_pairs().saturating_mul(2 * self.page_bytes + 8 + 8 * n_sums)
+    }
+
+    #[cfg(any(feature = "cuda", feature = "simt"))]
+    pub(super) fn most_blocks(&self) -> u64 {
+        self.most_blocks
     }
 
     #[cfg(any(feature = "cuda", feature = "simt"))]
@@ -224,12 +235,20 @@ impl CopyPlan {
         self.longest_bytes.div_ceil(LANE_BYTES << self.lane_bits())
     }
 
+    /// Blocks' parts of the pairs.
+    pub(super) fn n_pair_tiles(&self) -> u64 {
+        (self.n_all_pairs() << self.lane_bits()).div_ceil(THREADS_PER_BLOCK)
+    }
+
+    fn n_tiles(&self) -> u64 {
+        (self.n_pair_tiles() * self.n_pools).saturating_mul(self.n_chunks())
+    }
+
     /// The grid of its launch.
     #[cfg(any(feature = "cuda", feature = "simt"))]
     pub fn grid(&self) -> Grid {
-        let n_blocks = (self.n_all_pairs() << self.lane_bits()).div_ceil(THREADS_PER_BLOCK);
         Grid {
-            blocks: [n_blocks as u32, self.n_pools as u32, self.n_chunks() as u32],
+            blocks: [self.n_tiles().min(self.most_blocks) as u32, 1, 1],
             threads: [THREADS_PER_BLOCK as u32, 1, 1],
             dynamic_shared_bytes: 0,
             cluster_blocks: 1,

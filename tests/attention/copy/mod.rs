@@ -122,6 +122,15 @@ fn pages_around_units_teams_and_chunks() {
 }
 
 #[test]
+fn few_blocks_copy_the_same() {
+    let problem = Problem::new(&[2100, 7, 64], 10, 4);
+    for most_blocks in [0, 1, 2, 5, 24, 25] {
+        assert_same(&Problem { most_blocks, ..problem.clone() });
+    }
+    assert_eq!(problem.plan().unwrap().with_blocks(7).grid().blocks, [7, 1, 1]);
+}
+
+#[test]
 fn what_is_packed_is_unpacked() {
     let page_lens = [96, 96, 33, 160];
     let scattered =

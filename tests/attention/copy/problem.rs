@@ -32,6 +32,7 @@ pub(crate) struct Problem {
     pub(crate) seed: u64,
     pub(crate) has_checksums: bool,
     pub(crate) has_check: bool,
+    pub(crate) most_blocks: u64,
 }
 
 #[derive(Debug, PartialEq)]
@@ -110,6 +111,7 @@ impl Problem {
             seed,
             has_checksums: true,
             has_check: true,
+            most_blocks: u64::MAX,
         }
     }
 
@@ -136,6 +138,7 @@ impl Problem {
         let [sources, targets] =
             [&self.source, &self.target].map(|side| side.layout(&self.page_lens).unwrap());
         CopyPlan::new(self.n_lists as u64, self.n_pairs() as u64, &sources, &targets)
+            .map(|plan| plan.with_blocks(self.most_blocks))
     }
 
     /// Its pairs, those that no list counts as of no page.
