@@ -503,6 +503,204 @@ const _: () = {
     ["Offset of field: AttentionMergeParams::is_in_place"]
         [::core::mem::offset_of!(AttentionMergeParams, is_in_place) - 316usize];
 };
+/// A pool of pages, in a table on the device that one launch copies pages of all pools by.
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct AttentionPool {
+    /// The first page: a multiple of 4 bytes.
+    pub pages: u64,
+    /// Bytes from page to page, a multiple of 4.
+    pub page_stride: u64,
+    /// Bytes of a page, a multiple of 4.
+    pub page_bytes: u32,
+    /// Words of 4 bytes that the page has in the pools before.
+    pub first_word: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of AttentionPool"][::core::mem::size_of::<AttentionPool>() - 24usize];
+    ["Alignment of AttentionPool"][::core::mem::align_of::<AttentionPool>() - 8usize];
+    ["Offset of field: AttentionPool::pages"]
+        [::core::mem::offset_of!(AttentionPool, pages) - 0usize];
+    ["Offset of field: AttentionPool::page_stride"]
+        [::core::mem::offset_of!(AttentionPool, page_stride) - 8usize];
+    ["Offset of field: AttentionPool::page_bytes"]
+        [::core::mem::offset_of!(AttentionPool, page_bytes) - 16usize];
+    ["Offset of field: AttentionPool::first_word"]
+        [::core::mem::offset_of!(AttentionPool, first_word) - 20usize];
+};
+/** Pages copied from pools to pools: for each pair of page numbers the page of every pool. Teams of
+`2^lane_bits` threads, in blocks of 128, have a chunk of `256 << lane_bits` bytes of a page
+each. A block has tiles of teams, as many tiles apart as there are blocks: first those of pairs,
+then those of the next pool, then of the next chunk.*/
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct AttentionCopyPagesParams {
+    /// `[n_pools]` each; where both are one table, pages are copied within it.
+    pub sources: u64,
+    pub targets: u64,
+    /** `[n_lists, n_pairs, 2]`: the page that is read, and the page that is written. Where either is
+    a number of no page, nothing is copied.*/
+    pub pairs: u64,
+    /// `[n_lists]`, or null: how many of each list's pairs count; else all.
+    pub counts: u64,
+    /// `[n_lists, n_pairs]`, or null, out: the sum of each page that was read; 0 where none was.
+    pub checksums: u64,
+    /// `[n_lists, n_pairs]`, or null: what the sums must be.
+    pub expected: u64,
+    /** `[1]`, or null, in and out: `(2^32 - 1 - i) << 32 | 1`, of the first pair `i` of whose page
+    the sum differs.*/
+    pub status: u64,
+    /** `[n_lists, n_pairs, 2]`, or null where nothing is summed; zeros before and after: sums, and
+    chunks that are done.*/
+    pub sums: u64,
+    pub n_lists: u32,
+    pub n_pairs: u32,
+    pub n_pools: u32,
+    /// Chunks of the longest page.
+    pub n_chunks: u32,
+    pub n_source_pages: u32,
+    pub n_target_pages: u32,
+    pub lane_bits: u32,
+    /// Tiles that all pairs are; `n_pools * n_chunks` times as many are below 2^31.
+    pub n_pair_tiles: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of AttentionCopyPagesParams"]
+        [::core::mem::size_of::<AttentionCopyPagesParams>() - 96usize];
+    ["Alignment of AttentionCopyPagesParams"]
+        [::core::mem::align_of::<AttentionCopyPagesParams>() - 8usize];
+    ["Offset of field: AttentionCopyPagesParams::sources"]
+        [::core::mem::offset_of!(AttentionCopyPagesParams, sources) - 0usize];
+    ["Offset of field: AttentionCopyPagesParams::targets"]
+        [::core::mem::offset_of!(AttentionCopyPagesParams, targets) - 8usize];
+    ["Offset of field: AttentionCopyPagesParams::pairs"]
+        [::core::mem::offset_of!(AttentionCopyPagesParams, pairs) - 16usize];
+    ["Offset of field: AttentionCopyPagesParams::counts"]
+        [::core::mem::offset_of!(AttentionCopyPagesParams, counts) - 24usize];
+    ["Offset of field: AttentionCopyPagesParams::checksums"]
+        [::core::mem::offset_of!(AttentionCopyPagesParams, checksums) - 32usize];
+    ["Offset of field: AttentionCopyPagesParams::expected"]
+        [::core::mem::offset_of!(AttentionCopyPagesParams, expected) - 40usize];
+    ["Offset of field: AttentionCopyPagesParams::status"]
+        [::core::mem::offset_of!(AttentionCopyPagesParams, status) - 48usize];
+    ["Offset of field: AttentionCopyPagesParams::sums"]
+        [::core::mem::offset_of!(AttentionCopyPagesParams, sums) - 56usize];
+    ["Offset of field: AttentionCopyPagesParams::n_lists"]
+        [::core::mem::offset_of!(AttentionCopyPagesParams, n_lists) - 64usize];
+    ["Offset of field: AttentionCopyPagesParams::n_pairs"]
+        [::core::mem::offset_of!(AttentionCopyPagesParams, n_pairs) - 68usize];
+    ["Offset of field: AttentionCopyPagesParams::n_pools"]
+        [::core::mem::offset_of!(AttentionCopyPagesParams, n_pools) - 72usize];
+    ["Offset of field: AttentionCopyPagesParams::n_chunks"]
+        [::core::mem::offset_of!(AttentionCopyPagesParams, n_chunks) - 76usize];
+    ["Offset of field: AttentionCopyPagesParams::n_source_pages"]
+        [::core::mem::offset_of!(AttentionCopyPagesParams, n_source_pages) - 80usize];
+    ["Offset of field: AttentionCopyPagesParams::n_target_pages"]
+        [::core::mem::offset_of!(AttentionCopyPagesParams, n_target_pages) - 84usize];
+    ["Offset of field: AttentionCopyPagesParams::lane_bits"]
+        [::core::mem::offset_of!(AttentionCopyPagesParams, lane_bits) - 88usize];
+    ["Offset of field: AttentionCopyPagesParams::n_pair_tiles"]
+        [::core::mem::offset_of!(AttentionCopyPagesParams, n_pair_tiles) - 92usize];
+};
+/** Which of the pages that lists ask for are in the slots of a small fast buffer, and which slots
+the others go to. Each list has slots of its own, and a block of 512 threads.*/
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct AttentionTierParams {
+    /** `[n_lists, n]`: what each list asks for, by logical numbers; others than `0..n_logical` are
+    passed over.*/
+    pub indices: u64,
+    /// `[n_lists]`, or null: how many of each list's entries count; else all.
+    pub counts: u64,
+    /** `[n_lists / lists_per_request, n_logical]`, or null: the page `p` that each logical number has
+    in the large tier, where list `h` of a request has page `p * lists_per_request + h`; numbers
+    outside `0..n_source_pages` are of no page. Else list `l` has pages `l * n_logical` and on.*/
+    pub source_table: u64,
+    /// `[n_lists, n_logical]`, in and out: the slot of each logical number, or -1.
+    pub slot_of: u64,
+    /// `[n_lists, n_slots]`, in and out: the logical number in each slot, or -1.
+    pub logical_of: u64,
+    /** `[n_lists, n_slots / 32, rounded up]`, in and out: a bit of each slot that was asked for since
+    the hand passed it.*/
+    pub referenced: u64,
+    /// `[n_lists]`, in and out: the slot that is looked at next.
+    pub hands: u64,
+    /// `[n_lists, n]`, out: the slot of each entry; -1 of those that have none.
+    pub slots: u64,
+    /** `[n_lists, n, 2]`, 8-byte aligned, out: what is to be copied: a page of the large tier, and
+    the page `l * n_slots + slot` of the small one; then -1.*/
+    pub misses: u64,
+    /// `[n_lists]`, out: how many.
+    pub miss_counts: u64,
+    /// `[n_lists, n]`, or null, out: the slots of entries that were there, then -1.
+    pub hits: u64,
+    /// `[n_lists]`, null where `hits` is, out: how many.
+    pub hit_counts: u64,
+    /// `[n_lists, n]`, null where `hits` is, out: the slots of entries that are copied, then -1.
+    pub fetched: u64,
+    /// `[n_lists]`, null where `hits` is, out: how many.
+    pub fetched_counts: u64,
+    /// `[n_lists]`, or null, out: the logical numbers that no slot was left for.
+    pub overflows: u64,
+    pub lists_per_request: u32,
+    /// At most 8,192.
+    pub n: u32,
+    pub n_logical: u32,
+    /// 1 to 32,768.
+    pub n_slots: u32,
+    pub n_source_pages: u32,
+    /// Zero; keeps the size a multiple of the alignment on both sides.
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of AttentionTierParams"][::core::mem::size_of::<AttentionTierParams>() - 144usize];
+    ["Alignment of AttentionTierParams"][::core::mem::align_of::<AttentionTierParams>() - 8usize];
+    ["Offset of field: AttentionTierParams::indices"]
+        [::core::mem::offset_of!(AttentionTierParams, indices) - 0usize];
+    ["Offset of field: AttentionTierParams::counts"]
+        [::core::mem::offset_of!(AttentionTierParams, counts) - 8usize];
+    ["Offset of field: AttentionTierParams::source_table"]
+        [::core::mem::offset_of!(AttentionTierParams, source_table) - 16usize];
+    ["Offset of field: AttentionTierParams::slot_of"]
+        [::core::mem::offset_of!(AttentionTierParams, slot_of) - 24usize];
+    ["Offset of field: AttentionTierParams::logical_of"]
+        [::core::mem::offset_of!(AttentionTierParams, logical_of) - 32usize];
+    ["Offset of field: AttentionTierParams::referenced"]
+        [::core::mem::offset_of!(AttentionTierParams, referenced) - 40usize];
+    ["Offset of field: AttentionTierParams::hands"]
+        [::core::mem::offset_of!(AttentionTierParams, hands) - 48usize];
+    ["Offset of field: AttentionTierParams::slots"]
+        [::core::mem::offset_of!(AttentionTierParams, slots) - 56usize];
+    ["Offset of field: AttentionTierParams::misses"]
+        [::core::mem::offset_of!(AttentionTierParams, misses) - 64usize];
+    ["Offset of field: AttentionTierParams::miss_counts"]
+        [::core::mem::offset_of!(AttentionTierParams, miss_counts) - 72usize];
+    ["Offset of field: AttentionTierParams::hits"]
+        [::core::mem::offset_of!(AttentionTierParams, hits) - 80usize];
+    ["Offset of field: AttentionTierParams::hit_counts"]
+        [::core::mem::offset_of!(AttentionTierParams, hit_counts) - 88usize];
+    ["Offset of field: AttentionTierParams::fetched"]
+        [::core::mem::offset_of!(AttentionTierParams, fetched) - 96usize];
+    ["Offset of field: AttentionTierParams::fetched_counts"]
+        [::core::mem::offset_of!(AttentionTierParams, fetched_counts) - 104usize];
+    ["Offset of field: AttentionTierParams::overflows"]
+        [::core::mem::offset_of!(AttentionTierParams, overflows) - 112usize];
+    ["Offset of field: AttentionTierParams::lists_per_request"]
+        [::core::mem::offset_of!(AttentionTierParams, lists_per_request) - 120usize];
+    ["Offset of field: AttentionTierParams::n"]
+        [::core::mem::offset_of!(AttentionTierParams, n) - 124usize];
+    ["Offset of field: AttentionTierParams::n_logical"]
+        [::core::mem::offset_of!(AttentionTierParams, n_logical) - 128usize];
+    ["Offset of field: AttentionTierParams::n_slots"]
+        [::core::mem::offset_of!(AttentionTierParams, n_slots) - 132usize];
+    ["Offset of field: AttentionTierParams::n_source_pages"]
+        [::core::mem::offset_of!(AttentionTierParams, n_source_pages) - 136usize];
+    ["Offset of field: AttentionTierParams::reserved"]
+        [::core::mem::offset_of!(AttentionTierParams, reserved) - 140usize];
+};
 /** One DFloat11 group in device memory: the tensors of the checkpoint as they are in the file, and
 where its weights go. No pointer needs more than its type's own alignment; 16-byte alignment of
 `codes` and `sign_mantissa`, and of the output at `output_offset`, is faster.*/
@@ -1722,7 +1920,7 @@ const _: () = {
         [::core::mem::offset_of!(SelectMergeParams, reserved) - 164usize];
 };
 /// Every entry of the images, with the size and the alignment of the struct that it takes.
-pub const ENTRIES: [(&str, usize, usize); 27] = [
+pub const ENTRIES: [(&str, usize, usize); 29] = [
     ("decode_bf16", size_of::<HuffmanDecodeParams>(), align_of::<HuffmanDecodeParams>()),
     ("mma_products", size_of::<MmaProductsParams>(), align_of::<MmaProductsParams>()),
     ("wgmma_products", size_of::<MmaProductsParams>(), align_of::<MmaProductsParams>()),
@@ -1750,4 +1948,6 @@ pub const ENTRIES: [(&str, usize, usize); 27] = [
     ("prefill_128", size_of::<AttentionPrefillParams>(), align_of::<AttentionPrefillParams>()),
     ("prefill_256", size_of::<AttentionPrefillParams>(), align_of::<AttentionPrefillParams>()),
     ("merge_partials", size_of::<AttentionMergeParams>(), align_of::<AttentionMergeParams>()),
+    ("copy_pages", size_of::<AttentionCopyPagesParams>(), align_of::<AttentionCopyPagesParams>()),
+    ("tier_resolve", size_of::<AttentionTierParams>(), align_of::<AttentionTierParams>()),
 ];

@@ -58,6 +58,8 @@ pub(crate) enum Storage {
     Host(crate::simt::HostMemory),
     #[cfg(feature = "cuda")]
     Cuda(crate::device::DeviceMemory),
+    #[cfg(feature = "cuda")]
+    Pinned(crate::device::PinnedMemory),
 }
 
 /// Device memory that this value owns: `len` elements, zero when allocated.
@@ -68,12 +70,23 @@ pub(crate) enum Storage {
 pub struct Buffer<T> {
     storage: Storage,
     len: usize,
+    is_pinned: bool,
     element: PhantomData<T>,
 }
 
 impl<T: Element> Buffer<T> {
     pub(crate) fn new(storage: Storage, len: usize) -> Self {
-        Self { storage, len, element: PhantomData }
+        Self { storage, len, is_pinned: false, element: PhantomData }
+    }
+
+    pub(crate) fn pinned(storage: Storage, len: usize) -> Self {
+        Self { is_pinned: true, ..Self::new(storage, len) }
+    }
+
+    /// Whether it is host memory that a device reads and writes in place:
+    /// [`Queue::alloc_pinned`](crate::Queue::alloc_pinned).
+    pub fn is_pinned(&self) -> bool {
+        self.is_pinned
     }
 
     /// Elements.
@@ -97,6 +110,8 @@ impl<T: Element> Buffer<T> {
             Storage::Host(_) => Origin { memory: Memory::Simt, stream: None },
             #[cfg(feature = "cuda")]
             Storage::Cuda(ref memory) => memory.origin(),
+            #[cfg(feature = "cuda")]
+            Storage::Pinned(ref memory) => memory.origin(),
         }
     }
 
@@ -106,6 +121,8 @@ impl<T: Element> Buffer<T> {
             Storage::Host(ref memory) => memory.address(),
             #[cfg(feature = "cuda")]
             Storage::Cuda(ref memory) => memory.address(),
+            #[cfg(feature = "cuda")]
+            Storage::Pinned(ref memory) => memory.address(),
         }
     }
 

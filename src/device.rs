@@ -18,7 +18,7 @@ use crate::queue::Queue;
 use crate::{Error, Result};
 
 pub(crate) use range::AddressRange;
-pub(crate) use stream::{DeviceMemory, Stream};
+pub(crate) use stream::{DeviceMemory, PinnedMemory, Stream};
 
 /// Our name of a driver's answer: cudarc would ask the library for one, and panic where it has
 /// none.

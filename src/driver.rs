@@ -54,6 +54,8 @@ const SYMBOLS: &[&str] = &[
     "cuMemFree_v2",
     "cuMemAllocAsync",
     "cuMemFreeAsync",
+    "cuMemHostAlloc",
+    "cuMemFreeHost",
     "cuMemcpyHtoDAsync_v2",
     "cuMemcpyDtoHAsync_v2",
     "cuMemcpyDtoDAsync_v2",

@@ -132,24 +132,58 @@ impl Queue {
     /// # Errors
     /// [`Error::Range`] where the size overflows, [`Error::Driver`] where device memory is short.
     pub fn alloc<T: Element>(&self, len: usize) -> Result<Buffer<T>> {
-        let n_bytes = len.checked_mul(size_of::<T>()).ok_or(Error::Range {
-            what: "elements of an allocation",
-            value: len as u64,
-            allowed: "the address space",
-        })?;
+        let n_bytes = bytes_of::<T>(len)?;
         let storage = match self.inner {
             #[cfg(feature = "cuda")]
             Inner::Cuda(ref stream) => Storage::Cuda(stream.alloc_zeroed(n_bytes)?),
             #[cfg(feature = "simt")]
-            Inner::Simt(_) => {
-                Storage::Host(simt::HostMemory::zeroed(n_bytes).ok_or(Error::Range {
-                    what: "bytes of an allocation",
-                    value: n_bytes as u64,
-                    allowed: "the memory of this machine",
-                })?)
-            }
+            Inner::Simt(_) => simt_storage(n_bytes)?,
         };
         Ok(Buffer::new(storage, len))
+    }
+
+    /// Allocates `len` zeros in pinned host memory, which kernels of this queue read and write in place, over
+    /// the bus: what does not fit the device, or is on its way to another. Plain memory in the SIMT executor.
+    ///
+    /// # Stream
+    /// The driver pins pages, which takes long and may wait for the device; and dropping the buffer waits for
+    /// the queue, so that neither belongs into a step, nor into a capture.
+    ///
+    /// # Errors
+    /// [`Error::Range`] where the size overflows, [`Error::Driver`] where memory that can be pinned is short.
+    pub fn alloc_pinned<T: Element>(&self, len: usize) -> Result<Buffer<T>> {
+        let n_bytes = bytes_of::<T>(len)?;
+        let storage = match self.inner {
+            #[cfg(feature = "cuda")]
+            Inner::Cuda(ref stream) => Storage::Pinned(stream.alloc_pinned(n_bytes)?),
+            #[cfg(feature = "simt")]
+            Inner::Simt(_) => simt_storage(n_bytes)?,
+        };
+        Ok(Buffer::pinned(storage, len))
+    }
+
+    /// The elements of pinned memory, for the host to read and write in place, to send, say, or to keep on a
+    /// disk; waits for everything queued before.
+    ///
+    /// # Errors
+    /// [`Error::Range`] where the buffer is not of [`alloc_pinned`](Self::alloc_pinned);
+    /// [`Error::WrongQueue`], [`Error::WrongStream`], [`Error::Driver`].
+    pub fn pinned_slice<'b, T: Element>(&self, buffer: &'b mut Buffer<T>) -> Result<&'b mut [T]> {
+        let (is_pinned, len) = (buffer.is_pinned(), buffer.len());
+        let view = buffer.view_mut();
+        self.check_view_mut("pinned memory", &view)?;
+        if !is_pinned {
+            return Err(Error::Range {
+                what: "address of pinned memory",
+                value: view.address(),
+                allowed: "what alloc_pinned gave",
+            });
+        }
+        self.synchronize()?;
+        let start = std::ptr::with_exposed_provenance_mut(view.address() as usize);
+        // SAFETY: so many elements of host memory, aligned, of a type of which any bytes are a value; the
+        // queue's work with them has ended, and the borrow lets no other begin.
+        Ok(unsafe { std::slice::from_raw_parts_mut(start, len) })
     }
 
     /// Allocates memory for `elements` and copies them there.
@@ -350,6 +384,24 @@ impl Queue {
         }
         Ok(())
     }
+}
+
+fn bytes_of<T>(len: usize) -> Result<usize> {
+    len.checked_mul(size_of::<T>()).ok_or(Error::Range {
+        what: "elements of an allocation",
+        value: len as u64,
+        allowed: "the address space",
+    })
+}
+
+#[cfg(feature = "simt")]
+fn simt_storage(n_bytes: usize) -> Result<Storage> {
+    let memory = simt::HostMemory::zeroed(n_bytes).ok_or(Error::Range {
+        what: "bytes of an allocation",
+        value: n_bytes as u64,
+        allowed: "the memory of this machine",
+    })?;
+    Ok(Storage::Host(memory))
 }
 
 fn check_len(what: &'static str, expected: usize, got: usize) -> Result<()> {

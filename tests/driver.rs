@@ -128,6 +128,7 @@ fn child() {
         "streams" => buffers_of_two_streams(),
         "clusters" => clusters(),
         step if step.starts_with("arena") => arena::step(step),
+        "pinned" => pinned(),
         other => panic!("no step {other}"),
     }
 }
@@ -385,6 +386,56 @@ fn work() {
     checked("drop borrowed", || drop(borrowed));
     checked("drop last", || drop(buffer));
     say("done");
+}
+
+fn pinned() {
+    enter_stranger();
+    let device = Device::open(0).unwrap();
+    let (queue, other) = (device.queue().unwrap(), device.queue().unwrap());
+    let mut own = queue.alloc::<u32>(5).unwrap();
+    let mut host = checked("pin", || queue.alloc_pinned::<u32>(5)).unwrap();
+    assert!(host.is_pinned() && host.memory() == Memory::Cuda(0));
+    let slice = checked("slice", || queue.pinned_slice(&mut host)).unwrap();
+    assert_eq!(slice, [0; 5]);
+    slice[3] = 7;
+    // Queues use it as they use their own memory.
+    checked("use", || queue.upload_into(&[1, 2], &mut host.view_mut().slice_mut(0..2).unwrap()))
+        .unwrap();
+    assert_eq!(queue.download(&host.view()).unwrap(), [1, 2, 0, 7, 0]);
+    say(checked("elsewhere", || other.pinned_slice(&mut host).map(|_| ())).unwrap_err());
+    let error = checked("not pinned", || queue.pinned_slice(&mut own).map(|_| ())).unwrap_err();
+    assert!(error.to_string().ends_with("is outside what alloc_pinned gave"), "{error}");
+    let error = checked("too much", || queue.alloc_pinned::<u64>(1 << 40)).unwrap_err();
+    say(error);
+    let error = queue.alloc_pinned::<u64>(usize::MAX).unwrap_err();
+    assert!(matches!(error, Error::Range { .. }), "{error}");
+    drop(queue);
+    // The memory keeps its stream.
+    checked("unpin", || drop(host));
+    say("done");
+}
+
+#[test]
+fn pinned_memory_is_allocated_mapped_and_freed_after_its_stream() {
+    let fake = Fake::driver(&[]);
+    let said = fake.say("pinned");
+    let said: Vec<_> = said.lines().collect();
+    assert!(said[0].starts_with("pinned memory was allocated on another stream"), "{said:?}");
+    assert!(said[1].contains("cuMemHostAlloc failed: CUDA_ERROR_OUT_OF_MEMORY"), "{said:?}");
+    let calls = fake.calls();
+    let of = |what: &str| {
+        let from = calls.iter().position(|call| *call == format!("# {what}")).unwrap() + 1;
+        let len = calls[from..].iter().position(|call| call.starts_with("# "));
+        &calls[from..][..len.unwrap_or(calls.len() - from)]
+    };
+    // Portable and mapped.
+    assert_eq!(of("pin"), ["cuMemHostAlloc flags 3"]);
+    assert_eq!(of("slice"), ["cuStreamSynchronize"]);
+    assert_eq!(of("elsewhere"), [""; 0]);
+    assert_eq!(of("unpin")[..2], ["cuStreamSynchronize", "cuMemFreeHost"]);
+    let count = |name: &str| calls.iter().filter(|call| call.starts_with(name)).count();
+    // One was too much.
+    assert_eq!(count("cuMemHostAlloc"), count("cuMemFreeHost") + 1);
 }
 
 #[repr(C)]

@@ -32,6 +32,31 @@ fn memory_is_zero_when_allocated() {
     }
 }
 
+#[test]
+fn pinned_memory_is_the_hosts_and_the_queues() {
+    for queue in common::queues() {
+        let mut pinned = queue.alloc_pinned::<u16>(1001).unwrap();
+        assert!(pinned.is_pinned());
+        assert_eq!(pinned.memory(), queue.memory());
+        let slice = queue.pinned_slice(&mut pinned).unwrap();
+        assert_eq!(slice, [0; 1001]);
+        slice[1000] = 7;
+        assert_eq!(queue.download(&pinned.view()).unwrap()[999..], [0, 7]);
+        queue.upload_into(&[5; 1001], &mut pinned.view_mut()).unwrap();
+        assert_eq!(queue.pinned_slice(&mut pinned).unwrap(), [5; 1001]);
+        queue.fill_zero(&mut pinned.view_mut()).unwrap();
+        assert_eq!(queue.pinned_slice(&mut pinned).unwrap(), [0; 1001]);
+        assert!(queue.pinned_slice(&mut queue.alloc_pinned::<u64>(0).unwrap()).unwrap().is_empty());
+
+        let mut own = queue.alloc::<u16>(3).unwrap();
+        assert!(!own.is_pinned());
+        let error = queue.pinned_slice(&mut own).unwrap_err().to_string();
+        assert!(error.starts_with("address of pinned memory: "), "{error}");
+        let error = queue.alloc_pinned::<u64>(usize::MAX / 4).unwrap_err();
+        assert!(matches!(error, Error::Range { .. }), "{error}");
+    }
+}
+
 fn assert_round_trip<T: Element + PartialEq>(queue: &Queue, values: &[T]) {
     let buffer = queue.upload(values).unwrap();
     let back = queue.download(&buffer.view()).unwrap();

@@ -204,4 +204,100 @@ typedef struct AttentionMergeParams {
   uint32_t is_in_place;
 } AttentionMergeParams;
 
+/// A pool of pages, in a table on the device that one launch copies pages of all pools by.
+typedef struct AttentionPool {
+  /// The first page: a multiple of 4 bytes.
+  DEVICE_PTR(uint8_t) pages;
+  /// Bytes from page to page, a multiple of 4.
+  uint64_t page_stride;
+  /// Bytes of a page, a multiple of 4.
+  uint32_t page_bytes;
+  /// Words of 4 bytes that the page has in the pools before.
+  uint32_t first_word;
+} AttentionPool;
+
+/// Pages copied from pools to pools: for each pair of page numbers the page of every pool. Teams of
+/// `2^lane_bits` threads, in blocks of 128, have a chunk of `256 << lane_bits` bytes of a page
+/// each. A block has tiles of teams, as many tiles apart as there are blocks: first those of pairs,
+/// then those of the next pool, then of the next chunk.
+typedef struct AttentionCopyPagesParams {
+  /// `[n_pools]` each; where both are one table, pages are copied within it.
+  DEVICE_PTR(const AttentionPool) sources;
+  DEVICE_PTR(const AttentionPool) targets;
+  /// `[n_lists, n_pairs, 2]`: the page that is read, and the page that is written. Where either is
+  /// a number of no page, nothing is copied.
+  DEVICE_PTR(const int32_t) pairs;
+  /// `[n_lists]`, or null: how many of each list's pairs count; else all.
+  DEVICE_PTR(const uint32_t) counts;
+  /// `[n_lists, n_pairs]`, or null, out: the sum of each page that was read; 0 where none was.
+  DEVICE_PTR(uint64_t) checksums;
+  /// `[n_lists, n_pairs]`, or null: what the sums must be.
+  DEVICE_PTR(const uint64_t) expected;
+  /// `[1]`, or null, in and out: `(2^32 - 1 - i) << 32 | 1`, of the first pair `i` of whose page
+  /// the sum differs.
+  DEVICE_PTR(uint64_t) status;
+  /// `[n_lists, n_pairs, 2]`, or null where nothing is summed; zeros before and after: sums, and
+  /// chunks that are done.
+  DEVICE_PTR(uint64_t) sums;
+  uint32_t n_lists;
+  uint32_t n_pairs;
+  uint32_t n_pools;
+  /// Chunks of the longest page.
+  uint32_t n_chunks;
+  uint32_t n_source_pages;
+  uint32_t n_target_pages;
+  uint32_t lane_bits;
+  /// Tiles that all pairs are; `n_pools * n_chunks` times as many are below 2^31.
+  uint32_t n_pair_tiles;
+} AttentionCopyPagesParams;
+
+/// Which of the pages that lists ask for are in the slots of a small fast buffer, and which slots
+/// the others go to. Each list has slots of its own, and a block of 512 threads.
+typedef struct AttentionTierParams {
+  /// `[n_lists, n]`: what each list asks for, by logical numbers; others than `0..n_logical` are
+  /// passed over.
+  DEVICE_PTR(const int32_t) indices;
+  /// `[n_lists]`, or null: how many of each list's entries count; else all.
+  DEVICE_PTR(const uint32_t) counts;
+  /// `[n_lists / lists_per_request, n_logical]`, or null: the page `p` that each logical number has
+  /// in the large tier, where list `h` of a request has page `p * lists_per_request + h`; numbers
+  /// outside `0..n_source_pages` are of no page. Else list `l` has pages `l * n_logical` and on.
+  DEVICE_PTR(const int32_t) source_table;
+  /// `[n_lists, n_logical]`, in and out: the slot of each logical number, or -1.
+  DEVICE_PTR(int32_t) slot_of;
+  /// `[n_lists, n_slots]`, in and out: the logical number in each slot, or -1.
+  DEVICE_PTR(int32_t) logical_of;
+  /// `[n_lists, n_slots / 32, rounded up]`, in and out: a bit of each slot that was asked for since
+  /// the hand passed it.
+  DEVICE_PTR(uint32_t) referenced;
+  /// `[n_lists]`, in and out: the slot that is looked at next.
+  DEVICE_PTR(uint32_t) hands;
+  /// `[n_lists, n]`, out: the slot of each entry; -1 of those that have none.
+  DEVICE_PTR(int32_t) slots;
+  /// `[n_lists, n, 2]`, 8-byte aligned, out: what is to be copied: a page of the large tier, and
+  /// the page `l * n_slots + slot` of the small one; then -1.
+  DEVICE_PTR(int32_t) misses;
+  /// `[n_lists]`, out: how many.
+  DEVICE_PTR(uint32_t) miss_counts;
+  /// `[n_lists, n]`, or null, out: the slots of entries that were there, then -1.
+  DEVICE_PTR(int32_t) hits;
+  /// `[n_lists]`, null where `hits` is, out: how many.
+  DEVICE_PTR(uint32_t) hit_counts;
+  /// `[n_lists, n]`, null where `hits` is, out: the slots of entries that are copied, then -1.
+  DEVICE_PTR(int32_t) fetched;
+  /// `[n_lists]`, null where `hits` is, out: how many.
+  DEVICE_PTR(uint32_t) fetched_counts;
+  /// `[n_lists]`, or null, out: the logical numbers that no slot was left for.
+  DEVICE_PTR(uint32_t) overflows;
+  uint32_t lists_per_request;
+  /// At most 8,192.
+  uint32_t n;
+  uint32_t n_logical;
+  /// 1 to 32,768.
+  uint32_t n_slots;
+  uint32_t n_source_pages;
+  /// Zero; keeps the size a multiple of the alignment on both sides.
+  uint32_t reserved;
+} AttentionTierParams;
+
 #endif  // LACUNA_ATTENTION_PARAMS_H_

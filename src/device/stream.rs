@@ -90,6 +90,20 @@ impl Stream {
         Ok(memory)
     }
 
+    /// Allocates zeros on the host, at least one byte, at an address that the device has too.
+    pub(crate) fn alloc_pinned(&self, n_bytes: usize) -> Result<PinnedMemory> {
+        let _entered = self.device().enter()?;
+        let n_bytes = n_bytes.max(1);
+        let mut start = null_mut();
+        let flags = sys::CU_MEMHOSTALLOC_PORTABLE | sys::CU_MEMHOSTALLOC_DEVICEMAP;
+        // SAFETY: it writes one pointer; the context is current.
+        check("cuMemHostAlloc", unsafe { sys::cuMemHostAlloc(&mut start, n_bytes, flags) })?;
+        let memory = PinnedMemory { stream: self.clone(), start };
+        // SAFETY: so many bytes were just allocated, and nobody else knows of them.
+        unsafe { start.cast::<u8>().write_bytes(0, n_bytes) };
+        Ok(memory)
+    }
+
     /// # Safety
     /// `n_bytes` from `address` are device memory that nothing else uses meanwhile.
     pub(crate) unsafe fn fill(&self, address: u64, byte: u8, n_bytes: usize) -> Result<()> {
@@ -191,6 +205,41 @@ impl Drop for DeviceMemory {
                 let _ = sys::cuStreamSynchronize(self.stream.handle());
                 sys::cuMemFree_v2(self.address)
             }
+        };
+    }
+}
+
+/// One allocation on the host, that the device reads and writes in place, in the order of a stream.
+#[derive(Debug)]
+pub(crate) struct PinnedMemory {
+    stream: Stream,
+    start: *mut std::ffi::c_void,
+}
+
+// SAFETY: the memory is owned, and reached only through borrows of the buffer that owns it.
+unsafe impl Send for PinnedMemory {}
+// SAFETY: as above; shared borrows only read.
+unsafe impl Sync for PinnedMemory {}
+
+impl PinnedMemory {
+    pub(crate) fn origin(&self) -> Origin {
+        self.stream.origin()
+    }
+
+    /// With unified addressing, which every 64-bit system has, the device's address is the host's.
+    pub(crate) fn address(&self) -> u64 {
+        self.start.expose_provenance() as u64
+    }
+}
+
+impl Drop for PinnedMemory {
+    fn drop(&mut self) {
+        let Ok(_entered) = self.stream.device().enter() else { return };
+        // SAFETY: allocated by the call that it belongs to, and freed once; no call frees it in the order of
+        // a stream, so that is waited for. Drop cannot report a failure.
+        let _ = unsafe {
+            let _ = sys::cuStreamSynchronize(self.stream.handle());
+            sys::cuMemFreeHost(self.start)
         };
     }
 }

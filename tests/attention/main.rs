@@ -3,6 +3,8 @@
 mod attend;
 #[path = "../common/mod.rs"]
 mod common;
+mod copy;
 mod low_rank;
 mod merge;
 mod prefill;
+mod tier;

@@ -172,6 +172,17 @@ int cuMemFreeAsync(uint64_t address, uintptr_t stream) {
   return note("cuMemFreeAsync"), free((void*)(uintptr_t)address), outside();
 }
 
+int cuMemHostAlloc(void** address, size_t n_bytes, unsigned flags) {
+  uint64_t memory = 0;
+  char line[64];
+  snprintf(line, sizeof line, "cuMemHostAlloc flags %u", flags);
+  note(line);
+  const int code = allocate(&memory, n_bytes);
+  return *address = (void*)(uintptr_t)memory, code;
+}
+
+int cuMemFreeHost(void* address) { return note("cuMemFreeHost"), free(address), outside(); }
+
 int cuMemcpyHtoDAsync_v2(uint64_t target, const void* source, size_t n_bytes, uintptr_t stream) {
   (void)stream;
   note("cuMemcpyHtoDAsync");

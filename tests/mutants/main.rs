@@ -10,6 +10,10 @@ mod attend_problem;
 #[path = "../common/mod.rs"]
 mod common;
 mod compact;
+mod copy;
+#[path = "../attention/copy/problem.rs"]
+#[allow(dead_code, reason = "tests use all of it")]
+mod copy_problem;
 mod gate;
 mod huffman;
 mod kv_rows;
@@ -28,6 +32,10 @@ mod score;
 #[allow(dead_code, reason = "tests use all of it")]
 mod score_problem;
 mod summarize;
+mod tier;
+#[path = "../attention/tier/problem.rs"]
+#[allow(dead_code, reason = "tests use all of it")]
+mod tier_problem;
 mod topk;
 
 use std::ffi::c_void;

@@ -141,6 +141,18 @@ pub(crate) const IMAGES: &[Image] = &[
         target: "compute_80",
         path: "ptx/attention-merge.sm80.ptx",
     },
+    Image {
+        room: "attention",
+        source: "csrc/attention/copy.cu",
+        target: "compute_80",
+        path: "ptx/attention-copy.sm80.ptx",
+    },
+    Image {
+        room: "attention",
+        source: "csrc/attention/tier.cu",
+        target: "compute_80",
+        path: "ptx/attention-tier.sm80.ptx",
+    },
 ];
 
 /// The rooms, each once.
