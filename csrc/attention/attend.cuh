@@ -215,7 +215,7 @@ __device__ __forceinline__ void write_outputs(const AttentionAttendParams& param
     const uint32_t r = i / d;
     const uint32_t c = i - r * d;
     const float sum = add_parts(words, n_parts, part_stride, r, c, d, shared.merge);
-    const float output = __fmul_rn(__fmul_rn(sum, shared.scales[r]), shared.reciprocals[r]);
+    const float output = finish_output(sum, shared.scales[r], shared.reciprocals[r]);
     const QueryRow row = locate_query(params, part, r);
     const uint64_t token = uint64_t{part.b} * params.n_queries + row.query;
     const uint64_t head = uint64_t{part.head} * params.group + row.in_group;

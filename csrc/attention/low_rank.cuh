@@ -14,6 +14,9 @@ struct MadeKeys {
   enum : bool { kAreMade = true };
   enum Turn : uint32_t { kNot = 0, kHalves = 1, kPairs = 2 };
 
+  // As many as rows of factors may be.
+  enum : uint32_t { kMostTokens = 1u << 26 };
+
   const AttentionLowRank& low_rank;
 
   __device__ __forceinline__ uint32_t pitch() const { return pitch_of(low_rank.rank); }
@@ -34,6 +37,12 @@ struct MadeKeys {
   }
 
   __device__ bool makes(uint32_t segment) const { return segment == low_rank.segment; }
+
+  // Where values are elsewhere, a request may have more tokens than the cache has rows.
+  __device__ uint32_t count_tokens(const LacunaKvView& kv, uint32_t b, uint32_t n_rows) const {
+    if (low_rank.value_indices == nullptr) return n_rows;
+    return min_of(rows_of(kv.lengths[b], kv.tokens_per_row), uint32_t{kMostTokens});
+  }
 
   // Where the row's factors and its value are.
   __device__ __forceinline__ bool find(const AttentionAttendParams& params, const Place& place,

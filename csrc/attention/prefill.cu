@@ -211,13 +211,14 @@ __device__ __forceinline__ void write_rows(const AttentionPrefillParams& params,
     const uint32_t r = 2 * i / d;
     const uint32_t c = 2 * i - r * d;
     const uint2 sums = *reinterpret_cast<const uint2*>(words + r * row_words + c);
-    const float low = __fmul_rn(__uint_as_float(sums.x), shared.scales[r]);
-    const float high = __fmul_rn(__uint_as_float(sums.y), shared.scales[r]);
+    const float scale = shared.scales[r];
+    const float reciprocal = shared.reciprocals[r];
     const QueryRow row = locate_query(params, shared, head, r);
     const uint64_t token = uint64_t{shared.first_token} + row.query;
     store_pair(params.outputs, token * params.output_stride + uint64_t{row.head} * d + c,
-               params.logits.output_element, __fmul_rn(low, shared.reciprocals[r]),
-               __fmul_rn(high, shared.reciprocals[r]));
+               params.logits.output_element,
+               finish_output(__uint_as_float(sums.x), scale, reciprocal),
+               finish_output(__uint_as_float(sums.y), scale, reciprocal));
   }
 }
 
@@ -251,12 +252,22 @@ __device__ __forceinline__ void attend(const AttentionPrefillParams& params, uin
   }
   Sums<kMostDim> sums;
   sums.clear();
+  // Of rows that have their numbers as positions it is known which are seen.
+  uint32_t begin = 0;
+  uint32_t end = n_keys;
+  if (params.is_causal != 0 && params.key_positions == nullptr) {
+    end = shared.greatest < 0 ? 0 : min_of(n_keys, static_cast<uint32_t>(shared.greatest) + 1);
+    const int64_t first_seen = int64_t{shared.least} - params.window + 1;
+    if (params.window != 0 && first_seen > 0) {
+      begin = static_cast<uint32_t>(first_seen) / kBlockRows * kBlockRows;
+    }
+  }
   uint32_t turn = 0;
   bool has_before = false;
-  for (uint32_t first = 0;; first += kBlockRows) {
+  for (uint32_t first = begin;; first += kBlockRows) {
     // What no query of the block sees is passed over.
     int is_any = 0;
-    for (; first < n_keys; first += kBlockRows) {
+    for (; first < end; first += kBlockRows) {
       const bool is_own =
           locate_rows(params, head, first, kBlockRows, n_keys, shared, shared.stages[turn]);
       is_any = __syncthreads_or(is_own);

@@ -198,12 +198,18 @@ struct Sums {
   }
 };
 
-// What makes outputs of a row's sums: first by the scale, then by the reciprocal.
+// What makes outputs of a row's sums: first by the scale, then by the reciprocal, which is 0 of a
+// row of nothing.
 struct Finish {
   float scale;
   float reciprocal;
   float log_sum;
 };
+
+// Of nothing 0, though a sum of no weight and values that are no numbers may be NaN.
+__device__ __forceinline__ float finish_output(float sum, float scale, float reciprocal) {
+  return reciprocal == 0.0f ? 0.0f : __fmul_rn(__fmul_rn(sum, scale), reciprocal);
+}
 
 // `sink` is null where there is none.
 __device__ __forceinline__ Finish finish_sums(const AttentionLogits& rule, int32_t greatest,

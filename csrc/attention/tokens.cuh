@@ -60,6 +60,9 @@ struct StoredKeys {
   __device__ uint32_t n_factor_chunks() const { return 0; }
   __device__ void stage_basis(const AttentionAttendParams&, uint32_t, uint32_t, uint4*) const {}
   __device__ bool makes(uint32_t) const { return false; }
+  __device__ uint32_t count_tokens(const LacunaKvView&, uint32_t, uint32_t n_rows) const {
+    return n_rows;
+  }
   __device__ bool find(const AttentionAttendParams&, const Place&, uint32_t, uint32_t,
                        Token&) const {
     return false;
@@ -139,6 +142,8 @@ __device__ __forceinline__ Token find_token(const AttentionAttendParams& params,
   if (s == params.n_segments) return token;
   const AttentionSegment& segment = params.segments[s];
   const uint32_t i = position - (s == 0 ? 0 : positions.ends[s - 1]);
+  uint32_t n_rows = positions.n_rows[s];
+  if (maker.makes(s)) n_rows = maker.count_tokens(segment.kv, b, n_rows);
   place.list = list_of(segment, b, h);
   place.row = positions.first_rows[s] + i;
   place.entry = place.row;
@@ -149,10 +154,10 @@ __device__ __forceinline__ Token find_token(const AttentionAttendParams& params,
     const uint32_t block =
         static_cast<uint32_t>(segment.indices[place.list * segment.n_indices + place.entry]);
     const uint64_t row = uint64_t{block} * segment.block_size + place.in_block;
-    if (row >= positions.n_rows[s]) return token;
+    if (row >= n_rows) return token;
     place.row = static_cast<uint32_t>(row);
   }
-  const uint32_t seen = find_seeing(segment, params.n_queries, place.row, positions.n_rows[s]);
+  const uint32_t seen = find_seeing(segment, params.n_queries, place.row, n_rows);
   if (seen == 0) return token;
   if (maker.makes(s)) {
     if (!maker.find(params, place, b, h, token)) return token;

@@ -8,7 +8,8 @@ use crate::{Error, Result};
 pub struct Logits {
     /// What products are multiplied by: one over the root of the head's dimension, as a rule.
     pub scale: f32,
-    /// Logits become `soft_cap * tanh(logit / soft_cap)`, before biases are added.
+    /// Logits become `soft_cap * tanh(logit / soft_cap)`, before biases are added: 0.001 to 10,000, exact to a
+    /// 2^-24th of the cap.
     pub soft_cap: Option<f32>,
     /// Of the log-sum-exps.
     pub base: LogBase,
@@ -50,9 +51,9 @@ impl Logits {
 
     pub(super) fn check(&self) -> Result<()> {
         check_scale(self.scale)?;
-        if let Some(value) = self.soft_cap.filter(|cap| !(*cap >= 1e-3 && *cap <= 1e6)) {
+        if let Some(value) = self.soft_cap.filter(|cap| !(*cap >= 1e-3 && *cap <= 1e4)) {
             let what = "soft cap of logits";
-            return Err(Error::Number { what, value, allowed: "0.001..=1e6" });
+            return Err(Error::Number { what, value, allowed: "0.001..=1e4" });
         }
         Ok(())
     }

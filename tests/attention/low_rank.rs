@@ -91,7 +91,7 @@ impl<T: Half> Made<T> {
 #[track_caller]
 fn assert_same<T: Half, O: Real>(made: &Made<T>) {
     for queue in common::queues() {
-        let Some(model) = queue.mma_model() else { continue };
+        let Some(model) = crate::common::model_of(&queue) else { continue };
         let results = made.attend::<O>(&queue).unwrap();
         assert_results(&results, &made.expect(model), &format!("{}", queue.executor()));
     }
@@ -150,9 +150,59 @@ fn an_identity_as_the_basis_gives_the_factors() {
     assert_same::<_, f32>(&made);
 }
 
-/// Turning keys by positions and a query by its own is turning the key by their difference.
+/// A key is turned as RoPE says, in f64 from the formula: which way, and which channels together.
 #[test]
-fn turned_keys_see_differences_alone() {
+fn keys_are_turned_the_way_of_rope() {
+    for (turn, partner) in [(Turn::Halves, 16), (Turn::Pairs, 1)] {
+        let made = Made::<Brain>::new(&case(), LowRankShape { turn, ..SHAPE }, false);
+        let low_rank = HostLowRank {
+            plan: &made.plan,
+            factors: &made.factors,
+            basis: &made.basis,
+            cos_sin: &made.cos_sin,
+            value_indices: None,
+        };
+        let (head, row) = (1, 30);
+        let product = |c: usize| -> f64 {
+            let factors = &made.factors[row * 32..][..32];
+            let basis = &made.basis[(head * 32 + c) * 32..][..32];
+            let products = factors.iter().zip(basis);
+            products.map(|(a, b)| f64::from(a.to_f32()) * f64::from(b.to_f32())).sum()
+        };
+        let key = low_rank.key(Model::HOPPER, 0, head, row);
+        for i in 0..16 {
+            let x = if partner == 1 { 2 * i } else { i };
+            let angle = row as f64 * 100.0_f64.powf(-(i as f64) / 32.0);
+            let (sine, cosine) = angle.sin_cos();
+            let [a, b] = [product(x), product(x + partner)];
+            for (c, exact) in [(x, a * cosine - b * sine), (x + partner, a * sine + b * cosine)] {
+                let own = f64::from(key[c].to_f32());
+                assert!((own - exact).abs() < 0.01 * exact.abs().max(0.5), "{own} {exact}");
+            }
+        }
+    }
+}
+
+/// A cache of fewer rows than a request has tokens holds the values of those that are attended to.
+#[test]
+fn values_in_few_slots_are_of_any_token() {
+    let part = Part::blocks(4, vec![10, 2, 15, 0]);
+    let case = Case { lengths: vec![16], parts: vec![part], ..Case::default() };
+    let mut made = Made::<Brain>::new(&case, SHAPE, true);
+    made.problem.segments[0].lengths = vec![62];
+    made.value_indices = Some(vec![3, 1, 0, 2]);
+    assert_same::<_, f32>(&made);
+    // Row 62 is none, and all others of the four blocks are there: with all weights alike, their mean.
+    made.problem.queries.fill(Brain::from_f32(0.0));
+    let results = made.expect::<f32>(Model::HOPPER);
+    let log_sum = f32::from_bits(results.log_sums[0]);
+    assert!((log_sum - 12.0_f32.ln()).abs() < 1e-5, "n_factors is 60: {log_sum}");
+    assert_same::<_, f32>(&made);
+}
+
+/// Turning changes no length.
+#[test]
+fn turned_keys_are_as_long() {
     let made = Made::<Brain>::new(&case(), LowRankShape { turn: Turn::Halves, ..SHAPE }, false);
     let low_rank = HostLowRank {
         plan: &made.plan,

@@ -50,6 +50,15 @@ fn queues_with(checks: Checks) -> Vec<Queue> {
     queues
 }
 
+/// The model of a queue's tensor cores; where none is on record, that is said.
+pub(crate) fn model_of(queue: &Queue) -> Option<lacuna::mma::Model> {
+    let model = queue.mma_model();
+    if model.is_none() {
+        eprintln!("skipped on {}: no answers of its tensor cores are on record", queue.executor());
+    }
+    model
+}
+
 /// A golden file: of the folder `LACUNA_DATA`, where the repository is not at hand.
 pub(crate) fn data(file: &str) -> PathBuf {
     data_folder().join("df11").join(file)

@@ -3,8 +3,9 @@
 
 use super::AttendPlan;
 use super::plan::{SegmentShape, Tokens};
+use crate::Result;
 use crate::attention::Mask;
-use crate::attention::cache::check_unscaled;
+use crate::attention::cache::check_cache;
 use crate::bindings::{AttentionAttendParams, AttentionSegment};
 use crate::buffer::{View, ViewMut};
 use crate::element::{Half, Real};
@@ -12,7 +13,6 @@ use crate::kv::KvView;
 use crate::launch::{Arguments, check_aligned, check_same, kernel_params};
 use crate::queue::Queue;
 use crate::region::Role;
-use crate::{Error, Result};
 
 kernel_params!(AttentionAttendParams, "attention", "attend_128");
 
@@ -30,7 +30,8 @@ pub struct AttendInputs<'a, T> {
     pub queries: View<'a, T>,
     /// As many as the plan has, in its order: their rows stand one after the other.
     pub segments: &'a [Segment<'a, T>],
-    /// `[n_q_heads]`: a logit that each softmax has besides, of no value (attention sinks of GPT-OSS).
+    /// `[n_q_heads]`: a logit that each softmax has besides, of no value (attention sinks of GPT-OSS). Of parts that are
+    /// merged later, one alone may have it.
     pub sinks: Option<View<'a, f32>>,
     /// `[batch]`: requests where it is not 0 are left alone, their outputs too.
     pub skips: Option<View<'a, u32>>,
@@ -65,7 +66,8 @@ pub struct AttendOutputs<'a, O> {
     pub outputs: ViewMut<'a, O>,
     /// `[batch, n_queries, n_q_heads]`: the logarithm of the sum of `exp(logit)`, sinks among them.
     pub log_sums: Option<ViewMut<'a, f32>>,
-    /// [`AttendPlan::workspace_len`] words, zeros before the first launch; every launch leaves it ready.
+    /// [`AttendPlan::workspace_len`] words, zeros before the first launch; every launch leaves it ready for the same plan, and for
+    /// no other.
     pub workspace: ViewMut<'a, u32>,
 }
 
@@ -89,7 +91,8 @@ pub struct AttendOutputs<'a, O> {
 /// device's tensor cores: products of 16 positions at a time, weights rounded to `T` for both sums, which are in f32 and relative
 /// to an integer power of two. A row's positions are split by their number alone, so that bits depend neither on the batch, on pages, on which segment a
 /// row is of, nor on the device's size. Where nothing is seen, outputs are 0 and the log-sum is -inf. Logits beyond 2^22 (to base 2) count as
-/// that; NaN logits, and values that are infinite or NaN even where a query's weight for them is 0, make NaN of its outputs.
+/// that, but one that is -inf in f32, by overflow too, as nothing. NaN logits make NaN of a query's outputs; values that are infinite or NaN make outputs that
+/// are, even where the query's weight for them is 0. Log-sums are of the weights as they are rounded: of bf16 within 2^-8 of the exact ones, of f16 within 2^-11.
 ///
 /// # Stream
 /// One launch; no allocation, copy or synchronisation.
@@ -97,6 +100,13 @@ pub struct AttendOutputs<'a, O> {
 /// # Errors
 /// [`Error::Shape`], [`Error::Range`], [`Error::Number`], [`Error::WrongQueue`] and [`Error::WrongStream`] before anything
 /// is launched; [`Error::Driver`] where the launch fails.
+///
+/// [`Error::Shape`]: crate::Error::Shape
+/// [`Error::Range`]: crate::Error::Range
+/// [`Error::Number`]: crate::Error::Number
+/// [`Error::WrongQueue`]: crate::Error::WrongQueue
+/// [`Error::WrongStream`]: crate::Error::WrongStream
+/// [`Error::Driver`]: crate::Error::Driver
 pub fn attend<T: Half, O: Real>(
     queue: &Queue,
     plan: &AttendPlan,
@@ -179,11 +189,7 @@ impl<T: Half> Segment<'_, T> {
         arguments: &mut Arguments<'_>,
     ) -> Result<AttentionSegment> {
         let cache = &self.cache;
-        if cache.layout != shape.layout {
-            let (what, expected) = ("elements of the cache's pool", shape.layout.pool_len());
-            return Err(Error::Shape { what, expected, got: cache.layout.pool_len() });
-        }
-        check_unscaled(cache)?;
+        check_cache(cache, &shape.layout)?;
         let n_lists = shape.lists.count(&shape.layout);
         let (n_biases, range, n_indices, block_size) = match shape.tokens {
             Tokens::Range { first, end, last } => {

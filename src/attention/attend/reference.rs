@@ -94,7 +94,14 @@ impl<'a, T: Half> Attended<'a, T> {
         (entry, row): (usize, u64),
     ) -> Option<Token<'a, T>> {
         let kv = shape.layout.shape();
-        let n_rows = shape.layout.rows_of(segment.lengths[b].into());
+        // Where values are elsewhere, a request may have more tokens than the cache has rows.
+        let is_elsewhere = made.is_some_and(|made| made.value_indices.is_some());
+        let n_tokens = u64::from(segment.lengths[b]);
+        let n_rows = if is_elsewhere {
+            n_tokens.div_ceil(kv.tokens_per_row).min(1 << 26)
+        } else {
+            shape.layout.rows_of(n_tokens)
+        };
         let n_queries = self.plan.shape().n_queries as usize;
         let sees = |i: usize| {
             // What the query's own row is, counted from one past the queries before.

@@ -20,7 +20,7 @@ pub struct LowRank<'a, T> {
     pub factors: View<'a, T>,
     /// `[batch, n_heads, head_dim, rank]`, the same.
     pub basis: View<'a, T>,
-    /// `[n_factors, head_dim]`: cosines of each position's angles, and then their sines, from a multiple of 8 bytes on; none where
+    /// `[n_factors, head_dim]`: cosines of each position's angles, and then their sines; none where
     /// keys are not turned.
     pub cos_sin: Option<View<'a, f32>>,
     /// Of each of the segment's blocks, the block of its cache where its values are, as `tier_resolve` gives slots; else the same
@@ -38,7 +38,7 @@ pub struct LowRank<'a, T> {
 ///
 /// # Shapes
 /// Those of [`AttendInputs`], [`LowRank`] and [`AttendOutputs`]; sizes are the plan's. The segment's cache has values where the lists say, and keys that
-/// nothing reads; its lengths say how many tokens a request has.
+/// nothing reads (its values' view will do); its lengths say how many tokens a request has, with `value_indices` also more than it has rows.
 ///
 /// # Numerics
 /// Bit for bit [`reference::Attended`](crate::attention::reference::Attended) with

@@ -63,7 +63,7 @@ fn offsets_past_2_to_the_31_elements() {
         biases: None,
     }];
     for queue in common::queues() {
-        let Some(model) = queue.mma_model() else { continue };
+        let Some(model) = common::model_of(&queue) else { continue };
         let mut on_device =
             [0; 2].map(|_| queue.alloc::<bf16>(layout.pool_len() as usize).unwrap());
         for (start, rows) in &rows {

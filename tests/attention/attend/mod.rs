@@ -185,6 +185,26 @@ fn what_is_no_number() {
             assert_eq!(results.outputs[..16], [0.0; 16]);
         }
     }
+    // Rows of nothing beside values that are no numbers: what another query sees, and what a bias makes nothing of.
+    for value in [f32::NAN, f32::INFINITY] {
+        let causal = Part::of(Tokens::ALL).masked(Mask::Causal);
+        let case = Case { lengths: vec![1], n_queries: 2, parts: vec![causal], ..case.clone() };
+        let mut one = case.build::<Brain>();
+        let biased = Part { has_biases: true, ..Part::of(Tokens::ALL) };
+        let case = Case { n_queries: 1, parts: vec![biased], ..case };
+        let mut other = case.build::<Brain>();
+        other.segments[0].biases.as_mut().unwrap().fill(f32::NEG_INFINITY);
+        for problem in [&mut one, &mut other] {
+            let segment = &mut problem.segments[0];
+            let layout = case.kv_layout().unwrap();
+            let start = layout.locate(&segment.page_table, 0, 0, 0).unwrap();
+            segment.values[start..start + 16].fill(Brain::from_f32(value));
+            assert_same::<_, f32>(problem);
+            let results = problem.expect::<f32>(Model::HOPPER);
+            assert_eq!(results.log_sums[0], f32::NEG_INFINITY.to_bits());
+            assert_eq!(results.outputs[..16], [0.0; 16]);
+        }
+    }
     for sink in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1e30, -1e30] {
         let problem = Problem { sinks: Some(vec![sink]), ..case.build::<Brain>() };
         assert_same::<_, f32>(&problem);
@@ -261,9 +281,9 @@ fn what_does_not_fit_is_refused_with_what_does() {
         ),
         (
             AttendShape { logits: cap(f32::NAN), ..shape },
-            "soft cap of logits: NaN is outside 0.001..=1e6",
+            "soft cap of logits: NaN is outside 0.001..=1e4",
         ),
-        (AttendShape { logits: cap(0.0), ..shape }, "soft cap of logits: 0 is outside 0.001..=1e6"),
+        (AttendShape { logits: cap(0.0), ..shape }, "soft cap of logits: 0 is outside 0.001..=1e4"),
     ] {
         assert_eq!(refused(shape, &[all]), message);
     }

@@ -485,7 +485,7 @@ pub(crate) fn poison<O: Real>() -> O {
 #[track_caller]
 pub(crate) fn assert_same<T: Half, O: Real + PartialEq>(problem: &Problem<T>) {
     for queue in crate::common::queues() {
-        let Some(model) = queue.mma_model() else { continue };
+        let Some(model) = crate::common::model_of(&queue) else { continue };
         let results = problem.attend::<O>(&queue).unwrap();
         assert_results(&results, &problem.expect(model), &format!("{}", queue.executor()));
     }

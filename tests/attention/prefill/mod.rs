@@ -115,10 +115,31 @@ fn pages_and_the_batch_do_not_show() {
                 assert_results(&other.attend::<f32>(&queue).unwrap(), &all, "other pages");
             }
         }
+        // Without the last two requests.
+        let alone = problem.first_of_requests();
+        let some = alone.attend::<f32>(&queue).unwrap();
+        let n = some.outputs.len();
+        assert_eq!(some.outputs[..n], all.outputs[..n]);
+        assert_eq!(some.log_sums, all.log_sums[..some.log_sums.len()]);
     }
 }
 
-/// A chunk of one query is what `attend` does but for its splits: one tile, one chain.
+/// Queries, keys and sinks that are no numbers; values are finite.
+#[test]
+fn what_is_no_number() {
+    for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let mut problem = Case { requests: vec![(20, 30)], ..Case::default() }.build::<Brain>();
+        problem.queries[40] = Brain::from_f32(value);
+        assert_same::<_, f32>(&problem);
+        let mut problem = Case { requests: vec![(20, 30)], ..Case::default() }.build::<Brain>();
+        for i in (0..problem.keys.len()).step_by(97) {
+            problem.keys[i] = Brain::from_f32(value);
+        }
+        problem.sinks = Some(vec![value, 1.0]);
+        assert_same::<_, f32>(&problem);
+    }
+}
+
 #[test]
 fn hostile_lists_are_bounded() {
     let case = Case { requests: vec![(10, 5), (4, 4), (6, 1)], ..Case::default() };

@@ -199,6 +199,25 @@ impl<T: Half> Problem<T> {
         })
     }
 
+    /// The first request alone, of an otherwise smaller batch.
+    pub(crate) fn first_of_requests(&self) -> Self {
+        let shape = *self.plan.shape();
+        let layout = KvLayout::new(KvShape { batch: 1, ..*shape.layout.shape() }).unwrap();
+        let n_tokens = u64::from(self.query_starts[1]);
+        let plan = PrefillPlan::new(PrefillShape { layout, n_tokens, ..shape }).unwrap();
+        let n_rows = layout.n_rows() as usize;
+        Self {
+            queries: self.queries[..plan.queries_len() as usize].to_vec(),
+            query_starts: self.query_starts[..2].to_vec(),
+            query_positions: self.query_positions[..n_tokens as usize].to_vec(),
+            key_positions: self.key_positions[..n_rows].to_vec(),
+            page_table: self.page_table[..layout.table_len() as usize].to_vec(),
+            lengths: self.lengths[..1].to_vec(),
+            plan,
+            ..self.clone()
+        }
+    }
+
     pub(crate) fn reference(&self, model: Model) -> Prefilled<'_, T> {
         Prefilled {
             plan: &self.plan,
@@ -268,7 +287,7 @@ impl<T: Half> Problem<T> {
 #[track_caller]
 pub(crate) fn assert_same<T: Half, O: Real>(problem: &Problem<T>) {
     for queue in crate::common::queues() {
-        let Some(model) = queue.mma_model() else { continue };
+        let Some(model) = crate::common::model_of(&queue) else { continue };
         let results = problem.attend::<O>(&queue).unwrap();
         assert_results(&results, &problem.expect(model), &format!("{}", queue.executor()));
     }
