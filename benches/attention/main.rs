@@ -3,9 +3,11 @@
 mod attend;
 #[path = "../house/mod.rs"]
 mod house;
+mod low_rank;
 mod merge;
 #[path = "../peers/mod.rs"]
 mod peers;
+mod prefill;
 
 use std::process::ExitCode;
 
@@ -18,6 +20,6 @@ fn cpu() {
 }
 
 fn main() -> ExitCode {
-    let cases = [attend::cases(), merge::cases()];
+    let cases = [attend::cases(), prefill::cases(), low_rank::cases(), merge::cases()];
     house::run("attention", cases.into_iter().flatten().collect(), cpu)
 }

@@ -6,10 +6,15 @@ use lacuna::Queue;
 use lacuna::attention::{LogBase, Mask, Tokens};
 use lacuna::element::{Half, Real};
 use lacuna::kv::KvLists;
+use lacuna::mma::Model;
 use lacuna::simt::{Checks, Config, Entry, Schedule, Substitute};
 
-use crate::attend_problem::{Brain, Case, Part, Problem, Results, Short};
+use self::problem::{Brain, Case, Part, Problem, Results, Short};
 use crate::{Kernel, Mutation, of};
+
+#[path = "../attention/attend/problem.rs"]
+#[allow(dead_code, reason = "tests use all of it")]
+pub(crate) mod problem;
 
 const fn kernel(entry: &'static str, mutations: &'static [Mutation]) -> Kernel {
     Kernel {
@@ -290,10 +295,22 @@ unsafe extern "C" {
 }
 
 /// Whether a launch by the second entry in place of the first is not what it must be.
-type Differs = Box<dyn Fn(Entry, Entry) -> bool + Sync>;
+pub(crate) type Differs = Box<dyn Fn(Entry, Entry) -> bool + Sync>;
 
-/// The problem on both schedules, beside the reference.
 fn hold<T: Half + Sync, O: Real + Sync + 'static>(problem: Problem<T>) -> Differs {
+    beside(problem.expect::<O>(model()), move |queue| problem.attend::<O>(queue))
+}
+
+/// Whose tensor cores the executor has.
+pub(crate) fn model() -> Model {
+    Queue::simt(Config::default()).mma_model().expect("the executor has a model")
+}
+
+/// A launch on both schedules, beside what is expected of it.
+pub(crate) fn beside<O: Real + Sync + 'static>(
+    expected: Results<O>,
+    attend: impl Fn(&Queue) -> lacuna::Result<Results<O>> + Sync + 'static,
+) -> Differs {
     let bytes = |results: &Results<O>| bytemuck::cast_slice::<O, u8>(&results.outputs).to_vec();
     let queue = |kernel, by, schedule| {
         Queue::simt(Config {
@@ -305,12 +322,9 @@ fn hold<T: Half + Sync, O: Real + Sync + 'static>(problem: Problem<T>) -> Differ
             ..Config::default()
         })
     };
-    let model = Queue::simt(Config::default()).mma_model().expect("the executor has a model");
-    let expected = problem.expect::<O>(model);
     Box::new(move |kernel, by| {
         [Schedule::Random, Schedule::Reverse].into_iter().any(|schedule| {
-            let found = problem.attend::<O>(&queue(kernel, by, schedule));
-            found.map_or(true, |found| {
+            attend(&queue(kernel, by, schedule)).map_or(true, |found| {
                 found.log_sums != expected.log_sums || bytes(&found) != bytes(&expected)
             })
         })

@@ -42,9 +42,7 @@ fn head_dimensions_and_groups() {
 /// More requests than a warp looks at together, most of them without queries.
 #[test]
 fn requests_of_a_large_batch_are_found() {
-    let requests = (0..70).map(|b| if b % 9 == 4 { (b % 5 + 1, 3) } else { (0, 2) }).collect();
-    let case = Case { requests, head_dim: 16, group: 1, ..Case::default() };
-    assert_same::<_, f32>(&case.build::<Brain>());
+    assert_same::<_, f32>(&many().build::<Brain>());
 }
 
 #[test]
@@ -118,7 +116,6 @@ fn pages_and_the_batch_do_not_show() {
     }
 }
 
-/// A chunk of one query is what `attend` does but for its splits: one tile, one chain.
 #[test]
 fn hostile_lists_are_bounded() {
     let case = Case { requests: vec![(10, 5), (4, 4), (6, 1)], ..Case::default() };
@@ -131,6 +128,13 @@ fn hostile_lists_are_bounded() {
     problem.lengths = vec![u32::MAX, 0, 3];
     problem.page_table[0] = -1;
     problem.page_table[1] = i32::MAX;
+    assert_same::<_, f32>(&problem);
+    // What is not there is not a query's numbers either.
+    problem.queries[0] = Brain::from_f32(f32::NAN);
+    assert_same::<_, f32>(&problem);
+    // Starts that fall, of more requests than a warp looks at together.
+    assert_same::<_, f32>(&falling());
+    problem.has_log_sums = false;
     assert_same::<_, f32>(&problem);
 }
 
