@@ -151,8 +151,8 @@ impl Case for Shape {
         let layout = KvLayout::new(self.layout(PAGE_SIZE).nhd()).expect("a layout");
         let plan = self.plan(&layout, 0);
         let n_splits = f64::from(plan.grid().blocks[0]);
-        // As of `attend`, partial sums and queries; every split reads the basis, every head the factors and the angles. Of a pair's
-        // angle the cosine and the sine are words of their own, so that each sector of them is asked for twice by halves.
+        // As of `attend`, partial sums and queries; every split reads the basis, every head the factors and the angles, whose
+        // sectors it asks for twice: eight words of one are of two requests.
         let n_rows = plan.attend().log_sums_len() as f64;
         let d = self.head_dim as f64;
         let partials =
@@ -164,14 +164,13 @@ impl Case for Shape {
         let factors = (of_heads - picked) * 2.0 * self.rank as f64;
         let angles = match self.turn {
             Turn::None => 0.0,
-            Turn::Halves => (2.0 * of_heads - picked) * 4.0 * d,
-            Turn::Pairs => (2.0 * of_heads - picked) * 4.0 * d,
+            Turn::Halves | Turn::Pairs => (2.0 * of_heads - picked) * 4.0 * d,
         };
         let least = self.least_bytes() as f64;
         Budget {
             bytes: 1.03 + (partials + queries + basis + factors + angles) / least,
-            sectors_per_request: 13.1,
-            conflict_ways: 1.3,
+            sectors_per_request: 14.3,
+            conflict_ways: 1.15,
             barriers: 8.0 + 3.0 / n_splits,
         }
     }

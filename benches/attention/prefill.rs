@@ -1,6 +1,7 @@
 //! Chunks of prompts over what was kept of them.
 
 use std::cell::OnceCell;
+use std::ops::Range;
 use std::rc::Rc;
 
 use half::{bf16, f16};
@@ -94,15 +95,21 @@ impl Shape {
     }
 
     /// Rows that any of some of a request's queries sees.
-    fn n_seen(&self, first: u64, last: u64) -> u64 {
+    fn seen(&self, first: u64, last: u64) -> Range<u64> {
         let (first, last) = (self.n_before + first, self.n_before + last);
         match self.mask {
-            Mask::None => self.n(),
-            Mask::Causal => last + 1,
+            Mask::None => 0..self.n(),
+            Mask::Causal => 0..last + 1,
             Mask::Window(window) => {
-                last + 1 - (first + 1).saturating_sub(window.div_ceil(self.step))
+                (first + 1).saturating_sub(window.div_ceil(self.step))..last + 1
             }
         }
+    }
+
+    /// Those that any query sees.
+    fn n_needed(&self) -> u64 {
+        let seen = self.seen(0, self.n_queries - 1);
+        seen.end - seen.start
     }
 
     /// Tokens that are compared.
@@ -158,24 +165,28 @@ impl Case for Shape {
         let block_rows = if self.head_dim <= 128 { 64 } else { 32 };
         let n_rows = self.n_queries * self.group;
         let n_blocks = n_rows.div_ceil(block_rows);
-        let seen = (0..n_blocks).map(|block| {
-            let last = ((block + 1) * block_rows).min(n_rows) - 1;
-            self.n_seen(block * block_rows / self.group, last / self.group)
-        });
-        let n_seen: Vec<_> = seen.collect();
-        // Every 64 rows of queries, above dimensions of 128 half as many, read what keys and values they see again; and the
-        // positions and pages of all rows, each of which words cost a sector for two.
-        let n_heads = (self.batch * self.n_heads) as f64;
-        let n_needed = self.n_seen(0, self.n_queries - 1);
-        let again = n_seen.iter().sum::<u64>() as f64 - n_needed as f64;
-        let words = (n_blocks * self.n()) as f64 * 6.0;
-        let stages: u64 = n_seen.iter().map(|n| n.div_ceil(block_rows) + 1).sum();
-        let least = self.least_bytes() as f64;
+        let seen: Vec<_> = (0..n_blocks)
+            .map(|block| {
+                let last = ((block + 1) * block_rows).min(n_rows) - 1;
+                self.seen(block * block_rows / self.group, last / self.group)
+            })
+            .collect();
+        let n_seen: u64 = seen.iter().map(|rows| rows.end - rows.start).sum();
+        // As many rows of queries as a block has read what keys and values they see again; and of all rows the positions, and
+        // the words of their pages, of which every sixteen cost a sector.
+        let word_bytes = if self.step == 1 { 2 } else { 6 };
+        let again = (n_seen - self.n_needed()) * 4 * self.head_dim;
+        let words = n_blocks * self.n() * word_bytes;
+        let again = (self.batch * self.n_heads * (again + words)) as f64;
+        // Stages are looked for, and those that any query sees multiplied.
+        let stage = |rows: &Range<u64>| rows.end.div_ceil(block_rows) - rows.start / block_rows;
+        let n_stages: u64 = seen.iter().map(stage).sum();
+        let n_looks = n_blocks * self.n().div_ceil(block_rows);
         Budget {
-            bytes: 1.03 + n_heads * (again * 4.0 * self.head_dim as f64 + words) / least,
-            sectors_per_request: 13.1,
-            conflict_ways: 1.3,
-            barriers: 7.0 + 3.0 * stages as f64 / n_blocks as f64,
+            bytes: 1.03 + again / self.least_bytes() as f64,
+            sectors_per_request: 12.3,
+            conflict_ways: 1.1,
+            barriers: 5.0 + (n_looks + 2 * n_stages) as f64 / n_blocks as f64,
         }
     }
 
@@ -199,7 +210,7 @@ impl Shape {
     /// lengths.
     fn least_bytes(&self) -> u64 {
         let n_tokens = self.batch * self.n_queries;
-        let n_needed = self.batch * self.n_seen(0, self.n_queries - 1);
+        let n_needed = self.batch * self.n_needed();
         let n_positions = if self.step == 1 { 0 } else { n_tokens + n_needed };
         let n_words = n_tokens * self.n_heads * self.group
             + n_positions
@@ -311,7 +322,7 @@ impl<T: Half + Real + Sync> Problem for Requests<T> {
         ])
     }
 
-    /// Over one step between positions a causal mask of the last rows is the same.
+    /// Of one step between all positions, a causal mask over the kept rows is the same.
     fn peers(&self) -> Vec<Box<dyn Peer + '_>> {
         let Shape { batch, n_queries, n_heads, group, head_dim, mask, .. } = self.case;
         if mask != Mask::Causal {

@@ -28,7 +28,7 @@ const fn kernel(entry: &'static str, mutations: &'static [Mutation]) -> Kernel {
 /// Left out is what `attend` has in the headers, and what changes no result. Only time: rows that no query of a block sees are
 /// passed over, by the greatest and the least of positions, whose beginnings only loosen them; the last copies are none. One of
 /// two guards: the first start past the tokens, since ends are no less; and lanes before the first of a maximum, which have
-/// their own. What is masked or read by nobody: the zeros in place of keys that are not there, and rows past the last query,
+/// their own; and warps that search for queries beside the first, none of whose lanes writes. What is masked or read by nobody: the zeros in place of keys that are not there, and rows past the last query,
 /// whose queries are zeros and whose sums lie in rows that are not written. And the barrier before sums are left on chip, since
 /// the one after a stage, or after the search for one, is behind all threads by then.
 const MUTATIONS: &[Mutation] = &[
@@ -110,7 +110,6 @@ const MUTATIONS: &[Mutation] = &[
     of("stage.keys[row]) + 16 * chunk", 0, "stage.keys[row])"),
     of("value, is_there)", 0, "value)"),
     // The kernel.
-    of("if (threadIdx.x < 32) find_queries", 0, "find_queries"),
     of("if (shared.n_queries == 0) return;", 0, ""),
     of("count_rows(params.kv, shared.request)", 0, "params.kv.lengths[shared.request]"),
     of("warp_row + threadIdx.x % 32 / 4 + half * 8", 0, "warp_row + threadIdx.x % 32 / 4"),
@@ -142,13 +141,9 @@ const MUTATIONS: &[Mutation] = &[
     of("token * params.output_stride", 0, "token * params.kv.n_heads * params.group * d"),
 ];
 
-/// What is the other entry's own.
-const OF_LONG_HEADS: &[Mutation] = &[
-    of("attend<256, 32>", 0, "attend<128, 32>"),
-    of("attend<256, 32>", 0, "attend<256, 64>"),
-    of("r >= n_block_rows || ", 0, ""),
-    of("if (i >= n_stage_rows) return false;", 0, ""),
-];
+/// What is the other entry's own. Its threads past a stage's rows have places that nobody reads.
+const OF_LONG_HEADS: &[Mutation] =
+    &[of("attend<256, 32>", 0, "attend<128, 32>"), of("attend<256, 32>", 0, "attend<256, 64>")];
 
 unsafe extern "C" {
     fn lacuna_simt_prefill_128(params: *const c_void, is_checked: u32);
@@ -162,6 +157,7 @@ fn hold<T: Half + Sync, O: Real + Sync + 'static>(problem: Problem<T>) -> Differ
 fn problems() -> Vec<Differs> {
     let plain = Case { requests: vec![(7, 20), (0, 3), (37, 70)], ..Case::default() };
     let kept = Case { keep: Some(3), n_heads: 2, has_sinks: true, ..plain.clone() };
+    let long = Case { requests: vec![(40, 250)], ..plain.clone() };
     let window = Case { mask: Mask::Window(40), requests: vec![(40, 250), (3, 9)], ..kept.clone() };
     let all = Case { mask: Mask::None, ..plain.clone() };
     let full_page = Case { mask: Mask::None, requests: vec![(4, 12)], ..plain.clone() };
@@ -191,7 +187,9 @@ fn problems() -> Vec<Differs> {
         hold::<_, f32>(Case { group: 5, ..plain.clone() }.build::<Short>()),
         hold::<_, f32>(all.build::<Brain>()),
         hold::<_, f32>(full_page.build::<Brain>()),
+        hold::<_, f32>(long.build::<Brain>()),
         hold::<_, f32>(window.build::<Brain>()),
+        hold::<_, f32>(Problem { sinks: Some(vec![9.0; 2]), ..plain.build::<Brain>() }),
         hold::<_, f32>(hostile(vec![7, 7, 9, 8])),
         hold::<_, f32>(hostile(vec![5, 0, 1 << 31, 2])),
         hold::<_, f32>(absent),

@@ -108,29 +108,27 @@ pub(crate) fn hostile() -> Made<Brain> {
     let n_rows = case().kv_layout().unwrap().n_rows() as i32;
     // Of blocks of four: one past the last row, one that is 0 in 32 bits, and what is negative.
     let indices = made.value_indices.as_mut().unwrap();
-    indices.fill(2);
+    indices.iter_mut().enumerate().for_each(|(i, index)| *index = if i % 2 == 0 { 2 } else { 5 });
     indices[..4].copy_from_slice(&[n_rows / 4, 1 << 30, i32::MIN, i32::MAX]);
-    // The second request's last, whose table is the last.
+    // The last request's, whose table is the last.
     *indices.last_mut().unwrap() = n_rows / 4;
     let segment = &mut made.problem.segments[0];
-    segment
-        .indices
-        .as_mut()
-        .unwrap()
-        .iter_mut()
-        .enumerate()
-        .for_each(|(i, index)| *index = i as i32 % 16);
+    let picked = segment.indices.as_mut().unwrap();
+    picked.iter_mut().enumerate().for_each(|(i, index)| *index = i as i32 % 16);
     segment.lengths = vec![u32::MAX, 70];
-    segment.page_table[0] = -1;
+    // The second page of each.
+    segment.page_table[1] = -1;
     segment.page_table[7] = i32::MAX;
     made
 }
 
 /// Keys of pairs of channels that turning takes to nothing but what rounding left, and queries that see that alone.
 pub(crate) fn cancelling() -> Made<Brain> {
-    let case = Case { group: 1, ..case() };
-    let mut made = Made::<Brain>::new(&case, SHAPE, false);
-    let (rank, half) = (SHAPE.rank as usize, 16);
+    let mut case = Case { group: 1, ..case() };
+    case.parts.truncate(1);
+    let (rank, half) = (160, 16);
+    let shape = LowRankShape { rank: rank as u64, ..SHAPE };
+    let mut made = Made::<Brain>::new(&case, shape, false);
     for head in made.basis.chunks_mut(2 * half * rank) {
         let (low, high) = head.split_at_mut(half * rank);
         for (i, (low, high)) in low.iter_mut().zip(high).enumerate() {

@@ -59,6 +59,9 @@ fn kept_tokens_are_seen_by_their_positions() {
         let case = Case { has_sinks: true, soft_cap: Some(2.0), ..case };
         assert_same::<_, f32>(&case.build::<Brain>());
     }
+    // A sink above all logits.
+    let plain = Case::default().build::<Brain>();
+    assert_same::<_, f32>(&Problem { sinks: Some(vec![9.0; 2]), ..plain });
     // Positions in any order, and of any size.
     let mut problem =
         Case { keep: Some(2), requests: vec![(30, 90)], ..Case::default() }.build::<Brain>();
