@@ -170,7 +170,7 @@ impl Shape {
 }
 
 /// Ascending numbers of `n_lists` lists, far apart and none twice.
-fn pick(n_lists: u64, n: u64, n_all: u64) -> Vec<i32> {
+pub(crate) fn pick(n_lists: u64, n: u64, n_all: u64) -> Vec<i32> {
     let each = n_all / n;
     let place = |i: u64| i.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40;
     (0..n_lists * n).map(|i| (i % n * each + place(i) % each) as i32).collect()

@@ -4,9 +4,11 @@ mod attend;
 mod copy;
 #[path = "../house/mod.rs"]
 mod house;
+mod low_rank;
 mod merge;
 #[path = "../peers/mod.rs"]
 mod peers;
+mod prefill;
 mod tier;
 
 use std::process::ExitCode;
@@ -22,6 +24,13 @@ fn cpu() {
 }
 
 fn main() -> ExitCode {
-    let cases = [attend::cases(), copy::cases(), merge::cases(), tier::cases()];
+    let cases = [
+        attend::cases(),
+        prefill::cases(),
+        low_rank::cases(),
+        merge::cases(),
+        copy::cases(),
+        tier::cases(),
+    ];
     house::run("attention", cases.into_iter().flatten().collect(), cpu)
 }

@@ -1,21 +1,23 @@
 #!/usr/bin/env python3
-"""Times somebody else's attention of one query a request over a paged cache on a GPU, as house.py does.
+"""Times somebody else's attention over a paged cache on a GPU, as house.py does: of one query a request, or of its last rows.
 
-usage: attention.py torch|torch-gather|flashinfer|flashinfer-tensor-cores SIZES N_SETS ARRAYS
+usage: attention.py torch|torch-gather|torch-causal|flashinfer|flashinfer-tensor-cores SIZES N_SETS ARRAYS
 
 SIZES is JSON: {"batch", "n_heads", "group", "head_dim", "n_pages", "page_size", "n_pages_each", "n_tokens", "block_size",
-"n_lists", "n_blocks", "element"}. ARRAYS is a file of one array after the other:
+"n_lists", "n_blocks", "element"}, and for torch-causal "n_queries" and "compared", tokens of all requests. ARRAYS is a
+file of one array after the other:
 
-    queries     [batch, n_heads * group, head_dim]            element: bf16 or f16
+    queries     [batch * n_queries, n_heads * group, head_dim]            element: bf16 or f16
     keys        [n_pages, page_size, n_heads, head_dim]
     values      the same
     page_table  [batch, n_pages_each]                         int32
     lists       [batch, n_lists, n_blocks]                    int32; block_size 0: none, and all n_tokens count
-    outputs     as queries: what must come of them, within 2 % (root of the mean square)
+    outputs     as queries, or of those that are compared: what must come of them, within 2 % (root of the mean square)
 
 There are N_SETS copies of what is read, in turn, so that none is in a cache. torch is scaled_dot_product_attention over
 keys and values of one request and head one after the other; where tokens are picked, they were gathered before, and
-torch-gather gathers them too. FlashInfer is BatchDecodeWithPagedKVCacheWrapper: pages are the cache's where all of
+torch-gather gathers them too. torch-causal is the same of many queries under causal_lower_right, over keys and values that
+were repeated for each query head before. FlashInfer is BatchDecodeWithPagedKVCacheWrapper: pages are the cache's where all of
 their tokens count, and else single tokens, lists of each head being requests of one head.
 """
 
@@ -29,9 +31,11 @@ def read_arrays(sizes, path):
     """Each on the GPU, by its name."""
     import torch
 
-    of = SimpleNamespace(**sizes)
+    of = SimpleNamespace(**{"n_queries": 1, "compared": None, **sizes})
     element = {"bf16": torch.bfloat16, "f16": torch.float16}[of.element]
-    tokens = (of.batch, of.n_heads * of.group, of.head_dim)
+    n_tokens = of.batch * of.n_queries
+    tokens = (n_tokens, of.n_heads * of.group, of.head_dim)
+    compared = (n_tokens if of.compared is None else len(of.compared), *tokens[1:])
     pool = (of.n_pages, of.page_size, of.n_heads, of.head_dim)
     shapes = {
         "queries": (element, tokens),
@@ -39,7 +43,7 @@ def read_arrays(sizes, path):
         "values": (element, pool),
         "page_table": (torch.int32, (of.batch, of.n_pages_each)),
         "lists": (torch.int32, (of.batch, of.n_lists, of.n_blocks if of.block_size else 0)),
-        "outputs": (element, tokens),
+        "outputs": (element, compared),
     }
     with open(path, "rb") as file:
         for name, (dtype, shape) in shapes.items():
@@ -95,6 +99,23 @@ def by_torch(of, gathers):
     return attend, keys, values, torch.__version__
 
 
+def by_torch_causal(of):
+    import torch
+    from torch.nn.attention.bias import causal_lower_right
+
+    slots = slots_of(of)[:, 0]
+    pools = (pool.flatten(0, 1)[slots].transpose(1, 2) for pool in (of.keys, of.values))
+    keys, values = (pool.repeat_interleave(of.group, 1) for pool in pools)
+    queries = of.queries.unflatten(0, (of.batch, of.n_queries)).transpose(1, 2).contiguous()
+    mask = causal_lower_right(of.n_queries, of.n_tokens)
+
+    def attend(keys, values):
+        attend_to = torch.nn.functional.scaled_dot_product_attention
+        return attend_to(queries, keys, values, attn_mask=mask).transpose(1, 2).flatten(0, 1)
+
+    return attend, keys, values, torch.__version__
+
+
 def by_flashinfer(of, options):
     import flashinfer
     import torch
@@ -144,13 +165,18 @@ def by_flashinfer(of, options):
 
 def measure(library, sizes, n_sets, path):
     of = read_arrays(json.loads(sizes), path)
-    if library.startswith("torch"):
+    if library == "torch-causal":
+        attend, keys, values, version = by_torch_causal(of)
+    elif library.startswith("torch"):
         attend, keys, values, version = by_torch(of, library == "torch-gather")
     else:
         options = {"use_tensor_cores": True} if library.endswith("tensor-cores") else {}
         attend, keys, values, version = by_flashinfer(of, options)
     expected = of.outputs.float()
-    error = (attend(keys, values).float() - expected).pow(2).mean().sqrt()
+    found = attend(keys, values)
+    if of.compared is not None:
+        found = found[of.compared]
+    error = (found.float() - expected).pow(2).mean().sqrt()
     share = float(error / expected.pow(2).mean().sqrt())
     if not share <= 0.02:
         return {"why": f"it differs by {100.0 * share:.1f} %", "version": version}

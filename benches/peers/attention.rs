@@ -14,7 +14,7 @@ use crate::house::gpu::Gpu;
 
 const VARIABLE: &str = "LACUNA_ATTENTION_PEERS";
 
-/// A library's attention of one query for each request.
+/// A library's attention of one query for each request, or of its last ones.
 pub(crate) struct Attention<'a> {
     /// As the script knows it.
     pub(crate) library: &'static str,
@@ -56,6 +56,7 @@ impl Peer for Attention<'_> {
     fn name(&self) -> &'static str {
         match self.library {
             "torch" => "torch SDPA",
+            "torch-causal" => "torch SDPA, causal_lower_right",
             "torch-gather" => "torch gather and SDPA",
             "flashinfer" => "FlashInfer paged decode",
             _ => "FlashInfer paged decode, tensor cores",

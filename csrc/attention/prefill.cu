@@ -63,7 +63,8 @@ __device__ __forceinline__ uint32_t greatest_up_to(uint32_t value) {
 __device__ __forceinline__ void find_queries(const AttentionPrefillParams& params, uint32_t n_rows,
                                              Shared& shared) {
   const uint32_t lane = threadIdx.x;
-  uint32_t first_start = min_of(params.query_starts[0], params.n_tokens);
+  // Past the tokens it is an end too, and of nothing.
+  uint32_t first_start = params.query_starts[0];
   uint32_t n_blocks_before = 0;
   if (lane == 0) shared.n_queries = 0;
   __syncwarp();
@@ -283,10 +284,10 @@ __device__ __forceinline__ void attend(const AttentionPrefillParams& params, uin
 #pragma unroll 1
       for (uint32_t tile = 0; tile < kBlockRows; tile += kRows) {
         const auto sees = [&](uint32_t half, uint32_t i) {
-          const bool is_seen = is_row[half] && stage.keys[tile + i] != 0;
-          if (params.is_causal == 0) return is_seen;
+          if (!is_row[half] || stage.keys[tile + i] == 0) return false;
+          if (params.is_causal == 0) return true;
           const int32_t position = stage.positions[tile + i];
-          return is_seen && position <= own[half] && is_near(params, own[half], position);
+          return position <= own[half] && is_near(params, own[half], position);
         };
         const auto bias_of = [](uint32_t) { return 0.0f; };
         sums.add_tile(params.logits, params.kv.row_len, queries, keys + tile * pitch,
@@ -298,10 +299,9 @@ __device__ __forceinline__ void attend(const AttentionPrefillParams& params, uin
     has_before = true;
     turn = 1 - turn;
   }
-  // Nothing is on its way any more.
+  // Nothing is on its way any more, nor read.
   uint32_t* words = reinterpret_cast<uint32_t*>(dynamic);
   const uint32_t n_rows = min_of(kBlockRows, shared.n_queries * params.group - shared.first_row);
-  __syncthreads();
   if (warp_row < n_rows) {
     sums.store(words + warp_row * (params.kv.row_len + kExtraWords), n_rows - warp_row,
                params.kv.row_len);

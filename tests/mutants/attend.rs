@@ -6,10 +6,15 @@ use lacuna::Queue;
 use lacuna::attention::{LogBase, Mask, Tokens};
 use lacuna::element::{Half, Real};
 use lacuna::kv::KvLists;
+use lacuna::mma::Model;
 use lacuna::simt::{Checks, Config, Entry, Schedule, Substitute};
 
-use crate::attend_problem::{Brain, Case, Part, Problem, Results, Short};
+use self::problem::{Brain, Case, Part, Problem, Results, Short};
 use crate::{Kernel, Mutation, of};
+
+#[path = "../attention/attend/problem.rs"]
+#[allow(dead_code, reason = "tests use all of it")]
+pub(crate) mod problem;
 
 const fn kernel(entry: &'static str, mutations: &'static [Mutation]) -> Kernel {
     Kernel {
@@ -108,7 +113,7 @@ const MUTATIONS: &[Mutation] = &[
     of("place.list * segment.n_indices + place.entry", 0, "place.entry"),
     of("uint64_t{block} * segment.block_size", 0, "block * segment.block_size"),
     of("i - place.entry * segment.block_size", 0, "0"),
-    of("if (row >= positions.n_rows[s]) return token;", 0, ""),
+    of("if (row >= n_rows) return token;", 0, ""),
     of("if (seen == 0) return token;", 0, ""),
     of("if (element == kNoRow) return token;", 0, ""),
     of("segment.kv.values + 2 * element", 0, "segment.kv.keys + 2 * element"),
@@ -247,7 +252,8 @@ const MUTATIONS: &[Mutation] = &[
     ),
     of("if (threadIdx.x < part.n_rows) finish_row", 0, "finish_row"),
     of("i < part.n_rows * d", 0, "i < kRows * d"),
-    of("__fmul_rn(sum, shared.scales[r])", 0, "sum"),
+    of("finish_output(sum, shared.scales[r]", 0, "finish_output(sum, 1.0f"),
+    of("reciprocal == 0.0f ? 0.0f : ", 0, ""),
     of("token * params.output_stride", 0, "token * params.n_heads * params.group * d"),
     of("i < part.n_rows * row_words", 0, "i < kRows * row_words"),
     of("target[i] = __float_as_uint(shared.sums[r][0]);", 0, "target[i] = 0;"),
@@ -290,10 +296,22 @@ unsafe extern "C" {
 }
 
 /// Whether a launch by the second entry in place of the first is not what it must be.
-type Differs = Box<dyn Fn(Entry, Entry) -> bool + Sync>;
+pub(crate) type Differs = Box<dyn Fn(Entry, Entry) -> bool + Sync>;
 
-/// The problem on both schedules, beside the reference.
 fn hold<T: Half + Sync, O: Real + Sync + 'static>(problem: Problem<T>) -> Differs {
+    beside(problem.expect::<O>(model()), move |queue| problem.attend::<O>(queue))
+}
+
+/// Whose tensor cores the executor has.
+pub(crate) fn model() -> Model {
+    Queue::simt(Config::default()).mma_model().expect("the executor has a model")
+}
+
+/// A launch on both schedules, beside what is expected of it.
+pub(crate) fn beside<O: Real + Sync + 'static>(
+    expected: Results<O>,
+    attend: impl Fn(&Queue) -> lacuna::Result<Results<O>> + Sync + 'static,
+) -> Differs {
     let bytes = |results: &Results<O>| bytemuck::cast_slice::<O, u8>(&results.outputs).to_vec();
     let queue = |kernel, by, schedule| {
         Queue::simt(Config {
@@ -305,12 +323,9 @@ fn hold<T: Half + Sync, O: Real + Sync + 'static>(problem: Problem<T>) -> Differ
             ..Config::default()
         })
     };
-    let model = Queue::simt(Config::default()).mma_model().expect("the executor has a model");
-    let expected = problem.expect::<O>(model);
     Box::new(move |kernel, by| {
         [Schedule::Random, Schedule::Reverse].into_iter().any(|schedule| {
-            let found = problem.attend::<O>(&queue(kernel, by, schedule));
-            found.map_or(true, |found| {
+            attend(&queue(kernel, by, schedule)).map_or(true, |found| {
                 found.log_sums != expected.log_sums || bytes(&found) != bytes(&expected)
             })
         })
@@ -391,6 +406,9 @@ fn problems() -> Vec<Differs> {
     let list = (0..40).collect();
     let unseen =
         Case { parts: vec![Part { indices: Some(list), ..unseen.parts[0].clone() }], ..unseen };
+    // A query that sees nothing, beside one that sees what is no number.
+    let parts = vec![causal(Part::of(Tokens::ALL))];
+    let nothing = Case { lengths: vec![1], n_queries: 2, parts, ..one.clone() };
     let empty = Case { lengths: vec![0, 40], ..one.clone() };
     let sink = |sink| Problem { sinks: Some(vec![sink]), ..empty.build::<Brain>() };
     let biased = Part { has_biases: true, ..Part::of(Tokens::ALL) };
@@ -443,6 +461,7 @@ fn problems() -> Vec<Differs> {
         hold::<_, f32>(with(&Case { lengths: vec![1], ..one.clone() }, 0, f32::NEG_INFINITY, true)),
         hold::<_, f32>(with(&Case { soft_cap: Some(3.0), ..one.clone() }, 21, f32::NAN, true)),
         hold::<_, f32>(with(&unseen, 2, f32::NAN, false)),
+        hold::<_, f32>(with(&nothing, 0, f32::NAN, false)),
         hold::<_, f32>(sink(-1e30)),
         hold::<_, f32>(sink(1e30)),
         hold::<_, f32>(sink(3.0)),

@@ -4,9 +4,6 @@
 #![allow(unsafe_code, reason = "mutants are compiled here, loaded, and launched by their symbol")]
 
 mod attend;
-#[path = "../attention/attend/problem.rs"]
-#[allow(dead_code, reason = "tests use all of it")]
-mod attend_problem;
 #[path = "../common/mod.rs"]
 mod common;
 mod compact;
@@ -17,6 +14,7 @@ mod copy_problem;
 mod gate;
 mod huffman;
 mod kv_rows;
+mod low_rank;
 mod mass;
 #[path = "../select/mass/problem.rs"]
 #[allow(dead_code, reason = "tests use all of it")]
@@ -26,6 +24,7 @@ mod partials;
 #[path = "../attention/merge/problem.rs"]
 #[allow(dead_code, reason = "tests use all of it")]
 mod partials_problem;
+mod prefill;
 mod rows;
 mod score;
 #[path = "../select/score/problem.rs"]

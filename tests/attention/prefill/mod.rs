@@ -42,9 +42,7 @@ fn head_dimensions_and_groups() {
 /// More requests than a warp looks at together, most of them without queries.
 #[test]
 fn requests_of_a_large_batch_are_found() {
-    let requests = (0..70).map(|b| if b % 9 == 4 { (b % 5 + 1, 3) } else { (0, 2) }).collect();
-    let case = Case { requests, head_dim: 16, group: 1, ..Case::default() };
-    assert_same::<_, f32>(&case.build::<Brain>());
+    assert_same::<_, f32>(&many().build::<Brain>());
 }
 
 #[test]
@@ -61,6 +59,9 @@ fn kept_tokens_are_seen_by_their_positions() {
         let case = Case { has_sinks: true, soft_cap: Some(2.0), ..case };
         assert_same::<_, f32>(&case.build::<Brain>());
     }
+    // A sink above all logits.
+    let plain = Case::default().build::<Brain>();
+    assert_same::<_, f32>(&Problem { sinks: Some(vec![9.0; 2]), ..plain });
     // Positions in any order, and of any size.
     let mut problem =
         Case { keep: Some(2), requests: vec![(30, 90)], ..Case::default() }.build::<Brain>();
@@ -152,6 +153,13 @@ fn hostile_lists_are_bounded() {
     problem.lengths = vec![u32::MAX, 0, 3];
     problem.page_table[0] = -1;
     problem.page_table[1] = i32::MAX;
+    assert_same::<_, f32>(&problem);
+    // What is not there is not a query's numbers either.
+    problem.queries[0] = Brain::from_f32(f32::NAN);
+    assert_same::<_, f32>(&problem);
+    // Starts that fall, of more requests than a warp looks at together.
+    assert_same::<_, f32>(&falling());
+    problem.has_log_sums = false;
     assert_same::<_, f32>(&problem);
 }
 

@@ -10,7 +10,9 @@ use lacuna::kv::{KvLayout, KvShape, KvView};
 use lacuna::mma::Model;
 use lacuna::{Buffer, Error, Queue};
 
-use crate::attend::problem::{Layout, POISON, Random, Results, assert_results, number_at, poison};
+use crate::attend::problem::{
+    Brain, Layout, POISON, Random, Results, assert_results, number_at, poison,
+};
 
 /// Chunks of prompts.
 #[derive(Debug, Clone)]
@@ -25,6 +27,7 @@ pub(crate) struct Problem<T> {
     pub(crate) page_table: Vec<i32>,
     pub(crate) lengths: Vec<u32>,
     pub(crate) sinks: Option<Vec<f32>>,
+    pub(crate) has_log_sums: bool,
 }
 
 /// What proptest and tables vary.
@@ -155,6 +158,7 @@ impl Case {
             page_table,
             lengths,
             sinks,
+            has_log_sums: true,
         }
     }
 }
@@ -189,8 +193,10 @@ impl<T: Half> Problem<T> {
             },
             sinks: sinks.as_ref().map(Buffer::view),
         };
-        let mut written =
-            PrefillOutputs { outputs: outputs.view_mut(), log_sums: Some(log_sums.view_mut()) };
+        let mut written = PrefillOutputs {
+            outputs: outputs.view_mut(),
+            log_sums: self.has_log_sums.then(|| log_sums.view_mut()),
+        };
         attend_prefill(queue, &self.plan, &inputs, &mut written)?;
         let log_sums = queue.download(&log_sums.view())?;
         Ok(Results {
@@ -248,7 +254,9 @@ impl<T: Half> Problem<T> {
                     for (to, from) in outputs[start..].iter_mut().zip(output) {
                         *to = O::from_f32(from);
                     }
-                    log_sums[token * n_q_heads + q] = f32::from_f32(log_sum).to_bits();
+                    if self.has_log_sums {
+                        log_sums[token * n_q_heads + q] = f32::from_f32(log_sum).to_bits();
+                    }
                 }
             }
         }
@@ -281,6 +289,29 @@ impl<T: Half> Problem<T> {
         }
         outputs.iter().map(|output| output / sum).collect()
     }
+}
+
+/// Of 70 requests, most without queries.
+pub(crate) fn many() -> Case {
+    let requests = (0..70).map(|b| if b % 9 == 4 { (b % 5 + 1, 3) } else { (0, 2) }).collect();
+    Case { requests, head_dim: 16, group: 1, ..Case::default() }
+}
+
+/// The same with starts of which most are less than others before.
+pub(crate) fn falling() -> Problem<Brain> {
+    let mut problem = many().build::<Brain>();
+    let last = problem.plan.shape().n_tokens as u32 - 3;
+    for (b, start) in problem.query_starts.iter_mut().enumerate() {
+        *start = match b {
+            0 => 2,
+            3 => 9,
+            40 => 13,
+            1..30 => 1,
+            68.. => last,
+            _ => 0,
+        };
+    }
+    problem
 }
 
 /// The launch gives what the reference does, on every executor.

@@ -1,111 +1,18 @@
 //! `attend_low_rank`.
 
+mod problem;
+
+use lacuna::Queue;
 use lacuna::attention::reference::HostLowRank;
-use lacuna::attention::{LowRank, LowRankPlan, LowRankShape, Mask, Tokens, Turn, attend_low_rank};
-use lacuna::element::{Half, Real};
+use lacuna::attention::{LowRankPlan, LowRankShape, Mask, Tokens, Turn};
 use lacuna::kv::KvLists;
 use lacuna::mma::Model;
 use lacuna::simt::{Checks, Config, Fibres};
-use lacuna::{Buffer, Error, Queue};
 use proptest::prelude::*;
 
-use crate::attend::problem::{
-    Brain, Case, Part, Problem, Results, Short, assert_results, number_at,
-};
+use self::problem::*;
+use crate::attend::problem::{Brain, Case, Part, Short, assert_results};
 use crate::common;
-
-/// A problem of `attend`, and what the keys of a segment are made of.
-#[derive(Debug, Clone)]
-struct Made<T> {
-    problem: Problem<T>,
-    plan: LowRankPlan,
-    factors: Vec<T>,
-    basis: Vec<T>,
-    cos_sin: Vec<f32>,
-    value_indices: Option<Vec<i32>>,
-}
-
-impl<T: Half> Made<T> {
-    fn new(case: &Case, shape: LowRankShape, has_slots: bool) -> Self {
-        let mut problem = case.build::<T>();
-        let plan = LowRankPlan::new(problem.plan, shape).unwrap();
-        problem.plan = *plan.attend();
-        let of = |n: u64, what: u64, scale: f32| -> Vec<T> {
-            (0..n).map(|i| T::from_f32(scale * number_at(case.seed, [i, what, 0, 0]))).collect()
-        };
-        let d = case.head_dim as usize;
-        let angle = |i: usize| {
-            let (position, c) = (i / d, i % d);
-            let angle = position as f32 * 100.0_f32.powf(-((c % (d / 2)) as f32) / d as f32);
-            if c < d / 2 { angle.cos() } else { angle.sin() }
-        };
-        // Where values were fetched to: blocks in another order, and some that are nowhere.
-        let value_indices = has_slots.then(|| {
-            let indices = problem.segments[shape.segment as usize].indices.as_ref().unwrap();
-            indices
-                .iter()
-                .map(|index| if index % 7 == 3 { -5 } else { (index ^ 1).min(4) })
-                .collect()
-        });
-        Self {
-            factors: of(plan.factors_len(), 1, 1.0),
-            basis: of(plan.basis_len(), 2, 0.3),
-            cos_sin: (0..plan.cos_sin_len() as usize).map(angle).collect(),
-            problem,
-            plan,
-            value_indices,
-        }
-    }
-
-    fn attend<O: Real>(&self, queue: &Queue) -> Result<Results<O>, Error> {
-        let (factors, basis) = (queue.upload(&self.factors)?, queue.upload(&self.basis)?);
-        let is_turned = self.plan.low_rank().turn != Turn::None;
-        let cos_sin = is_turned.then(|| queue.upload(&self.cos_sin)).transpose()?;
-        let value_indices = self.value_indices.as_ref().map(|all| queue.upload(all)).transpose()?;
-        let low_rank = LowRank {
-            factors: factors.view(),
-            basis: basis.view(),
-            cos_sin: cos_sin.as_ref().map(Buffer::view),
-            value_indices: value_indices.as_ref().map(Buffer::view),
-        };
-        self.problem.launch(queue, |inputs, outputs| {
-            attend_low_rank(queue, &self.plan, inputs, &low_rank, outputs)
-        })
-    }
-
-    fn expect<O: Real>(&self, model: Model) -> Results<O> {
-        self.problem.with_reference(model, |attended| {
-            let mut attended = *attended;
-            attended.low_rank = Some(HostLowRank {
-                plan: &self.plan,
-                factors: &self.factors,
-                basis: &self.basis,
-                cos_sin: &self.cos_sin,
-                value_indices: self.value_indices.as_deref(),
-            });
-            self.problem.expect_of(&attended)
-        })
-    }
-}
-
-#[track_caller]
-fn assert_same<T: Half, O: Real>(made: &Made<T>) {
-    for queue in common::queues() {
-        let Some(model) = crate::common::model_of(&queue) else { continue };
-        let results = made.attend::<O>(&queue).unwrap();
-        assert_results(&results, &made.expect(model), &format!("{}", queue.executor()));
-    }
-}
-
-const SHAPE: LowRankShape =
-    LowRankShape { segment: 0, rank: 32, n_factors: 60, turn: Turn::Halves };
-
-fn case() -> Case {
-    let picked =
-        Part { lists: KvLists::PerHead, ..Part::of(Tokens::Blocks { n_blocks: 9, block_size: 4 }) };
-    let parts = vec![picked, Part::of(Tokens::last(20)).masked(Mask::Causal)];
-    Case { lengths: vec![70, 11], n_heads: 2, parts, ..Case::default() }
-}
 
 #[test]
 fn keys_are_made_of_factors_and_turned() {
@@ -224,6 +131,17 @@ fn turned_keys_are_as_long() {
         }
         assert_eq!(row == 0, turned == key);
     }
+}
+
+#[test]
+fn hostile_lists_are_bounded() {
+    assert_same::<_, f32>(&hostile());
+}
+
+/// The order of roundings in a turn, where nothing else is left.
+#[test]
+fn turns_round_as_they_must() {
+    assert_same::<_, f32>(&cancelling());
 }
 
 #[test]
