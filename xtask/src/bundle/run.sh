@@ -103,6 +103,8 @@ fi
 
 parts=() n_failed=0 n_left_out=0
 end=$((SECONDS + seconds))
+mode_is_bench=0
+[ "$mode" = bench ] && mode_is_bench=1
 
 # part NAME COMMAND...: runs it in what time is left; its words go to a log, and to the screen.
 part() {
@@ -126,10 +128,14 @@ part() {
   parts+=("{\"part\": \"$name\", \"result\": \"$result\", \"why\": \"$why\", \"seconds\": $((SECONDS - start))}")
 }
 
+n_left=${#rooms[@]}
 for room in "${rooms[@]}"; do
-  # Measurements stop by themselves a little before they would be stopped.
+  # Measurements stop by themselves a little before they would be stopped, and leave the rooms after them as much
+  # time as they had.
+  share=$(((end - SECONDS) / (mode_is_bench ? n_left : 1)))
   part "$room-$mode" "$programs/bench-$room" kernels "$mode" \
-    --json "$out/$room-$mode.json" --until $((end - SECONDS > 30 ? end - SECONDS - 20 : 1))
+    --json "$out/$room-$mode.json" --until $((share > 30 ? share - 20 : 1))
+  n_left=$((n_left - 1))
 done
 if [ "$mode" = check ]; then
   for test in "${rooms[@]}" "${house_tests[@]}"; do
