@@ -231,6 +231,13 @@ fn pack(contents: &Path, archive: &Path) -> Result<()> {
     run(tar.args(["data", "peers", "programs"]))
 }
 
+/// Puts what is in a bundle's archive into a folder.
+pub(crate) fn unpack(bundle_folder: &Path, folder: &Path) -> Result<()> {
+    let mut tar = Command::new("tar");
+    tar.arg("--extract").arg("--xz").arg("--file").arg(bundle_folder.join(ARCHIVE));
+    run(tar.arg("--directory").arg(folder))
+}
+
 fn sum(sizes: &[(PathBuf, u64)]) -> u64 {
     sizes.iter().map(|(_, n_bytes)| n_bytes).sum()
 }

@@ -69,7 +69,9 @@ pub(crate) fn run() -> Result<()> {
 /// A peer that is compiled there, whatever else the bench had time for.
 fn rehearse_cub(bundle_folder: &Path, drivers: &Path) -> Result<()> {
     let report = bundle_folder.join("results/cub.json");
-    let mut program = Command::new(bundle_folder.join("programs/bench-select"));
+    let unpacked = tempfile::tempdir_in(target()).map_err(|error| error.to_string())?;
+    bundle::unpack(bundle_folder, unpacked.path())?;
+    let mut program = Command::new(unpacked.path().join("programs/bench-select"));
     program.args([
         "kernels",
         "bench",
@@ -77,7 +79,7 @@ fn rehearse_cub(bundle_folder: &Path, drivers: &Path) -> Result<()> {
         "topk_rows, 256 of 4096 in 3 rows, bf16",
         "--json",
     ]);
-    program.arg(&report).env("LACUNA_TOPK_PEERS", bundle_folder.join("peers/topk.py"));
+    program.arg(&report).env("LACUNA_TOPK_PEERS", unpacked.path().join("peers/topk.py"));
     bundle::run(rehearsing(&mut program, drivers)?)?;
     let rows = read(&report)?;
     let peers = list(&rows["rows"])?.first().map(|row| list(&row["peers"])).transpose()?;
