@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use lacuna::huffman::{self, RawGroup};
-use lacuna::simt::{Checks, Config, Schedule};
+use lacuna::simt::{Checks, Config, Fibres, Schedule};
 use lacuna::{Device, Queue};
 
 pub(crate) const SCHEDULES: [Schedule; 5] = [
@@ -48,6 +48,41 @@ fn queues_with(checks: Checks) -> Vec<Queue> {
         Err(error) => eprintln!("skipped on a GPU: {error}"),
     }
     queues
+}
+
+/// Numbers from a seed.
+#[derive(Debug, Clone)]
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    /// Below 2^31.
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_041);
+        self.0 >> 33
+    }
+
+    /// From -1 to 1, in steps that bf16 and fp8 do not all have.
+    pub(crate) fn number(&mut self) -> f32 {
+        (self.next() % 4001) as f32 / 2000.0 - 1.0
+    }
+
+    /// About normal, of variance 1.
+    pub(crate) fn normal(&mut self) -> f32 {
+        let sum: f32 = (0..12).map(|_| (self.next() % 65_536) as f32 / 65_536.0).sum();
+        sum - 6.0
+    }
+}
+
+/// Every schedule with both kinds of fibres, under all checks.
+pub(crate) fn configs() -> impl Iterator<Item = Config> {
+    SCHEDULES.into_iter().flat_map(|schedule| {
+        [Fibres::Native, Fibres::Portable].map(|fibres| Config {
+            schedule,
+            fibres,
+            checks: Checks::ALL,
+            ..Config::default()
+        })
+    })
 }
 
 /// The model of a queue's tensor cores; where none is on record, that is said.

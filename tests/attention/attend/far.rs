@@ -8,8 +8,7 @@ use lacuna::attention::{
 };
 use lacuna::kv::{KvLayout, KvShape, KvView};
 
-use super::problem::Random;
-use crate::common;
+use crate::common::{self, Random};
 
 /// The last page lies past 2^31 elements, 2^32 bytes; nothing but its ends and those of the first is ever touched.
 #[test]
@@ -33,7 +32,7 @@ fn offsets_past_2_to_the_31_elements() {
     let page_table = [2, 0];
     let n_tokens = 13;
     let mut random = Random(3);
-    let mut row = || -> Vec<bf16> { (0..d).map(|_| bf16::from_f32(random.number())).collect() };
+    let mut row = || -> Vec<bf16> { (0..d).map(|_| bf16::from_f32(random.normal())).collect() };
     // Zeros that are never written take no memory.
     let mut pools = [0; 2].map(|_| vec![0_u16; layout.pool_len() as usize]);
     let rows: Vec<(usize, [Vec<bf16>; 2])> = (0..n_tokens)

@@ -6,7 +6,7 @@ use lacuna::mma::Model;
 use proptest::prelude::*;
 
 use super::problem::*;
-use crate::common;
+use crate::common::{self, Random};
 
 /// The bits of two problems whose positions hold the same tokens.
 #[track_caller]
@@ -308,7 +308,7 @@ proptest! {
 }
 
 /// Small, at the edges of what is allowed, and far past them.
-fn any_size() -> impl Strategy<Value = u64> {
+pub(crate) fn any_size() -> impl Strategy<Value = u64> {
     prop_oneof![
         6 => 0..20_u64,
         3 => (0..17_u64).prop_map(|n| 16 * n),

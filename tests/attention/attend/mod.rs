@@ -3,14 +3,14 @@
 mod arena;
 mod exact;
 mod far;
-mod laws;
+pub(crate) mod laws;
 pub(crate) mod problem;
 
 use lacuna::Queue;
 use lacuna::attention::{AttendPlan, AttendShape, LogBase, Logits, Mask, SegmentShape, Tokens};
 use lacuna::kv::KvLists;
 use lacuna::mma::Model;
-use lacuna::simt::{Checks, Config, Fibres};
+use lacuna::simt::Config;
 
 use self::problem::*;
 use crate::common;
@@ -222,13 +222,11 @@ fn every_schedule_and_both_kinds_of_tensor_cores() {
         let problem = Case { head_dim, ..case.clone() }.build::<Brain>();
         for mma in [Model::AMPERE, Model::HOPPER] {
             let expected = problem.expect::<f32>(mma);
-            for schedule in common::SCHEDULES {
-                for fibres in [Fibres::Native, Fibres::Portable] {
-                    let checks = Checks::ALL;
-                    let config = Config { schedule, fibres, checks, mma, ..Config::default() };
-                    let results = problem.attend::<f32>(&Queue::simt(config)).unwrap();
-                    assert_results(&results, &expected, &format!("{schedule:?} {fibres:?}"));
-                }
+            for config in common::configs() {
+                let what = format!("{:?} {:?}", config.schedule, config.fibres);
+                let results =
+                    problem.attend::<f32>(&Queue::simt(Config { mma, ..config })).unwrap();
+                assert_results(&results, &expected, &what);
             }
         }
         let [ampere, hopper] =

@@ -1,5 +1,6 @@
 //! Problems for `attend`, and what must come of them.
 
+use crate::common::Random;
 use half::{bf16, f16};
 use lacuna::attention::reference::{Attended, HostSegment};
 use lacuna::attention::{
@@ -109,28 +110,12 @@ impl Default for Case {
     }
 }
 
-/// Numbers from a seed.
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_041);
-        self.0 >> 33
-    }
-
-    /// About normal, of variance 1.
-    pub(crate) fn number(&mut self) -> f32 {
-        let sum: f32 = (0..12).map(|_| (self.next() % 65_536) as f32 / 65_536.0).sum();
-        sum - 6.0
-    }
-}
-
 /// A number that depends on its place alone, so that layouts and pages cannot change it.
 pub(crate) fn number_at(seed: u64, place: [u64; 4]) -> f32 {
     let mixed = place
         .iter()
         .fold(seed, |mixed, n| (mixed ^ n).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29));
-    Random(mixed).number()
+    Random(mixed).normal()
 }
 
 impl Case {
@@ -192,7 +177,7 @@ impl Case {
             .enumerate()
             .map(|(s, (shape, part))| self.build_segment(s as u64, shape, part));
         let mut random = Random(self.seed + 5);
-        let sinks = self.has_sinks.then(|| (0..shape.n_q_heads).map(|_| random.number()).collect());
+        let sinks = self.has_sinks.then(|| (0..shape.n_q_heads).map(|_| random.normal()).collect());
         Problem {
             plan,
             queries,
@@ -250,7 +235,7 @@ impl Case {
             .has_counts
             .then(|| (0..n_lists).map(|_| (random.next() % (n_of_list + 2)) as u32).collect());
         let biases =
-            part.has_biases.then(|| (0..n_lists * n_of_list).map(|_| random.number()).collect());
+            part.has_biases.then(|| (0..n_lists * n_of_list).map(|_| random.normal()).collect());
         let lengths = self.lengths.clone();
         SegmentData { keys, values, page_table, lengths, indices, counts, biases }
     }

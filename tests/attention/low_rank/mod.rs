@@ -7,7 +7,7 @@ use lacuna::attention::reference::HostLowRank;
 use lacuna::attention::{LowRankPlan, LowRankShape, Mask, Tokens, Turn};
 use lacuna::kv::KvLists;
 use lacuna::mma::Model;
-use lacuna::simt::{Checks, Config, Fibres};
+use lacuna::simt::Config;
 use proptest::prelude::*;
 
 use self::problem::*;
@@ -149,13 +149,10 @@ fn every_schedule_and_both_kinds_of_tensor_cores() {
     let made = Made::<Brain>::new(&case(), SHAPE, true);
     for mma in [Model::AMPERE, Model::HOPPER] {
         let expected = made.expect::<f32>(mma);
-        for schedule in common::SCHEDULES {
-            for fibres in [Fibres::Native, Fibres::Portable] {
-                let checks = Checks::ALL;
-                let config = Config { schedule, fibres, checks, mma, ..Config::default() };
-                let results = made.attend::<f32>(&Queue::simt(config)).unwrap();
-                assert_results(&results, &expected, &format!("{schedule:?} {fibres:?}"));
-            }
+        for config in common::configs() {
+            let what = format!("{:?} {:?}", config.schedule, config.fibres);
+            let results = made.attend::<f32>(&Queue::simt(Config { mma, ..config })).unwrap();
+            assert_results(&results, &expected, &what);
         }
     }
 }

@@ -9,6 +9,7 @@ use lacuna::mma::Model;
 use proptest::prelude::*;
 
 use super::problem::*;
+use crate::common::Random;
 
 fn plan_of(head_dim: u64, n_parts: usize, base: LogBase) -> MergePlan {
     let shape = MergeShape { base, ..MergeShape::of(1, 1, head_dim) };

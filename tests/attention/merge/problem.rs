@@ -1,5 +1,6 @@
 //! Problems for `merge_partials`, and what must come of them.
 
+use crate::common::Random;
 use lacuna::attention::reference::{self, HostPartial};
 use lacuna::attention::{
     LogBase, MergeOutputs, MergePlan, MergeShape, MergeTarget, Partial, merge_partials,
@@ -55,21 +56,6 @@ pub(crate) struct Problem<T> {
     pub(crate) case: Case,
     pub(crate) plan: MergePlan,
     pub(crate) parts: Vec<PartData<T>>,
-}
-
-/// Numbers from a seed.
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_041);
-        self.0 >> 33
-    }
-
-    /// From -1 to 1.
-    pub(crate) fn number(&mut self) -> f32 {
-        (self.next() % 65_536) as f32 / 32_768.0 - 1.0
-    }
 }
 
 /// What is in outputs before a launch.

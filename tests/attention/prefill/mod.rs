@@ -6,10 +6,11 @@ use lacuna::Queue;
 use lacuna::attention::{LogBase, Logits, Mask, Positions, PrefillPlan, PrefillShape};
 use lacuna::kv::{KvLayout, KvShape};
 use lacuna::mma::Model;
-use lacuna::simt::{Checks, Config, Fibres};
+use lacuna::simt::Config;
 use proptest::prelude::*;
 
 use self::problem::*;
+use crate::attend::laws::any_size;
 use crate::attend::problem::{Brain, Layout, Short, assert_results};
 use crate::common;
 
@@ -171,13 +172,11 @@ fn every_schedule_and_both_kinds_of_tensor_cores() {
         let problem = Case { head_dim, ..case.clone() }.build::<Brain>();
         for mma in [Model::AMPERE, Model::HOPPER] {
             let expected = problem.expect::<f32>(mma);
-            for schedule in common::SCHEDULES {
-                for fibres in [Fibres::Native, Fibres::Portable] {
-                    let checks = Checks::ALL;
-                    let config = Config { schedule, fibres, checks, mma, ..Config::default() };
-                    let results = problem.attend::<f32>(&Queue::simt(config)).unwrap();
-                    assert_results(&results, &expected, &format!("{schedule:?} {fibres:?}"));
-                }
+            for config in common::configs() {
+                let what = format!("{:?} {:?}", config.schedule, config.fibres);
+                let results =
+                    problem.attend::<f32>(&Queue::simt(Config { mma, ..config })).unwrap();
+                assert_results(&results, &expected, &what);
             }
         }
     }
@@ -303,13 +302,4 @@ proptest! {
             }
         }
     }
-}
-
-fn any_size() -> impl Strategy<Value = u64> {
-    prop_oneof![
-        6 => 0..20_u64,
-        3 => (0..17_u64).prop_map(|n| 16 * n),
-        1 => (0..64_u32).prop_map(|n| 1 << n),
-        1 => any::<u64>(),
-    ]
 }

@@ -10,9 +10,8 @@ use lacuna::kv::{KvLayout, KvShape, KvView};
 use lacuna::mma::Model;
 use lacuna::{Buffer, Error, Queue};
 
-use crate::attend::problem::{
-    Brain, Layout, POISON, Random, Results, assert_results, number_at, poison,
-};
+use crate::attend::problem::{Brain, Layout, POISON, Results, assert_results, number_at, poison};
+use crate::common::Random;
 
 /// Chunks of prompts.
 #[derive(Debug, Clone)]
@@ -146,7 +145,7 @@ impl Case {
             (query_positions, key_positions) = (Vec::new(), Vec::new());
         }
         let lengths = self.requests.iter().map(|(n, before)| n + before).collect();
-        let sinks = self.has_sinks.then(|| (0..shape.n_q_heads).map(|_| random.number()).collect());
+        let sinks = self.has_sinks.then(|| (0..shape.n_q_heads).map(|_| random.normal()).collect());
         Problem {
             plan,
             queries,

@@ -5,7 +5,8 @@ use lacuna::select::reference::Probed;
 use lacuna::select::{MassInputs, MassOutputs, MassPlan, MassShape, Score, column_mass};
 use lacuna::{Error, Queue};
 
-use crate::score_problem::{Key, Random};
+use crate::common::Random;
+use crate::score_problem::Key;
 
 /// Requests with probes and a paged cache.
 #[derive(Debug, Clone)]

@@ -14,8 +14,8 @@ use lacuna::select::{
 use lacuna::simt::{Checks, Config, Fibres};
 use proptest::prelude::*;
 
-use self::problem::{CASE, Case, Key, Problem, Random, to_bits};
-use crate::common;
+use self::problem::{CASE, Case, Key, Problem, to_bits};
+use crate::common::{self, Random};
 
 /// Scores, softmaxes, votes in two launches and in one: all as the reference says.
 #[track_caller]

@@ -1,5 +1,6 @@
 //! Problems for `score_rows` and `vote_rows`, and what must come of them.
 
+use crate::common::Random;
 use half::{bf16, f16};
 use lacuna::element::{E4m3, E5m2, Float};
 use lacuna::kv::{KvLayout, KvShape, KvView};
@@ -20,21 +21,6 @@ pub(crate) struct Problem<Q, K> {
     pub(crate) lengths: Vec<u32>,
     pub(crate) skips: Option<Vec<u32>>,
     pub(crate) key_scale: f32,
-}
-
-/// Numbers from a seed.
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_041);
-        self.0 >> 33
-    }
-
-    /// From -1 to 1, in steps that bf16 and fp8 do not all have.
-    pub(crate) fn number(&mut self) -> f32 {
-        (self.next() % 4001) as f32 / 2000.0 - 1.0
-    }
 }
 
 pub(crate) trait Key: Float {
