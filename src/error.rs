@@ -225,3 +225,13 @@ pub(crate) fn check_below(
 ) -> Result<()> {
     if value < limit { Ok(()) } else { Err(Error::Range { what, value, allowed }) }
 }
+
+/// Refuses 0 too.
+pub(crate) fn check_between(
+    what: &'static str,
+    value: u64,
+    most: u64,
+    allowed: &'static str,
+) -> Result<()> {
+    if (1..=most).contains(&value) { Ok(()) } else { Err(Error::Range { what, value, allowed }) }
+}

@@ -14,7 +14,7 @@ use crate::bindings::LacunaKvView;
 use crate::buffer::{View, ViewMut};
 #[cfg(any(feature = "cuda", feature = "simt"))]
 use crate::element::Float;
-use crate::error::check_below;
+use crate::error::{check_below, check_between};
 #[cfg(any(feature = "cuda", feature = "simt"))]
 use crate::launch::{Arguments, check_aligned};
 #[cfg(any(feature = "cuda", feature = "simt"))]
@@ -235,10 +235,6 @@ impl KvLists {
     pub fn count(self, layout: &KvLayout) -> u64 {
         layout.shape().batch * self.per_request(layout)
     }
-}
-
-fn check_between(what: &'static str, value: u64, most: u64, allowed: &'static str) -> Result<()> {
-    if (1..=most).contains(&value) { Ok(()) } else { Err(Error::Range { what, value, allowed }) }
 }
 
 /// A paged cache in device memory.

@@ -1,5 +1,8 @@
 //! Which rows a query sees.
 
+use crate::Result;
+use crate::error::check_between;
+
 /// Which rows a query sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Mask {
@@ -13,6 +16,13 @@ pub enum Mask {
 }
 
 impl Mask {
+    pub(super) fn check(self) -> Result<()> {
+        match self {
+            Self::Window(n) => check_between("tokens of a window", n, (1 << 31) - 1, "1..2^31"),
+            Self::None | Self::Causal => Ok(()),
+        }
+    }
+
     #[cfg(any(feature = "cuda", feature = "simt"))]
     pub(super) fn window(self) -> u64 {
         match self {

@@ -7,8 +7,7 @@
 //! ```
 
 mod attend;
-#[cfg(any(feature = "cuda", feature = "simt"))]
-mod cache;
+mod check;
 mod copy;
 mod logits;
 mod low_rank;

@@ -5,7 +5,7 @@ use super::AttendPlan;
 use super::plan::{SegmentShape, Tokens};
 use crate::Result;
 use crate::attention::Mask;
-use crate::attention::cache::check_cache;
+use crate::attention::check::check_cache;
 use crate::bindings::{AttentionAttendParams, AttentionSegment};
 use crate::buffer::{View, ViewMut};
 use crate::element::{Half, Real};
@@ -92,7 +92,8 @@ pub struct AttendOutputs<'a, O> {
 /// to an integer power of two. A row's positions are split by their number alone, so that bits depend neither on the batch, on pages, on which segment a
 /// row is of, nor on the device's size. Where nothing is seen, outputs are 0 and the log-sum is -inf. Logits beyond 2^22 (to base 2) count as
 /// that, but one that is -inf in f32, by overflow too, as nothing. NaN logits make NaN of a query's outputs; values that are infinite or NaN make outputs that
-/// are, even where the query's weight for them is 0. Log-sums are of the weights as they are rounded: of bf16 within 2^-8 of the exact ones, of f16 within 2^-11.
+/// are, even where the query's weight for them is 0. Log-sums are of the weights as they are rounded: of bf16 within 2^-8 of the exact ones; of f16 within 2^-11 where
+/// no weight is below 2^-14 of the greatest, and weights below 2^-25 of it count as nothing.
 ///
 /// # Stream
 /// One launch; no allocation, copy or synchronisation.

@@ -1,7 +1,8 @@
 //! The shape of a launch that attends: pure arithmetic, no driver.
 
+use crate::attention::check::{check_head_dim, check_strides};
 use crate::attention::{Logits, Mask};
-use crate::error::check_below;
+use crate::error::{check_below, check_between};
 use crate::kv::{KvLayout, KvLists};
 #[cfg(any(feature = "cuda", feature = "simt"))]
 use crate::launch::Grid;
@@ -159,24 +160,11 @@ impl AttendPlan {
         check_between("segments", n_segments, MOST_SEGMENTS as u64, "1..=4")?;
         check_between("queries of a request", n_queries, 8, "1..=8")?;
         check_below("requests", batch, 1 << 16, "0..65536")?;
-        if !head_dim.is_multiple_of(16) || !(16..=256).contains(&head_dim) {
-            let allowed = "the multiples of 16 up to 256";
-            return Err(Error::Range { what: "dimension of a head", value: head_dim, allowed });
-        }
+        check_head_dim(head_dim)?;
         let n_heads = segments[0].layout.shape().n_heads;
         check_group(n_q_heads, n_heads)?;
         shape.logits.check()?;
-        let head_len = n_q_heads * head_dim;
-        for (what, stride) in [
-            ("stride between queries, in elements", shape.query_stride),
-            ("stride between outputs, in elements", shape.output_stride),
-        ] {
-            if stride < head_len || !stride.is_multiple_of(8) {
-                let allowed = "the multiples of 8 from all heads of a query on";
-                return Err(Error::Range { what, value: stride, allowed });
-            }
-            check_below(what, stride, 1 << 28, "0..2^28")?;
-        }
+        check_strides(n_q_heads * head_dim, shape.query_stride, shape.output_stride)?;
         let n_warps = if head_dim <= 128 { 4 } else { 2 };
         let segments_of = [None; MOST_SEGMENTS];
         let mut plan = Self { shape, n_heads, segments: segments_of, n_positions: 0, n_warps };
@@ -319,9 +307,7 @@ fn check_segment(shape: &AttendShape, n_heads: u64, segment: &SegmentShape) -> R
         let (what, value) = ("tokens of a row that is masked", kv.tokens_per_row);
         return Err(Error::Range { what, value, allowed: "1" });
     }
-    if let Mask::Window(window) = segment.mask {
-        check_between("tokens of a window", window, (1 << 31) - 1, "1..2^31")?;
-    }
+    segment.mask.check()?;
     match segment.tokens {
         Tokens::Range { first, end, last } => {
             let n = segment.layout.n_rows().min(end).saturating_sub(first).min(last);
@@ -338,8 +324,4 @@ fn check_segment(shape: &AttendShape, n_heads: u64, segment: &SegmentShape) -> R
             Ok(n)
         }
     }
-}
-
-fn check_between(what: &'static str, value: u64, most: u64, allowed: &'static str) -> Result<()> {
-    if (1..=most).contains(&value) { Ok(()) } else { Err(Error::Range { what, value, allowed }) }
 }

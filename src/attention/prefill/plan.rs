@@ -1,5 +1,6 @@
 //! The shape of a launch that attends with chunks of prompts: pure arithmetic, no driver.
 
+use crate::attention::check::{check_head_dim, check_strides};
 use crate::attention::{Logits, Mask};
 use crate::error::check_below;
 use crate::kv::KvLayout;
@@ -82,33 +83,16 @@ impl PrefillPlan {
     pub fn new(shape: PrefillShape) -> Result<Self> {
         let kv = shape.layout.shape();
         let head_dim = kv.row_len;
-        if !head_dim.is_multiple_of(16) || !(16..=256).contains(&head_dim) {
-            let allowed = "the multiples of 16 up to 256";
-            return Err(Error::Range { what: "dimension of a head", value: head_dim, allowed });
-        }
+        check_head_dim(head_dim)?;
         check_group(shape.n_q_heads, kv.n_heads)?;
         shape.logits.check()?;
         if kv.tokens_per_row != 1 {
             let (what, value) = ("tokens of a row", kv.tokens_per_row);
             return Err(Error::Range { what, value, allowed: "1" });
         }
-        if let Mask::Window(window) = shape.mask
-            && !(1..1 << 31).contains(&window)
-        {
-            let (what, allowed) = ("tokens of a window", "1..2^31");
-            return Err(Error::Range { what, value: window, allowed });
-        }
+        shape.mask.check()?;
         check_below("tokens of queries", shape.n_tokens, 1 << 26, "0..2^26")?;
-        for (what, stride) in [
-            ("stride between queries, in elements", shape.query_stride),
-            ("stride between outputs, in elements", shape.output_stride),
-        ] {
-            if stride < shape.n_q_heads * head_dim || !stride.is_multiple_of(8) {
-                let allowed = "the multiples of 8 from all heads of a query on";
-                return Err(Error::Range { what, value: stride, allowed });
-            }
-            check_below(what, stride, 1 << 28, "0..2^28")?;
-        }
+        check_strides(shape.n_q_heads * head_dim, shape.query_stride, shape.output_stride)?;
         Ok(Self { shape })
     }
 

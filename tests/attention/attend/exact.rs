@@ -7,8 +7,8 @@ use lacuna::mma::Model;
 
 use super::problem::*;
 
-/// A row's outputs in f64, and as torch's fused attention gives them.
-fn both_of<T: Half>(problem: &Problem<T>, q: usize) -> [Vec<f64>; 2] {
+/// A row's outputs in f64 and as torch's fused attention gives them, and its log-sum in f64.
+fn both_of<T: Half>(problem: &Problem<T>, q: usize) -> ([Vec<f64>; 2], f64) {
     let shape = *problem.plan.shape();
     let d = shape.head_dim as usize;
     let query: Vec<f32> = problem.queries[q * d..][..d].iter().map(|x| x.to_f32()).collect();
@@ -26,6 +26,7 @@ fn both_of<T: Half>(problem: &Problem<T>, q: usize) -> [Vec<f64>; 2] {
             .collect();
         let most = exact.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let sum: f64 = exact.iter().map(|x| (x - most).exp()).sum();
+        let log_sum = most + sum.ln();
         let mut outputs = vec![0.0; d];
         for (token, logit) in tokens.iter().zip(&exact) {
             for (output, value) in outputs.iter_mut().zip(token.value) {
@@ -51,7 +52,7 @@ fn both_of<T: Half>(problem: &Problem<T>, q: usize) -> [Vec<f64>; 2] {
             }
         }
         let honest = honest_outputs.iter().map(|x| T::from_f32(x / sum).to_f32().into());
-        [outputs, honest.collect()]
+        ([outputs, honest.collect()], log_sum)
     })
 }
 
@@ -67,10 +68,15 @@ fn assert_near<T: Half>(problem: &Problem<T>) {
     let ours = problem.expect::<T>(Model::HOPPER);
     let d = problem.plan.shape().head_dim as usize;
     for q in 0..problem.plan.shape().n_q_heads as usize {
-        let [exact, honest] = both_of(problem, q);
+        let ([exact, honest], log_sum) = both_of(problem, q);
+        let own = f64::from(f32::from_bits(ours.log_sums[q]));
+        // A rounding of weights, and one of the sum.
+        let is_bf16 = T::from_f32(1.0).bits() == 0x3F80;
+        let rounding =
+            2.0_f64.powi(if is_bf16 { -8 } else { -11 }) + 2.0_f64.powi(-23) * log_sum.abs();
+        assert!((own - log_sum).abs() <= rounding, "head {q}: log-sum {own}, not {log_sum}");
         let own: Vec<f64> = ours.outputs[q * d..][..d].iter().map(|x| x.to_f32().into()).collect();
-        let unit =
-            if T::from_f32(1.0).bits() == 0x3F80 { 2.0_f64.powi(-9) } else { 2.0_f64.powi(-12) };
+        let unit = 2.0_f64.powi(if is_bf16 { -9 } else { -12 });
         let norm = distance(&exact, &vec![0.0; d]);
         let (own, honest) = (distance(&own, &exact), distance(&honest, &exact));
         assert!(
