@@ -15,12 +15,12 @@ use lacuna::element::{Half, Real};
 use lacuna::kv::{KvLayout, KvLists, KvShape};
 use lacuna::mma::Model;
 use lacuna::{Buffer, Queue};
-use rayon::prelude::*;
 use serde_json::json;
 
 use crate::house::cache::{Cache, Placed, again, numbers};
 use crate::house::case::{Budget, Case, Peer, Problem, Work, poison};
 use crate::peers::attention::{Attention, Inputs};
+use crate::rows::{bytes_of, without_model};
 
 /// Requests of as many tokens each, in pages of 16.
 #[derive(Clone, Copy)]
@@ -231,8 +231,7 @@ impl Case for Shape {
     }
 
     fn unsupported(&self, queue: &Queue) -> Option<String> {
-        let why = "no answers of its tensor cores are on record, so no bits are expected";
-        queue.mma_model().is_none().then(|| why.to_owned())
+        without_model(queue)
     }
 
     fn prepare(&self, queue: &Queue) -> Box<dyn Problem> {
@@ -255,7 +254,7 @@ struct Requests<T> {
 }
 
 impl<T: Half + Real + Sync> Requests<T> {
-    /// All of them, on all threads: a product of the model takes 20 ns, and 128 Ki tokens of 32 heads a thousand million.
+    /// All of them.
     fn attend_on_cpu(&self, model: Model) -> Vec<u8> {
         let Self { way, queries, cache, .. } = self;
         let plan = self.case.plan(way, 0);
@@ -282,17 +281,10 @@ impl<T: Half + Real + Sync> Requests<T> {
         };
         let [n_queries, n_q_heads] =
             [plan.shape().n_queries, plan.shape().n_q_heads].map(|n| n as usize);
-        let rows: Vec<_> = (0..plan.log_sums_len() as usize)
-            .into_par_iter()
-            .map(|row| {
-                let (token, q) = (row / n_q_heads, row % n_q_heads);
-                attended.query(token / n_queries, token % n_queries, q)
-            })
-            .collect();
-        let outputs: Vec<_> =
-            rows.iter().flat_map(|(row, _)| row).map(|x| T::from_f32(*x)).collect();
-        let log_sums: Vec<_> = rows.iter().map(|(_, log_sum)| *log_sum).collect();
-        [bytemuck::cast_slice(&outputs), bytemuck::cast_slice(&log_sums)].concat()
+        bytes_of::<T, _>((0..plan.log_sums_len() as usize).collect(), |row| {
+            let (token, q) = (row / n_q_heads, row % n_q_heads);
+            attended.query(token / n_queries, token % n_queries, q)
+        })
     }
 
     /// Pages that a request's tokens are in.

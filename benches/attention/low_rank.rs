@@ -17,6 +17,7 @@ use rayon::prelude::*;
 use crate::attend::pick;
 use crate::house::cache::{Cache, Placed, again, numbers};
 use crate::house::case::{Budget, Case, Problem, Work, poison};
+use crate::rows::{bytes_of, without_model};
 
 /// Requests of as many tokens each, in pages of 16, of which each head picked chunks of 8.
 #[derive(Clone, Copy)]
@@ -176,8 +177,7 @@ impl Case for Shape {
     }
 
     fn unsupported(&self, queue: &Queue) -> Option<String> {
-        let why = "no answers of its tensor cores are on record, so no bits are expected";
-        queue.mma_model().is_none().then(|| why.to_owned())
+        without_model(queue)
     }
 
     fn prepare(&self, queue: &Queue) -> Box<dyn Problem> {
@@ -232,14 +232,9 @@ impl<T: Half + Real + Sync> Requests<T> {
             low_rank: Some(low_rank),
         };
         let n_q_heads = plan.attend().shape().n_q_heads as usize;
-        let rows: Vec<_> = (0..plan.attend().log_sums_len() as usize)
-            .into_par_iter()
-            .map(|row| attended.query(row / n_q_heads, 0, row % n_q_heads))
-            .collect();
-        let outputs: Vec<_> =
-            rows.iter().flat_map(|(row, _)| row).map(|x| T::from_f32(*x)).collect();
-        let log_sums: Vec<_> = rows.iter().map(|(_, log_sum)| *log_sum).collect();
-        [bytemuck::cast_slice(&outputs), bytemuck::cast_slice(&log_sums)].concat()
+        bytes_of::<T, _>((0..plan.attend().log_sums_len() as usize).collect(), |row| {
+            attended.query(row / n_q_heads, 0, row % n_q_heads)
+        })
     }
 
     /// The cache with the values of whole chunks in each other's places, as if fetched there.

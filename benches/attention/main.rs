@@ -9,6 +9,7 @@ mod merge;
 #[path = "../peers/mod.rs"]
 mod peers;
 mod prefill;
+mod rows;
 mod tier;
 
 use std::process::ExitCode;

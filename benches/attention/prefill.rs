@@ -13,12 +13,12 @@ use lacuna::element::{Half, Real};
 use lacuna::kv::{KvLayout, KvShape};
 use lacuna::mma::Model;
 use lacuna::{Buffer, Queue};
-use rayon::prelude::*;
 use serde_json::json;
 
 use crate::house::cache::{Cache, Placed, numbers};
 use crate::house::case::{Budget, Case, Peer, Problem, Work, poison};
 use crate::peers::attention::{Attention, Inputs};
+use crate::rows::{bytes_of, without_model};
 
 /// Requests of as many queries each, after as many kept tokens, in pages of 16.
 #[derive(Clone, Copy)]
@@ -172,16 +172,20 @@ impl Case for Shape {
             })
             .collect();
         let n_seen: u64 = seen.iter().map(|rows| rows.end - rows.start).sum();
-        // As many rows of queries as a block has read what keys and values they see again; and of all rows the positions, and
-        // the words of their pages, of which every sixteen cost a sector.
-        let word_bytes = if self.step == 1 { 2 } else { 6 };
-        let again = (n_seen - self.n_needed()) * 4 * self.head_dim;
-        let words = n_blocks * self.n() * word_bytes;
-        let again = (self.batch * self.n_heads * (again + words)) as f64;
-        // Stages are looked for, and those that any query sees multiplied.
+        // Stages are looked for, and those that any query sees multiplied; of rows that have their numbers as positions it is known
+        // which those are.
         let stage = |rows: &Range<u64>| rows.end.div_ceil(block_rows) - rows.start / block_rows;
         let n_stages: u64 = seen.iter().map(stage).sum();
-        let n_looks = n_blocks * self.n().div_ceil(block_rows);
+        let (n_looks, word_bytes) = if self.step == 1 {
+            (n_stages, 2)
+        } else {
+            (n_blocks * self.n().div_ceil(block_rows), 6)
+        };
+        // As many rows of queries as a block has read what keys and values they see again; and of all rows that are looked for the
+        // positions, and the words of their pages, of which every sixteen cost a sector.
+        let again = (n_seen - self.n_needed()) * 4 * self.head_dim;
+        let words = n_looks * block_rows * word_bytes;
+        let again = (self.batch * self.n_heads * (again + words)) as f64;
         Budget {
             bytes: 1.03 + again / self.least_bytes() as f64,
             sectors_per_request: 12.3,
@@ -191,8 +195,7 @@ impl Case for Shape {
     }
 
     fn unsupported(&self, queue: &Queue) -> Option<String> {
-        let why = "no answers of its tensor cores are on record, so no bits are expected";
-        queue.mma_model().is_none().then(|| why.to_owned())
+        without_model(queue)
     }
 
     fn prepare(&self, queue: &Queue) -> Box<dyn Problem> {
@@ -252,15 +255,9 @@ impl<T: Half + Real + Sync> Requests<T> {
         let (n_queries, n_q_heads) = (case.n_queries as usize, plan.shape().n_q_heads as usize);
         let rows =
             case.compared().into_iter().flat_map(|token| (0..n_q_heads).map(move |q| (token, q)));
-        let rows: Vec<_> = rows
-            .collect::<Vec<_>>()
-            .into_par_iter()
-            .map(|(token, q)| prefilled.query(token / n_queries, token % n_queries, q))
-            .collect();
-        let outputs: Vec<_> =
-            rows.iter().flat_map(|(row, _)| row).map(|x| T::from_f32(*x)).collect();
-        let log_sums: Vec<_> = rows.iter().map(|(_, log_sum)| *log_sum).collect();
-        [bytemuck::cast_slice(&outputs), bytemuck::cast_slice(&log_sums)].concat()
+        bytes_of::<T, _>(rows.collect(), |(token, q)| {
+            prefilled.query(token / n_queries, token % n_queries, q)
+        })
     }
 }
 

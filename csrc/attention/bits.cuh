@@ -3,7 +3,7 @@
 #ifndef LACUNA_ATTENTION_BITS_CUH_
 #define LACUNA_ATTENTION_BITS_CUH_
 
-#include "../common/kernel.cuh"
+#include "../common/scan.cuh"
 
 namespace {
 
@@ -44,11 +44,7 @@ struct Scan {
 __device__ __forceinline__ Scan scan_block(uint64_t own, uint64_t (&of_warps)[kWarps]) {
   const uint32_t lane = threadIdx.x % 32;
   const uint32_t warp = threadIdx.x / 32;
-  uint64_t through = own;
-  for (uint32_t delta = 1; delta < 32; delta *= 2) {
-    const uint64_t before = __shfl_up_sync(kAllLanes, through, delta);
-    if (lane >= delta) through += before;
-  }
+  const uint64_t through = scan_warp(own);
   if (lane == 31) of_warps[warp] = through;
   __syncthreads();
   Scan scan = {through - own, 0};

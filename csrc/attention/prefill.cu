@@ -6,6 +6,7 @@
 
 #include "../common/async.cuh"
 #include "../common/kv.cuh"
+#include "../common/scan.cuh"
 #include "sums.cuh"
 
 namespace {
@@ -40,15 +41,6 @@ struct Shared {
 __device__ __forceinline__ uint32_t min_of(uint32_t x, uint32_t y) { return x < y ? x : y; }
 
 // Over the lanes of a warp up to its own.
-__device__ __forceinline__ uint32_t add_up(uint32_t value) {
-#pragma unroll
-  for (uint32_t apart = 1; apart < 32; apart *= 2) {
-    const uint32_t before = __shfl_up_sync(0xFFFFFFFFu, value, apart);
-    if (threadIdx.x % 32 >= apart) value += before;
-  }
-  return value;
-}
-
 __device__ __forceinline__ uint32_t greatest_up_to(uint32_t value) {
 #pragma unroll
   for (uint32_t apart = 1; apart < 32; apart *= 2) {
@@ -76,7 +68,7 @@ __device__ __forceinline__ void find_queries(const AttentionPrefillParams& param
     const uint32_t before = __shfl_up_sync(0xFFFFFFFFu, end, 1);
     const uint32_t start = lane == 0 ? first_start : before;
     const uint32_t n_blocks = ((end - start) * params.group + n_rows - 1) / n_rows;
-    const uint32_t through = n_blocks_before + add_up(n_blocks);
+    const uint32_t through = n_blocks_before + scan_warp(n_blocks);
     const uint32_t found = __ballot_sync(0xFFFFFFFFu, blockIdx.x < through);
     if (found != 0) {
       if (lane != static_cast<uint32_t>(__ffs(found)) - 1) return;

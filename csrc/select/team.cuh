@@ -5,6 +5,7 @@
 #define LACUNA_SELECT_TEAM_CUH_
 
 #include "../common/cluster.cuh"
+#include "../common/scan.cuh"
 
 namespace {
 
@@ -40,18 +41,6 @@ struct Team {
     return lane < n_blocks ? *of_block(own, lane) : 0;
   }
 };
-
-// Inclusive, over the lanes of a warp.
-template <typename Value>
-__device__ __forceinline__ Value scan_warp(Value value) {
-  const uint32_t lane = threadIdx.x % 32;
-#pragma unroll(sizeof(Value) == 8 ? 1 : 5)
-  for (uint32_t delta = 1; delta < 32; delta *= 2) {
-    const Value before = __shfl_up_sync(0xFFFFFFFFu, value, delta);
-    if (lane >= delta) value += before;
-  }
-  return value;
-}
 
 // Where a value stands among those of its block.
 template <typename Value>

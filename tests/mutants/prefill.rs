@@ -19,7 +19,7 @@ const fn kernel(entry: &'static str, mutations: &'static [Mutation]) -> Kernel {
     Kernel {
         room: "attention",
         source: include_str!("../../csrc/attention/prefill.cu"),
-        headers: &[],
+        headers: &[("../common/scan.cuh", include_str!("../../csrc/common/scan.cuh"))],
         entry,
         mutations,
     }
@@ -43,9 +43,9 @@ const MUTATIONS: &[Mutation] = &[
     of("wait_copies<1>();", 0, ""),
     of("wait_copies<1>();", 0, "wait_copies<2>();"),
     // Whose queries.
-    of("if (threadIdx.x % 32 >= apart) value += before;", 0, "value += before;"),
+    of("if (lane >= delta) value += before;", 0, "value += before;"),
+    of("delta < 32; delta", 0, "delta < 16; delta"),
     of("apart < 32; apart", 0, "apart < 16; apart"),
-    of("apart < 32; apart", 1, "apart < 16; apart"),
     of("first_start = params.query_starts[0]", 0, "first_start = 0"),
     of("if (lane == 0) shared.n_queries = 0;", 0, ""),
     of("base < params.kv.batch; base += 32", 0, "base < 1; base += 32"),
@@ -56,7 +56,7 @@ const MUTATIONS: &[Mutation] = &[
     of("lane == 0 ? first_start : before", 0, "before"),
     of("* params.group + n_rows - 1) / n_rows", 0, "* params.group) / n_rows"),
     of("* params.group + n_rows - 1) / n_rows", 0, "+ n_rows - 1) / n_rows"),
-    of("n_blocks_before + add_up(n_blocks)", 0, "add_up(n_blocks)"),
+    of("n_blocks_before + scan_warp(n_blocks)", 0, "scan_warp(n_blocks)"),
     of("blockIdx.x < through", 0, "blockIdx.x <= through"),
     of(
         "if (lane != static_cast<uint32_t>(__ffs(found)) - 1) return;",

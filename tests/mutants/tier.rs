@@ -11,7 +11,10 @@ use crate::{Kernel, of};
 const TIER: Kernel = Kernel {
     room: "attention",
     source: include_str!("../../csrc/attention/tier.cu"),
-    headers: &[("bits.cuh", include_str!("../../csrc/attention/bits.cuh"))],
+    headers: &[
+        ("bits.cuh", include_str!("../../csrc/attention/bits.cuh")),
+        ("../common/scan.cuh", include_str!("../../csrc/common/scan.cuh")),
+    ],
     entry: "tier_resolve",
     mutations: &[
         // scan_block, find_hits, three of find_first_misses, pick_victims, rank_misses, find_fetched, part_slots, and
@@ -28,7 +31,7 @@ const TIER: Kernel = Kernel {
         of("__syncthreads();", 9, ""),
         of("__syncthreads();", 10, ""),
         of("__syncthreads();", 11, ""),
-        of("if (lane >= delta) through += before;", 0, "through += before;"),
+        of("if (lane >= delta) value += before;", 0, "value += before;"),
         of("if (other < warp) scan.before += n;", 0, "if (other <= warp) scan.before += n;"),
         of("if (lane == 31) of_warps", 0, "if (lane == 30) of_warps"),
         of("word & ((1u << i % 32) - 1)", 0, "word"),

@@ -20,6 +20,7 @@ const KERNEL: Kernel = Kernel {
         ("search.cuh", include_str!("../../csrc/select/search.cuh")),
         ("keys.cuh", include_str!("../../csrc/select/keys.cuh")),
         ("team.cuh", include_str!("../../csrc/select/team.cuh")),
+        ("../common/scan.cuh", include_str!("../../csrc/common/scan.cuh")),
     ],
     entry: "topk_rows",
     mutations: MUTATIONS,
