@@ -182,8 +182,8 @@ const _: () = {
         [::core::mem::offset_of!(AttentionLogits, output_element) - 20usize];
 };
 /** Attention of `n_queries` queries for each request over the rows of its segments, one after the
-other. 16 of a head's rows of queries have a block of `32 * n_warps` threads, of each split of
-positions; `AttendPlan::grid` says all of it.*/
+other. `16 * n_sets` of a head's rows of queries have a block of as many sets of warps, of each
+split of positions; `AttendPlan::grid` says all of it.*/
 #[repr(C)]
 #[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct AttentionAttendParams {
@@ -196,12 +196,13 @@ pub struct AttentionAttendParams {
     /// `[batch]`, or null: requests where it is not 0 are left alone, their outputs too.
     pub skips: u64,
     /** `[batch, n_queries, n_heads * group, head_dim]` of type `logits.output_element`,
-    queries `output_stride` elements apart, out.*/
+    queries `output_stride` elements apart: a multiple of 8, as the address is of 16 bytes; out.*/
     pub outputs: u64,
     /// `[batch, n_queries, n_heads * group]`, or null, out: the logarithm of the sum of `exp(logit)`.
     pub log_sums: u64,
-    /** `[batch, n_heads, n_splits, n_queries * group, head_dim + 4]`, workspace: of each split the
-    sums of weights times values, the sum of weights, and the integer that they are relative to.*/
+    /** `[batch, n_heads, n_splits, n_queries * group, head_dim + 4]`, from a multiple of 16 bytes on,
+    workspace: of each split the sums of weights times values, the sum of weights as they were
+    rounded, the integer that all are relative to, the sum of weights before, and 0.*/
     pub partials: u64,
     /// `[batch, n_heads, n_tiles]`, zeros before and after: blocks that are done.
     pub tickets: u64,
@@ -220,8 +221,8 @@ pub struct AttentionAttendParams {
     pub n_tiles: u32,
     /// Splits that the grid has.
     pub n_splits: u32,
-    /// Zero; keeps the size a multiple of the alignment on both sides.
-    pub reserved: u32,
+    /// Sets of warps of a block, each of which has 16 rows of queries: 1 or 2.
+    pub n_sets: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -264,8 +265,8 @@ const _: () = {
         [::core::mem::offset_of!(AttentionAttendParams, n_tiles) - 820usize];
     ["Offset of field: AttentionAttendParams::n_splits"]
         [::core::mem::offset_of!(AttentionAttendParams, n_splits) - 824usize];
-    ["Offset of field: AttentionAttendParams::reserved"]
-        [::core::mem::offset_of!(AttentionAttendParams, reserved) - 828usize];
+    ["Offset of field: AttentionAttendParams::n_sets"]
+        [::core::mem::offset_of!(AttentionAttendParams, n_sets) - 828usize];
 };
 /** Keys of one segment, of lists of blocks, that are made of factors: row `t` of head `h` is
 `factors[t] * basis[h]`, each channel's product rounded to f32, turned by position `t`, and

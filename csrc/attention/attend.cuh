@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 // Attention of few queries over many rows of paged caches. A row of positions is split by its own
-// length alone; of a split each warp has every so many-th tile of 16 positions, which it copies and
-// multiplies by itself; and warps, then splits, are added up in order, by the last block to end.
+// length alone; of a split each warp has every so many-th tile of 16 positions; and warps, then
+// splits, are added up in order, by the last block to end. Where there are more than 16 rows of
+// queries, each 16 have a set of warps, and warps of the same tile in all sets copy it together.
 #ifndef LACUNA_ATTENTION_ATTEND_CUH_
 #define LACUNA_ATTENTION_ATTEND_CUH_
 
@@ -13,13 +14,13 @@
 
 namespace {
 
+// Of a set.
 constexpr uint32_t kMostWarps = 4;
 constexpr uint32_t kLeastSplit = 128;
 
 struct Shared {
   Positions positions;
   Tokens tokens[kMostWarps][2];
-  MergeShared merge;
   // What a row's sum is multiplied by, and its output after that.
   float scales[kRows];
   float reciprocals[kRows];
@@ -30,15 +31,27 @@ struct Shared {
 struct Part {
   uint32_t b;
   uint32_t head;
-  uint32_t tile;
-  // Rows of queries: of the head, and of this block.
+  // Rows of queries of the head, and the block's first 16 of them.
   uint32_t n_all_rows;
-  uint32_t n_rows;
+  uint32_t first_tile;
+  // Sets of warps.
+  uint32_t n_sets;
   // Positions of the row, and how many of them are a split.
   uint32_t n_positions;
   uint32_t split_len;
   uint32_t n_splits;
 };
+
+// Up to 16 rows of queries.
+struct Rows {
+  uint32_t tile;
+  uint32_t n;
+};
+
+__device__ __forceinline__ Rows rows_of_tile(const Part& part, uint32_t tile) {
+  const uint32_t first = tile * kRows;
+  return {tile, first < part.n_all_rows ? min_of(kRows, part.n_all_rows - first) : 0};
+}
 
 // A row of queries: which query it is of, and which head of its group.
 struct QueryRow {
@@ -47,8 +60,7 @@ struct QueryRow {
 };
 
 __device__ __forceinline__ QueryRow locate_query(const AttentionAttendParams& params,
-                                                 const Part& part, uint32_t r) {
-  const uint32_t row = part.tile * kRows + r;
+                                                 uint32_t row) {
   QueryRow found;
   found.query = row / params.group;
   found.in_group = row - found.query * params.group;
@@ -66,12 +78,12 @@ __device__ __forceinline__ uint32_t split_len_of(uint32_t n_positions) {
 __device__ __forceinline__ void stage_queries(const AttentionAttendParams& params, const Part& part,
                                               uint4* queries) {
   const uint32_t n_chunks = params.head_dim / 8;
-  for (uint32_t i = threadIdx.x; i < kRows * n_chunks; i += blockDim.x) {
+  for (uint32_t i = threadIdx.x; i < part.n_sets * kRows * n_chunks; i += blockDim.x) {
     const uint32_t r = i / n_chunks;
     const uint32_t chunk = i - r * n_chunks;
     uint4 four = make_uint4(0, 0, 0, 0);
-    if (r < part.n_rows) {
-      const QueryRow row = locate_query(params, part, r);
+    if (part.first_tile * kRows + r < part.n_all_rows) {
+      const QueryRow row = locate_query(params, part.first_tile * kRows + r);
       const uint64_t token = uint64_t{part.b} * params.n_queries + row.query;
       const uint64_t head = uint64_t{part.head} * params.group + row.in_group;
       const uint64_t element = token * params.query_stride + head * params.head_dim + 8 * chunk;
@@ -81,39 +93,53 @@ __device__ __forceinline__ void stage_queries(const AttentionAttendParams& param
   }
 }
 
-// A tile of a warp on chip: its keys, its values, and what keys are made of that are not stored.
+// A tile on chip: its keys, its values, and what keys are made of that are not stored.
 struct Stage {
   uint4* keys;
   uint4* values;
   uint4* factors;
 };
 
-// Begins to copy the rows at 16 positions from `first` on, of which those from `end` on are none.
+// Waits for the warps that copy the same tiles: for itself where it is alone.
+__device__ __forceinline__ void sync_sets(const Part& part) {
+  if (part.n_sets == 1) {
+    __syncwarp();
+  } else {
+    __syncthreads();
+  }
+}
+
+// Begins to copy the rows at 16 positions from `first` on, of which those from `end` on are none:
+// of them this set's.
 template <typename Keys>
 __device__ __forceinline__ void fetch_tile(const AttentionAttendParams& params, const Keys& maker,
                                            const Part& part, const Positions& positions,
-                                           uint32_t first, uint32_t end, Tokens& tokens,
-                                           const Stage& stage) {
+                                           uint32_t set, uint32_t first, uint32_t end,
+                                           Tokens& tokens, const Stage& stage) {
   const uint32_t lane = threadIdx.x % 32;
-  if (lane < kTile) {
+  const uint32_t n_own = kTile / part.n_sets;
+  const uint32_t first_own = set * n_own;
+  if (lane < n_own) {
+    const uint32_t i = first_own + lane;
     Token token = {};
-    if (first + lane < end) {
-      token = find_token(params, maker, positions, part.b, part.head, first + lane);
+    if (first + i < end) {
+      token = find_token(params, maker, positions, part.b, part.head, first + i);
     }
-    tokens.keys[lane] = token.key;
-    tokens.values[lane] = token.value;
-    tokens.biases[lane] = token.bias;
-    tokens.seen[lane] = token.seen;
-    if (Keys::kAreMade) tokens.made[lane] = token.made;
+    tokens.keys[i] = token.key;
+    tokens.values[i] = token.value;
+    tokens.biases[i] = token.bias;
+    tokens.seen[i] = token.seen;
+    if (Keys::kAreMade) tokens.made[i] = token.made;
   }
   __syncwarp();
   const uint32_t n_chunks = params.head_dim / 8;
   const uint32_t pitch = pitch_of(params.head_dim);
   uint32_t row = lane / n_chunks;
   uint32_t chunk = lane - row * n_chunks;
+  row += first_own;
   const uint32_t row_step = 32 / n_chunks;
   const uint32_t chunk_step = 32 - row_step * n_chunks;
-  while (row < kTile) {
+  while (row < first_own + n_own) {
     const uint64_t key = tokens.keys[row];
     const uint64_t value = tokens.values[row];
     const bool is_there = value != 0;
@@ -138,65 +164,72 @@ __device__ __forceinline__ void fetch_tile(const AttentionAttendParams& params, 
 // The sums of this warp's tiles of a split, left on chip as one part.
 template <uint32_t kMostDim, typename Keys>
 __device__ __forceinline__ void attend_split(const AttentionAttendParams& params, const Keys& maker,
-                                             const Part& part, uint32_t split, uint4* dynamic,
-                                             Shared& shared) {
-  const uint32_t warp = threadIdx.x / 32;
-  const uint32_t n_warps = blockDim.x / 32;
+                                             const Part& part, uint32_t split, uint32_t n_warps,
+                                             uint4* dynamic, Shared& shared) {
+  const uint32_t set = threadIdx.x / 32 / n_warps;
+  const uint32_t warp = threadIdx.x / 32 - set * n_warps;
+  const Rows rows = rows_of_tile(part, part.first_tile + set);
   const uint32_t n_stage = kTile * pitch_of(params.head_dim);
   const uint32_t n_turn = 2 * n_stage + maker.n_factor_chunks();
-  uint4* stages = dynamic + n_stage + maker.n_basis_chunks() + warp * 2 * n_turn;
+  const uint4* queries = dynamic + set * n_stage;
+  const uint4* basis = dynamic + part.n_sets * n_stage;
+  uint4* stages = dynamic + part.n_sets * n_stage + maker.n_basis_chunks() + warp * 2 * n_turn;
   const auto stage_of = [&](uint32_t turn) {
     uint4* first = stages + turn * n_turn;
     return Stage{first, first + n_stage, first + 2 * n_stage};
   };
   const uint32_t first = split * part.split_len;
   const uint32_t end = min_of(first + part.split_len, part.n_positions);
-  const uint32_t query[2] = {locate_query(params, part, threadIdx.x % 32 / 4).query,
-                             locate_query(params, part, threadIdx.x % 32 / 4 + 8).query};
+  const uint32_t row = rows.tile * kRows + threadIdx.x % 32 / 4;
+  const uint32_t query[2] = {locate_query(params, row).query, locate_query(params, row + 8).query};
   Sums<kMostDim> sums;
   sums.clear();
-  // A tile is on its way while the one before is multiplied.
+  // A tile is on its way while the one before is multiplied. All warps take as many turns.
   const uint32_t step = n_warps * kTile;
-  uint32_t next = first + warp * kTile;
+  const uint32_t own = warp * kTile;
   uint32_t turn = 0;
-  for (uint32_t before = end;; before = next, next += step, turn = 1 - turn) {
-    if (next < end) {
-      fetch_tile(params, maker, part, shared.positions, next, end, shared.tokens[warp][turn],
-                 stage_of(turn));
+  for (uint32_t next = first;; next += step, turn = 1 - turn) {
+    if (next + own < end) {
+      fetch_tile(params, maker, part, shared.positions, set, next + own, end,
+                 shared.tokens[warp][turn], stage_of(turn));
     }
     commit_copies();
-    if (before < end) {
-      const Stage stage = stage_of(1 - turn);
+    if (next != first) {
       wait_copies<1>();
-      __syncwarp();
-      const Tokens& tokens = shared.tokens[warp][1 - turn];
-      maker.make(params, tokens, dynamic + n_stage, stage.factors, stage.keys);
-      const auto sees = [&](uint32_t half, uint32_t position) {
-        const uint32_t seen = tokens.seen[position];
-        const uint32_t begin = seen & 0xFFFF;
-        return query[half] - begin < (seen >> 16) - begin;
-      };
-      const auto bias_of = [&](uint32_t position) { return tokens.biases[position]; };
-      sums.add_tile(params.logits, params.head_dim, dynamic, stage.keys, stage.values, sees,
-                    bias_of);
-      __syncwarp();
+      sync_sets(part);
+      if (next - step + own < end && rows.n != 0) {
+        const Stage stage = stage_of(1 - turn);
+        const Tokens& tokens = shared.tokens[warp][1 - turn];
+        maker.make(params, tokens, basis, stage.factors, stage.keys);
+        const auto sees = [&](uint32_t half, uint32_t position) {
+          const uint32_t seen = tokens.seen[position];
+          const uint32_t begin = seen & 0xFFFF;
+          return query[half] - begin < (seen >> 16) - begin;
+        };
+        const auto bias_of = [&](uint32_t position) { return tokens.biases[position]; };
+        sums.template add_tiles<1>(params.logits, params.head_dim, queries, stage.keys,
+                                   stage.values, sees, bias_of);
+      }
+      sync_sets(part);
     }
     if (next >= end) break;
   }
   wait_copies<0>();
   __syncthreads();
   uint32_t* words = reinterpret_cast<uint32_t*>(dynamic);
-  sums.store(words + warp * kRows * (params.head_dim + kExtraWords), part.n_rows, params.head_dim);
+  sums.store(words + threadIdx.x / 32 * kRows * (params.head_dim + kExtraWords), rows.n,
+             params.head_dim);
 }
 
 // What of the row's sums makes its outputs, and the logarithm. By the thread of a row.
 __device__ __forceinline__ void finish_row(const AttentionAttendParams& params, const Part& part,
-                                           uint32_t r, Shared& shared) {
-  const QueryRow row = locate_query(params, part, r);
+                                           const Rows& rows, uint32_t r, const Merge& merge,
+                                           Shared& shared) {
+  const QueryRow row = locate_query(params, rows.tile * kRows + r);
   const uint32_t head = part.head * params.group + row.in_group;
   const float* sink = params.sinks != nullptr ? params.sinks + head : nullptr;
   const Finish finish =
-      finish_sums(params.logits, shared.merge.greatest[r], shared.merge.sums[r][0], sink);
+      finish_sums(params.logits, merge.greatest[r], merge.sums[r], merge.masses[r], sink);
   shared.scales[r] = finish.scale;
   shared.reciprocals[r] = finish.reciprocal;
   if (params.log_sums == nullptr) return;
@@ -206,40 +239,81 @@ __device__ __forceinline__ void finish_row(const AttentionAttendParams& params, 
 
 // Writes the outputs of rows whose parts were weighed.
 __device__ __forceinline__ void write_outputs(const AttentionAttendParams& params, const Part& part,
-                                              const uint32_t* words, uint32_t n_parts,
-                                              uint32_t part_stride, Shared& shared) {
-  if (threadIdx.x < part.n_rows) finish_row(params, part, threadIdx.x, shared);
+                                              const Rows& rows, const uint32_t* words,
+                                              uint32_t n_parts, uint32_t part_stride,
+                                              const Merge& merge, Shared& shared) {
+  if (threadIdx.x < rows.n) finish_row(params, part, rows, threadIdx.x, merge, shared);
   __syncthreads();
   const uint32_t d = params.head_dim;
-  for (uint32_t i = threadIdx.x; i < part.n_rows * d; i += blockDim.x) {
+  for (uint32_t i = 4 * threadIdx.x; i < rows.n * d; i += 4 * blockDim.x) {
     const uint32_t r = i / d;
     const uint32_t c = i - r * d;
-    const float sum = add_parts(words, n_parts, part_stride, r, c, d, shared.merge);
-    const float output = finish_output(sum, shared.scales[r], shared.reciprocals[r]);
-    const QueryRow row = locate_query(params, part, r);
+    float four[4];
+    add_parts(words, n_parts, part_stride, r, c, d, merge, four);
+#pragma unroll
+    for (uint32_t j = 0; j < 4; ++j) {
+      four[j] = finish_output(four[j], shared.scales[r], shared.reciprocals[r]);
+    }
+    const QueryRow row = locate_query(params, rows.tile * kRows + r);
     const uint64_t token = uint64_t{part.b} * params.n_queries + row.query;
     const uint64_t head = uint64_t{part.head} * params.group + row.in_group;
-    store_float(params.outputs, token * params.output_stride + head * d + c,
-                params.logits.output_element, output);
+    store_four(params.outputs, token * params.output_stride + head * d + c,
+               params.logits.output_element, four);
   }
 }
 
 // Parts as one.
 __device__ __forceinline__ void store_part(const uint32_t* words, uint32_t n, uint32_t part_stride,
-                                           const Part& part, uint32_t d, uint32_t* target,
-                                           const MergeShared& shared) {
+                                           uint32_t n_rows, uint32_t d, uint32_t* target,
+                                           const Merge& merge) {
   const uint32_t row_words = d + kExtraWords;
-  for (uint32_t i = threadIdx.x; i < part.n_rows * row_words; i += blockDim.x) {
+  for (uint32_t i = 4 * threadIdx.x; i < n_rows * row_words; i += 4 * blockDim.x) {
     const uint32_t r = i / row_words;
     const uint32_t c = i - r * row_words;
+    uint4 four;
     if (c < d) {
-      target[i] = __float_as_uint(add_parts(words, n, part_stride, r, c, d, shared));
-    } else if (c == d) {
-      target[i] = __float_as_uint(shared.sums[r][0]);
-    } else if (c == d + 1) {
-      target[i] = static_cast<uint32_t>(shared.greatest[r]);
+      float sums[4];
+      add_parts(words, n, part_stride, r, c, d, merge, sums);
+      four = make_uint4(__float_as_uint(sums[0]), __float_as_uint(sums[1]),
+                        __float_as_uint(sums[2]), __float_as_uint(sums[3]));
+    } else {
+      four = make_uint4(__float_as_uint(merge.sums[r]), static_cast<uint32_t>(merge.greatest[r]),
+                        __float_as_uint(merge.masses[r]), 0);
     }
+    *reinterpret_cast<uint4*>(target + i) = four;
   }
+}
+
+// Adds up what the warps of a set left on chip, and what other blocks have of the same rows of
+// queries, by the last of them.
+__device__ __forceinline__ void merge_parts(const AttentionAttendParams& params, const Part& part,
+                                            const Rows& rows, uint32_t n_warps, uint4* dynamic,
+                                            Shared& shared) {
+  const uint32_t d = params.head_dim;
+  const uint32_t row_words = d + kExtraWords;
+  uint32_t n_parts = n_warps;
+  uint32_t part_stride = kRows * row_words;
+  uint32_t* const chip = reinterpret_cast<uint32_t*>(dynamic);
+  uint32_t* const room = chip + part.n_sets * n_warps * part_stride;
+  const uint32_t* words = chip + (rows.tile - part.first_tile) * n_warps * part_stride;
+  // First of warps, then of splits, where there are several.
+  Merge merge(room, n_parts);
+  for (uint32_t n_to_merge = part.n_splits == 1 ? 1 : 2;; --n_to_merge) {
+    weigh_parts(words, n_parts, part_stride, rows.n, d, merge);
+    if (n_to_merge == 1) break;
+    const uint64_t head = uint64_t{part.b} * params.n_heads + part.head;
+    const uint32_t split_words = part.n_all_rows * row_words;
+    uint32_t* partials = params.partials + head * params.n_splits * split_words +
+                         uint64_t{rows.tile} * kRows * row_words;
+    store_part(words, n_parts, part_stride, rows.n, d, partials + blockIdx.x * split_words, merge);
+    uint32_t* ticket = params.tickets + head * params.n_tiles + rows.tile;
+    if (!is_last_block(ticket, part.n_splits, shared.is_last)) return;
+    words = partials;
+    n_parts = part.n_splits;
+    part_stride = split_words;
+    merge = Merge(room, n_parts);
+  }
+  write_outputs(params, part, rows, words, n_parts, part_stride, merge, shared);
 }
 
 template <uint32_t kMostDim, typename Keys>
@@ -247,11 +321,12 @@ __device__ __forceinline__ void attend(const AttentionAttendParams& params, cons
                                        uint4* dynamic, Shared& shared) {
   Part part;
   part.b = blockIdx.z;
+  part.n_sets = Keys::kAreMade ? 1 : params.n_sets;
   if (params.skips != nullptr && params.skips[part.b] != 0) return;
-  part.head = blockIdx.y / params.n_tiles;
-  part.tile = blockIdx.y - part.head * params.n_tiles;
+  const uint32_t n_blocks = (params.n_tiles + part.n_sets - 1) / part.n_sets;
+  part.head = blockIdx.y / n_blocks;
+  part.first_tile = (blockIdx.y - part.head * n_blocks) * part.n_sets;
   part.n_all_rows = params.n_queries * params.group;
-  part.n_rows = min_of(kRows, part.n_all_rows - part.tile * kRows);
   if (threadIdx.x == 0) count_positions(params, part.b, part.head, shared.positions);
   __syncthreads();
   part.n_positions = shared.positions.ends[params.n_segments - 1];
@@ -262,32 +337,17 @@ __device__ __forceinline__ void attend(const AttentionAttendParams& params, cons
   const uint32_t split = blockIdx.x;
   if (split >= part.n_splits) return;
   stage_queries(params, part, dynamic);
-  maker.stage_basis(params, part.b, part.head, dynamic + kTile * pitch_of(params.head_dim));
+  maker.stage_basis(params, part.b, part.head,
+                    dynamic + part.n_sets * kTile * pitch_of(params.head_dim));
   __syncthreads();
-  attend_split<kMostDim>(params, maker, part, split, dynamic, shared);
-  __syncthreads();
-  const uint32_t d = params.head_dim;
-  const uint32_t row_words = d + kExtraWords;
-  const uint32_t n_warps = blockDim.x / 32;
-  // First of warps, on chip, then of splits, where there are several.
-  const uint32_t* words = reinterpret_cast<uint32_t*>(dynamic);
-  uint32_t n_parts = n_warps;
-  uint32_t part_stride = kRows * row_words;
-  for (uint32_t n_to_merge = part.n_splits == 1 ? 1 : 2;; --n_to_merge) {
-    weigh_parts(words, n_parts, part_stride, part.n_rows, d, shared.merge);
-    if (n_to_merge == 1) break;
-    const uint64_t head = uint64_t{part.b} * params.n_heads + part.head;
-    const uint32_t split_words = part.n_all_rows * row_words;
-    uint32_t* partials = params.partials + head * params.n_splits * split_words +
-                         uint64_t{part.tile} * kRows * row_words;
-    store_part(words, n_parts, part_stride, part, d, partials + split * split_words, shared.merge);
-    uint32_t* ticket = params.tickets + head * params.n_tiles + part.tile;
-    if (!is_last_block(ticket, part.n_splits, shared.is_last)) return;
-    words = partials;
-    n_parts = part.n_splits;
-    part_stride = split_words;
+  const uint32_t n_warps = blockDim.x / 32 / part.n_sets;
+  attend_split<kMostDim>(params, maker, part, split, n_warps, dynamic, shared);
+  for (uint32_t i = 0; i < part.n_sets; ++i) {
+    const Rows rows = rows_of_tile(part, part.first_tile + i);
+    if (rows.n == 0) break;
+    __syncthreads();
+    merge_parts(params, part, rows, n_warps, dynamic, shared);
   }
-  write_outputs(params, part, words, n_parts, part_stride, shared);
 }
 
 }  // namespace

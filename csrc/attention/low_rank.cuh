@@ -133,8 +133,8 @@ struct MadeKeys {
         float high[2] = {products[1][2 * part], products[1][2 * part + 1]};
         turn(tokens.made[r] - 1, c, low, high);
         const uint32_t kind = kIsBf16 ? kFloatBf16 : kFloatF16;
-        words[r * words_pitch + c / 2] = pack(low[0], low[1], kind);
-        words[r * words_pitch + (half + c) / 2] = pack(high[0], high[1], kind);
+        words[r * words_pitch + c / 2] = to_halves(low[0], low[1], kind);
+        words[r * words_pitch + (half + c) / 2] = to_halves(high[0], high[1], kind);
       }
     }
   }

@@ -123,26 +123,18 @@ __device__ __forceinline__ void expand_words(float (&values)[kWidth], const Word
   }
 }
 
-__device__ __forceinline__ uint32_t pack(float low, float high, uint32_t kind) {
-  return to_half(high, kind) << 16 | to_half(low, kind);
-}
-
 template <uint32_t kWidth>
 __device__ __forceinline__ void store_values(const float (&values)[kWidth], uint8_t* elements,
                                              uint64_t i, uint32_t kind) {
   if constexpr (kWidth == 8) {
     // Inner loop: 8 elements a store.
     *reinterpret_cast<uint4*>(elements + 2 * i) =
-        make_uint4(pack(values[0], values[1], kind), pack(values[2], values[3], kind),
-                   pack(values[4], values[5], kind), pack(values[6], values[7], kind));
+        make_uint4(to_halves(values[0], values[1], kind), to_halves(values[2], values[3], kind),
+                   to_halves(values[4], values[5], kind), to_halves(values[6], values[7], kind));
   } else if constexpr (kWidth == 1) {
     store_float(elements, i, kind, values[0]);
-  } else if (kind == kFloatF32) {
-    *reinterpret_cast<float4*>(elements + 4 * i) = make_float4(
-        canonical(values[0]), canonical(values[1]), canonical(values[2]), canonical(values[3]));
   } else {
-    *reinterpret_cast<uint2*>(elements + 2 * i) =
-        make_uint2(pack(values[0], values[1], kind), pack(values[2], values[3], kind));
+    store_four(elements, i, kind, values);
   }
 }
 

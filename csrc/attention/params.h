@@ -52,8 +52,8 @@ typedef struct AttentionLogits {
 } AttentionLogits;
 
 /// Attention of `n_queries` queries for each request over the rows of its segments, one after the
-/// other. 16 of a head's rows of queries have a block of `32 * n_warps` threads, of each split of
-/// positions; `AttendPlan::grid` says all of it.
+/// other. `16 * n_sets` of a head's rows of queries have a block of as many sets of warps, of each
+/// split of positions; `AttendPlan::grid` says all of it.
 typedef struct AttentionAttendParams {
   AttentionSegment segments[4];
   /// `[batch, n_queries, n_heads * group, head_dim]` of type `logits.element`, queries
@@ -64,12 +64,13 @@ typedef struct AttentionAttendParams {
   /// `[batch]`, or null: requests where it is not 0 are left alone, their outputs too.
   DEVICE_PTR(const uint32_t) skips;
   /// `[batch, n_queries, n_heads * group, head_dim]` of type `logits.output_element`,
-  /// queries `output_stride` elements apart, out.
+  /// queries `output_stride` elements apart: a multiple of 8, as the address is of 16 bytes; out.
   DEVICE_PTR(uint8_t) outputs;
   /// `[batch, n_queries, n_heads * group]`, or null, out: the logarithm of the sum of `exp(logit)`.
   DEVICE_PTR(float) log_sums;
-  /// `[batch, n_heads, n_splits, n_queries * group, head_dim + 4]`, workspace: of each split the
-  /// sums of weights times values, the sum of weights, and the integer that they are relative to.
+  /// `[batch, n_heads, n_splits, n_queries * group, head_dim + 4]`, from a multiple of 16 bytes on,
+  /// workspace: of each split the sums of weights times values, the sum of weights as they were
+  /// rounded, the integer that all are relative to, the sum of weights before, and 0.
   DEVICE_PTR(uint32_t) partials;
   /// `[batch, n_heads, n_tiles]`, zeros before and after: blocks that are done.
   DEVICE_PTR(uint32_t) tickets;
@@ -88,8 +89,8 @@ typedef struct AttentionAttendParams {
   uint32_t n_tiles;
   /// Splits that the grid has.
   uint32_t n_splits;
-  /// Zero; keeps the size a multiple of the alignment on both sides.
-  uint32_t reserved;
+  /// Sets of warps of a block, each of which has 16 rows of queries: 1 or 2.
+  uint32_t n_sets;
 } AttentionAttendParams;
 
 /// Keys of one segment, of lists of blocks, that are made of factors: row `t` of head `h` is

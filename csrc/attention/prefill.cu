@@ -22,6 +22,10 @@ struct Stage {
   int32_t positions[kMostRows];
 };
 
+// Tiles whose products with values are summed apart: a row's sums are too long for tensor cores
+// alone, which cut off what does not fit.
+constexpr uint32_t kTogether = 2;
+
 struct Shared {
   Stage stages[2];
   int32_t positions[kMostRows];
@@ -191,7 +195,8 @@ __device__ __forceinline__ void write_rows(const AttentionPrefillParams& params,
     const float* sink = params.sinks != nullptr ? params.sinks + row.head : nullptr;
     const uint32_t* extra = words + own * row_words + d;
     const Finish finish =
-        finish_sums(params.logits, static_cast<int32_t>(extra[1]), __uint_as_float(extra[0]), sink);
+        finish_sums(params.logits, static_cast<int32_t>(extra[kGreatestWord]),
+                    __uint_as_float(extra[kSumWord]), __uint_as_float(extra[kMassWord]), sink);
     shared.scales[own] = finish.scale;
     shared.reciprocals[own] = finish.reciprocal;
     const uint64_t token = uint64_t{shared.first_token} + row.query;
@@ -200,18 +205,20 @@ __device__ __forceinline__ void write_rows(const AttentionPrefillParams& params,
     }
   }
   __syncthreads();
-  for (uint32_t i = threadIdx.x; i < n_rows * d / 2; i += blockDim.x) {
-    const uint32_t r = 2 * i / d;
-    const uint32_t c = 2 * i - r * d;
-    const uint2 sums = *reinterpret_cast<const uint2*>(words + r * row_words + c);
+  for (uint32_t i = 4 * threadIdx.x; i < n_rows * d; i += 4 * blockDim.x) {
+    const uint32_t r = i / d;
+    const uint32_t c = i - r * d;
+    const uint4 sums = *reinterpret_cast<const uint4*>(words + r * row_words + c);
     const float scale = shared.scales[r];
     const float reciprocal = shared.reciprocals[r];
+    const float four[4] = {finish_output(__uint_as_float(sums.x), scale, reciprocal),
+                           finish_output(__uint_as_float(sums.y), scale, reciprocal),
+                           finish_output(__uint_as_float(sums.z), scale, reciprocal),
+                           finish_output(__uint_as_float(sums.w), scale, reciprocal)};
     const QueryRow row = locate_query(params, shared, head, r);
     const uint64_t token = uint64_t{shared.first_token} + row.query;
-    store_pair(params.outputs, token * params.output_stride + uint64_t{row.head} * d + c,
-               params.logits.output_element,
-               finish_output(__uint_as_float(sums.x), scale, reciprocal),
-               finish_output(__uint_as_float(sums.y), scale, reciprocal));
+    store_four(params.outputs, token * params.output_stride + uint64_t{row.head} * d + c,
+               params.logits.output_element, four);
   }
 }
 
@@ -274,16 +281,17 @@ __device__ __forceinline__ void attend(const AttentionPrefillParams& params, uin
       const Stage& stage = shared.stages[1 - turn];
       const uint4* keys = stages + (1 - turn) * n_stage;
 #pragma unroll 1
-      for (uint32_t tile = 0; tile < kBlockRows; tile += kRows) {
-        const auto sees = [&](uint32_t half, uint32_t i) {
-          if (!is_row[half] || stage.keys[tile + i] == 0) return false;
+      for (uint32_t row = 0; row < kBlockRows; row += kTogether * kTile) {
+        const auto sees = [&](uint32_t half, uint32_t position) {
+          const uint32_t i = row + position;
+          if (!is_row[half] || stage.keys[i] == 0) return false;
           if (params.is_causal == 0) return true;
-          const int32_t position = stage.positions[tile + i];
-          return position <= own[half] && is_near(params, own[half], position);
+          return stage.positions[i] <= own[half] && is_near(params, own[half], stage.positions[i]);
         };
         const auto bias_of = [](uint32_t) { return 0.0f; };
-        sums.add_tile(params.logits, params.kv.row_len, queries, keys + tile * pitch,
-                      keys + (kBlockRows + tile) * pitch, sees, bias_of);
+        sums.template add_tiles<kTogether>(params.logits, params.kv.row_len, queries,
+                                           keys + row * pitch, keys + (kBlockRows + row) * pitch,
+                                           sees, bias_of);
       }
       __syncthreads();
     }

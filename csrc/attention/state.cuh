@@ -10,18 +10,36 @@ namespace {
 
 // Parts of a row that are merged at once, at most: splits.
 constexpr uint32_t kMostParts = 64;
-// Rows of queries of a block.
+// Rows of queries, and positions, that are multiplied at once.
 constexpr uint32_t kRows = 16;
-// A part of a row: as many words as a value has elements, the sum of weights, and the integer that
-// both are relative to.
-constexpr uint32_t kExtraWords = 4;
+constexpr uint32_t kTile = 16;
+// A part of a row: as many words as a value has elements, and these.
+enum ExtraWord : uint32_t {
+  // The sum of weights as they are multiplied with values.
+  kSumWord,
+  // The integer that all sums are relative to.
+  kGreatestWord,
+  // The sum of weights before they were rounded.
+  kMassWord,
+  kExtraWords = 4
+};
 
-struct MergeShared {
-  // What each part is multiplied by.
-  float factors[kRows][kMostParts];
-  // Its sum of weights; afterwards the row's in the first place.
-  float sums[kRows][kMostParts];
-  int32_t greatest[kRows];
+// How parts of rows become one, on chip. What is said of part `i` and row `r` is at `i * kRows +
+// r`.
+struct Merge {
+  // What a part is multiplied by.
+  float* factors;
+  // Its sums of weights; afterwards, in the first part's place, those of the row.
+  float* sums;
+  float* masses;
+  int32_t* greatest;
+
+  // `words` of room: `(3 * n + 1) * kRows`.
+  __device__ __forceinline__ Merge(uint32_t* words, uint32_t n)
+      : factors(reinterpret_cast<float*>(words)),
+        sums(factors + n * kRows),
+        masses(sums + n * kRows),
+        greatest(reinterpret_cast<int32_t*>(masses + n * kRows)) {}
 };
 
 // 2^(from - to), of what is not above 0.
@@ -31,46 +49,56 @@ __device__ __forceinline__ float scale_of(int32_t from, int32_t to) {
 }
 
 // `n` parts of each of `n_rows` rows: row `r` of part `i` at `words + i * part_stride + r * (d +
-// kExtraWords)`. By all threads, which know what they read; afterwards `shared` says how parts are
+// kExtraWords)`. By all threads, which know what they read; afterwards `merge` says how parts are
 // added and what the rows' sums are.
 __device__ __forceinline__ void weigh_parts(const uint32_t* words, uint32_t n, uint32_t part_stride,
-                                            uint32_t n_rows, uint32_t d, MergeShared& shared) {
+                                            uint32_t n_rows, uint32_t d, const Merge& merge) {
   const uint32_t lane = threadIdx.x % 32;
   for (uint32_t r = threadIdx.x / 32; r < n_rows; r += blockDim.x / 32) {
     int32_t greatest = kNoScore;
     for (uint32_t i = lane; i < n; i += 32) {
       const uint32_t* part = words + i * part_stride + r * (d + kExtraWords);
-      greatest = max(greatest, static_cast<int32_t>(part[d + 1]));
+      greatest = max(greatest, static_cast<int32_t>(part[d + kGreatestWord]));
     }
     greatest = __reduce_max_sync(0xFFFFFFFFu, greatest);
     for (uint32_t i = lane; i < n; i += 32) {
       const uint32_t* part = words + i * part_stride + r * (d + kExtraWords);
-      shared.factors[r][i] = scale_of(static_cast<int32_t>(part[d + 1]), greatest);
-      shared.sums[r][i] = __uint_as_float(part[d]);
+      const uint32_t at = i * kRows + r;
+      merge.factors[at] = scale_of(static_cast<int32_t>(part[d + kGreatestWord]), greatest);
+      merge.sums[at] = __uint_as_float(part[d + kSumWord]);
+      merge.masses[at] = __uint_as_float(part[d + kMassWord]);
     }
-    if (lane == 0) shared.greatest[r] = greatest;
+    if (lane == 0) merge.greatest[r] = greatest;
   }
   __syncthreads();
-  if (threadIdx.x < n_rows) {
-    const uint32_t r = threadIdx.x;
+  const uint32_t r = threadIdx.x % kRows;
+  if (threadIdx.x < 2 * kRows && r < n_rows) {
+    float* sums = threadIdx.x < kRows ? merge.sums : merge.masses;
     float sum = 0.0f;
-    for (uint32_t i = 0; i < n; ++i) sum = __fmaf_rn(shared.sums[r][i], shared.factors[r][i], sum);
-    shared.sums[r][0] = sum;
+    for (uint32_t at = r; at < n * kRows; at += kRows) {
+      sum = __fmaf_rn(sums[at], merge.factors[at], sum);
+    }
+    sums[r] = sum;
   }
   __syncthreads();
 }
 
-// Column `c` of a row, of all parts together.
-__device__ __forceinline__ float add_parts(const uint32_t* words, uint32_t n, uint32_t part_stride,
-                                           uint32_t r, uint32_t c, uint32_t d,
-                                           const MergeShared& shared) {
-  float sum = 0.0f;
+// Columns from `c` on, a multiple of 4, of a row, of all parts together.
+__device__ __forceinline__ void add_parts(const uint32_t* words, uint32_t n, uint32_t part_stride,
+                                          uint32_t r, uint32_t c, uint32_t d, const Merge& merge,
+                                          float (&sums)[4]) {
+#pragma unroll
+  for (uint32_t j = 0; j < 4; ++j) sums[j] = 0.0f;
+  const uint32_t* four = words + r * (d + kExtraWords) + c;
 #pragma unroll 8
-  for (uint32_t i = 0; i < n; ++i) {
-    const float part = __uint_as_float(words[i * part_stride + r * (d + kExtraWords) + c]);
-    sum = __fmaf_rn(part, shared.factors[r][i], sum);
+  for (uint32_t i = 0; i < n; ++i, four += part_stride) {
+    const uint4 part = *reinterpret_cast<const uint4*>(four);
+    const float factor = merge.factors[i * kRows + r];
+    sums[0] = __fmaf_rn(__uint_as_float(part.x), factor, sums[0]);
+    sums[1] = __fmaf_rn(__uint_as_float(part.y), factor, sums[1]);
+    sums[2] = __fmaf_rn(__uint_as_float(part.z), factor, sums[2]);
+    sums[3] = __fmaf_rn(__uint_as_float(part.w), factor, sums[3]);
   }
-  return sum;
 }
 
 }  // namespace

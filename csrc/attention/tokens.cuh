@@ -5,13 +5,11 @@
 
 #include "../common/kv.cuh"
 #include "params.h"
+#include "state.cuh"
 
 namespace {
 
 constexpr uint32_t kMostSegments = 4;
-// Positions that are multiplied at once.
-constexpr uint32_t kTile = 16;
-
 // Of a request and head, each segment's.
 struct Positions {
   // Those up to its last.

@@ -96,13 +96,19 @@ __device__ __forceinline__ void store_float(uint8_t* elements, uint64_t i, uint3
   }
 }
 
-// Elements `i`, an even number, and the next.
-__device__ __forceinline__ void store_pair(uint8_t* elements, uint64_t i, uint32_t kind, float low,
-                                           float high) {
+__device__ __forceinline__ uint32_t to_halves(float low, float high, uint32_t kind) {
+  return to_half(high, kind) << 16 | to_half(low, kind);
+}
+
+// Elements from `i` on, a multiple of 4.
+__device__ __forceinline__ void store_four(uint8_t* elements, uint64_t i, uint32_t kind,
+                                           const float (&values)[4]) {
   if (kind == kFloatF32) {
-    *reinterpret_cast<float2*>(elements + 4 * i) = make_float2(canonical(low), canonical(high));
+    *reinterpret_cast<float4*>(elements + 4 * i) = make_float4(
+        canonical(values[0]), canonical(values[1]), canonical(values[2]), canonical(values[3]));
   } else {
-    *reinterpret_cast<uint32_t*>(elements + 2 * i) = to_half(high, kind) << 16 | to_half(low, kind);
+    *reinterpret_cast<uint2*>(elements + 2 * i) =
+        make_uint2(to_halves(values[0], values[1], kind), to_halves(values[2], values[3], kind));
   }
 }
 

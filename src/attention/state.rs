@@ -42,8 +42,10 @@ pub struct Rule {
 pub struct State {
     /// No less than any logit to base 2.
     pub greatest: i32,
-    /// Of weights.
+    /// Of weights, as they are rounded: outputs are divided by it.
     pub sum: f32,
+    /// Of weights before, of which log-sums are made.
+    pub mass: f32,
     /// Of weights times values.
     pub output: Vec<f32>,
 }
@@ -51,43 +53,63 @@ pub struct State {
 impl State {
     /// Of nothing.
     pub fn empty(head_dim: usize) -> Self {
-        Self { greatest: NO_SCORE, sum: 0.0, output: vec![0.0; head_dim] }
+        Self { greatest: NO_SCORE, sum: 0.0, mass: 0.0, output: vec![0.0; head_dim] }
     }
 
-    /// A query's over tiles of positions, one after the other.
-    pub fn of_tiles<'a, T: Half + 'a>(
+    /// A query's over stages, of one or several tiles of 16 positions, one after the other.
+    pub fn of_stages<'a, T: Half + 'a>(
         rule: &Rule,
         query: &[T],
-        tiles: impl Iterator<Item = &'a [Option<Token<'a, T>>]>,
+        n_tiles: usize,
+        stages: impl Iterator<Item = &'a [Option<Token<'a, T>>]>,
     ) -> Self {
         let mut state = Self::empty(query.len());
-        tiles.for_each(|tile| state.add(rule, query, tile));
+        let mut masses = Masses::default();
+        stages.for_each(|stage| state.add(rule, query, n_tiles, stage, &mut masses));
+        let [first, second, third, fourth] = masses.0.map(|mass| mass.sum + mass.lost);
+        state.mass = (first + second) + (third + fourth);
         state
     }
 
-    /// Adds a tile of up to 16 positions.
-    fn add<T: Half>(&mut self, rule: &Rule, query: &[T], tile: &[Option<Token<'_, T>>]) {
-        let mut logits = [f32::NEG_INFINITY; TILE];
-        for (logit, token) in logits.iter_mut().zip(tile) {
+    /// Adds a stage. Of one tile the products continue sums; those of several are summed, and then added.
+    fn add<T: Half>(
+        &mut self,
+        rule: &Rule,
+        query: &[T],
+        n_tiles: usize,
+        stage: &[Option<Token<'_, T>>],
+        masses: &mut Masses,
+    ) {
+        let mut logits = vec![f32::NEG_INFINITY; n_tiles * TILE];
+        for (logit, token) in logits.iter_mut().zip(stage) {
             if let Some(token) = token.as_ref().filter(|token| token.is_seen) {
                 *logit = rule.logit(query, &token.key, token.bias);
             }
         }
         let greatest = logits.iter().copied().map(ceiling).fold(self.greatest, i32::max);
+        masses.scale(scale_of(self.greatest, greatest));
         self.relate_to(greatest);
-        let weights = logits.map(|logit| T::from_f32(weigh(logit, greatest)).bits());
-        let ones = [T::from_f32(1.0).bits(); TILE];
-        let product = |column: &[u16; TILE], sum: &mut f32| {
-            let answer = rule.model.dot_add(T::OPERAND, &weights, column, sum.to_bits());
-            *sum = f32::from_bits(answer.bits);
+        let weights: Vec<f32> = logits.iter().map(|logit| weigh(*logit, greatest)).collect();
+        weights.chunks(TILE).for_each(|tile| masses.add(tile));
+        let weights: Vec<u16> = weights.iter().map(|weight| T::from_f32(*weight).bits()).collect();
+        let add_products = |column: &[u16], sum: &mut f32| {
+            let products = |sum: f32| {
+                let tiles = weights.chunks(TILE).zip(column.chunks(TILE));
+                tiles.fold(sum, |sum, (weights, column)| {
+                    let answer = rule.model.dot_add(T::OPERAND, weights, column, sum.to_bits());
+                    f32::from_bits(answer.bits)
+                })
+            };
+            *sum = if n_tiles == 1 { products(*sum) } else { *sum + products(0.0) };
         };
-        product(&ones, &mut self.sum);
+        let mut column = vec![T::from_f32(1.0).bits(); n_tiles * TILE];
+        add_products(&column, &mut self.sum);
+        column.fill(0);
         for (c, output) in self.output.iter_mut().enumerate() {
-            let mut column = [0; TILE];
-            for (element, token) in column.iter_mut().zip(tile) {
+            for (element, token) in column.iter_mut().zip(stage) {
                 *element = token.as_ref().map_or(0, |token| token.value[c].bits());
             }
-            product(&column, output);
+            add_products(&column, output);
         }
     }
 
@@ -106,6 +128,7 @@ impl State {
         for part in &parts {
             let scale = scale_of(part.greatest, all.greatest);
             all.sum = part.sum.mul_add(scale, all.sum);
+            all.mass = part.mass.mul_add(scale, all.mass);
             for (sum, output) in all.output.iter_mut().zip(&part.output) {
                 *sum = output.mul_add(scale, *sum);
             }
@@ -121,6 +144,7 @@ impl State {
             let scale = scale_of(self.greatest, greatest);
             self.greatest = greatest;
             self.sum = self.sum.mul_add(scale, weigh(sink, greatest));
+            self.mass = self.mass.mul_add(scale, weigh(sink, greatest));
             self.output.iter_mut().for_each(|output| *output *= scale);
         }
         if self.sum == 0.0 {
@@ -128,8 +152,45 @@ impl State {
         }
         let reciprocal = 1.0 / self.sum;
         let outputs = self.output.into_iter().map(|output| output * reciprocal).collect();
-        let log2 = self.greatest as f32 + number::log2(self.sum);
+        let log2 = self.greatest as f32 + number::log2(self.mass);
         (outputs, if self.sum.is_nan() { f32::NAN } else { log2 * base.unit() })
+    }
+}
+
+/// Of weights, four sums by their positions, as a warp's lanes have them.
+#[derive(Default)]
+struct Masses([Compensated; 4]);
+
+impl Masses {
+    /// Of a tile.
+    fn add(&mut self, weights: &[f32]) {
+        for (lane, mass) in self.0.iter_mut().enumerate() {
+            let pair = |first: usize| weights[first] + weights[first + 1];
+            mass.add(pair(2 * lane) + pair(8 + 2 * lane));
+        }
+    }
+
+    fn scale(&mut self, factor: f32) {
+        for mass in &mut self.0 {
+            mass.sum *= factor;
+            mass.lost *= factor;
+        }
+    }
+}
+
+/// A sum of many terms, and the sum of what rounding it lost. A term of 0 changes neither, so that positions that a query does not
+/// see are nothing to it.
+#[derive(Default)]
+struct Compensated {
+    sum: f32,
+    lost: f32,
+}
+
+impl Compensated {
+    fn add(&mut self, term: f32) {
+        let next = self.sum + term;
+        self.lost += term - (next - self.sum);
+        self.sum = next;
     }
 }
 

@@ -16,8 +16,9 @@ pub(super) const MOST_SPLITS: u64 = 64;
 const MOST_SEGMENTS: usize = 4;
 /// Words of a partial result beside the outputs.
 const EXTRA_WORDS: u64 = 4;
-/// Rows of queries of a block.
+/// Rows of queries of a set of warps, and sets of a block.
 const ROWS: u64 = 16;
+const MOST_SETS: u64 = 2;
 
 /// Sizes of a launch of [`attend`](crate::attention::attend).
 ///
@@ -149,6 +150,7 @@ pub struct AttendPlan {
     segments: [Option<SegmentShape>; MOST_SEGMENTS],
     n_positions: u64,
     n_warps: u64,
+    n_sets: u64,
 }
 
 impl AttendPlan {
@@ -167,7 +169,9 @@ impl AttendPlan {
         check_strides(n_q_heads * head_dim, shape.query_stride, shape.output_stride)?;
         let n_warps = if head_dim <= 128 { 4 } else { 2 };
         let segments_of = [None; MOST_SEGMENTS];
-        let mut plan = Self { shape, n_heads, segments: segments_of, n_positions: 0, n_warps };
+        let mut plan =
+            Self { shape, n_heads, segments: segments_of, n_positions: 0, n_warps, n_sets: 1 };
+        plan.n_sets = plan.n_tiles().clamp(1, MOST_SETS);
         check_below("blocks of queries and heads", n_heads * plan.n_tiles(), 1 << 16, "0..65536")?;
         for (place, segment) in plan.segments.iter_mut().zip(segments) {
             plan.n_positions += check_segment(&shape, n_heads, segment)?;
@@ -260,22 +264,32 @@ impl AttendPlan {
         self.n_warps
     }
 
-    /// The same launch by other warps, which changes what its bits are.
-    pub(crate) fn with_warps(self, n_warps: u64) -> Self {
-        Self { n_warps, ..self }
+    /// Blocks of 16 of a head's rows of queries that have one copy of keys and values.
+    #[cfg(any(feature = "cuda", feature = "simt"))]
+    pub(super) fn n_sets(&self) -> u64 {
+        self.n_sets
     }
 
-    /// The grid of the launch: a block for each split of the longest row, 16 rows of a head's queries, and request.
+    /// The same launch by one set of other warps, whose number changes what its bits are.
+    pub(crate) fn with_warps(self, n_warps: u64) -> Self {
+        Self { n_warps, n_sets: 1, ..self }
+    }
+
+    /// The grid of the launch: a block for each split of the longest row, 32 rows of a head's queries, and request.
     #[cfg(any(feature = "cuda", feature = "simt"))]
     pub fn grid(&self) -> Grid {
         let chunk_bytes = 16;
         let row_bytes = (self.shape.head_dim / 8 + 1) * chunk_bytes;
-        // Queries, and of each warp two stages of keys and values.
-        let n_shared = (1 + 4 * self.n_warps()) * ROWS * row_bytes;
-        let n_heads = self.n_heads * self.n_tiles();
+        // Queries, and of each warp of a set two stages of keys and values; and afterwards the sums of all warps, and what is
+        // said of parts that are merged.
+        let n_tiles = (self.n_sets + 4 * self.n_warps) * ROWS * row_bytes;
+        let n_sums = self.n_sets * self.n_warps * ROWS * (self.shape.head_dim + EXTRA_WORDS);
+        let n_merge = (3 * self.n_splits().max(self.n_warps) + 1) * ROWS;
+        let n_shared = n_tiles.max(4 * (n_sums + n_merge));
+        let n_heads = self.n_heads * self.n_tiles().div_ceil(self.n_sets);
         Grid {
             blocks: [self.n_splits() as u32, n_heads as u32, self.shape.batch as u32],
-            threads: [32 * self.n_warps() as u32, 1, 1],
+            threads: [32 * (self.n_warps * self.n_sets) as u32, 1, 1],
             dynamic_shared_bytes: n_shared as u32,
             cluster_blocks: 1,
         }

@@ -77,7 +77,8 @@ impl<'a, T: Half> Attended<'a, T> {
     pub fn state(&self, query: &[T], tokens: &[Option<Token<'_, T>>]) -> State {
         let n_warps = self.plan.n_warps() as usize;
         let of_warp = |split: &[_], warp: usize| {
-            State::of_tiles(&self.rule(), query, split.chunks(TILE).skip(warp).step_by(n_warps))
+            let tiles = split.chunks(TILE).skip(warp).step_by(n_warps);
+            State::of_stages(&self.rule(), query, 1, tiles)
         };
         let of_split =
             |split: &[_]| State::merge(query.len(), (0..n_warps).map(|warp| of_warp(split, warp)));

@@ -6,6 +6,9 @@ use crate::attention::state::{Rule, State, TILE, Token};
 use crate::element::Half;
 use crate::mma::Model;
 
+/// Tiles whose products with values are summed apart.
+const TOGETHER: usize = 2;
+
 /// A launch on the host.
 #[derive(Debug, Clone, Copy)]
 pub struct Prefilled<'a, T> {
@@ -53,7 +56,7 @@ impl<T: Half> Prefilled<'_, T> {
         let query = &self.queries[token * shape.query_stride as usize + q * d..][..d];
         let tokens = self.tokens(b, i, q / self.plan.group() as usize);
         let rule = Rule::new(self.model, &shape.logits);
-        State::of_tiles(&rule, query, tokens.chunks(TILE))
+        State::of_stages(&rule, query, TOGETHER, tokens.chunks(TOGETHER * TILE))
             .finish(self.sinks.map(|sinks| sinks[q]), shape.logits.base)
     }
 

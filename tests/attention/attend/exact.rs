@@ -70,12 +70,11 @@ fn assert_near<T: Half>(problem: &Problem<T>) {
     for q in 0..problem.plan.shape().n_q_heads as usize {
         let ([exact, honest], log_sum) = both_of(problem, q);
         let own = f64::from(f32::from_bits(ours.log_sums[q]));
-        // A rounding of weights, and one of the sum.
-        let is_bf16 = T::from_f32(1.0).bits() == 0x3F80;
-        let rounding =
-            2.0_f64.powi(if is_bf16 { -8 } else { -11 }) + 2.0_f64.powi(-23) * log_sum.abs();
+        // Weights are summed before they are rounded, and a logit is a sum in f32.
+        let rounding = 2.0_f64.powi(-20) + 2.0_f64.powi(-22) * log_sum.abs();
         assert!((own - log_sum).abs() <= rounding, "head {q}: log-sum {own}, not {log_sum}");
         let own: Vec<f64> = ours.outputs[q * d..][..d].iter().map(|x| x.to_f32().into()).collect();
+        let is_bf16 = T::from_f32(1.0).bits() == 0x3F80;
         let unit = 2.0_f64.powi(if is_bf16 { -9 } else { -12 });
         let norm = distance(&exact, &vec![0.0; d]);
         let (own, honest) = (distance(&own, &exact), distance(&honest, &exact));

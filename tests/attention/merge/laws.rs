@@ -188,7 +188,7 @@ proptest! {
                 .iter()
                 .map(|[key, value]| Some(Token { key: key.into(), value, bias: 0.0, is_seen: true }))
                 .collect();
-            State::of_tiles(&rule, &query, tokens.chunks(16)).finish(None, LogBase::E)
+            State::of_stages(&rule, &query, 1, tokens.chunks(16)).finish(None, LogBase::E)
         };
         let mut random = Random(seed + 1);
         let mut parts: Vec<Vec<_>> = vec![Vec::new(); n_parts];

@@ -198,6 +198,34 @@ fn outputs_are_near_exact_ones() {
     }
 }
 
+/// Tensor cores cut off what their sums cannot hold, of weights and of values alike; log-sums are not of their sums.
+#[test]
+fn a_million_rows_that_weigh_alike() {
+    let n = 1 << 20;
+    let case = Case {
+        requests: vec![(1, n - 1)],
+        head_dim: 16,
+        group: 1,
+        page_size: 256,
+        ..Case::default()
+    };
+    let mut problem = case.build::<Brain>();
+    problem.keys.fill(Brain::from_f32(0.3));
+    problem.values.fill(Brain::from_f32(0.7));
+    let results = problem.expect::<f32>(Model::HOPPER);
+    let product: f64 = problem.queries[..16]
+        .iter()
+        .map(|q| f64::from(q.to_f32() * problem.keys[0].to_f32()))
+        .sum();
+    let log_sum = product / 4.0 + f64::from(n).ln();
+    let own = f64::from(f32::from_bits(results.log_sums[0]));
+    assert!((own - log_sum).abs() < 4e-6, "{own} {log_sum}");
+    for output in &results.outputs[..16] {
+        let share = output / problem.values[0].to_f32();
+        assert!((share - 1.0).abs() < 1e-4, "{share}");
+    }
+}
+
 #[test]
 fn what_does_not_fit_is_refused_with_what_does() {
     let shape = *Case::default().plan().unwrap().shape();
