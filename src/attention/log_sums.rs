@@ -11,13 +11,17 @@ pub enum LogSumOrder {
     /// `[heads, tokens]`, as FlashAttention's calls for requests of various lengths (`varlen`) write them, and vLLM's `merge_attn_states`
     /// reads and writes.
     HeadsTokens,
-    /// `[batch, heads, n_queries]`, as FlashAttention's calls for as many queries of each request have them (`flash_attn_with_kvcache`). Of
-    /// chunks of prompts there is no such order.
+    /// `[batch, heads, n_queries]`, as FlashAttention's calls for as many queries of each request have them (`flash_attn_with_kvcache`);
+    /// merging, [`MergeShape::n_queries`](crate::attention::MergeShape::n_queries) says how many those are. Of chunks of prompts there is
+    /// no such order: what is padded to the longest chunk, as older `varlen` calls had it, is not supported.
     BatchHeadsQueries,
 }
 
 impl LogSumOrder {
     /// The place of the log-sum of a token and head, of so many tokens, queries of each request, and heads.
+    ///
+    /// # Panics
+    /// By requests, where `n_queries` is 0.
     pub fn locate(self, [n_tokens, n_queries, n_heads]: [u64; 3], [token, head]: [u64; 2]) -> u64 {
         match self {
             Self::TokensHeads => token * n_heads + head,
