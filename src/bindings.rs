@@ -147,6 +147,27 @@ const _: () = {
     ["Offset of field: AttentionSegment::window"]
         [::core::mem::offset_of!(AttentionSegment, window) - 172usize];
 };
+/** How many elements apart the log-sums of requests, of a request's queries, and of query heads
+are.*/
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct AttentionLogSumStrides {
+    pub request: u64,
+    pub query: u64,
+    pub head: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of AttentionLogSumStrides"][::core::mem::size_of::<AttentionLogSumStrides>() - 24usize];
+    ["Alignment of AttentionLogSumStrides"]
+        [::core::mem::align_of::<AttentionLogSumStrides>() - 8usize];
+    ["Offset of field: AttentionLogSumStrides::request"]
+        [::core::mem::offset_of!(AttentionLogSumStrides, request) - 0usize];
+    ["Offset of field: AttentionLogSumStrides::query"]
+        [::core::mem::offset_of!(AttentionLogSumStrides, query) - 8usize];
+    ["Offset of field: AttentionLogSumStrides::head"]
+        [::core::mem::offset_of!(AttentionLogSumStrides, head) - 16usize];
+};
 /// How products become logits, and what is made of them.
 #[repr(C)]
 #[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
@@ -198,7 +219,8 @@ pub struct AttentionAttendParams {
     /** `[batch, n_queries, n_heads * group, head_dim]` of type `logits.output_element`,
     queries `output_stride` elements apart: a multiple of 8, as the address is of 16 bytes; out.*/
     pub outputs: u64,
-    /// `[batch, n_queries, n_heads * group]`, or null, out: the logarithm of the sum of `exp(logit)`.
+    /** One for each query and query head, by `log_sum_strides`, or null, out: the logarithm of the
+    sum of `exp(logit)`.*/
     pub log_sums: u64,
     /** `[batch, n_heads, n_splits, n_queries * group, head_dim + 4]`, from a multiple of 16 bytes on,
     workspace: of each split the sums of weights times values, the sum of weights as they were
@@ -208,6 +230,7 @@ pub struct AttentionAttendParams {
     pub tickets: u64,
     pub query_stride: u64,
     pub output_stride: u64,
+    pub log_sum_strides: AttentionLogSumStrides,
     pub logits: AttentionLogits,
     pub n_segments: u32,
     pub n_queries: u32,
@@ -226,7 +249,7 @@ pub struct AttentionAttendParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of AttentionAttendParams"][::core::mem::size_of::<AttentionAttendParams>() - 832usize];
+    ["Size of AttentionAttendParams"][::core::mem::size_of::<AttentionAttendParams>() - 856usize];
     ["Alignment of AttentionAttendParams"]
         [::core::mem::align_of::<AttentionAttendParams>() - 8usize];
     ["Offset of field: AttentionAttendParams::segments"]
@@ -249,24 +272,26 @@ const _: () = {
         [::core::mem::offset_of!(AttentionAttendParams, query_stride) - 760usize];
     ["Offset of field: AttentionAttendParams::output_stride"]
         [::core::mem::offset_of!(AttentionAttendParams, output_stride) - 768usize];
+    ["Offset of field: AttentionAttendParams::log_sum_strides"]
+        [::core::mem::offset_of!(AttentionAttendParams, log_sum_strides) - 776usize];
     ["Offset of field: AttentionAttendParams::logits"]
-        [::core::mem::offset_of!(AttentionAttendParams, logits) - 776usize];
+        [::core::mem::offset_of!(AttentionAttendParams, logits) - 800usize];
     ["Offset of field: AttentionAttendParams::n_segments"]
-        [::core::mem::offset_of!(AttentionAttendParams, n_segments) - 800usize];
+        [::core::mem::offset_of!(AttentionAttendParams, n_segments) - 824usize];
     ["Offset of field: AttentionAttendParams::n_queries"]
-        [::core::mem::offset_of!(AttentionAttendParams, n_queries) - 804usize];
+        [::core::mem::offset_of!(AttentionAttendParams, n_queries) - 828usize];
     ["Offset of field: AttentionAttendParams::n_heads"]
-        [::core::mem::offset_of!(AttentionAttendParams, n_heads) - 808usize];
+        [::core::mem::offset_of!(AttentionAttendParams, n_heads) - 832usize];
     ["Offset of field: AttentionAttendParams::group"]
-        [::core::mem::offset_of!(AttentionAttendParams, group) - 812usize];
+        [::core::mem::offset_of!(AttentionAttendParams, group) - 836usize];
     ["Offset of field: AttentionAttendParams::head_dim"]
-        [::core::mem::offset_of!(AttentionAttendParams, head_dim) - 816usize];
+        [::core::mem::offset_of!(AttentionAttendParams, head_dim) - 840usize];
     ["Offset of field: AttentionAttendParams::n_tiles"]
-        [::core::mem::offset_of!(AttentionAttendParams, n_tiles) - 820usize];
+        [::core::mem::offset_of!(AttentionAttendParams, n_tiles) - 844usize];
     ["Offset of field: AttentionAttendParams::n_splits"]
-        [::core::mem::offset_of!(AttentionAttendParams, n_splits) - 824usize];
+        [::core::mem::offset_of!(AttentionAttendParams, n_splits) - 848usize];
     ["Offset of field: AttentionAttendParams::n_sets"]
-        [::core::mem::offset_of!(AttentionAttendParams, n_sets) - 828usize];
+        [::core::mem::offset_of!(AttentionAttendParams, n_sets) - 852usize];
 };
 /** Keys of one segment, of lists of blocks, that are made of factors: row `t` of head `h` is
 `factors[t] * basis[h]`, each channel's product rounded to f32, turned by position `t`, and
@@ -329,13 +354,13 @@ pub struct AttentionLowRankParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of AttentionLowRankParams"][::core::mem::size_of::<AttentionLowRankParams>() - 888usize];
+    ["Size of AttentionLowRankParams"][::core::mem::size_of::<AttentionLowRankParams>() - 912usize];
     ["Alignment of AttentionLowRankParams"]
         [::core::mem::align_of::<AttentionLowRankParams>() - 8usize];
     ["Offset of field: AttentionLowRankParams::attend"]
         [::core::mem::offset_of!(AttentionLowRankParams, attend) - 0usize];
     ["Offset of field: AttentionLowRankParams::low_rank"]
-        [::core::mem::offset_of!(AttentionLowRankParams, low_rank) - 832usize];
+        [::core::mem::offset_of!(AttentionLowRankParams, low_rank) - 856usize];
 };
 /** Attention of chunks of prompts over the rows of a paged cache, by positions. 64 rows of a head's
 queries have a block of 128 threads, of head dimensions above 128 half as many of both, as
@@ -358,14 +383,19 @@ pub struct AttentionPrefillParams {
     pub key_positions: u64,
     /// `[n_heads * group]`, or null: a logit that each softmax has besides, of no value.
     pub sinks: u64,
+    /// `[batch]`, or null: requests where it is not 0 are left alone, their outputs too.
+    pub skips: u64,
     /** `[n_tokens, n_heads * group, row_len]` of type `logits.output_element`, tokens `output_stride`
     elements apart: a multiple of 8, as the address is of 16 bytes; out. Tokens of no request stay
     what they were.*/
     pub outputs: u64,
-    /// `[n_tokens, n_heads * group]`, or null, out: the logarithm of the sum of `exp(logit)`.
+    /** One for each token and query head, `log_sum_token_stride` and `log_sum_head_stride` elements
+    apart, or null, out: the logarithm of the sum of `exp(logit)`.*/
     pub log_sums: u64,
     pub query_stride: u64,
     pub output_stride: u64,
+    pub log_sum_token_stride: u64,
+    pub log_sum_head_stride: u64,
     pub position_stride: u64,
     pub logits: AttentionLogits,
     pub n_tokens: u32,
@@ -378,7 +408,7 @@ pub struct AttentionPrefillParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of AttentionPrefillParams"][::core::mem::size_of::<AttentionPrefillParams>() - 232usize];
+    ["Size of AttentionPrefillParams"][::core::mem::size_of::<AttentionPrefillParams>() - 256usize];
     ["Alignment of AttentionPrefillParams"]
         [::core::mem::align_of::<AttentionPrefillParams>() - 8usize];
     ["Offset of field: AttentionPrefillParams::kv"]
@@ -393,26 +423,32 @@ const _: () = {
         [::core::mem::offset_of!(AttentionPrefillParams, key_positions) - 136usize];
     ["Offset of field: AttentionPrefillParams::sinks"]
         [::core::mem::offset_of!(AttentionPrefillParams, sinks) - 144usize];
+    ["Offset of field: AttentionPrefillParams::skips"]
+        [::core::mem::offset_of!(AttentionPrefillParams, skips) - 152usize];
     ["Offset of field: AttentionPrefillParams::outputs"]
-        [::core::mem::offset_of!(AttentionPrefillParams, outputs) - 152usize];
+        [::core::mem::offset_of!(AttentionPrefillParams, outputs) - 160usize];
     ["Offset of field: AttentionPrefillParams::log_sums"]
-        [::core::mem::offset_of!(AttentionPrefillParams, log_sums) - 160usize];
+        [::core::mem::offset_of!(AttentionPrefillParams, log_sums) - 168usize];
     ["Offset of field: AttentionPrefillParams::query_stride"]
-        [::core::mem::offset_of!(AttentionPrefillParams, query_stride) - 168usize];
+        [::core::mem::offset_of!(AttentionPrefillParams, query_stride) - 176usize];
     ["Offset of field: AttentionPrefillParams::output_stride"]
-        [::core::mem::offset_of!(AttentionPrefillParams, output_stride) - 176usize];
+        [::core::mem::offset_of!(AttentionPrefillParams, output_stride) - 184usize];
+    ["Offset of field: AttentionPrefillParams::log_sum_token_stride"]
+        [::core::mem::offset_of!(AttentionPrefillParams, log_sum_token_stride) - 192usize];
+    ["Offset of field: AttentionPrefillParams::log_sum_head_stride"]
+        [::core::mem::offset_of!(AttentionPrefillParams, log_sum_head_stride) - 200usize];
     ["Offset of field: AttentionPrefillParams::position_stride"]
-        [::core::mem::offset_of!(AttentionPrefillParams, position_stride) - 184usize];
+        [::core::mem::offset_of!(AttentionPrefillParams, position_stride) - 208usize];
     ["Offset of field: AttentionPrefillParams::logits"]
-        [::core::mem::offset_of!(AttentionPrefillParams, logits) - 192usize];
+        [::core::mem::offset_of!(AttentionPrefillParams, logits) - 216usize];
     ["Offset of field: AttentionPrefillParams::n_tokens"]
-        [::core::mem::offset_of!(AttentionPrefillParams, n_tokens) - 216usize];
+        [::core::mem::offset_of!(AttentionPrefillParams, n_tokens) - 240usize];
     ["Offset of field: AttentionPrefillParams::group"]
-        [::core::mem::offset_of!(AttentionPrefillParams, group) - 220usize];
+        [::core::mem::offset_of!(AttentionPrefillParams, group) - 244usize];
     ["Offset of field: AttentionPrefillParams::is_causal"]
-        [::core::mem::offset_of!(AttentionPrefillParams, is_causal) - 224usize];
+        [::core::mem::offset_of!(AttentionPrefillParams, is_causal) - 248usize];
     ["Offset of field: AttentionPrefillParams::window"]
-        [::core::mem::offset_of!(AttentionPrefillParams, window) - 228usize];
+        [::core::mem::offset_of!(AttentionPrefillParams, window) - 252usize];
 };
 /// A partial result of attention: over tokens that no other part has.
 #[repr(C)]
@@ -420,15 +456,16 @@ const _: () = {
 pub struct AttentionPartial {
     /// `[n_tokens, n_heads, head_dim]` of type `element`, tokens `stride` elements apart.
     pub outputs: u64,
-    /// `[n_tokens, n_heads]`; infinite where there is nothing.
+    /// One for each token and head, by `log_sum_strides`; infinite where there is nothing.
     pub log_sums: u64,
     /// `[n_tokens]`, or null: where it is 0 there is nothing, and nothing is read.
     pub mask: u64,
     pub stride: u64,
+    pub log_sum_strides: AttentionLogSumStrides,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of AttentionPartial"][::core::mem::size_of::<AttentionPartial>() - 32usize];
+    ["Size of AttentionPartial"][::core::mem::size_of::<AttentionPartial>() - 56usize];
     ["Alignment of AttentionPartial"][::core::mem::align_of::<AttentionPartial>() - 8usize];
     ["Offset of field: AttentionPartial::outputs"]
         [::core::mem::offset_of!(AttentionPartial, outputs) - 0usize];
@@ -438,6 +475,8 @@ const _: () = {
         [::core::mem::offset_of!(AttentionPartial, mask) - 16usize];
     ["Offset of field: AttentionPartial::stride"]
         [::core::mem::offset_of!(AttentionPartial, stride) - 24usize];
+    ["Offset of field: AttentionPartial::log_sum_strides"]
+        [::core::mem::offset_of!(AttentionPartial, log_sum_strides) - 32usize];
 };
 /// Partial results as one. A warp of a block of 128 threads has four rows.
 #[repr(C)]
@@ -448,9 +487,10 @@ pub struct AttentionMergeParams {
     /** `[n_tokens, n_heads, head_dim]` of type `output_element`, tokens `output_stride` elements
     apart, out.*/
     pub outputs: u64,
-    /// `[n_tokens, n_heads]`, or null, out.
+    /// One for each token and head, by `log_sum_strides`, or null, out.
     pub log_sums: u64,
     pub output_stride: u64,
+    pub log_sum_strides: AttentionLogSumStrides,
     /// What a difference of log-sums is multiplied by to be one to base 2: log2(e), or 1.
     pub log2_scale: f32,
     /// What a logarithm to base 2 is multiplied by to be added to a log-sum: ln(2), or 1.
@@ -458,6 +498,8 @@ pub struct AttentionMergeParams {
     /// Tokens times heads.
     pub n_rows: u32,
     pub n_heads: u32,
+    /// Tokens that are one request, to strides of log-sums.
+    pub n_queries: u32,
     /// A multiple of 8, up to 1024.
     pub head_dim: u32,
     /// 1 to 8.
@@ -470,39 +512,47 @@ pub struct AttentionMergeParams {
     pub width: u32,
     /// Not 0: outputs and log-sums are those of the first part.
     pub is_in_place: u32,
+    /// Zero; keeps the size a multiple of the alignment on both sides.
+    pub reserved: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of AttentionMergeParams"][::core::mem::size_of::<AttentionMergeParams>() - 320usize];
+    ["Size of AttentionMergeParams"][::core::mem::size_of::<AttentionMergeParams>() - 544usize];
     ["Alignment of AttentionMergeParams"][::core::mem::align_of::<AttentionMergeParams>() - 8usize];
     ["Offset of field: AttentionMergeParams::parts"]
         [::core::mem::offset_of!(AttentionMergeParams, parts) - 0usize];
     ["Offset of field: AttentionMergeParams::outputs"]
-        [::core::mem::offset_of!(AttentionMergeParams, outputs) - 256usize];
+        [::core::mem::offset_of!(AttentionMergeParams, outputs) - 448usize];
     ["Offset of field: AttentionMergeParams::log_sums"]
-        [::core::mem::offset_of!(AttentionMergeParams, log_sums) - 264usize];
+        [::core::mem::offset_of!(AttentionMergeParams, log_sums) - 456usize];
     ["Offset of field: AttentionMergeParams::output_stride"]
-        [::core::mem::offset_of!(AttentionMergeParams, output_stride) - 272usize];
+        [::core::mem::offset_of!(AttentionMergeParams, output_stride) - 464usize];
+    ["Offset of field: AttentionMergeParams::log_sum_strides"]
+        [::core::mem::offset_of!(AttentionMergeParams, log_sum_strides) - 472usize];
     ["Offset of field: AttentionMergeParams::log2_scale"]
-        [::core::mem::offset_of!(AttentionMergeParams, log2_scale) - 280usize];
+        [::core::mem::offset_of!(AttentionMergeParams, log2_scale) - 496usize];
     ["Offset of field: AttentionMergeParams::log_unit"]
-        [::core::mem::offset_of!(AttentionMergeParams, log_unit) - 284usize];
+        [::core::mem::offset_of!(AttentionMergeParams, log_unit) - 500usize];
     ["Offset of field: AttentionMergeParams::n_rows"]
-        [::core::mem::offset_of!(AttentionMergeParams, n_rows) - 288usize];
+        [::core::mem::offset_of!(AttentionMergeParams, n_rows) - 504usize];
     ["Offset of field: AttentionMergeParams::n_heads"]
-        [::core::mem::offset_of!(AttentionMergeParams, n_heads) - 292usize];
+        [::core::mem::offset_of!(AttentionMergeParams, n_heads) - 508usize];
+    ["Offset of field: AttentionMergeParams::n_queries"]
+        [::core::mem::offset_of!(AttentionMergeParams, n_queries) - 512usize];
     ["Offset of field: AttentionMergeParams::head_dim"]
-        [::core::mem::offset_of!(AttentionMergeParams, head_dim) - 296usize];
+        [::core::mem::offset_of!(AttentionMergeParams, head_dim) - 516usize];
     ["Offset of field: AttentionMergeParams::n_parts"]
-        [::core::mem::offset_of!(AttentionMergeParams, n_parts) - 300usize];
+        [::core::mem::offset_of!(AttentionMergeParams, n_parts) - 520usize];
     ["Offset of field: AttentionMergeParams::element"]
-        [::core::mem::offset_of!(AttentionMergeParams, element) - 304usize];
+        [::core::mem::offset_of!(AttentionMergeParams, element) - 524usize];
     ["Offset of field: AttentionMergeParams::output_element"]
-        [::core::mem::offset_of!(AttentionMergeParams, output_element) - 308usize];
+        [::core::mem::offset_of!(AttentionMergeParams, output_element) - 528usize];
     ["Offset of field: AttentionMergeParams::width"]
-        [::core::mem::offset_of!(AttentionMergeParams, width) - 312usize];
+        [::core::mem::offset_of!(AttentionMergeParams, width) - 532usize];
     ["Offset of field: AttentionMergeParams::is_in_place"]
-        [::core::mem::offset_of!(AttentionMergeParams, is_in_place) - 316usize];
+        [::core::mem::offset_of!(AttentionMergeParams, is_in_place) - 536usize];
+    ["Offset of field: AttentionMergeParams::reserved"]
+        [::core::mem::offset_of!(AttentionMergeParams, reserved) - 540usize];
 };
 /// A pool of pages, in a table on the device that one launch copies pages of all pools by.
 #[repr(C)]

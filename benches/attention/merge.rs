@@ -26,8 +26,7 @@ struct Merge<T, O> {
 impl<T: Real, O: Real> Merge<T, O> {
     fn plan(&self, n_more: u64) -> MergePlan {
         let shape = MergeShape::of(self.n_tokens + n_more, self.n_heads, self.head_dim);
-        MergePlan::new(shape, &vec![shape.output_stride; self.n_parts])
-            .expect("a shape that is supported")
+        MergePlan::new(shape, &vec![shape.part(); self.n_parts]).expect("a shape that is supported")
     }
 
     /// Tokens from `first` on, which are all tokens' whose numbers they are.

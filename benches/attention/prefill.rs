@@ -413,6 +413,7 @@ impl<T: Half + Real + Sync> Work for Launch<T> {
             key_positions: self.positions.as_ref().map(|[_, keys]| keys.view()),
             cache: self.cache.view(),
             sinks: None,
+            skips: None,
         };
         let mut outputs = PrefillOutputs {
             outputs: self.outputs.view_mut(),

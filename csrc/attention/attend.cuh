@@ -233,8 +233,9 @@ __device__ __forceinline__ void finish_row(const AttentionAttendParams& params, 
   shared.scales[r] = finish.scale;
   shared.reciprocals[r] = finish.reciprocal;
   if (params.log_sums == nullptr) return;
-  const uint64_t token = uint64_t{part.b} * params.n_queries + row.query;
-  params.log_sums[token * params.n_heads * params.group + head] = finish.log_sum;
+  const AttentionLogSumStrides& strides = params.log_sum_strides;
+  params.log_sums[part.b * strides.request + row.query * strides.query + head * strides.head] =
+      finish.log_sum;
 }
 
 // Writes the outputs of rows whose parts were weighed.

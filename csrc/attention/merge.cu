@@ -30,10 +30,10 @@ struct Weights {
 };
 
 // Of nothing -inf: some write +inf for it.
-__device__ __forceinline__ float load_log_sum(const AttentionPartial& part, uint32_t row,
-                                              uint32_t token) {
+__device__ __forceinline__ float load_log_sum(const AttentionPartial& part, uint32_t token,
+                                              uint64_t place) {
   if (part.mask != nullptr && part.mask[token] == 0) return minus_infinity();
-  const float log_sum = part.log_sums[row];
+  const float log_sum = part.log_sums[place];
   return log_sum == -minus_infinity() ? minus_infinity() : log_sum;
 }
 
@@ -48,9 +48,15 @@ __device__ __forceinline__ Weights weigh_parts(const AttentionMergeParams& param
   Weights weights;
   weights.token = row / params.n_heads;
   weights.head = row - weights.token * params.n_heads;
+  const uint32_t request = weights.token / params.n_queries;
+  const uint32_t query = weights.token - request * params.n_queries;
+  const auto place_of = [&](const AttentionLogSumStrides& strides) {
+    return request * strides.request + query * strides.query + weights.head * strides.head;
+  };
   float log_sum = minus_infinity();
   if (is_row && part < params.n_parts) {
-    log_sum = load_log_sum(params.parts[part], row, weights.token);
+    const AttentionPartial& own = params.parts[part];
+    log_sum = load_log_sum(own, weights.token, place_of(own.log_sum_strides));
   }
   // NaN makes NaN of the row, whatever else there is.
   float greatest = log_sum;
@@ -75,7 +81,7 @@ __device__ __forceinline__ Weights weigh_parts(const AttentionMergeParams& param
     // Also of nothing.
     float merged = greatest;
     if (sum > 1.0f) merged = __fmaf_rn(log2_of(sum), params.log_unit, greatest);
-    params.log_sums[row] = sum == sum ? merged : canonical(sum);
+    params.log_sums[place_of(params.log_sum_strides)] = sum == sum ? merged : canonical(sum);
   }
   return weights;
 }

@@ -35,6 +35,14 @@ typedef struct AttentionSegment {
   uint32_t window;
 } AttentionSegment;
 
+/// How many elements apart the log-sums of requests, of a request's queries, and of query heads
+/// are.
+typedef struct AttentionLogSumStrides {
+  uint64_t request;
+  uint64_t query;
+  uint64_t head;
+} AttentionLogSumStrides;
+
 /// How products become logits, and what is made of them.
 typedef struct AttentionLogits {
   /// What a product is multiplied by: log2(e) times the softmax's scale.
@@ -66,7 +74,8 @@ typedef struct AttentionAttendParams {
   /// `[batch, n_queries, n_heads * group, head_dim]` of type `logits.output_element`,
   /// queries `output_stride` elements apart: a multiple of 8, as the address is of 16 bytes; out.
   DEVICE_PTR(uint8_t) outputs;
-  /// `[batch, n_queries, n_heads * group]`, or null, out: the logarithm of the sum of `exp(logit)`.
+  /// One for each query and query head, by `log_sum_strides`, or null, out: the logarithm of the
+  /// sum of `exp(logit)`.
   DEVICE_PTR(float) log_sums;
   /// `[batch, n_heads, n_splits, n_queries * group, head_dim + 4]`, from a multiple of 16 bytes on,
   /// workspace: of each split the sums of weights times values, the sum of weights as they were
@@ -76,6 +85,7 @@ typedef struct AttentionAttendParams {
   DEVICE_PTR(uint32_t) tickets;
   uint64_t query_stride;
   uint64_t output_stride;
+  AttentionLogSumStrides log_sum_strides;
   AttentionLogits logits;
   uint32_t n_segments;
   uint32_t n_queries;
@@ -144,14 +154,19 @@ typedef struct AttentionPrefillParams {
   DEVICE_PTR(const int32_t) key_positions;
   /// `[n_heads * group]`, or null: a logit that each softmax has besides, of no value.
   DEVICE_PTR(const float) sinks;
+  /// `[batch]`, or null: requests where it is not 0 are left alone, their outputs too.
+  DEVICE_PTR(const uint32_t) skips;
   /// `[n_tokens, n_heads * group, row_len]` of type `logits.output_element`, tokens `output_stride`
   /// elements apart: a multiple of 8, as the address is of 16 bytes; out. Tokens of no request stay
   /// what they were.
   DEVICE_PTR(uint8_t) outputs;
-  /// `[n_tokens, n_heads * group]`, or null, out: the logarithm of the sum of `exp(logit)`.
+  /// One for each token and query head, `log_sum_token_stride` and `log_sum_head_stride` elements
+  /// apart, or null, out: the logarithm of the sum of `exp(logit)`.
   DEVICE_PTR(float) log_sums;
   uint64_t query_stride;
   uint64_t output_stride;
+  uint64_t log_sum_token_stride;
+  uint64_t log_sum_head_stride;
   uint64_t position_stride;
   AttentionLogits logits;
   uint32_t n_tokens;
@@ -167,11 +182,12 @@ typedef struct AttentionPrefillParams {
 typedef struct AttentionPartial {
   /// `[n_tokens, n_heads, head_dim]` of type `element`, tokens `stride` elements apart.
   DEVICE_PTR(const uint8_t) outputs;
-  /// `[n_tokens, n_heads]`; infinite where there is nothing.
+  /// One for each token and head, by `log_sum_strides`; infinite where there is nothing.
   DEVICE_PTR(const float) log_sums;
   /// `[n_tokens]`, or null: where it is 0 there is nothing, and nothing is read.
   DEVICE_PTR(const uint32_t) mask;
   uint64_t stride;
+  AttentionLogSumStrides log_sum_strides;
 } AttentionPartial;
 
 /// Partial results as one. A warp of a block of 128 threads has four rows.
@@ -181,9 +197,10 @@ typedef struct AttentionMergeParams {
   /// `[n_tokens, n_heads, head_dim]` of type `output_element`, tokens `output_stride` elements
   /// apart, out.
   DEVICE_PTR(uint8_t) outputs;
-  /// `[n_tokens, n_heads]`, or null, out.
+  /// One for each token and head, by `log_sum_strides`, or null, out.
   DEVICE_PTR(float) log_sums;
   uint64_t output_stride;
+  AttentionLogSumStrides log_sum_strides;
   /// What a difference of log-sums is multiplied by to be one to base 2: log2(e), or 1.
   float log2_scale;
   /// What a logarithm to base 2 is multiplied by to be added to a log-sum: ln(2), or 1.
@@ -191,6 +208,8 @@ typedef struct AttentionMergeParams {
   /// Tokens times heads.
   uint32_t n_rows;
   uint32_t n_heads;
+  /// Tokens that are one request, to strides of log-sums.
+  uint32_t n_queries;
   /// A multiple of 8, up to 1024.
   uint32_t head_dim;
   /// 1 to 8.
@@ -203,6 +222,8 @@ typedef struct AttentionMergeParams {
   uint32_t width;
   /// Not 0: outputs and log-sums are those of the first part.
   uint32_t is_in_place;
+  /// Zero; keeps the size a multiple of the alignment on both sides.
+  uint32_t reserved;
 } AttentionMergeParams;
 
 /// A pool of pages, in a table on the device that one launch copies pages of all pools by.

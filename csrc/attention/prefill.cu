@@ -201,7 +201,8 @@ __device__ __forceinline__ void write_rows(const AttentionPrefillParams& params,
     shared.reciprocals[own] = finish.reciprocal;
     const uint64_t token = uint64_t{shared.first_token} + row.query;
     if (params.log_sums != nullptr) {
-      params.log_sums[token * params.kv.n_heads * params.group + row.head] = finish.log_sum;
+      params.log_sums[token * params.log_sum_token_stride + row.head * params.log_sum_head_stride] =
+          finish.log_sum;
     }
   }
   __syncthreads();
@@ -233,6 +234,7 @@ __device__ __forceinline__ void attend(const AttentionPrefillParams& params, uin
   }
   __syncthreads();
   if (shared.n_queries == 0) return;
+  if (params.skips != nullptr && params.skips[shared.request] != 0) return;
   const uint32_t head = blockIdx.y;
   const uint32_t n_keys = count_rows(params.kv, shared.request);
   stage_queries(params, head, kBlockRows, n_keys, dynamic, shared);

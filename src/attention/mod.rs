@@ -9,6 +9,7 @@
 mod attend;
 mod check;
 mod copy;
+mod log_sums;
 mod logits;
 mod low_rank;
 mod mask;
@@ -19,10 +20,11 @@ mod tier;
 
 pub use attend::{AttendPlan, AttendShape, SegmentShape, Tokens};
 pub use copy::{CopyPlan, PoolShape, PoolsLayout};
+pub use log_sums::LogSumOrder;
 pub use logits::{LogBase, Logits};
 pub use low_rank::{LowRankPlan, LowRankShape, Turn};
 pub use mask::Mask;
-pub use merge::{MergePlan, MergeShape};
+pub use merge::{MergePlan, MergeShape, PartialShape};
 pub use prefill::{Positions, PrefillPlan, PrefillShape};
 pub use tier::{TierPlan, TierShape};
 #[cfg(any(feature = "cuda", feature = "simt"))]

@@ -3,7 +3,7 @@
 use std::ffi::c_void;
 
 use lacuna::Queue;
-use lacuna::attention::{LogBase, Mask, Tokens};
+use lacuna::attention::{LogBase, LogSumOrder, Mask, Tokens};
 use lacuna::element::{Half, Real};
 use lacuna::kv::KvLists;
 use lacuna::mma::Model;
@@ -245,11 +245,11 @@ const MUTATIONS: &[Mutation] = &[
     of("if (!(sum == sum)) finish", 0, "if (false) finish"),
     of("canonical(sum)", 0, "log2"),
     of("__fmul_rn(log2, rule.log_unit)", 0, "log2"),
-    of(
-        "params.log_sums[token * params.n_heads * params.group + head]",
-        0,
-        "params.log_sums[token + head]",
-    ),
+    of("part.b * strides.request + row", 0, "row"),
+    of("row.query * strides.query", 0, "row.query"),
+    of("row.query * strides.query", 0, "0"),
+    of("head * strides.head", 0, "head"),
+    of("head * strides.head", 0, "row.in_group * strides.head"),
     of("if (threadIdx.x < part.n_rows) finish_row", 0, "finish_row"),
     of("i < part.n_rows * d", 0, "i < kRows * d"),
     of("finish_output(sum, shared.scales[r]", 0, "finish_output(sum, 1.0f"),
@@ -355,9 +355,15 @@ fn problems() -> Vec<Differs> {
             blocks(3, 128).masked(Mask::Window(50)),
         ],
         head_dim: 32,
+        log_sum_order: LogSumOrder::HeadsTokens,
         ..plain.clone()
     };
-    let capped = Case { soft_cap: Some(3.0), has_sinks: true, ..together.clone() };
+    let capped = Case {
+        soft_cap: Some(3.0),
+        has_sinks: true,
+        log_sum_order: LogSumOrder::BatchHeadsQueries,
+        ..together.clone()
+    };
     let window = |n_tokens, part: Part, n| {
         let parts = vec![part.masked(Mask::Window(n))];
         Case { lengths: vec![n_tokens, 3, 2, 0], n_queries: 3, parts, ..Case::default() }

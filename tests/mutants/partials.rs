@@ -5,6 +5,7 @@ use std::ffi::c_void;
 use half::bf16;
 use lacuna::Queue;
 use lacuna::attention::LogBase;
+use lacuna::attention::LogSumOrder::{BatchHeadsQueries, HeadsTokens, TokensHeads};
 use lacuna::simt::{Checks, Config, Entry, Schedule, Substitute};
 
 use crate::partials_problem::{Case, Problem};
@@ -18,8 +19,20 @@ const KERNEL: Kernel = Kernel {
     mutations: &[
         of("part.mask != nullptr && part.mask[token] == 0", 0, "false"),
         of("part.mask != nullptr && ", 0, ""),
-        of("part.mask[token]", 0, "part.mask[row]"),
-        of("part.log_sums[row]", 0, "part.log_sums[token]"),
+        of("part.mask[token]", 0, "part.mask[place]"),
+        of("part.log_sums[place]", 0, "part.log_sums[token]"),
+        of("weights.token / params.n_queries", 0, "weights.token"),
+        of("weights.token - request * params.n_queries", 0, "0"),
+        of("request * strides.request + query", 0, "query"),
+        of("query * strides.query", 0, "query"),
+        of("weights.head * strides.head", 0, "weights.head"),
+        of("place_of(own.log_sum_strides)", 0, "place_of(params.log_sum_strides)"),
+        of("params.log_sums[place_of(params.log_sum_strides)]", 0, "params.log_sums[row]"),
+        of(
+            "params.log_sums[place_of(params.log_sum_strides)]",
+            0,
+            "params.log_sums[place_of(params.parts[0].log_sum_strides)]",
+        ),
         of("log_sum == -minus_infinity() ? minus_infinity() : log_sum", 0, "log_sum"),
         of("row < params.n_rows", 0, "true"),
         of("is_row && part < params.n_parts", 0, "part < params.n_parts"),
@@ -124,6 +137,7 @@ fn every_mutation_of_merge_partials_is_caught() {
     let hostile = Case { is_hostile: true, has_masks: true, n_tokens: 30, ..plain.clone() };
     let one = Case { n_parts: 1, n_tokens: 1, n_heads: 1, ..hostile.clone() };
     let odd = Case { offsets: [1, 0, 3], n_parts: 2, ..hostile.clone() };
+    let turned = |orders| Case { orders, n_queries: 3, ..hostile.clone() };
     // The first part alone: a log-sum of NaN, and zeros below 0.
     let mut alone = odd.build::<bf16>();
     let [first, second] = &mut alone.parts[..] else { unreachable!("two parts") };
@@ -137,6 +151,8 @@ fn every_mutation_of_merge_partials_is_caught() {
         odd.build(),
         alone,
         Case { n_parts: 8, ..plain.clone() }.build(),
+        turned([BatchHeadsQueries, TokensHeads, HeadsTokens]).build(),
+        turned([HeadsTokens, BatchHeadsQueries, TokensHeads]).build(),
     ];
     let short: Vec<Problem<half::f16>> = vec![hostile.build(), odd.build()];
     let wide: Vec<Problem<f32>> = vec![plain.build(), hostile.build(), odd.build()];

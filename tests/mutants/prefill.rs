@@ -2,7 +2,7 @@
 
 use std::ffi::c_void;
 
-use lacuna::attention::{Mask, PrefillPlan, PrefillShape};
+use lacuna::attention::{LogSumOrder, Mask, PrefillPlan, PrefillShape};
 use lacuna::element::{Half, Real};
 use lacuna::simt::Entry;
 
@@ -110,6 +110,9 @@ const MUTATIONS: &[Mutation] = &[
     of("value, is_there)", 0, "value)"),
     // The kernel.
     of("if (shared.n_queries == 0) return;", 0, ""),
+    of("params.skips != nullptr && params.skips[shared.request] != 0", 0, "false"),
+    of("params.skips != nullptr && ", 0, ""),
+    of("params.skips[shared.request]", 0, "params.skips[0]"),
     of("count_rows(params.kv, shared.request)", 0, "params.kv.lengths[shared.request]"),
     of("warp_row + threadIdx.x % 32 / 4 + half * 8", 0, "warp_row + threadIdx.x % 32 / 4"),
     of("is_row[half] ? shared.positions[r] : 0", 0, "shared.positions[r]"),
@@ -135,7 +138,9 @@ const MUTATIONS: &[Mutation] = &[
     of("params.sinks != nullptr", 0, "false"),
     of("params.sinks + row.head", 0, "params.sinks"),
     of("if (params.log_sums != nullptr) {", 0, "{"),
-    of("token * params.kv.n_heads * params.group + row.head", 0, "token * params.group + row.head"),
+    of("token * params.log_sum_token_stride", 0, "token"),
+    of("token * params.log_sum_token_stride", 0, "row.query * params.log_sum_token_stride"),
+    of("row.head * params.log_sum_head_stride", 0, "row.head"),
     of("const float scale = shared.scales[r];", 0, "const float scale = 1.0f;"),
     of("static_cast<uint32_t>(shared.greatest) + 1", 0, "static_cast<uint32_t>(shared.greatest)"),
     of("first_seen) / kBlockRows * kBlockRows", 0, "first_seen)"),
@@ -163,7 +168,8 @@ fn hold<T: Half + Sync, O: Real + Sync + 'static>(problem: Problem<T>) -> Differ
 
 fn problems() -> Vec<Differs> {
     let plain = Case { requests: vec![(7, 20), (0, 3), (37, 70)], ..Case::default() };
-    let kept = Case { keep: Some(3), n_heads: 2, has_sinks: true, ..plain.clone() };
+    let log_sum_order = LogSumOrder::HeadsTokens;
+    let kept = Case { keep: Some(3), n_heads: 2, has_sinks: true, log_sum_order, ..plain.clone() };
     let long = Case { requests: vec![(40, 250)], ..plain.clone() };
     let window = Case { mask: Mask::Window(40), requests: vec![(40, 250), (3, 9)], ..kept.clone() };
     let all = Case { mask: Mask::None, ..plain.clone() };
@@ -191,6 +197,7 @@ fn problems() -> Vec<Differs> {
     vec![
         hold::<_, f32>(plain.build::<Brain>()),
         hold::<_, Brain>(kept.build::<Brain>()),
+        hold::<_, f32>(Problem { skips: Some(vec![0, 1, 7]), ..plain.build::<Brain>() }),
         hold::<_, f32>(Case { group: 5, ..plain.clone() }.build::<Short>()),
         hold::<_, f32>(all.build::<Brain>()),
         hold::<_, f32>(full_page.build::<Brain>()),

@@ -64,7 +64,8 @@ impl<'a, T> Segment<'a, T> {
 pub struct AttendOutputs<'a, O> {
     /// `[batch, n_queries, n_q_heads, head_dim]`, queries `output_stride` elements apart, from a multiple of 16 bytes on.
     pub outputs: ViewMut<'a, O>,
-    /// `[batch, n_queries, n_q_heads]`: the logarithm of the sum of `exp(logit)`, sinks among them.
+    /// `[batch * n_queries, n_q_heads]`, or in the shape's [`LogSumOrder`](crate::attention::LogSumOrder): the logarithm of the sum of
+    /// `exp(logit)`, sinks among them.
     pub log_sums: Option<ViewMut<'a, f32>>,
     /// [`AttendPlan::workspace_len`] words, zeros before the first launch; every launch leaves it ready for the same plan, and for
     /// no other.
@@ -177,6 +178,11 @@ pub(crate) fn params<T: Half, O: Real>(
         tickets,
         query_stride: shape.query_stride,
         output_stride: shape.output_stride,
+        log_sum_strides: shape.log_sum_order.strides([
+            plan.n_tokens(),
+            shape.n_queries,
+            shape.n_q_heads,
+        ]),
         logits: shape.logits.params::<T, O>(),
         n_segments: plan.segments().len() as u32,
         n_queries: shape.n_queries as u32,

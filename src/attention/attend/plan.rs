@@ -1,7 +1,7 @@
 //! The shape of a launch that attends: pure arithmetic, no driver.
 
 use crate::attention::check::{check_head_dim, check_strides};
-use crate::attention::{Logits, Mask};
+use crate::attention::{LogSumOrder, Logits, Mask};
 use crate::error::{check_below, check_between};
 use crate::kv::{KvLayout, KvLists};
 #[cfg(any(feature = "cuda", feature = "simt"))]
@@ -56,12 +56,14 @@ pub struct AttendShape {
     pub query_stride: u64,
     /// The same of outputs.
     pub output_stride: u64,
+    /// In which order log-sum-exps are written.
+    pub log_sum_order: LogSumOrder,
     /// How products become logits.
     pub logits: Logits,
 }
 
 impl AttendShape {
-    /// One query for each request of a cache, one after the other; outputs too.
+    /// One query for each request of a cache, one after the other; outputs and log-sum-exps too.
     pub fn of(layout: &KvLayout, n_q_heads: u64) -> Self {
         let head_dim = layout.shape().row_len;
         let query_stride = n_q_heads.saturating_mul(head_dim);
@@ -72,6 +74,7 @@ impl AttendShape {
             head_dim,
             query_stride,
             output_stride: query_stride,
+            log_sum_order: LogSumOrder::TokensHeads,
             logits: Logits::of(head_dim),
         }
     }
@@ -220,7 +223,7 @@ impl AttendPlan {
 
     /// Log-sum-exps: one for each query and its heads.
     pub fn log_sums_len(&self) -> u64 {
-        self.shape.batch * self.shape.n_queries * self.shape.n_q_heads
+        self.n_tokens() * self.shape.n_q_heads
     }
 
     /// Words of the workspace; zeros before the first launch, and every launch leaves it ready.
@@ -244,9 +247,13 @@ impl AttendPlan {
         (4 * n_rows + (2 + output_bytes) * n_heads) * self.shape.head_dim
     }
 
+    /// Tokens that attend.
+    pub(super) fn n_tokens(&self) -> u64 {
+        self.shape.batch * self.shape.n_queries
+    }
+
     fn tokens_len(&self, stride: u64) -> u64 {
-        let n_tokens = self.shape.batch * self.shape.n_queries;
-        spread(n_tokens, stride, self.shape.n_q_heads * self.shape.head_dim)
+        spread(self.n_tokens(), stride, self.shape.n_q_heads * self.shape.head_dim)
     }
 
     /// Blocks of 16 of a head's rows of queries.

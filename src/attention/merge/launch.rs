@@ -3,7 +3,7 @@
 
 use super::MergePlan;
 use super::plan::MOST_PARTS;
-use crate::bindings::{AttentionMergeParams, AttentionPartial};
+use crate::bindings::{AttentionLogSumStrides, AttentionMergeParams, AttentionPartial};
 use crate::buffer::{View, ViewMut};
 use crate::element::Real;
 use crate::launch::{Arguments, check_same, kernel_params};
@@ -18,7 +18,7 @@ kernel_params!(AttentionMergeParams, "attention", "merge_partials");
 pub struct Partial<'a, T> {
     /// `[n_tokens, n_heads, head_dim]`, tokens the plan's stride of this part apart.
     pub outputs: View<'a, T>,
-    /// `[n_tokens, n_heads]`, infinite where there is nothing.
+    /// `[n_tokens, n_heads]`, or in the part's [`LogSumOrder`](crate::attention::LogSumOrder); infinite where there is nothing.
     pub log_sums: View<'a, f32>,
     /// `[n_tokens]`: where it is 0 the part has nothing for a token, and nothing of it is read.
     pub mask: Option<View<'a, u32>>,
@@ -29,7 +29,7 @@ pub struct Partial<'a, T> {
 pub struct MergeOutputs<'a, O> {
     /// `[n_tokens, n_heads, head_dim]`, tokens `output_stride` elements apart.
     pub outputs: ViewMut<'a, O>,
-    /// `[n_tokens, n_heads]`: the log-sum-exp over all parts.
+    /// `[n_tokens, n_heads]`, or in the shape's [`LogSumOrder`](crate::attention::LogSumOrder): the log-sum-exp over all parts.
     pub log_sums: Option<ViewMut<'a, f32>>,
 }
 
@@ -38,7 +38,7 @@ pub struct MergeOutputs<'a, O> {
 pub struct MergeTarget<'a, T> {
     /// `[n_tokens, n_heads, head_dim]`, tokens `output_stride` elements apart.
     pub outputs: ViewMut<'a, T>,
-    /// `[n_tokens, n_heads]`.
+    /// `[n_tokens, n_heads]`, or in the shape's [`LogSumOrder`](crate::attention::LogSumOrder), before as after.
     pub log_sums: ViewMut<'a, f32>,
     /// `[n_tokens]`: where it is 0 the target has nothing yet.
     pub mask: Option<View<'a, u32>>,
@@ -54,8 +54,9 @@ pub struct MergeTarget<'a, T> {
 /// ```
 ///
 /// # Shapes
-/// Those of [`Partial`] and [`MergeOutputs`]; parts are as many as the plan has, 1 to 8. Masks are read on the device. 16
-/// bytes move at a time where addresses and strides are multiples of 16 bytes (of parts of 16 bits and outputs in f32, or the
+/// Those of [`Partial`] and [`MergeOutputs`]; parts are as many as the plan has, 1 to 8. Each part's log-sums are in its own order, so
+/// that FlashAttention's and this crate's meet without a transposition. Masks are read on the device. 16 bytes move at a time
+/// where addresses and strides of outputs are multiples of 16 bytes (of parts of 16 bits and outputs in f32, or the
 /// other way round, 8 of them), else one element.
 ///
 /// # Numerics
@@ -117,7 +118,7 @@ pub fn merge_partials_in_place<T: Real>(
     target: &mut MergeTarget<'_, T>,
     parts: &[Partial<'_, T>],
 ) -> Result<()> {
-    let n_parts = plan.strides().len();
+    let n_parts = plan.parts().len();
     if n_parts >= MOST_PARTS {
         let (what, value) = ("parts beside the target", n_parts as u64);
         return Err(Error::Range { what, value, allowed: "1..=7" });
@@ -142,11 +143,18 @@ pub fn merge_partials_in_place<T: Real>(
         log_sums: written.log_sums,
         mask: arguments.optional_input("mask of the target", mask.as_ref(), n_tokens)?,
         stride: plan.shape().output_stride,
+        log_sum_strides: plan.log_sum_strides(plan.shape().log_sum_order),
     };
     launch::<T, T>(arguments, plan, all, 1 + n_parts, &written)
 }
 
-const NO_PART: AttentionPartial = AttentionPartial { outputs: 0, log_sums: 0, mask: 0, stride: 0 };
+const NO_PART: AttentionPartial = AttentionPartial {
+    outputs: 0,
+    log_sums: 0,
+    mask: 0,
+    stride: 0,
+    log_sum_strides: AttentionLogSumStrides { request: 0, query: 0, head: 0 },
+};
 
 fn place_parts<T: Real>(
     arguments: &mut Arguments<'_>,
@@ -154,7 +162,7 @@ fn place_parts<T: Real>(
     parts: &[Partial<'_, T>],
     places: &mut [AttentionPartial],
 ) -> Result<()> {
-    check_same("parts", plan.strides().len() as u64, parts.len())?;
+    check_same("parts", plan.parts().len() as u64, parts.len())?;
     for (i, (part, place)) in parts.iter().zip(places).enumerate() {
         let (n_outputs, n_sums) = (plan.partial_len(i), plan.log_sums_len());
         let n_tokens = plan.shape().n_tokens;
@@ -162,7 +170,8 @@ fn place_parts<T: Real>(
             outputs: arguments.input("outputs of a part", &part.outputs, n_outputs)?,
             log_sums: arguments.input("log-sums of a part", &part.log_sums, n_sums)?,
             mask: arguments.optional_input("mask of a part", part.mask.as_ref(), n_tokens)?,
-            stride: plan.strides()[i],
+            stride: plan.parts()[i].stride,
+            log_sum_strides: plan.log_sum_strides(plan.parts()[i].log_sum_order),
         };
     }
     Ok(())
@@ -196,16 +205,19 @@ fn launch<T: Real, O: Real>(
         outputs: written.outputs,
         log_sums: written.log_sums,
         output_stride: shape.output_stride,
+        log_sum_strides: plan.log_sum_strides(shape.log_sum_order),
         log2_scale: plan.log2_scale(),
         log_unit: plan.log_unit(),
         n_rows: plan.log_sums_len() as u32,
         n_heads: shape.n_heads as u32,
+        n_queries: shape.n_queries as u32,
         head_dim: shape.head_dim as u32,
         n_parts: n_parts as u32,
         element: T::NUMBER,
         output_element: O::NUMBER,
         width: MergePlan::width(parts[..n_parts].iter().map(part).chain([output])),
         is_in_place: written.is_in_place.into(),
+        reserved: 0,
     };
     // SAFETY: the plan's sizes are below the limits of the struct's fields.
     unsafe { arguments.launch(&plan.grid(), &params) }

@@ -7,4 +7,4 @@ pub(super) mod reference;
 
 #[cfg(any(feature = "cuda", feature = "simt"))]
 pub use launch::{MergeOutputs, MergeTarget, Partial, merge_partials, merge_partials_in_place};
-pub use plan::{MergePlan, MergeShape};
+pub use plan::{MergePlan, MergeShape, PartialShape};

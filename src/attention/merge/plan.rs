@@ -1,7 +1,7 @@
 //! The shape of a launch that merges partial results: pure arithmetic, no driver.
 
-use crate::attention::LogBase;
-use crate::error::check_below;
+use crate::attention::{LogBase, LogSumOrder};
+use crate::error::{check_below, check_between};
 #[cfg(any(feature = "cuda", feature = "simt"))]
 use crate::launch::Grid;
 use crate::plan::spread;
@@ -16,34 +16,67 @@ const BLOCK_ROWS: u64 = 16;
 /// Sizes of a launch of [`merge_partials`](crate::attention::merge_partials).
 ///
 /// ```
-/// use lacuna::attention::{MergePlan, MergeShape};
+/// use lacuna::attention::{LogSumOrder, MergePlan, MergeShape, PartialShape};
 ///
 /// // What was found in the cache, and what was copied there meanwhile.
 /// let shape = MergeShape::of(4, 32, 128);
-/// let plan = MergePlan::new(shape, &[shape.output_stride; 2])?;
+/// let plan = MergePlan::new(shape, &[shape.part(); 2])?;
 /// assert_eq!(plan.log_sums_len(), 4 * 32);
 /// assert_eq!(plan.least_bytes(2, 2), 4 * 32 * (3 * 256 + 3 * 4));
+/// // With a part of FlashAttention's.
+/// let theirs = PartialShape { log_sum_order: LogSumOrder::HeadsTokens, ..shape.part() };
+/// let plan = MergePlan::new(shape, &[shape.part(), theirs])?;
 /// # Ok::<_, lacuna::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MergeShape {
     /// Tokens that attended: of all requests, and queries of each.
     pub n_tokens: u64,
+    /// Queries of each request, of which the tokens are a multiple; only [`LogSumOrder::BatchHeadsQueries`] asks, else 1 will do.
+    pub n_queries: u64,
     /// Query heads.
     pub n_heads: u64,
     /// Elements of a head: a multiple of 8, up to 1,024.
     pub head_dim: u64,
     /// Elements from token to token of the outputs, at least all heads'.
     pub output_stride: u64,
+    /// In which order the outputs' log-sum-exps are written; in place, the target's.
+    pub log_sum_order: LogSumOrder,
     /// Of all log-sum-exps, the parts' and the outputs'.
     pub base: LogBase,
 }
 
+/// How a part lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartialShape {
+    /// Elements from token to token of its outputs, at least all heads'.
+    pub stride: u64,
+    /// In which order its log-sum-exps are, whatever that of the others is.
+    pub log_sum_order: LogSumOrder,
+}
+
 impl MergeShape {
-    /// Outputs one token after the other, logarithms to base e.
+    /// Outputs and log-sum-exps one token after the other, logarithms to base e.
     pub fn of(n_tokens: u64, n_heads: u64, head_dim: u64) -> Self {
-        let output_stride = n_heads.saturating_mul(head_dim);
-        Self { n_tokens, n_heads, head_dim, output_stride, base: LogBase::E }
+        Self {
+            n_tokens,
+            n_queries: 1,
+            n_heads,
+            head_dim,
+            output_stride: n_heads.saturating_mul(head_dim),
+            log_sum_order: LogSumOrder::TokensHeads,
+            base: LogBase::E,
+        }
+    }
+
+    /// A part that lies as the outputs do.
+    pub fn part(&self) -> PartialShape {
+        PartialShape { stride: self.output_stride, log_sum_order: self.log_sum_order }
+    }
+
+    /// What [`LogSumOrder::locate`] takes.
+    pub(super) fn log_sum_sizes(&self) -> [u64; 3] {
+        [self.n_tokens, self.n_queries, self.n_heads]
     }
 }
 
@@ -51,19 +84,19 @@ impl MergeShape {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MergePlan {
     shape: MergeShape,
-    strides: [u64; MOST_PARTS],
+    parts: [PartialShape; MOST_PARTS],
     n_parts: usize,
 }
 
 impl MergePlan {
-    /// Of parts whose outputs have these strides, in elements from token to token; in place they are the parts beside the target.
+    /// Of parts that lie so; in place they are the parts beside the target.
     ///
     /// # Errors
     /// [`Error::Range`] for what is not supported; it says what is.
-    pub fn new(shape: MergeShape, strides: &[u64]) -> Result<Self> {
-        let MergeShape { n_tokens, n_heads, head_dim, .. } = shape;
-        if !(1..=MOST_PARTS).contains(&strides.len()) {
-            let value = strides.len() as u64;
+    pub fn new(shape: MergeShape, parts: &[PartialShape]) -> Result<Self> {
+        let MergeShape { n_tokens, n_queries, n_heads, head_dim, .. } = shape;
+        if !(1..=MOST_PARTS).contains(&parts.len()) {
+            let value = parts.len() as u64;
             return Err(Error::Range { what: "parts", value, allowed: "1..=8" });
         }
         if !head_dim.is_multiple_of(8) || !(8..=1024).contains(&head_dim) {
@@ -75,8 +108,13 @@ impl MergePlan {
         }
         check_below("tokens", n_tokens, 1 << 31, "0..2^31")?;
         check_below("tokens times heads", n_tokens * n_heads, 1 << 31, "0..2^31")?;
+        check_between("queries of a request", n_queries, (1 << 31) - 1, "1..2^31")?;
+        if !n_tokens.is_multiple_of(n_queries) {
+            let (what, allowed) = ("queries of a request", "the divisors of the tokens");
+            return Err(Error::Range { what, value: n_queries, allowed });
+        }
         let stride_of_part = "stride between a part's tokens, in elements";
-        let strides_of_parts = strides.iter().map(|stride| (stride_of_part, *stride));
+        let strides_of_parts = parts.iter().map(|part| (stride_of_part, part.stride));
         let stride_of_outputs = ("stride between outputs, in elements", shape.output_stride);
         for (what, stride) in strides_of_parts.chain([stride_of_outputs]) {
             if stride < n_heads * head_dim {
@@ -85,8 +123,8 @@ impl MergePlan {
             }
             check_below(what, stride, 1 << 32, "0..2^32")?;
         }
-        let mut plan = Self { shape, strides: [0; MOST_PARTS], n_parts: strides.len() };
-        plan.strides[..strides.len()].copy_from_slice(strides);
+        let mut plan = Self { shape, parts: [shape.part(); MOST_PARTS], n_parts: parts.len() };
+        plan.parts[..parts.len()].copy_from_slice(parts);
         Ok(plan)
     }
 
@@ -95,14 +133,14 @@ impl MergePlan {
         &self.shape
     }
 
-    /// Of each part, elements from token to token.
-    pub fn strides(&self) -> &[u64] {
-        &self.strides[..self.n_parts]
+    /// How each part lies.
+    pub fn parts(&self) -> &[PartialShape] {
+        &self.parts[..self.n_parts]
     }
 
     /// Elements from a part's first output to its last.
     pub fn partial_len(&self, part: usize) -> u64 {
-        self.tokens_len(self.strides()[part])
+        self.tokens_len(self.parts()[part].stride)
     }
 
     /// Elements from the first output to the last.
@@ -110,7 +148,7 @@ impl MergePlan {
         self.tokens_len(self.shape.output_stride)
     }
 
-    /// Log-sum-exps of a part, and of the outputs: one for each token and head.
+    /// Log-sum-exps of a part, and of the outputs, in any order: one for each token and head.
     pub fn log_sums_len(&self) -> u64 {
         self.shape.n_tokens * self.shape.n_heads
     }
@@ -136,6 +174,15 @@ impl MergePlan {
     /// What a logarithm to base 2 is multiplied by to be of the plan's.
     pub(super) fn log_unit(&self) -> f32 {
         self.shape.base.unit()
+    }
+
+    /// What the kernel takes for log-sums of an order.
+    #[cfg(any(feature = "cuda", feature = "simt"))]
+    pub(super) fn log_sum_strides(
+        &self,
+        order: LogSumOrder,
+    ) -> crate::bindings::AttentionLogSumStrides {
+        order.strides(self.shape.log_sum_sizes())
     }
 
     /// Elements that move at once: as many as 16 bytes hold of the wider type, where addresses and strides are multiples of

@@ -1,6 +1,6 @@
 //! What `merge_partials` must do, written for reading: roundings and their order are the kernel's.
 
-use super::MergePlan;
+use super::{MergePlan, PartialShape};
 use crate::element::Real;
 use crate::number;
 
@@ -9,7 +9,7 @@ use crate::number;
 pub struct HostPartial<'a, T> {
     /// `[n_tokens, n_heads, head_dim]`, with the part's stride.
     pub outputs: &'a [T],
-    /// `[n_tokens, n_heads]`.
+    /// One for each token and head, in the part's order.
     pub log_sums: &'a [f32],
     /// `[n_tokens]`.
     pub mask: Option<&'a [u32]>,
@@ -77,18 +77,18 @@ pub fn merge_partials<T: Real, O: Real>(
     outputs: &mut [O],
     log_sums: &mut [f32],
 ) {
-    let strides = plan.strides();
-    each_row(plan, |token, head, row| {
-        let weights = MergeWeights::of(plan, &log_sums_of(parts, token, row));
+    let shapes = plan.parts();
+    each_row(plan, |token, head| {
+        let weights = MergeWeights::of(plan, &log_sums_of(plan, parts, shapes, token, head));
         let d = plan.shape().head_dim as usize;
         let start = |stride: u64| token * stride as usize + head * d;
-        let rows = parts.iter().zip(strides);
+        let rows = parts.iter().zip(shapes);
         let rows: Vec<&[T]> =
-            rows.map(|(part, stride)| &part.outputs[start(*stride)..][..d]).collect();
+            rows.map(|(part, shape)| &part.outputs[start(shape.stride)..][..d]).collect();
         let merged = merge_row(&weights, &rows, d);
         let to = &mut outputs[start(plan.shape().output_stride)..][..d];
         to.iter_mut().zip(merged).for_each(|(to, from)| *to = O::from_f32(from));
-        log_sums[row] = f32::from_f32(weights.log_sum);
+        log_sums[place(plan, plan.shape().part(), token, head)] = f32::from_f32(weights.log_sum);
     });
 }
 
@@ -103,34 +103,45 @@ pub fn merge_partials_in_place<T: Real>(
     let (before, sums_before) = (outputs.to_vec(), log_sums.to_vec());
     let mut all = vec![HostPartial { outputs: &before, log_sums: &sums_before, mask }];
     all.extend(parts);
-    let strides: Vec<u64> =
-        [plan.shape().output_stride].iter().chain(plan.strides()).copied().collect();
-    each_row(plan, |token, head, row| {
-        let weights = MergeWeights::of(plan, &log_sums_of(&all, token, row));
+    let shapes = [&[plan.shape().part()], plan.parts()].concat();
+    each_row(plan, |token, head| {
+        let weights = MergeWeights::of(plan, &log_sums_of(plan, &all, &shapes, token, head));
         if weights.is_first_alone() {
             return;
         }
         let d = plan.shape().head_dim as usize;
         let start = |stride: u64| token * stride as usize + head * d;
-        let rows = all.iter().zip(&strides);
+        let rows = all.iter().zip(&shapes);
         let rows: Vec<&[T]> =
-            rows.map(|(part, stride)| &part.outputs[start(*stride)..][..d]).collect();
+            rows.map(|(part, shape)| &part.outputs[start(shape.stride)..][..d]).collect();
         let merged = merge_row(&weights, &rows, d);
         let to = &mut outputs[start(plan.shape().output_stride)..][..d];
         to.iter_mut().zip(merged).for_each(|(to, from)| *to = T::from_f32(from));
-        log_sums[row] = f32::from_f32(weights.log_sum);
+        log_sums[place(plan, plan.shape().part(), token, head)] = f32::from_f32(weights.log_sum);
     });
 }
 
-fn each_row(plan: &MergePlan, mut then: impl FnMut(usize, usize, usize)) {
+fn each_row(plan: &MergePlan, mut then: impl FnMut(usize, usize)) {
     let n_heads = plan.shape().n_heads as usize;
-    (0..plan.log_sums_len() as usize).for_each(|row| then(row / n_heads, row % n_heads, row));
+    (0..plan.log_sums_len() as usize).for_each(|row| then(row / n_heads, row % n_heads));
 }
 
-fn log_sums_of<T>(parts: &[HostPartial<'_, T>], token: usize, row: usize) -> Vec<f32> {
-    let log_sum = |part: &HostPartial<'_, T>| {
+/// Where a log-sum is among those that lie as a part's.
+fn place(plan: &MergePlan, part: PartialShape, token: usize, head: usize) -> usize {
+    let at = [token, head].map(|n| n as u64);
+    part.log_sum_order.locate(plan.shape().log_sum_sizes(), at) as usize
+}
+
+fn log_sums_of<T>(
+    plan: &MergePlan,
+    parts: &[HostPartial<'_, T>],
+    shapes: &[PartialShape],
+    token: usize,
+    head: usize,
+) -> Vec<f32> {
+    let log_sum = |(part, shape): (&HostPartial<'_, T>, &PartialShape)| {
         let is_there = part.mask.is_none_or(|mask| mask[token] != 0);
-        if is_there { part.log_sums[row] } else { f32::NEG_INFINITY }
+        if is_there { part.log_sums[place(plan, *shape, token, head)] } else { f32::NEG_INFINITY }
     };
-    parts.iter().map(log_sum).collect()
+    parts.iter().zip(shapes).map(log_sum).collect()
 }

@@ -38,6 +38,8 @@ pub struct PrefillInputs<'a, T> {
     pub cache: KvView<'a, T>,
     /// `[n_q_heads]`: a logit that each softmax has besides, of no value.
     pub sinks: Option<View<'a, f32>>,
+    /// `[batch]`: requests where it is not 0 are left alone, their outputs too.
+    pub skips: Option<View<'a, u32>>,
 }
 
 /// What [`attend_prefill`] writes.
@@ -46,7 +48,8 @@ pub struct PrefillOutputs<'a, O> {
     /// `[n_tokens, n_q_heads, head_dim]`, tokens `output_stride` elements apart, from a multiple of 16 bytes on. Tokens of no
     /// request stay what they were.
     pub outputs: ViewMut<'a, O>,
-    /// `[n_tokens, n_q_heads]`: the logarithm of the sum of `exp(logit)`, sinks among them.
+    /// `[n_tokens, n_q_heads]`, or in the shape's [`LogSumOrder`](crate::attention::LogSumOrder): the logarithm of the sum of
+    /// `exp(logit)`, sinks among them.
     pub log_sums: Option<ViewMut<'a, f32>>,
 }
 
@@ -55,7 +58,7 @@ pub struct PrefillOutputs<'a, O> {
 ///
 /// # Shapes
 /// Those of [`PrefillInputs`] and [`PrefillOutputs`]; sizes are the plan's. Requests have queries of any number, by
-/// `query_starts`, which like lengths, page tables and positions is read on the device.
+/// `query_starts`, which like lengths, page tables, positions and skips is read on the device.
 ///
 /// # Numerics
 /// Bit for bit [`reference::Prefilled`](crate::attention::reference::Prefilled), with the [`mma::Model`](crate::mma::Model) of the
@@ -97,6 +100,8 @@ pub fn attend_prefill<T: Half, O: Real>(
         check_aligned(what, address, 16, "the multiples of 16")?;
     }
     let mut arguments = Arguments::new(queue);
+    let n_requests = shape.layout.shape().batch;
+    let log_sums_of = shape.log_sum_order.strides([shape.n_tokens, 1, shape.n_q_heads]);
     let params = AttentionPrefillParams {
         kv: cache.params(&mut arguments)?,
         queries: arguments.input("queries", &inputs.queries, plan.queries_len())?,
@@ -116,7 +121,8 @@ pub fn attend_prefill<T: Half, O: Real>(
             plan.key_positions_len(),
         )?,
         sinks: arguments.optional_input("sinks", inputs.sinks.as_ref(), shape.n_q_heads)?,
-        // Tokens of no request stay what they were.
+        skips: arguments.optional_input("skips", inputs.skips.as_ref(), n_requests)?,
+        // Tokens of no request stay what they were, as those of skipped ones.
         outputs: arguments.written(Role::InOut, "outputs", outputs, plan.outputs_len())?,
         log_sums: arguments.optional_written(
             Role::InOut,
@@ -126,6 +132,8 @@ pub fn attend_prefill<T: Half, O: Real>(
         )?,
         query_stride: shape.query_stride,
         output_stride: shape.output_stride,
+        log_sum_token_stride: log_sums_of.request,
+        log_sum_head_stride: log_sums_of.head,
         position_stride: shape.layout.n_rows(),
         logits: shape.logits.params::<T, O>(),
         n_tokens: shape.n_tokens as u32,

@@ -1,7 +1,7 @@
 //! The shape of a launch that attends with chunks of prompts: pure arithmetic, no driver.
 
 use crate::attention::check::{check_head_dim, check_strides};
-use crate::attention::{Logits, Mask};
+use crate::attention::{LogSumOrder, Logits, Mask};
 use crate::error::check_below;
 use crate::kv::KvLayout;
 #[cfg(any(feature = "cuda", feature = "simt"))]
@@ -35,6 +35,8 @@ pub struct PrefillShape {
     pub query_stride: u64,
     /// The same of outputs.
     pub output_stride: u64,
+    /// In which order log-sum-exps are written: by tokens or by heads, since requests have queries of any number.
+    pub log_sum_order: LogSumOrder,
     /// What positions queries and rows have.
     pub positions: Positions,
     /// Which rows a query sees, by positions.
@@ -64,6 +66,7 @@ impl PrefillShape {
             n_tokens,
             query_stride,
             output_stride: query_stride,
+            log_sum_order: LogSumOrder::TokensHeads,
             positions: Positions::Rows,
             mask: Mask::Causal,
             logits: Logits::of(head_dim),
@@ -93,6 +96,14 @@ impl PrefillPlan {
         shape.mask.check()?;
         check_below("tokens of queries", shape.n_tokens, 1 << 26, "0..2^26")?;
         check_strides(shape.n_q_heads * head_dim, shape.query_stride, shape.output_stride)?;
+        if shape.log_sum_order == LogSumOrder::BatchHeadsQueries {
+            let (what, value) = ("order of log-sums", shape.log_sum_order as u64);
+            return Err(Error::Range {
+                what,
+                value,
+                allowed: "0 and 1, TokensHeads and HeadsTokens",
+            });
+        }
         Ok(Self { shape })
     }
 

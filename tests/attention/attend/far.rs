@@ -118,6 +118,7 @@ fn offsets_past_2_to_the_31_elements() {
             key_positions: None,
             cache,
             sinks: None,
+            skips: None,
         };
         queue.fill_zero(&mut outputs.view_mut()).unwrap();
         let mut written = PrefillOutputs { outputs: outputs.view_mut(), log_sums: None };

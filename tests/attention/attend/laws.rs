@@ -1,6 +1,8 @@
 //! What must not show in the bits, and any input.
 
-use lacuna::attention::{AttendPlan, AttendShape, LogBase, Logits, Mask, SegmentShape, Tokens};
+use lacuna::attention::{
+    AttendPlan, AttendShape, LogBase, LogSumOrder, Logits, Mask, SegmentShape, Tokens,
+};
 use lacuna::kv::{KvLayout, KvLists, KvShape};
 use lacuna::mma::Model;
 use proptest::prelude::*;
@@ -131,6 +133,44 @@ fn queries_together_are_queries_one_by_one() {
     }
 }
 
+/// Two requests' three queries and two heads, each log-sum by the numbers of its request, query and head.
+#[test]
+fn log_sums_lie_as_their_order_says() {
+    for (order, expected) in [
+        (
+            LogSumOrder::TokensHeads,
+            ["000", "001", "010", "011", "020", "021", "100", "101", "110", "111", "120", "121"],
+        ),
+        (
+            LogSumOrder::HeadsTokens,
+            ["000", "010", "020", "100", "110", "120", "001", "011", "021", "101", "111", "121"],
+        ),
+        (
+            LogSumOrder::BatchHeadsQueries,
+            ["000", "010", "020", "001", "011", "021", "100", "110", "120", "101", "111", "121"],
+        ),
+    ] {
+        for (place, numbers) in expected.iter().enumerate() {
+            let [b, i, q] = [0, 1, 2].map(|n| u64::from(numbers.as_bytes()[n] - b'0'));
+            assert_eq!(
+                order.locate([6, 3, 2], [3 * b + i, q]),
+                place as u64,
+                "{order:?} {numbers}"
+            );
+        }
+        let case = Case {
+            lengths: vec![150, 20],
+            n_queries: 3,
+            log_sum_order: order,
+            parts: vec![Part::of(Tokens::ALL).masked(Mask::Causal)],
+            ..Case::default()
+        };
+        assert_same::<_, f32>(&case.build::<Brain>());
+        let skips = Some(vec![0, 1]);
+        assert_same::<_, f32>(&Problem { skips, ..case.build::<Brain>() });
+    }
+}
+
 /// A list that names a token twice counts it twice: as a bias of ln 2 would.
 #[test]
 fn a_token_that_is_there_twice_counts_twice() {
@@ -185,7 +225,7 @@ prop_compose! {
         n_heads in 1..3_u64, group in 1..=16_u64, n_queries in 1..=8_u64, head_dim in 1..=10_u64,
         page_size in 1..=33_u64, layout in 0..3_u32,
         parts in proptest::collection::vec(any_part(), 1..=4),
-        has_cap: bool, has_sinks: bool,
+        log_sum_order in any_order(), has_cap: bool, has_sinks: bool,
     ) -> Case {
         Case {
             seed,
@@ -197,6 +237,7 @@ prop_compose! {
             page_size,
             layout: [Layout::Nhd, Layout::Hnd, Layout::FusedHnd][layout as usize],
             parts,
+            log_sum_order,
             soft_cap: has_cap.then_some(5.0),
             has_sinks,
         }
@@ -280,7 +321,7 @@ proptest! {
     #[test]
     fn a_plan_of_any_sizes_never_panics(
         numbers in proptest::array::uniform16(any_size()), scale: f32, cap: Option<f32>,
-        mask in 0..3_u32, is_range: bool, n_segments in 0..6_usize,
+        mask in 0..3_u32, is_range: bool, n_segments in 0..6_usize, log_sum_order in any_order(),
     ) {
         let [batch, n_queries, n_q_heads, head_dim, query_stride, output_stride, kv_batch, n_heads, row_len,
             n_pages, page_size, table_stride, first, end, last, window] = numbers;
@@ -296,7 +337,7 @@ proptest! {
         let mask = [Mask::None, Mask::Causal, Mask::Window(window)][mask as usize];
         let segment = SegmentShape { tokens, mask, ..SegmentShape::of(layout, Tokens::ALL) };
         let shape = AttendShape {
-            batch, n_queries, n_q_heads, head_dim, query_stride, output_stride,
+            batch, n_queries, n_q_heads, head_dim, query_stride, output_stride, log_sum_order,
             logits: Logits { scale, soft_cap: cap, base: LogBase::E },
         };
         if let Ok(plan) = AttendPlan::new(shape, &vec![segment; n_segments]) {
@@ -305,6 +346,13 @@ proptest! {
             let _ = (plan.queries_len(), plan.outputs_len(), plan.least_bytes(4));
         }
     }
+}
+
+pub(crate) const ORDERS: [LogSumOrder; 3] =
+    [LogSumOrder::TokensHeads, LogSumOrder::HeadsTokens, LogSumOrder::BatchHeadsQueries];
+
+pub(crate) fn any_order() -> impl Strategy<Value = LogSumOrder> {
+    (0..3_usize).prop_map(|i| ORDERS[i])
 }
 
 /// Small, at the edges of what is allowed, and far past them.

@@ -4,8 +4,8 @@ use crate::common::Random;
 use half::{bf16, f16};
 use lacuna::attention::reference::{Attended, HostSegment};
 use lacuna::attention::{
-    AttendInputs, AttendOutputs, AttendPlan, AttendShape, LogBase, Logits, Mask, Segment,
-    SegmentShape, Tokens, attend,
+    AttendInputs, AttendOutputs, AttendPlan, AttendShape, LogBase, LogSumOrder, Logits, Mask,
+    Segment, SegmentShape, Tokens, attend,
 };
 use lacuna::element::{Half, Real};
 use lacuna::kv::{KvLayout, KvLists, KvShape, KvView};
@@ -46,6 +46,7 @@ pub(crate) struct Case {
     pub(crate) page_size: u64,
     pub(crate) layout: Layout,
     pub(crate) parts: Vec<Part>,
+    pub(crate) log_sum_order: LogSumOrder,
     pub(crate) soft_cap: Option<f32>,
     pub(crate) has_sinks: bool,
 }
@@ -104,6 +105,7 @@ impl Default for Case {
             page_size: 16,
             layout: Layout::Nhd,
             parts: vec![Part::of(Tokens::ALL)],
+            log_sum_order: LogSumOrder::TokensHeads,
             soft_cap: None,
             has_sinks: false,
         }
@@ -135,6 +137,7 @@ impl Case {
             n_queries: self.n_queries,
             query_stride: self.n_heads * self.group * self.head_dim + 8,
             output_stride: self.n_heads * self.group * self.head_dim + 16,
+            log_sum_order: self.log_sum_order,
             logits: Logits { soft_cap: self.soft_cap, ..Logits::of(self.head_dim) },
             ..AttendShape::of(&layout, self.n_heads * self.group)
         };
@@ -366,6 +369,7 @@ impl<T: Half> Problem<T> {
         let shape = self.plan.shape();
         let [n_queries, n_q_heads, d] =
             [shape.n_queries, shape.n_q_heads, shape.head_dim].map(|n| n as usize);
+        let sizes = [shape.batch * shape.n_queries, shape.n_queries, shape.n_q_heads];
         let mut outputs = vec![poison::<O>(); self.plan.outputs_len() as usize];
         let mut log_sums = vec![POISON.to_bits(); self.plan.log_sums_len() as usize];
         for b in 0..shape.batch as usize {
@@ -380,7 +384,8 @@ impl<T: Half> Problem<T> {
                     *to = O::from_f32(from);
                 }
                 if self.has_log_sums {
-                    log_sums[token * n_q_heads + q] = f32::from_f32(log_sum).to_bits();
+                    let place = place_of(shape.log_sum_order, sizes, [token, q]);
+                    log_sums[place] = f32::from_f32(log_sum).to_bits();
                 }
             }
         }
@@ -457,6 +462,11 @@ impl<T: Half> Problem<T> {
         let sinks = self.sinks.clone();
         Self { plan, queries, segments, sinks, skips, has_log_sums: self.has_log_sums }
     }
+}
+
+/// Where a log-sum is.
+pub(crate) fn place_of(order: LogSumOrder, sizes: [u64; 3], at: [usize; 2]) -> usize {
+    order.locate(sizes, at.map(|n| n as u64)) as usize
 }
 
 /// What is in outputs before a launch.

@@ -11,6 +11,7 @@ use lacuna::simt::Config;
 use proptest::prelude::*;
 
 use self::problem::*;
+use crate::attend::laws::{ORDERS, any_order};
 use crate::attend::problem::{Brain, Case, Part, Short, assert_results};
 use crate::common;
 
@@ -105,6 +106,14 @@ fn values_in_few_slots_are_of_any_token() {
     let log_sum = f32::from_bits(results.log_sums[0]);
     assert!((log_sum - 12.0_f32.ln()).abs() < 1e-5, "n_factors is 60: {log_sum}");
     assert_same::<_, f32>(&made);
+}
+
+#[test]
+fn log_sums_of_all_orders() {
+    for log_sum_order in ORDERS {
+        let case = Case { n_queries: 3, log_sum_order, ..case() };
+        assert_same::<_, f32>(&Made::<Brain>::new(&case, SHAPE, true));
+    }
 }
 
 /// Turning changes no length.
@@ -214,7 +223,7 @@ proptest! {
         seed in 0..1000_u64, lengths in proptest::collection::vec(0..150_u32, 1..3), group in 1..=8_u64,
         n_queries in 1..=4_u64, head_dim in 1..=4_u64, rank in 1..=4_u64, n_factors in 0..150_u64,
         n_blocks in 0..12_u64, block_size in 1..=9_u64, turn in 0..3_usize, has_slots: bool, has_counts: bool,
-        is_per_head: bool, has_biases: bool,
+        is_per_head: bool, has_biases: bool, log_sum_order in any_order(),
     ) {
         let lists = if is_per_head { KvLists::PerHead } else { KvLists::PerRequest };
         let picked = Tokens::Blocks { n_blocks, block_size };
@@ -223,7 +232,10 @@ proptest! {
             Part { lists, has_counts, has_biases, ..Part::of(picked) },
             Part::of(Tokens::last(10)).masked(Mask::Causal),
         ];
-        let case = Case { seed, lengths, group, n_queries, n_heads: 2, head_dim: 16 * head_dim, parts, ..Case::default() };
+        let case = Case {
+            seed, lengths, group, n_queries, n_heads: 2, head_dim: 16 * head_dim, parts, log_sum_order,
+            ..Case::default()
+        };
         let turn = [Turn::None, Turn::Halves, Turn::Pairs][turn];
         let shape = LowRankShape { segment: 1, rank: 16 * rank, n_factors, turn };
         let made = Made::<Brain>::new(&case, shape, has_slots);

@@ -4,16 +4,18 @@ use half::f16;
 use lacuna::attention::reference::{
     HostPartial, MergeWeights, Rule, State, Token, merge_partials, merge_row,
 };
-use lacuna::attention::{LogBase, Logits, MergePlan, MergeShape};
+use lacuna::attention::{LogBase, LogSumOrder, Logits, MergePlan, MergeShape, PartialShape};
 use lacuna::mma::Model;
 use proptest::prelude::*;
 
+use super::assert_same;
 use super::problem::*;
+use crate::attend::laws::{ORDERS, any_order};
 use crate::common::Random;
 
 fn plan_of(head_dim: u64, n_parts: usize, base: LogBase) -> MergePlan {
     let shape = MergeShape { base, ..MergeShape::of(1, 1, head_dim) };
-    MergePlan::new(shape, &vec![shape.output_stride; n_parts]).unwrap()
+    MergePlan::new(shape, &vec![shape.part(); n_parts]).unwrap()
 }
 
 /// A row's parts: their outputs and log-sums.
@@ -225,15 +227,17 @@ proptest! {
 
     #[test]
     fn a_plan_of_any_sizes_never_panics(
-        numbers in proptest::array::uniform4(any_size()),
+        numbers in proptest::array::uniform5(any_size()), order in any_order(),
         strides in proptest::collection::vec(any_size(), 0..10),
     ) {
-        let [n_tokens, n_heads, head_dim, output_stride] = numbers;
+        let [n_tokens, n_queries, n_heads, head_dim, output_stride] = numbers;
         for base in BASES {
-            let dense = MergeShape { base, ..MergeShape::of(n_tokens, n_heads, head_dim) };
-            for shape in [dense, MergeShape { output_stride, ..dense }] {
-                for strides in [&strides, &vec![dense.output_stride; strides.len()]] {
-                    let Ok(plan) = MergePlan::new(shape, strides) else { continue };
+            let dense = MergeShape { base, log_sum_order: order, ..MergeShape::of(n_tokens, n_heads, head_dim) };
+            for shape in [dense, MergeShape { output_stride, ..dense }, MergeShape { n_queries, ..dense }] {
+                let part = |stride: &u64| PartialShape { stride: *stride, log_sum_order: order };
+                let parts = strides.iter().map(part).collect();
+                for parts in [parts, vec![dense.part(); strides.len()]] {
+                    let Ok(plan) = MergePlan::new(shape, &parts) else { continue };
                     let rows = u64::from(plan.grid().blocks[0]) * 16;
                     prop_assert!(rows >= plan.log_sums_len() && rows < plan.log_sums_len() + 16);
                     let n = n_tokens * n_heads * head_dim;
@@ -247,19 +251,22 @@ proptest! {
 
 prop_compose! {
     fn any_case()(
-        seed in 0..10_000_u64, n_tokens in 0..12_u64, n_heads in 1..6_u64, head_dim in 1..=20_u64,
+        seed in 0..10_000_u64, n_requests in 0..6_u64, n_queries in 1..4_u64, n_heads in 1..6_u64, head_dim in 1..=20_u64,
         n_parts in 1..=8_usize, gaps in proptest::array::uniform3(any_gap()),
         offsets in proptest::array::uniform3(any_gap()),
+        orders in proptest::array::uniform3(any_order()),
         is_two: bool, has_masks: bool, is_hostile: bool,
     ) -> Case {
         Case {
             seed,
-            n_tokens,
+            n_tokens: n_requests * n_queries,
             n_heads,
             head_dim: 8 * head_dim,
             n_parts,
             gaps,
             offsets: offsets.map(|n| n as usize),
+            orders,
+            n_queries,
             base: BASES[usize::from(is_two)],
             has_masks,
             is_hostile,
@@ -279,6 +286,41 @@ fn any_size() -> impl Strategy<Value = u64> {
         1 => (0..64_u32).prop_map(|n| 1 << n),
         1 => any::<u64>(),
     ]
+}
+
+/// Parts and results are what they were, in whatever order their log-sums lie.
+#[test]
+fn orders_of_log_sums_change_nothing_else() {
+    let by_tokens = Case { n_tokens: 6, is_hostile: true, has_masks: true, ..Case::default() };
+    let problem = by_tokens.build::<f32>();
+    let expected = problem.expect::<f32>();
+    // Of two requests' three queries and three heads, where each row of tokens and heads is.
+    let by_heads = |row: usize| row % 3 * 6 + row / 3;
+    let by_requests = |row: usize| row / 9 * 9 + row % 3 * 3 + row / 3 % 3;
+    let place_of = |order: LogSumOrder, row: usize| match order {
+        LogSumOrder::TokensHeads => row,
+        LogSumOrder::HeadsTokens => by_heads(row),
+        LogSumOrder::BatchHeadsQueries => by_requests(row),
+    };
+    for first in ORDERS {
+        for (other, of_outputs) in ORDERS.iter().flat_map(|x| ORDERS.map(|y| (*x, y))) {
+            let orders = [first, other, of_outputs];
+            let case = Case { orders, n_queries: 3, ..by_tokens.clone() };
+            let mut turned = case.build::<f32>();
+            for (i, (to, from)) in turned.parts.iter_mut().zip(&problem.parts).enumerate() {
+                let order = orders[usize::from(i != 0)];
+                for (row, log_sum) in from.log_sums.iter().enumerate() {
+                    to.log_sums[place_of(order, row)] = *log_sum;
+                }
+            }
+            let merged = turned.expect::<f32>();
+            assert_eq!(merged.outputs, expected.outputs);
+            for (row, log_sum) in expected.log_sums.iter().enumerate() {
+                assert_eq!(merged.log_sums[place_of(of_outputs, row)], *log_sum);
+            }
+            assert_same::<f32, f32>(&turned);
+        }
+    }
 }
 
 #[test]

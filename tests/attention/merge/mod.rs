@@ -4,7 +4,7 @@ mod laws;
 mod problem;
 
 use half::{bf16, f16};
-use lacuna::attention::{LogBase, MergePlan, MergeShape};
+use lacuna::attention::{LogBase, MergePlan, MergeShape, PartialShape};
 use lacuna::element::Real;
 use lacuna::simt::{Checks, Config, Fibres};
 use lacuna::{Error, Queue};
@@ -131,7 +131,9 @@ fn plans_say_what_is_not_supported() {
     let of = |change: fn(&mut MergeShape), strides: &[u64]| {
         let mut shape = shape;
         change(&mut shape);
-        MergePlan::new(shape, strides).unwrap_err().to_string()
+        let part = |stride: &u64| PartialShape { stride: *stride, ..shape.part() };
+        let parts: Vec<_> = strides.iter().map(part).collect();
+        MergePlan::new(shape, &parts).unwrap_err().to_string()
     };
     for (expected, found) in [
         ("parts: 0 is outside 1..=8", of(|_| {}, &[])),
@@ -160,6 +162,11 @@ fn plans_say_what_is_not_supported() {
         (
             "stride between a part's tokens, in elements: 4294967296 is outside 0..2^32",
             of(|_| {}, &[1 << 32]),
+        ),
+        ("queries of a request: 0 is outside 1..2^31", of(|shape| shape.n_queries = 0, &[512])),
+        (
+            "queries of a request: 3 is outside the divisors of the tokens",
+            of(|shape| shape.n_queries = 3, &[512]),
         ),
         ("query heads: 0 is outside 1..65536", of(|shape| shape.n_heads = 0, &[512])),
         ("query heads: 65536 is outside 1..65536", of(|shape| shape.n_heads = 1 << 16, &[512])),

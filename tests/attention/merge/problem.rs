@@ -3,8 +3,8 @@
 use crate::common::Random;
 use lacuna::attention::reference::{self, HostPartial};
 use lacuna::attention::{
-    LogBase, MergeOutputs, MergePlan, MergeShape, MergeTarget, Partial, merge_partials,
-    merge_partials_in_place,
+    LogBase, LogSumOrder, MergeOutputs, MergePlan, MergeShape, MergeTarget, Partial, PartialShape,
+    merge_partials, merge_partials_in_place,
 };
 use lacuna::element::Real;
 use lacuna::{Error, Queue};
@@ -21,6 +21,9 @@ pub(crate) struct Case {
     pub(crate) gaps: [u64; 3],
     /// Elements before the first, the same.
     pub(crate) offsets: [usize; 3],
+    /// Of log-sums, the same.
+    pub(crate) orders: [LogSumOrder; 3],
+    pub(crate) n_queries: u64,
     pub(crate) base: LogBase,
     pub(crate) has_masks: bool,
     /// Rows of nothing, of NaN and of infinite log-sums, and outputs that are no numbers.
@@ -37,6 +40,8 @@ impl Default for Case {
             n_parts: 3,
             gaps: [0; 3],
             offsets: [0; 3],
+            orders: [LogSumOrder::TokensHeads; 3],
+            n_queries: 1,
             base: LogBase::E,
             has_masks: false,
             is_hostile: false,
@@ -66,12 +71,16 @@ impl Case {
         let row_len = self.n_heads * self.head_dim;
         let shape = MergeShape {
             output_stride: row_len + self.gaps[2],
+            log_sum_order: self.orders[2],
+            n_queries: self.n_queries,
             base: self.base,
             ..MergeShape::of(self.n_tokens, self.n_heads, self.head_dim)
         };
-        let strides: Vec<u64> =
-            (0..self.n_parts).map(|i| row_len + self.gaps[usize::from(i != 0)]).collect();
-        MergePlan::new(shape, &strides)
+        let part = |i: usize| PartialShape {
+            stride: row_len + self.gaps[usize::from(i != 0)],
+            log_sum_order: self.orders[usize::from(i != 0)],
+        };
+        MergePlan::new(shape, &(0..self.n_parts).map(part).collect::<Vec<_>>())
     }
 
     pub(crate) fn build<T: Real>(&self) -> Problem<T> {
@@ -154,9 +163,12 @@ impl<T: Real> Problem<T> {
 
     /// Of the parts after the first, which is the target.
     fn plan_in_place(&self) -> MergePlan {
-        let strides = self.plan.strides();
-        let shape = MergeShape { output_stride: strides[0], ..*self.plan.shape() };
-        MergePlan::new(shape, &strides[1..]).unwrap()
+        let [PartialShape { stride, log_sum_order }, others @ ..] = self.plan.parts() else {
+            unreachable!("a plan has parts")
+        };
+        let (output_stride, log_sum_order) = (*stride, *log_sum_order);
+        let shape = MergeShape { output_stride, log_sum_order, ..*self.plan.shape() };
+        MergePlan::new(shape, others).unwrap()
     }
 
     pub(crate) fn expect<O: Real>(&self) -> Results {

@@ -3,14 +3,14 @@
 mod problem;
 
 use lacuna::Queue;
-use lacuna::attention::{LogBase, Logits, Mask, Positions, PrefillPlan, PrefillShape};
+use lacuna::attention::{LogBase, LogSumOrder, Logits, Mask, Positions, PrefillPlan, PrefillShape};
 use lacuna::kv::{KvLayout, KvShape};
 use lacuna::mma::Model;
 use lacuna::simt::Config;
 use proptest::prelude::*;
 
 use self::problem::*;
-use crate::attend::laws::any_size;
+use crate::attend::laws::{ORDERS, any_order, any_size};
 use crate::attend::problem::{Brain, Layout, Short, assert_results};
 use crate::common;
 
@@ -126,6 +126,31 @@ fn pages_and_the_batch_do_not_show() {
     }
 }
 
+#[test]
+fn skipped_requests_stay_what_they_were() {
+    let case = Case { requests: vec![(20, 30), (70, 0), (0, 4), (9, 5)], ..Case::default() };
+    for skips in [vec![0, 7, 0, 0], vec![1, 0, 1, 0], vec![u32::MAX; 4]] {
+        let problem = Problem { skips: Some(skips), ..case.build::<Brain>() };
+        assert_same::<_, f32>(&problem);
+        let starts = vec![0, 30, 3, 99, 40];
+        assert_same::<_, f32>(&Problem { query_starts: starts, ..problem });
+    }
+}
+
+#[test]
+fn log_sums_by_heads() {
+    let requests = vec![(7, 20), (0, 3), (37, 70)];
+    let by_tokens = Case { requests, n_heads: 2, group: 3, ..Case::default() };
+    let by_heads = Case { log_sum_order: LogSumOrder::HeadsTokens, ..by_tokens.clone() };
+    assert_same::<_, f32>(&by_heads.build::<Brain>());
+    let of = |case: &Case| case.build::<Brain>().expect::<f32>(Model::HOPPER);
+    let [one, other] = [of(&by_tokens), of(&by_heads)];
+    assert_eq!(one.outputs, other.outputs);
+    for (token, q) in (0..44).flat_map(|token| (0..6).map(move |q| (token, q))) {
+        assert_eq!(one.log_sums[token * 6 + q], other.log_sums[q * 44 + token]);
+    }
+}
+
 /// Queries, keys and sinks that are no numbers; values are finite.
 #[test]
 fn what_is_no_number() {
@@ -222,7 +247,7 @@ fn a_million_rows_that_weigh_alike() {
     assert!((own - log_sum).abs() < 4e-6, "{own} {log_sum}");
     for output in &results.outputs[..16] {
         let share = output / problem.values[0].to_f32();
-        assert!((share - 1.0).abs() < 1e-4, "{share}");
+        assert!((share - 1.0).abs() < 2e-4, "{share}");
     }
 }
 
@@ -252,6 +277,10 @@ fn what_does_not_fit_is_refused_with_what_does() {
             Some("tokens of queries: 67108864 is outside 0..2^26"),
         ),
         (
+            PrefillShape { log_sum_order: LogSumOrder::BatchHeadsQueries, ..shape },
+            Some("order of log-sums: 2 is outside 0 and 1, TokensHeads and HeadsTokens"),
+        ),
+        (
             PrefillShape { output_stride: 68, ..shape },
             Some(
                 "stride between outputs, in elements: 68 is outside the multiples of 8 from all heads of a query on",
@@ -275,6 +304,7 @@ fn what_does_not_fit_is_refused_with_what_does() {
     assert_eq!(refused(&|p| p.key_positions.clear()), "positions of rows: expected 40, got 0");
     assert_eq!(refused(&|p| p.query_starts = vec![0]), "starts of queries: expected 2, got 1");
     assert_eq!(refused(&|p| p.sinks = Some(vec![])), "sinks: expected 2, got 0");
+    assert_eq!(refused(&|p| p.skips = Some(vec![0; 2])), "skips: expected 1, got 2");
 }
 
 prop_compose! {
@@ -283,7 +313,7 @@ prop_compose! {
         requests in proptest::collection::vec((0..50_u32, 0..100_u32), 0..4),
         n_heads in 1..3_u64, group in 1..=16_u64, head_dim in 1..=10_u64, page_size in 1..=33_u64,
         keep in proptest::option::of(1..5_u32), mask in 0..3_u32, window in 1..200_u64,
-        has_cap: bool, has_sinks: bool, is_hnd: bool,
+        has_cap: bool, has_sinks: bool, is_hnd: bool, is_by_heads: bool,
     ) -> Case {
         Case {
             seed, requests, n_heads, page_size, keep, has_sinks,
@@ -291,6 +321,7 @@ prop_compose! {
             head_dim: 16 * head_dim,
             layout: if is_hnd { Layout::Hnd } else { Layout::Nhd },
             mask: [Mask::None, Mask::Causal, Mask::Window(window)][mask as usize],
+            log_sum_order: ORDERS[usize::from(is_by_heads)],
             soft_cap: has_cap.then_some(5.0),
         }
     }
@@ -313,12 +344,13 @@ proptest! {
     #[test]
     fn a_plan_of_any_sizes_never_panics(
         numbers in proptest::array::uniform10(any_size()), scale: f32, cap: Option<f32>, mask in 0..3_u32,
+        log_sum_order in any_order(),
     ) {
         let [batch, n_heads, row_len, n_pages, page_size, table_stride, n_q_heads, n_tokens, stride, window] = numbers;
         let shape = KvShape { batch, n_heads, row_len, n_pages, page_size, table_stride, ..KvShape::default() };
         let Ok(layout) = KvLayout::new(shape.nhd()) else { return Ok(()) };
         let shape = PrefillShape {
-            layout, n_q_heads, n_tokens, query_stride: stride, output_stride: stride,
+            layout, n_q_heads, n_tokens, query_stride: stride, output_stride: stride, log_sum_order,
             positions: Positions::Given,
             mask: [Mask::None, Mask::Causal, Mask::Window(window)][mask as usize],
             logits: Logits { scale, soft_cap: cap, base: LogBase::Two },

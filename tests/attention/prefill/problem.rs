@@ -2,7 +2,7 @@
 
 use lacuna::attention::reference::Prefilled;
 use lacuna::attention::{
-    Logits, Mask, Positions, PrefillInputs, PrefillOutputs, PrefillPlan, PrefillShape,
+    LogSumOrder, Logits, Mask, Positions, PrefillInputs, PrefillOutputs, PrefillPlan, PrefillShape,
     attend_prefill,
 };
 use lacuna::element::{Half, Real};
@@ -10,7 +10,9 @@ use lacuna::kv::{KvLayout, KvShape, KvView};
 use lacuna::mma::Model;
 use lacuna::{Buffer, Error, Queue};
 
-use crate::attend::problem::{Brain, Layout, POISON, Results, assert_results, number_at, poison};
+use crate::attend::problem::{
+    Brain, Layout, POISON, Results, assert_results, number_at, place_of, poison,
+};
 use crate::common::Random;
 
 /// Chunks of prompts.
@@ -26,6 +28,7 @@ pub(crate) struct Problem<T> {
     pub(crate) page_table: Vec<i32>,
     pub(crate) lengths: Vec<u32>,
     pub(crate) sinks: Option<Vec<f32>>,
+    pub(crate) skips: Option<Vec<u32>>,
     pub(crate) has_log_sums: bool,
 }
 
@@ -43,6 +46,7 @@ pub(crate) struct Case {
     /// Every so many-th token of the prompt was kept, about; positions are given.
     pub(crate) keep: Option<u32>,
     pub(crate) mask: Mask,
+    pub(crate) log_sum_order: LogSumOrder,
     pub(crate) soft_cap: Option<f32>,
     pub(crate) has_sinks: bool,
 }
@@ -59,6 +63,7 @@ impl Default for Case {
             layout: Layout::Nhd,
             keep: None,
             mask: Mask::Causal,
+            log_sum_order: LogSumOrder::TokensHeads,
             soft_cap: None,
             has_sinks: false,
         }
@@ -91,6 +96,7 @@ impl Case {
             output_stride: n_q_heads * self.head_dim + 16,
             positions: if self.keep.is_some() { Positions::Given } else { Positions::Rows },
             mask: self.mask,
+            log_sum_order: self.log_sum_order,
             logits: Logits { soft_cap: self.soft_cap, ..Logits::of(self.head_dim) },
             ..PrefillShape::of(layout, n_q_heads, n_tokens)
         })
@@ -157,6 +163,7 @@ impl Case {
             page_table,
             lengths,
             sinks,
+            skips: None,
             has_log_sums: true,
         }
     }
@@ -174,6 +181,7 @@ impl<T: Half> Problem<T> {
         let (keys, values) = (queue.upload(&self.keys)?, queue.upload(&self.values)?);
         let (page_table, lengths) = (queue.upload(&self.page_table)?, queue.upload(&self.lengths)?);
         let sinks = self.sinks.as_ref().map(|all| queue.upload(all)).transpose()?;
+        let skips = self.skips.as_ref().map(|all| queue.upload(all)).transpose()?;
         let mut outputs = queue.upload(&vec![poison::<O>(); self.plan.outputs_len() as usize])?;
         let mut log_sums = queue.upload(&vec![POISON; self.plan.log_sums_len() as usize])?;
         let inputs = PrefillInputs {
@@ -191,6 +199,7 @@ impl<T: Half> Problem<T> {
                 value_scale: 1.0,
             },
             sinks: sinks.as_ref().map(Buffer::view),
+            skips: skips.as_ref().map(Buffer::view),
         };
         let mut written = PrefillOutputs {
             outputs: outputs.view_mut(),
@@ -218,6 +227,7 @@ impl<T: Half> Problem<T> {
             key_positions: self.key_positions[..n_rows].to_vec(),
             page_table: self.page_table[..layout.table_len() as usize].to_vec(),
             lengths: self.lengths[..1].to_vec(),
+            skips: self.skips.as_ref().map(|skips| skips[..1].to_vec()),
             plan,
             ..self.clone()
         }
@@ -244,8 +254,12 @@ impl<T: Half> Problem<T> {
         let n_q_heads = shape.n_q_heads as usize;
         let mut outputs = vec![poison::<O>(); self.plan.outputs_len() as usize];
         let mut log_sums = vec![POISON.to_bits(); self.plan.log_sums_len() as usize];
+        let sizes = [shape.n_tokens, 1, shape.n_q_heads];
         let prefilled = self.reference(model);
         for (b, tokens) in prefilled.requests().into_iter().enumerate() {
+            if self.skips.as_ref().is_some_and(|skips| skips[b] != 0) {
+                continue;
+            }
             for (i, token) in tokens.enumerate() {
                 for q in 0..n_q_heads {
                     let (output, log_sum) = prefilled.query(b, i, q);
@@ -254,7 +268,8 @@ impl<T: Half> Problem<T> {
                         *to = O::from_f32(from);
                     }
                     if self.has_log_sums {
-                        log_sums[token * n_q_heads + q] = f32::from_f32(log_sum).to_bits();
+                        let place = place_of(shape.log_sum_order, sizes, [token, q]);
+                        log_sums[place] = f32::from_f32(log_sum).to_bits();
                     }
                 }
             }
