@@ -29,15 +29,15 @@ const KERNEL: Kernel = Kernel {
     mutations: &[
         // After keys are made, after what they are made of has arrived; and before the basis is there.
         of("__syncwarp();", 0, ""),
-        of("__syncwarp();", 2, ""),
-        of("__syncthreads();", 3, ""),
+        of("sync_sets(part);", 0, ""),
+        of("__syncthreads();", 4, ""),
         of("wait_copies<1>();", 0, ""),
         // On chip.
         of("return low_rank.head_dim * pitch();", 0, "return 0;"),
         of("return kTile * pitch();", 0, "return 0;"),
         of("(uint64_t{b} * params.n_heads + h)", 0, "h"),
         of("(uint64_t{b} * params.n_heads + h)", 0, "(uint64_t{b} * params.n_heads)"),
-        of("if (Keys::kAreMade) tokens.made[lane] = token.made;", 0, ""),
+        of("if (Keys::kAreMade) tokens.made[i] = token.made;", 0, ""),
         of("is_there && !(Keys::kAreMade && tokens.made[row] != 0)", 0, "is_there"),
         // Where factors and values are.
         of("segment == low_rank.segment", 0, "segment == 0"),

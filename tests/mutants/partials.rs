@@ -14,7 +14,10 @@ use crate::{Kernel, of};
 const KERNEL: Kernel = Kernel {
     room: "attention",
     source: include_str!("../../csrc/attention/merge.cu"),
-    headers: &[],
+    headers: &[
+        ("../common/softmax.cuh", include_str!("../../csrc/common/softmax.cuh")),
+        ("number.cuh", include_str!("../../csrc/common/number.cuh")),
+    ],
     entry: "merge_partials",
     mutations: &[
         of("part.mask != nullptr && part.mask[token] == 0", 0, "false"),

@@ -19,7 +19,10 @@ const fn kernel(entry: &'static str, mutations: &'static [Mutation]) -> Kernel {
     Kernel {
         room: "attention",
         source: include_str!("../../csrc/attention/prefill.cu"),
-        headers: &[("../common/scan.cuh", include_str!("../../csrc/common/scan.cuh"))],
+        headers: &[
+            ("../common/scan.cuh", include_str!("../../csrc/common/scan.cuh")),
+            ("sums.cuh", include_str!("../../csrc/attention/sums.cuh")),
+        ],
         entry,
         mutations,
     }
@@ -122,15 +125,26 @@ const MUTATIONS: &[Mutation] = &[
     of("stages + (1 - turn) * n_stage", 0, "stages + turn * n_stage"),
     // The other order of tiles.
     of(
-        "tile = 0; tile < kBlockRows; tile += kRows",
+        "row = 0; row < kBlockRows; row += kTogether * kTile",
         0,
-        "tile = kBlockRows - kRows; tile < kBlockRows; tile -= kRows",
+        "row = kBlockRows - kTogether * kTile; row < kBlockRows; row -= kTogether * kTile",
     ),
-    of("stage.keys[tile + i] == 0", 0, "false"),
+    of("i = row + position", 0, "i = position"),
+    of("stage.keys[i] == 0", 0, "false"),
     of("if (params.is_causal == 0) return true;", 0, ""),
-    of("position <= own[half]", 0, "position < own[half]"),
-    of("position <= own[half]", 0, "position <= own[0]"),
-    of(" && is_near(params, own[half], position)", 0, ""),
+    of("stage.positions[i] <= own[half]", 0, "stage.positions[i] < own[half]"),
+    of("stage.positions[i] <= own[half]", 0, "stage.positions[i] <= own[0]"),
+    of(" && is_near(params, own[half], stage.positions[i])", 0, ""),
+    // Sums that are added when two tiles are.
+    of("kIsDirect ? sums[j] : 0.0f", 0, "sums[j]"),
+    of("kIsDirect ? of[j] : __fadd_rn(sums[j], of[j])", 0, "of[j]"),
+    of("sum.add_to(weights);", 0, ""),
+    of("low.add_to(outputs[2 * k]);", 0, ""),
+    of("high.add_to(outputs[2 * k + 1]);", 0, ""),
+    of("key + tile * kTile * pitch", 0, "key"),
+    of("value + tile * kTile * pitch", 0, "value"),
+    of("weights_of[tile], {one, one}", 0, "weights_of[0], {one, one}"),
+    of("__uint_as_float(extra[kMassWord])", 0, "__uint_as_float(extra[kSumWord])"),
     of("turn = 1 - turn;", 0, ""),
     of("min_of(kBlockRows, shared.n_queries * params.group - shared.first_row)", 0, "kBlockRows"),
     // Outputs.
