@@ -269,8 +269,11 @@ macro_rules! view_methods {
     };
 }
 
-view_methods!(View, "Nothing may write the elements for `'a`.");
-view_methods!(ViewMut, "Nothing else may read or write the elements for `'a`.");
+view_methods!(View, "Nothing may write for `'a` what work queued with this view reads.");
+view_methods!(
+    ViewMut,
+    "Nothing else may read or write for `'a` what work queued with this view does."
+);
 
 impl<'a, T: Element> View<'a, T> {
     /// The elements of `range`.
