@@ -41,6 +41,7 @@ impl Queue {
     /// [`Error::WrongQueue`] where this queue's kernels cannot reach the memory; [`Error::Driver`]. The buffer then is what
     /// it was, and its queue too.
     pub fn adopt<T: Element>(&self, buffer: &mut Buffer<T>) -> Result<()> {
+        #[cfg(feature = "cuda")]
         let found = buffer.memory();
         match (&self.inner, buffer.storage_mut()) {
             #[cfg(feature = "simt")]
@@ -135,9 +136,11 @@ impl Loan<'_> {
         if self.to.synchronize().is_ok() {
             return Ok(());
         }
-        #[cfg(feature = "cuda")]
-        if let (Inner::Cuda(from), Inner::Cuda(to)) = (&self.from.inner, &self.to.inner) {
-            from.remember(to);
+        match (&self.from.inner, &self.to.inner) {
+            #[cfg(feature = "cuda")]
+            (Inner::Cuda(from), Inner::Cuda(to)) => from.remember(to),
+            #[cfg(feature = "simt")]
+            _ => {}
         }
         Err(error)
     }
