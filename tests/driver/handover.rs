@@ -224,7 +224,13 @@ fn a_call_that_fails_loses_neither_order_nor_memory() {
         expected.extend(wait(FIRST, SECOND)[..2].to_vec());
         // The event is gone before the host waits.
         expected.extend(["cuEventDestroy", "cuStreamSynchronize"].map(str::to_owned));
-        assert_eq!(of(&fake.calls(), "host"), expected);
+        let calls = fake.calls();
+        assert_eq!(of(&calls, "host"), expected);
+        let count = |names: [&str; 2]| {
+            calls.iter().filter(|call| names.iter().any(|name| call == name)).count()
+        };
+        let n_freed = count(["cuMemFreeAsync", "cuMemFree"]);
+        assert_eq!(count(["cuMemAllocAsync", "cuMemAlloc"]), n_freed);
     }
 }
 
