@@ -1,31 +1,39 @@
-//! ShadowKV's landmarks (arXiv:2410.21465): each chunk of a prompt's keys stands behind its mean, but for those that do not.
+//! ShadowKV (arXiv:2410.21465): a query selects chunks of the prompt by their landmarks; their keys are rebuilt from factors of
+//! low rank, and their values fetched from the host, but for those that were there already.
+//!
+//! ```text
+//! prompt ──► landmarks, outliers   (`shadow_kv/landmarks.rs`)
+//!            factors of its keys   (`shadow_kv/factors.rs`, the engine's own)
+//!            values to the host    (`shadow_kv/values.rs`)
+//! query  ──► selected chunks ──► slots of their values, misses copied ──► attention to these, outliers and local tokens
+//! ```
 //!
 //! `cargo run --release --example shadow_kv --features simt`
 #![allow(
     dead_code,
     unreachable_pub,
+    clippy::duplicate_mod,
     clippy::missing_errors_doc,
-    reason = "a module of the tests too"
+    reason = "a module of the tests too, with what examples share"
 )]
 
 use half::bf16;
-use lacuna::kv::{KvLayout, KvShape, KvView};
-use lacuna::select::{self, Summary, Together, VotePlan, VoteReduction, VoteRule};
-use lacuna::select::{Rule, TopkInputs, TopkOutputs, TopkPlan, TopkShape, VoteInputs, VoteOutputs};
-use lacuna::select::{ScoreInputs, ScoreOutputs, ScorePlan, ScoreShape, SoftmaxOutputs};
-use lacuna::select::{SummarizeInputs, SummarizeOutputs, SummarizePlan, SummarizeShape};
-use lacuna::{Buffer, Error, Queue, Result, View};
+use lacuna::attention::{self, AttendInputs, AttendOutputs, AttendPlan, AttendShape};
+use lacuna::attention::{LowRank, LowRankPlan, LowRankShape, Segment, SegmentShape, Tokens, Turn};
+use lacuna::kv::{KvLayout, KvLists, KvView};
+use lacuna::{Buffer, Queue, Result, View};
 
-mod toy;
+#[path = "shadow_kv/factors.rs"]
+pub(crate) mod factors;
+#[path = "shadow_kv/landmarks.rs"]
+pub(crate) mod landmarks;
+pub(crate) mod toy;
+#[path = "shadow_kv/values.rs"]
+pub(crate) mod values;
 
-/// How many chunks of a prompt have landmarks.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Landmarks {
-    /// All before the local ones.
-    Paper,
-    /// Of those, a multiple of 8: the rest is local.
-    Released,
-}
+use factors::Factors;
+use landmarks::{Landmarks, Selection};
+use values::Values;
 
 /// The recipe's numbers; the paper's for 128 thousand tokens by default.
 #[derive(Debug, Clone, Copy)]
@@ -40,194 +48,159 @@ pub struct Settings {
     pub n_local: usize,
     /// How many chunks have landmarks.
     pub landmarks: Landmarks,
+    /// The rank of what keys are rebuilt from, a multiple of 16,
+    pub rank: usize,
+    /// and how many chunks of a head have values on the device: as many as are selected, or more.
+    pub n_slots: usize,
+    /// Tokens that come after a prompt, at most.
+    pub max_new: usize,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         let landmarks = Landmarks::Paper;
-        Self { chunk: 8, budget: 2048, n_outliers: 48, n_local: 4, landmarks }
+        Self {
+            chunk: 8,
+            budget: 2048,
+            n_outliers: 48,
+            n_local: 4,
+            landmarks,
+            rank: 160,
+            n_slots: 512,
+            max_new: 1024,
+        }
     }
 }
 
-/// One layer's selection, for each head of keys by itself: to the kernels, each is a request with one head, and has a page
-/// table of its own, in which outliers are absent. What is selected, outliers and local tokens are apart: no token is twice.
+/// One layer. A step only launches.
 pub struct ShadowKv {
-    settings: Settings,
-    summarize: SummarizePlan,
-    outlier: TopkPlan,
-    vote: VotePlan,
-    topk: TopkPlan,
-    means: Buffer<bf16>,
-    outlier_scores: Buffer<f32>,
-    outliers: (Buffer<i32>, Buffer<u32>),
-    /// The page tables of landmarks, of one row a page, and how many a head has.
-    tables: Buffer<i32>,
-    n_landmarks: Buffer<u32>,
-    scores: Buffer<f32>,
-    softmaxes: Buffer<u64>,
-    workspace: Buffer<u64>,
-    votes: Buffer<f32>,
-    selected: (Buffer<i32>, Buffer<u32>),
+    /// Which chunks a query selects.
+    pub selection: Selection,
+    /// Where their values are.
+    pub values: Values,
+    plan: LowRankPlan,
+    factors: Buffer<bf16>,
+    basis: Buffer<bf16>,
+    angles: Buffer<f32>,
+    /// `[batch, n_local]`: chunks after those with landmarks.
+    local: Buffer<i32>,
+    outputs: Buffer<bf16>,
+    workspace: Buffer<u32>,
 }
 
 impl ShadowKv {
-    /// Allocates.
+    /// Allocates. `angles` are those of all positions that a prompt may have.
     pub fn new(
         queue: &Queue,
         layout: KvLayout,
         n_q_heads: u64,
         settings: Settings,
+        angles: &[f32],
     ) -> Result<Self> {
-        let Settings { chunk, budget, n_outliers, .. } = settings;
-        let kv = *layout.shape();
-        if !kv.page_size.is_multiple_of(chunk as u64) {
-            let (what, value) = ("tokens of a page", kv.page_size);
-            return Err(Error::Range { what, value, allowed: "whole chunks" });
-        }
-        let of_page = kv.page_size / chunk as u64;
-        let means = KvLayout::new(
-            KvShape { page_size: of_page, tokens_per_row: chunk as u64, ..kv }.nhd(),
-        )?;
-        let n = means.n_rows();
-        let summarize = SummarizePlan::new(SummarizeShape {
-            keys: layout,
-            summaries: means,
-            summary: Summary::MeanAndOutlier,
-            max_new: layout.n_rows(),
-            key_bytes: 2,
-            outlier_stride: n,
-        })?;
-        let n_lists = kv.batch * kv.n_heads;
-        let outlier = TopkPlan::new(TopkShape::of::<f32>(n_lists, n, n_outliers as u64))?;
-        let group = n_q_heads / kv.n_heads;
-        let head = KvShape {
-            batch: n_lists,
-            n_heads: 1,
-            n_pages: kv.n_pages * of_page * kv.n_heads,
-            page_size: 1,
-            table_stride: n,
-            ..kv
+        let Settings { chunk, budget, n_outliers, n_local, rank, max_new, .. } = settings;
+        let values = Values::new(queue, layout, &settings)?;
+        let chunks = |n_blocks: usize| Tokens::Blocks {
+            n_blocks: n_blocks as u64,
+            block_size: chunk as u64,
         };
-        let score = ScorePlan::new(ScoreShape::of(KvLayout::new(head.nhd())?, group))?;
-        let (together, reduction) = (Together::Group, VoteReduction::Max);
-        let vote = VotePlan::new(&score, VoteRule { together, reduction, stride: n })?;
-        // An outlier has no weight, nor has a chunk that no query can tell from nothing.
-        let rule = Rule::AtLeast { least: f32::from_bits(1) };
-        let of_budget = TopkShape::of::<f32>(n_lists, n, (budget / chunk) as u64);
-        let topk = TopkPlan::new(TopkShape { rule, ..of_budget })?;
-        let n_lists = n_lists as usize;
+        let of_heads = |layout, n_blocks| SegmentShape {
+            lists: KvLists::PerHead,
+            ..SegmentShape::of(layout, chunks(n_blocks))
+        };
+        // The released code's landmarks may leave seven chunks more; the last of a prompt may be short.
+        let n_local = n_local + 8 + max_new.div_ceil(chunk);
+        let attend = AttendPlan::new(
+            AttendShape::of(&layout, n_q_heads),
+            &[
+                of_heads(values.layout(), budget / chunk),
+                of_heads(layout, n_outliers),
+                SegmentShape::of(layout, chunks(n_local)),
+            ],
+        )?;
+        let plan = LowRankPlan::new(
+            attend,
+            LowRankShape {
+                segment: 0,
+                rank: rank as u64,
+                n_factors: layout.n_rows(),
+                turn: Turn::Halves,
+            },
+        )?;
         Ok(Self {
-            settings,
-            means: queue.alloc(means.pool_len() as usize)?,
-            outlier_scores: queue.alloc(summarize.outliers_len() as usize)?,
-            outliers: (queue.alloc(outlier.picks_len() as usize)?, queue.alloc(n_lists)?),
-            tables: queue.alloc(score.shape().layout.table_len() as usize)?,
-            n_landmarks: queue.alloc(n_lists)?,
-            scores: queue.alloc(score.scores_len() as usize)?,
-            softmaxes: queue.alloc(score.n_softmaxes() as usize)?,
-            workspace: queue.alloc(score.workspace_len() as usize)?,
-            votes: queue.alloc(vote.votes_len() as usize)?,
-            selected: (queue.alloc(topk.picks_len() as usize)?, queue.alloc(n_lists)?),
-            summarize,
-            outlier,
-            vote,
-            topk,
+            selection: Selection::new(queue, layout, n_q_heads, settings)?,
+            values,
+            factors: queue.alloc(plan.factors_len() as usize)?,
+            basis: queue.alloc(plan.basis_len() as usize)?,
+            angles: queue.upload(&angles[..plan.cos_sin_len() as usize])?,
+            local: queue.alloc(layout.shape().batch as usize * n_local)?,
+            outputs: queue.alloc(plan.attend().outputs_len() as usize)?,
+            workspace: queue.alloc(plan.attend().workspace_len() as usize)?,
+            plan,
         })
     }
 
-    /// Chunks of a prompt of so many tokens that have landmarks; what is after them is local.
-    pub fn n_landmarks(&self, length: u32) -> u32 {
-        let n = (length / self.settings.chunk as u32).saturating_sub(self.settings.n_local as u32);
-        match self.settings.landmarks {
-            Landmarks::Paper => n,
-            Landmarks::Released => n / 8 * 8,
-        }
-    }
-
-    /// Makes landmarks of prompts, once: the outliers go through the host, into page tables. Tokens that come later are
-    /// local.
+    /// Takes prompts, once, each with the factors of its keys. After it an engine keeps of them what outliers and local
+    /// tokens are in; who wants that in fewer pages gathers it (`gather_kv`).
     pub fn prefill(
         &mut self,
         queue: &Queue,
         cache: KvView<'_, bf16>,
         page_table: &[i32],
         lengths: &[u32],
+        factors: &[Factors],
     ) -> Result<()> {
-        let means = self.summarize.shape().summaries;
-        let (n, n_heads) = (means.n_rows() as usize, means.shape().n_heads as usize);
-        let of_heads = |length: &u32| std::iter::repeat_n(self.n_landmarks(*length), n_heads);
-        let n_landmarks: Vec<_> = lengths.iter().flat_map(of_heads).collect();
-        queue.upload_into(&n_landmarks, &mut self.n_landmarks.view_mut())?;
-
-        let inputs =
-            SummarizeInputs { keys: cache, summary_table: cache.page_table, first_new: None };
-        let outliers = Some(self.outlier_scores.view_mut());
-        let mut outputs = SummarizeOutputs { rows: self.means.view_mut(), outliers };
-        select::summarize(queue, &self.summarize, &inputs, &mut outputs)?;
-        let lengths = Some(self.n_landmarks.view());
-        let inputs = TopkInputs { lengths, ..TopkInputs::whole(self.outlier_scores.view()) };
-        let (indices, counts) = &mut self.outliers;
-        let mut outputs = TopkOutputs::new(indices.view_mut(), counts.view_mut());
-        select::topk_rows(queue, &self.outlier, &inputs, &mut outputs)?;
-
-        let row = |b: usize, h: usize, t: usize| {
-            let element = means.locate(page_table, b as u64, t as u64, h as u64)?;
-            Some((element as u64 / means.shape().row_len) as i32)
+        self.selection.prefill(queue, cache, page_table, lengths)?;
+        self.values.offload(queue, &cache)?;
+        let n_local = self.local.len() / lengths.len();
+        let of_request = |length: &u32| {
+            let first = self.selection.n_landmarks(*length) as i32;
+            first..first + n_local as i32
         };
-        let mut tables: Vec<i32> = (0..n_landmarks.len() * n)
-            .map(|i| row(i / n / n_heads, i / n % n_heads, i % n).unwrap_or(-1))
-            .collect();
-        let outliers = queue.download(&self.outliers.0.view())?;
-        for (list, outliers) in outliers.chunks(self.settings.n_outliers.max(1)).enumerate() {
-            for outlier in outliers.iter().filter(|outlier| **outlier >= 0) {
-                tables[list * n + *outlier as usize] = -1;
-            }
+        let local: Vec<_> = lengths.iter().flat_map(of_request).collect();
+        queue.upload_into(&local, &mut self.local.view_mut())?;
+        let (of_tokens, of_keys) =
+            (self.factors.len() / factors.len(), self.basis.len() / factors.len());
+        for (b, Factors { factors, basis }) in factors.iter().enumerate() {
+            let (first, keys) = (b * of_tokens, b * of_keys..(b + 1) * of_keys);
+            let mut rows = self.factors.view_mut();
+            queue.upload_into(factors, &mut rows.slice_mut(first..first + factors.len())?)?;
+            queue.upload_into(basis, &mut self.basis.view_mut().slice_mut(keys)?)?;
         }
-        queue.upload_into(&tables, &mut self.tables.view_mut())
+        Ok(())
     }
 
-    /// Selects: two launches where a head's scores fit on chip, else three.
-    pub fn step(&mut self, queue: &Queue, queries: View<'_, bf16>) -> Result<()> {
-        let score = self.vote.score();
-        let lengths = self.n_landmarks.view();
-        let cache = KvView {
-            layout: score.shape().layout,
-            keys: self.means.view(),
-            values: None,
-            page_table: self.tables.view(),
-            lengths,
-            key_scale: 1.0,
-            value_scale: 1.0,
+    /// Selects, fetches and attends: five or six launches. Tokens that came after the prompt are in the cache, and in
+    /// its lengths.
+    pub fn step(
+        &mut self,
+        queue: &Queue,
+        queries: View<'_, bf16>,
+        cache: KvView<'_, bf16>,
+    ) -> Result<View<'_, bf16>> {
+        self.selection.step(queue, queries)?;
+        let selected = self.selection.selected();
+        self.values.fetch(queue, selected)?;
+
+        let counted = |cache, (indices, counts)| Segment {
+            counts: Some(counts),
+            ..Segment::new(cache, Some(indices))
         };
-        let inputs = ScoreInputs { queries, cache, skips: None };
-        if score.fits_on_chip(&self.vote) {
-            let votes = self.votes.view_mut();
-            let mut outputs = VoteOutputs::<f32, f32> { votes, scores: None };
-            select::score_votes(queue, &self.vote, &inputs, &mut outputs)?;
-        } else {
-            let (softmaxes, workspace) = (self.softmaxes.view_mut(), self.workspace.view_mut());
-            let softmax = Some(SoftmaxOutputs { softmaxes, workspace });
-            let mut outputs = ScoreOutputs { scores: self.scores.view_mut(), softmax };
-            select::score_rows(queue, score, &inputs, &mut outputs)?;
-            let (scores, softmaxes) = (self.scores.view(), self.softmaxes.view());
-            let inputs = VoteInputs { scores, softmaxes, lengths, skips: None };
-            select::vote_rows(queue, &self.vote, &inputs, &mut self.votes.view_mut())?;
-        }
-        let (indices, counts) = &mut self.selected;
-        let lengths = Some(lengths);
-        let inputs = TopkInputs { lengths, ..TopkInputs::whole(self.votes.view()) };
-        let mut outputs = TopkOutputs::new(indices.view_mut(), counts.view_mut());
-        select::topk_rows(queue, &self.topk, &inputs, &mut outputs)
-    }
-
-    /// `[batch, n_heads, budget / chunk]` chunks, ascending, then -1; and `[batch, n_heads]`, how many they are.
-    pub fn selected(&self) -> (View<'_, i32>, View<'_, u32>) {
-        (self.selected.0.view(), self.selected.1.view())
-    }
-
-    /// `[batch, n_heads, n_outliers]` and `[batch, n_heads]`: chunks whose keys and values stay as they are.
-    pub fn outliers(&self) -> (View<'_, i32>, View<'_, u32>) {
-        (self.outliers.0.view(), self.outliers.1.view())
+        let segments = [
+            counted(self.values.cache(cache.lengths)?, selected),
+            counted(cache, self.selection.outliers()),
+            Segment::new(cache, Some(self.local.view())),
+        ];
+        let inputs = AttendInputs { queries, segments: &segments, sinks: None, skips: None };
+        let low_rank = LowRank {
+            factors: self.factors.view(),
+            basis: self.basis.view(),
+            cos_sin: Some(self.angles.view()),
+            value_indices: Some(self.values.slots()),
+        };
+        let (outputs, workspace) = (self.outputs.view_mut(), self.workspace.view_mut());
+        let mut outputs = AttendOutputs { outputs, log_sums: None, workspace };
+        attention::attend_low_rank(queue, &self.plan, &inputs, &low_rank, &mut outputs)?;
+        Ok(self.outputs.view())
     }
 }
 
@@ -236,32 +209,54 @@ fn main() -> Result<()> {
     let (queue, mut random) = (&machine.queue, toy::Random(5));
     let sizes =
         toy::Sizes { batch: 1, n: 4096, n_q_heads: 8, n_heads: 2, head_dim: 64, page_size: 16 };
-    let queries = random.row(sizes.n_q_heads * sizes.head_dim);
-    let mut cache = toy::Cache::new(queue, sizes, &[4001], &mut random)?;
-    for t in 1504..1512 {
-        cache.plant(&queries, 0, t, 0.5);
+    let (length, needle) = (4001, 1504..1512);
+
+    // Keys as an engine has them before it turns them, of rank 32; those of one chunk are alike.
+    let (d, n_columns) = (sizes.head_dim, sizes.n_heads * sizes.head_dim);
+    let mut keys = toy::low_rank(length, n_columns, 32, &mut random);
+    for t in needle.clone().skip(1) {
+        keys.copy_within(needle.start * n_columns..(needle.start + 1) * n_columns, t * n_columns);
     }
-    cache.upload(queue, &[4001])?;
-    let queries = queue.upload(&queries)?;
+    let angles = factors::angles(sizes.n, d);
+    let mut cache = toy::Cache::new(queue, sizes, &[length as u32], &mut random)?;
+    cache.set_turned_keys(0, &keys, |key, t| factors::turn(key, &angles[t * d..][..d]));
+    cache.upload(queue, &[length as u32])?;
+    // Every query head looks for that chunk, and each next token for nearly the same.
+    let mut next = |near: &[bf16]| -> Vec<bf16> {
+        near.iter().map(|x| bf16::from_f32(0.9 * x.to_f32() + 0.3 * random.normal())).collect()
+    };
+    let group = sizes.n_q_heads / sizes.n_heads;
+    let of_head = |q: usize| cache.key(0, needle.start + 4, q / group).to_vec();
+    let mut queries: Vec<_> = (0..sizes.n_q_heads).flat_map(of_head).collect();
 
-    let settings = Settings { budget: 128, n_outliers: 6, ..Settings::default() };
-    let mut recipe = ShadowKv::new(queue, cache.layout, sizes.n_q_heads as u64, settings)?;
-    recipe.prefill(queue, cache.view(), &cache.page_table, &[4001])?;
-    println!("the prompt's landmarks:");
-    machine.report(cache.dense_bytes(), 0);
+    let settings = Settings {
+        budget: 128,
+        n_outliers: 6,
+        rank: 32,
+        n_slots: 24,
+        max_new: 32,
+        ..Settings::default()
+    };
+    let mut recipe = ShadowKv::new(queue, cache.layout, sizes.n_q_heads as u64, settings, &angles)?;
+    let factors = [Factors::of(&keys, n_columns, settings.rank)];
+    recipe.prefill(queue, cache.view(), &cache.page_table, &[length as u32], &factors)?;
+    println!("the prompt's landmarks, and its values to the host:");
+    machine.report_step(cache.dense_bytes());
 
-    recipe.step(queue, queries.view())?;
-    let (selected, counts) = recipe.selected();
-    let (selected, counts) = (queue.download(&selected)?, queue.download(&counts)?);
-    let n_local = 4001 - 8 * recipe.n_landmarks(4001) as usize;
-    let of_head = |n: &u32| (8 * (*n as usize + settings.n_outliers) + n_local) as u64;
-    let n_tokens: u64 = counts.iter().map(of_head).sum();
-    let n_found = selected.chunks(16).filter(|list| list.contains(&188)).count();
-    println!(
-        "a query's {} of {} chunks; {n_found} of two heads have the needle's",
-        counts[0],
-        recipe.n_landmarks(4001)
-    );
-    machine.report(cache.dense_bytes(), cache.bytes_of(n_tokens as usize));
+    for _ in 0..3 {
+        queries = next(&queries);
+        let on_device = queue.upload(&queries)?;
+        recipe.step(queue, on_device.view(), cache.view())?;
+        let selected = queue.download(&recipe.selection.selected().0)?;
+        let n_fetched: u32 = queue.download(&recipe.values.miss_counts())?.iter().sum();
+        let chunk = (needle.start / settings.chunk) as i32;
+        let n_found = selected.chunks(16).filter(|list| list.contains(&chunk)).count();
+        println!(
+            "a query's {} of {} chunks for each of two heads, {n_fetched} of them fetched; {n_found} heads have the needle's",
+            settings.budget / settings.chunk,
+            recipe.selection.n_landmarks(length as u32)
+        );
+        machine.report_step(cache.dense_bytes());
+    }
     Ok(())
 }

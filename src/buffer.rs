@@ -42,6 +42,15 @@ pub(crate) struct Origin {
     /// The stream's handle. `None` where order is not by stream: memory of the SIMT executor, and
     /// memory whose order the caller of `from_raw` answers for.
     pub(crate) stream: Option<usize>,
+    /// Of the host's memory, that all devices read and write in place.
+    pub(crate) is_pinned: bool,
+}
+
+impl Origin {
+    /// Memory that no stream is known to order.
+    pub(crate) fn of(memory: Memory) -> Self {
+        Self { memory, stream: None, is_pinned: false }
+    }
 }
 
 /// What alone may reach memory parts of which are not there: a cache of this layout and the page table at this address,
@@ -65,7 +74,8 @@ pub(crate) enum Storage {
 /// Device memory that this value owns: `len` elements, zero when allocated.
 ///
 /// Its queue orders every use of it, up to its end: dropping it frees the memory after the work
-/// queued before, without a wait (with one, on devices without memory pools).
+/// queued before, without a wait (with one, on devices without memory pools). Another queue
+/// [adopts](crate::Queue::adopt) it, or is [lent](crate::Queue::lend) views of it for a while.
 #[derive(Debug)]
 pub struct Buffer<T> {
     storage: Storage,
@@ -107,12 +117,16 @@ impl<T: Element> Buffer<T> {
     fn origin(&self) -> Origin {
         match self.storage {
             #[cfg(feature = "simt")]
-            Storage::Host(_) => Origin { memory: Memory::Simt, stream: None },
+            Storage::Host(_) => Origin::of(Memory::Simt),
             #[cfg(feature = "cuda")]
             Storage::Cuda(ref memory) => memory.origin(),
             #[cfg(feature = "cuda")]
             Storage::Pinned(ref memory) => memory.origin(),
         }
+    }
+
+    pub(crate) fn storage_mut(&mut self) -> &mut Storage {
+        &mut self.storage
     }
 
     fn address(&self) -> u64 {
@@ -188,8 +202,7 @@ macro_rules! view_methods {
             /// in `memory` for `'a` and until the work queued with this view has ended. Where
             /// several streams use the memory, the caller orders them.
             pub unsafe fn from_raw(address: u64, len: usize, memory: Memory) -> Self {
-                let origin = Origin { memory, stream: None };
-                Self { address, len, origin, holes: None, borrow: PhantomData }
+                Self { address, len, origin: Origin::of(memory), holes: None, borrow: PhantomData }
             }
 
             /// Borrows memory with holes: only a cache as `holes` says takes it.
@@ -233,6 +246,17 @@ macro_rules! view_methods {
                 self.origin
             }
 
+            /// The same memory, in the order of another queue.
+            ///
+            /// # Safety
+            /// `'v` ends before `'a` does. That queue's work with it comes after what made it, and before what is done
+            /// with it after `'v`.
+            pub(crate) unsafe fn lend<'v>(self, origin: Origin) -> $view<'v, T> {
+                // SAFETY: what outlives `'a` outlives `'v`.
+                let holes = self.holes.map(|holes| unsafe { &*std::ptr::from_ref(holes) });
+                $view { address: self.address, len: self.len, origin, holes, borrow: PhantomData }
+            }
+
             fn part(&self, range: Range<usize>) -> Result<(u64, usize)> {
                 let Range { start, end } = range;
                 if start > end || end > self.len {
@@ -245,8 +269,11 @@ macro_rules! view_methods {
     };
 }
 
-view_methods!(View, "Nothing may write the elements for `'a`.");
-view_methods!(ViewMut, "Nothing else may read or write the elements for `'a`.");
+view_methods!(View, "Nothing may write for `'a` what work queued with this view reads.");
+view_methods!(
+    ViewMut,
+    "Nothing else may read or write for `'a` what work queued with this view does."
+);
 
 impl<'a, T: Element> View<'a, T> {
     /// The elements of `range`.

@@ -1,6 +1,7 @@
 //! A CUDA device, opened only after the driver was found sound.
 #![allow(unsafe_code)]
 
+mod event;
 mod range;
 mod stream;
 
@@ -168,7 +169,8 @@ impl Device {
     ///
     /// # Safety
     /// `stream` is a stream of this device's primary context, and outlives the queue, its clones
-    /// and every buffer allocated on it.
+    /// and every buffer allocated on it or [adopted](Queue::adopt) by it. Of 2, which is another stream in
+    /// each thread, all these stay in one thread.
     pub unsafe fn borrow_stream(&self, stream: sys::CUstream) -> Queue {
         Queue::cuda(Stream::borrow(self, stream))
     }

@@ -135,8 +135,8 @@ pub enum Error {
     /// A buffer was given to a queue on another stream than the one that orders its use.
     #[cfg(any(feature = "cuda", feature = "simt"))]
     #[error(
-        "{what} was allocated on another stream of {memory}; use the queue that allocated it, or \
-         order the streams and pass the memory by `from_raw`"
+        "{what} is in the order of another stream of {memory}; use that stream's queue, or have it \
+         lend the memory (`Queue::lend`)"
     )]
     WrongStream {
         /// The argument.

@@ -12,6 +12,7 @@
 //! | a DFloat11 checkpoint on disk | [`huffman::Checkpoint`] |
 //! | a CUDA device, or an engine's stream on one | [`Device`], [`Queue`] |
 //! | device memory, ours or an engine's | [`Buffer`], [`View`], [`ViewMut`] |
+//! | a second stream that shall work beside the first | [`Queue::wait_for`], [`Queue::lend`], [`Queue::adopt`] |
 //! | requests whose caches grow, and should not move | [`kv::KvArena`] |
 //! | a machine without a GPU, and a kernel to test | `Queue::simt` (feature `simt`) |
 //! | keys, and too many of them to read for each query | [`select::summarize`](select) |

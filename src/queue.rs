@@ -1,7 +1,11 @@
 //! Where work goes in order: a CUDA stream, or the SIMT executor.
 #![allow(unsafe_code)]
 
+mod handover;
+
 use std::fmt;
+
+pub use handover::Lend;
 
 use crate::buffer::{Buffer, Memory, Origin, Storage, View, ViewMut};
 #[cfg(feature = "cuda")]
@@ -120,7 +124,7 @@ impl Queue {
             #[cfg(feature = "cuda")]
             Inner::Cuda(ref stream) => stream.origin(),
             #[cfg(feature = "simt")]
-            Inner::Simt(_) => Origin { memory: Memory::Simt, stream: None },
+            Inner::Simt(_) => Origin::of(Memory::Simt),
         }
     }
 

@@ -6,6 +6,8 @@
 
 #[path = "driver/arena.rs"]
 mod arena;
+#[path = "driver/handover.rs"]
+mod handover;
 
 use std::ffi::c_void;
 use std::path::{Path, PathBuf};
@@ -129,6 +131,7 @@ fn child() {
         "clusters" => clusters(),
         step if step.starts_with("arena") => arena::step(step),
         "pinned" => pinned(),
+        step if step.starts_with("handover") => handover::step(step),
         other => panic!("no step {other}"),
     }
 }
@@ -420,7 +423,7 @@ fn pinned_memory_is_allocated_mapped_and_freed_after_its_stream() {
     let fake = Fake::driver(&[]);
     let said = fake.say("pinned");
     let said: Vec<_> = said.lines().collect();
-    assert!(said[0].starts_with("pinned memory was allocated on another stream"), "{said:?}");
+    assert!(said[0].starts_with("pinned memory is in the order of another stream"), "{said:?}");
     assert!(said[1].contains("cuMemHostAlloc failed: CUDA_ERROR_OUT_OF_MEMORY"), "{said:?}");
     let calls = fake.calls();
     let of = |what: &str| {
@@ -641,8 +644,8 @@ fn buffers_of_two_streams() {
 fn a_queue_refuses_buffers_that_it_does_not_order() {
     assert_eq!(
         Fake::driver(&[]).say("streams"),
-        "source of a download was allocated on another stream of the memory of CUDA device 0; use \
-         the queue that allocated it, or order the streams and pass the memory by `from_raw`\n\
+        "source of a download is in the order of another stream of the memory of CUDA device 0; use \
+         that stream's queue, or have it lend the memory (`Queue::lend`)\n\
          target of a fill is in the memory of CUDA device 1, and the queue works on the memory of \
          CUDA device 0\n\
          source of a download is in the memory of the SIMT executor, and the queue works on the \

@@ -158,6 +158,71 @@ fn memory_of_another_executor_is_refused() {
     assert!(matches!(queue.download(&elsewhere.as_view()), Err(Error::WrongQueue { .. })));
 }
 
+/// As much as may be taken for memory of another queue, without a wait of the host's.
+#[test]
+fn a_queue_lends_what_it_has_and_gets_it_back() {
+    for queue in common::queues() {
+        let other = common::beside(&queue);
+        let numbers = queue.upload(&[1_u32, 2, 3]).unwrap();
+        let mut zeros = queue.upload(&[7_u32; 3]).unwrap();
+        let mut pinned = queue.alloc_pinned::<u32>(2).unwrap();
+        let lists =
+            (vec![numbers.view(); 2], zeros.view_mut(), Some(pinned.view_mut()), numbers.view());
+        let found = queue.lend(&other, lists, |(both, mut zeros, pinned, numbers)| {
+            other.fill_zero(&mut zeros.slice_mut(1..2)?)?;
+            other.upload_into(&[9], &mut pinned.unwrap().slice_mut(1..2)?)?;
+            // Whoever has lent it for reading may read.
+            Ok((other.download(&both[1])?, other.download(&numbers.slice(1..3)?)?))
+        });
+        assert_eq!(found.unwrap(), (vec![1, 2, 3], vec![2, 3]));
+        assert_eq!(queue.download(&zeros.view()).unwrap(), [7, 0, 7]);
+        assert_eq!(queue.pinned_slice(&mut pinned).unwrap(), [0, 9]);
+
+        let error = queue.lend(&other, numbers.view(), |view| view.slice(2..4).map(|_| ()));
+        assert!(matches!(error, Err(Error::Slice { .. })));
+        let view = std::panic::AssertUnwindSafe(|| {
+            queue.lend(&other, zeros.view_mut(), |mut zeros| -> Result<(), Error> {
+                other.fill_zero(&mut zeros)?;
+                std::panic::resume_unwind(Box::new(()))
+            })
+        });
+        assert!(std::panic::catch_unwind(view).is_err());
+        assert_eq!(queue.download(&zeros.view()).unwrap(), [0; 3]);
+        // A queue and its clone are one.
+        let same = queue.lend(&queue.clone(), numbers.view(), |view| queue.download(&view));
+        assert_eq!(same.unwrap(), [1, 2, 3]);
+    }
+}
+
+#[test]
+fn a_buffer_goes_to_the_queue_that_adopts_it() {
+    for queue in common::queues() {
+        let other = common::beside(&queue);
+        other.wait_for(&queue).unwrap();
+        let mut buffer = queue.upload(&[1_u32, 2, 3]).unwrap();
+        let mut pinned = queue.alloc_pinned::<u32>(2).unwrap();
+        other.adopt(&mut buffer).unwrap();
+        other.adopt(&mut pinned).unwrap();
+        other.fill_zero(&mut buffer.view_mut().slice_mut(0..1).unwrap()).unwrap();
+        assert_eq!(other.download(&buffer.view()).unwrap(), [0, 2, 3]);
+        assert_eq!(other.pinned_slice(&mut pinned).unwrap(), [0; 2]);
+        if queue.memory() != Memory::Simt {
+            assert!(matches!(queue.download(&buffer.view()), Err(Error::WrongStream { .. })));
+        }
+        drop((queue, buffer, pinned));
+        other.synchronize().unwrap();
+    }
+}
+
+#[test]
+fn what_is_not_a_queues_own_is_not_lent() {
+    let queue = simt();
+    // SAFETY: refused before it is used.
+    let elsewhere = unsafe { View::<u8>::from_raw(256, 4, Memory::Cuda(0)) };
+    let error = queue.lend(&simt(), elsewhere, |_| Ok(())).unwrap_err();
+    assert!(matches!(error, Error::WrongQueue { what: "memory to lend", .. }), "{error}");
+}
+
 #[test]
 fn sizes_past_the_address_space_are_refused() {
     for queue in common::queues() {

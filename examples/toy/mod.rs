@@ -35,12 +35,8 @@ impl Machine {
     /// Says what was read since the last time, beside what dense attention reads and what attention to the
     /// selected tokens does.
     pub fn report(&self, dense_bytes: u64, selected_bytes: u64) {
-        let mb = |n_bytes: u64| n_bytes as f64 / 1e6;
-        match &self.recorder {
-            Some(recorder) => {
-                let n_bytes = recorder.take().iter().map(|launch| launch.read_bytes()).sum();
-                print!("selecting read {:.3} MB, ", mb(n_bytes));
-            }
+        match self.take_read_bytes() {
+            Some(n_bytes) => print!("selecting read {:.3} MB, ", mb(n_bytes)),
             None => print!("selecting was not counted on a GPU, "),
         }
         println!(
@@ -49,6 +45,24 @@ impl Machine {
             mb(dense_bytes)
         );
     }
+
+    /// The same where all of it was launched, attention too.
+    pub fn report_step(&self, dense_bytes: u64) {
+        match self.take_read_bytes() {
+            Some(n_bytes) => print!("that read {:.3} MB; ", mb(n_bytes)),
+            None => print!("that was not counted on a GPU; "),
+        }
+        println!("dense, attention reads {:.3} MB", mb(dense_bytes));
+    }
+
+    fn take_read_bytes(&self) -> Option<u64> {
+        let recorder = self.recorder.as_ref()?;
+        Some(recorder.take().iter().map(|launch| launch.read_bytes()).sum())
+    }
+}
+
+fn mb(n_bytes: u64) -> f64 {
+    n_bytes as f64 / 1e6
 }
 
 /// A mask of rows, and what makes lists of it.
@@ -109,6 +123,22 @@ impl Random {
         }
         order
     }
+}
+
+/// `[n, n_columns]`: numbers nearly normal, of variance 1, in so many directions alone.
+pub fn low_rank(n: usize, n_columns: usize, rank: usize, random: &mut Random) -> Vec<f32> {
+    let scale = (rank as f32).sqrt().recip();
+    let mut row = |n: usize| -> Vec<f32> { (0..n).map(|_| random.normal()).collect() };
+    let directions: Vec<_> = (0..rank).map(|_| row(n_columns)).collect();
+    let mut all = Vec::with_capacity(n * n_columns);
+    for _ in 0..n {
+        let parts = row(rank);
+        let sum = |c: usize| -> f32 {
+            parts.iter().zip(&directions).map(|(part, direction)| part * direction[c]).sum()
+        };
+        all.extend((0..n_columns).map(|c| scale * sum(c)));
+    }
+    all
 }
 
 /// Sizes of a cache and of its queries.
@@ -195,6 +225,20 @@ impl Cache {
     pub fn set_key(&mut self, b: usize, t: usize, h: usize, key: &[bf16]) {
         let start = self.layout.locate(&self.page_table, b as u64, t as u64, h as u64);
         self.keys[start.expect("a page of the cache")..][..key.len()].copy_from_slice(key);
+    }
+
+    /// Writes a request's keys `[n, n_heads * head_dim]`, each as `turn` has it at its position.
+    pub fn set_turned_keys(
+        &mut self,
+        b: usize,
+        keys: &[f32],
+        turn: impl Fn(&[f32], usize) -> Vec<bf16>,
+    ) {
+        let Sizes { n_heads, head_dim, .. } = self.sizes;
+        for (i, key) in keys.chunks(head_dim).enumerate() {
+            let (t, h) = (i / n_heads, i % n_heads);
+            self.set_key(b, t, h, &turn(key, t));
+        }
     }
 
     pub fn upload(&mut self, queue: &Queue, lengths: &[u32]) -> Result<()> {

@@ -2,12 +2,12 @@
 //! for virtual memory. Every call here leaves the calling thread's current context as it was.
 #![allow(unsafe_code)]
 
-use std::ptr::null_mut;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use cudarc::driver::sys;
 
+use super::event::Event;
 use super::{Device, Stream, check};
 use crate::kv::Physical;
 use crate::{Error, Result};
@@ -20,18 +20,10 @@ pub(crate) struct AddressRange {
     n_bytes: u64,
     chunk_bytes: u64,
     /// One for each owner, made when it is first marked.
-    marks: Vec<OnceLock<Mark>>,
+    marks: Vec<OnceLock<Event>>,
     /// Something may still be mapped.
     is_kept: AtomicBool,
 }
-
-#[derive(Debug)]
-struct Mark(sys::CUevent);
-
-// SAFETY: the driver's handles may be used from any thread.
-unsafe impl Send for Mark {}
-// SAFETY: as above; the driver has its own locks.
-unsafe impl Sync for Mark {}
 
 impl Device {
     /// Physical memory of this device comes in multiples of so many bytes.
@@ -110,26 +102,13 @@ impl AddressRange {
         self.stream.device()
     }
 
-    fn mark_of(&self, owner: usize) -> Result<&Mark> {
+    fn mark_of(&self, owner: usize) -> Result<&Event> {
         let slot = &self.marks[owner];
         if slot.get().is_none() {
-            let mut event = null_mut();
-            let flags = sys::CUevent_flags::CU_EVENT_DISABLE_TIMING as u32;
-            // SAFETY: it writes one handle.
-            check("cuEventCreate", unsafe { sys::cuEventCreate(&mut event, flags) })?;
-            if let Err(surplus) = slot.set(Mark(event)) {
-                surplus.destroy();
-            }
+            // Of two that are made at once, one goes.
+            let _ = slot.set(Event::create(self.device())?);
         }
         slot.get().ok_or(Error::Mapper { reason: "no event".to_owned() })
-    }
-}
-
-impl Mark {
-    /// The context is current.
-    fn destroy(self) {
-        // SAFETY: created once, and destroyed once.
-        let _ = unsafe { sys::cuEventDestroy_v2(self.0) };
     }
 }
 
@@ -194,18 +173,15 @@ impl Physical for AddressRange {
     }
 
     fn mark(&self, owner: usize) -> Result<()> {
-        let _entered = self.device().enter()?;
-        let mark = self.mark_of(owner)?;
-        // SAFETY: event and stream are alive, and of one context.
-        let code = unsafe { sys::cuEventRecord(mark.0, self.stream.handle()) };
-        check("cuEventRecord", code)
+        self.stream.settle()?;
+        self.mark_of(owner)?.record(&self.stream)
     }
 
     fn is_past(&self, owner: usize) -> Result<bool> {
         let Some(mark) = self.marks[owner].get() else { return Ok(true) };
         let _entered = self.device().enter()?;
         // SAFETY: the event is alive.
-        let code = unsafe { sys::cuEventQuery(mark.0) };
+        let code = unsafe { sys::cuEventQuery(mark.handle()) };
         if code == sys::CUresult::CUDA_ERROR_NOT_READY {
             return Ok(false);
         }
@@ -216,7 +192,7 @@ impl Physical for AddressRange {
         let Some(mark) = self.marks[owner].get() else { return Ok(()) };
         let _entered = self.device().enter()?;
         // SAFETY: the event is alive.
-        check("cuEventSynchronize", unsafe { sys::cuEventSynchronize(mark.0) })
+        check("cuEventSynchronize", unsafe { sys::cuEventSynchronize(mark.handle()) })
     }
 
     fn synchronize(&self) -> Result<()> {
@@ -231,7 +207,7 @@ impl Physical for AddressRange {
 impl Drop for AddressRange {
     fn drop(&mut self) {
         let Ok(_entered) = self.device().enter() else { return };
-        self.marks.drain(..).filter_map(OnceLock::into_inner).for_each(Mark::destroy);
+        self.marks.clear();
         if !*self.is_kept.get_mut() {
             // SAFETY: reserved once, freed once, and nothing is mapped there.
             let _ = unsafe { sys::cuMemAddressFree(self.address, self.n_bytes as usize) };

@@ -3,10 +3,11 @@
 #![allow(unsafe_code)]
 
 use std::ptr::null_mut;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cudarc::driver::sys;
 
+use super::event::Event;
 use super::{Device, check};
 use crate::Result;
 use crate::buffer::{Memory, Origin};
@@ -23,6 +24,8 @@ struct Inner {
     handle: sys::CUstream,
     /// An engine's stream is not ours to destroy.
     is_owned: bool,
+    /// Streams whose work with memory of this one's could be neither ordered nor waited for.
+    unawaited: Mutex<Vec<Stream>>,
 }
 
 // SAFETY: the driver's handles may be used from any thread.
@@ -49,11 +52,16 @@ impl Stream {
         let flags = sys::CUstream_flags::CU_STREAM_NON_BLOCKING as u32;
         // SAFETY: it writes one handle.
         check("cuStreamCreate", unsafe { sys::cuStreamCreate(&mut handle, flags) })?;
-        Ok(Self { inner: Arc::new(Inner { device: device.clone(), handle, is_owned: true }) })
+        Ok(Self::of(device, handle, true))
     }
 
     pub(super) fn borrow(device: &Device, handle: sys::CUstream) -> Self {
-        Self { inner: Arc::new(Inner { device: device.clone(), handle, is_owned: false }) }
+        Self::of(device, handle, false)
+    }
+
+    fn of(device: &Device, handle: sys::CUstream, is_owned: bool) -> Self {
+        let unawaited = Mutex::default();
+        Self { inner: Arc::new(Inner { device: device.clone(), handle, is_owned, unawaited }) }
     }
 
     pub(crate) fn device(&self) -> &Device {
@@ -68,7 +76,61 @@ impl Stream {
         Origin {
             memory: Memory::Cuda(self.device().info().ordinal),
             stream: Some(self.handle().addr()),
+            is_pinned: false,
         }
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        self.origin() == other.origin()
+    }
+
+    /// Has what is queued here from now on begin after what is queued on the other now.
+    pub(crate) fn wait_for(&self, other: &Self) -> Result<()> {
+        if self.is_same(other) {
+            return Ok(());
+        }
+        other.settle()?;
+        let event = Event::create(other.device())?;
+        event.record(other)?;
+        let _entered = self.device().enter()?;
+        // SAFETY: stream and event are alive; they may be of two contexts.
+        let code = unsafe { sys::cuStreamWaitEvent(self.handle(), event.handle(), 0) };
+        check("cuStreamWaitEvent", code)
+    }
+
+    fn unawaited(&self) -> MutexGuard<'_, Vec<Self>> {
+        self.inner.unawaited.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers that the other's work, and what that remembers, may still use this one's memory.
+    pub(crate) fn remember(&self, other: &Self) {
+        let mut others = other.unawaited().clone();
+        others.push(other.clone());
+        let mut own = self.unawaited();
+        for other in others {
+            if !self.is_same(&other) && !own.iter().any(|known| known.is_same(&other)) {
+                own.push(other);
+            }
+        }
+    }
+
+    /// Waits for all that is remembered: where that fails, memory of this stream's must stay.
+    pub(crate) fn settle(&self) -> Result<()> {
+        let others = self.unawaited().clone();
+        others.iter().try_for_each(Self::wait)
+    }
+
+    /// What hands memory over to another stream; on an error, it stays with this one.
+    fn hand_over(&mut self, to: &Self) -> Result<()> {
+        if self.is_same(to) {
+            return Ok(());
+        }
+        // A graph's order is none between what the streams do outside of it.
+        self.check_not_captured("Queue::adopt")?;
+        to.check_not_captured("Queue::adopt")?;
+        to.wait_for(self)?;
+        *self = to.clone();
+        Ok(())
     }
 
     /// Allocates at least one byte, so that every allocation has an address.
@@ -98,7 +160,7 @@ impl Stream {
         let flags = sys::CU_MEMHOSTALLOC_PORTABLE | sys::CU_MEMHOSTALLOC_DEVICEMAP;
         // SAFETY: it writes one pointer; the context is current.
         check("cuMemHostAlloc", unsafe { sys::cuMemHostAlloc(&mut start, n_bytes, flags) })?;
-        let memory = PinnedMemory { stream: self.clone(), start };
+        let memory = PinnedMemory { stream: self.clone(), home: self.device().clone(), start };
         // SAFETY: so many bytes were just allocated, and nobody else knows of them.
         unsafe { start.cast::<u8>().write_bytes(0, n_bytes) };
         Ok(memory)
@@ -168,13 +230,18 @@ impl Stream {
     }
 
     pub(crate) fn synchronize(&self) -> Result<()> {
+        self.wait()?;
+        self.settle()
+    }
+
+    fn wait(&self) -> Result<()> {
         let _entered = self.device().enter()?;
         // SAFETY: the stream is alive.
         check("cuStreamSynchronize", unsafe { sys::cuStreamSynchronize(self.handle()) })
     }
 }
 
-/// One allocation, freed after the work that its stream has queued.
+/// One allocation, freed after the work that its stream has queued; never, where work of others can't be waited for.
 #[derive(Debug)]
 pub(crate) struct DeviceMemory {
     stream: Stream,
@@ -189,10 +256,18 @@ impl DeviceMemory {
     pub(crate) fn address(&self) -> u64 {
         self.address
     }
+
+    /// Has another stream of the device order it.
+    pub(crate) fn adopt(&mut self, stream: &Stream) -> Result<()> {
+        self.stream.hand_over(stream)
+    }
 }
 
 impl Drop for DeviceMemory {
     fn drop(&mut self) {
+        if self.stream.settle().is_err() {
+            return;
+        }
         let device = self.stream.device();
         let Ok(_entered) = device.enter() else { return };
         // SAFETY: allocated in the same way, and freed once. Drop cannot report a failure; the
@@ -213,6 +288,8 @@ impl Drop for DeviceMemory {
 #[derive(Debug)]
 pub(crate) struct PinnedMemory {
     stream: Stream,
+    /// Whose context it is of, and would end with.
+    home: Device,
     start: *mut std::ffi::c_void,
 }
 
@@ -223,7 +300,12 @@ unsafe impl Sync for PinnedMemory {}
 
 impl PinnedMemory {
     pub(crate) fn origin(&self) -> Origin {
-        self.stream.origin()
+        Origin { is_pinned: true, ..self.stream.origin() }
+    }
+
+    /// Has another stream order it, of whatever device: it is pinned for all of them.
+    pub(crate) fn adopt(&mut self, stream: &Stream) -> Result<()> {
+        self.stream.hand_over(stream)
     }
 
     /// With unified addressing, which every 64-bit system has, the device's address is the host's.
@@ -234,12 +316,13 @@ impl PinnedMemory {
 
 impl Drop for PinnedMemory {
     fn drop(&mut self) {
-        let Ok(_entered) = self.stream.device().enter() else { return };
-        // SAFETY: allocated by the call that it belongs to, and freed once; no call frees it in the order of
-        // a stream, so that is waited for. Drop cannot report a failure.
-        let _ = unsafe {
-            let _ = sys::cuStreamSynchronize(self.stream.handle());
-            sys::cuMemFreeHost(self.start)
-        };
+        // No call frees it in the order of a stream. What cannot be waited for may use it for good.
+        if self.stream.synchronize().is_err() {
+            return;
+        }
+        let Ok(_entered) = self.home.enter() else { return };
+        // SAFETY: allocated by the call that it belongs to, in this context, and freed once. Drop cannot report a
+        // failure.
+        let _ = unsafe { sys::cuMemFreeHost(self.start) };
     }
 }

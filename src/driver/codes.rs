@@ -22,6 +22,9 @@ const EARLIER_LAUNCH: &str =
 const CAPTURE: &str =
     "a stream takes only launches while it is captured: warm the device up and copy before";
 
+const CAPTURES: &str =
+    "streams wait for each other within one capture alone, and are joined before it ends";
+
 /// The name in cuda.h, and what to do about it.
 fn describe(code: u32) -> (&'static str, &'static str) {
     match code {
@@ -66,6 +69,9 @@ fn describe(code: u32) -> (&'static str, &'static str) {
         ),
         900 => ("CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED", CAPTURE),
         901 => ("CUDA_ERROR_STREAM_CAPTURE_INVALIDATED", CAPTURE),
+        902 => ("CUDA_ERROR_STREAM_CAPTURE_MERGE", CAPTURES),
+        904 => ("CUDA_ERROR_STREAM_CAPTURE_UNJOINED", CAPTURES),
+        905 => ("CUDA_ERROR_STREAM_CAPTURE_ISOLATION", CAPTURES),
         906 => ("CUDA_ERROR_STREAM_CAPTURE_IMPLICIT", CAPTURE),
         908 => ("CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD", CAPTURE),
         999 => ("CUDA_ERROR_UNKNOWN", "the system's log (dmesg) may say more"),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use lacuna::huffman::{self, RawGroup};
 use lacuna::simt::{Checks, Config, Fibres, Schedule};
-use lacuna::{Device, Queue};
+use lacuna::{Device, Executor, Queue};
 
 pub(crate) const SCHEDULES: [Schedule; 5] = [
     Schedule::InOrder,
@@ -35,6 +35,17 @@ pub(crate) fn queues() -> Vec<Queue> {
 /// The same, for what the executor's checks would refuse and a GPU would not.
 pub(crate) fn queues_without_checks() -> Vec<Queue> {
     queues_with(Checks::NONE)
+}
+
+/// Another queue of the same executor or device.
+pub(crate) fn beside(queue: &Queue) -> Queue {
+    match queue.executor() {
+        Executor::Cuda { ordinal, .. } => Device::open(ordinal).unwrap().queue().unwrap(),
+        _ => {
+            let (schedule, checks) = (Schedule::Reverse, Checks::ALL);
+            Queue::simt(Config { schedule, checks, ..Config::default() })
+        }
+    }
 }
 
 fn queues_with(checks: Checks) -> Vec<Queue> {

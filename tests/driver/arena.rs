@@ -29,31 +29,38 @@ const SHAPE: ArenaShape = ArenaShape {
 };
 
 /// The fake driver's knobs, in the library that the process has loaded.
-struct Knobs(libloading::Library);
+pub(super) struct Knobs(libloading::Library);
 
 impl Knobs {
-    fn find() -> Self {
+    pub(super) fn find() -> Self {
         // SAFETY: it is loaded already.
         Self(unsafe { libloading::Library::new("libcuda.so") }.unwrap())
     }
 
-    fn set(&self, name: &str, value: i32) {
+    pub(super) fn set(&self, name: &str, value: i32) {
         // SAFETY: a function of the fake driver that takes one int.
         unsafe { self.0.get::<unsafe extern "C" fn(i32)>(name.as_bytes()).unwrap()(value) }
     }
 
     /// The call after so many fails by a code.
-    fn fail(&self, at: i32, code: i32) {
+    pub(super) fn fail(&self, at: i32, code: i32) {
         // SAFETY: a function of the fake driver that takes two ints.
         unsafe { self.0.get::<unsafe extern "C" fn(i32, i32)>(b"fake_fail").unwrap()(at, code) }
     }
 
-    fn ask(&self, name: &str) -> i32 {
+    pub(super) fn ask(&self, name: &str) -> i32 {
         // SAFETY: a function of the fake driver that returns an int.
         unsafe { self.0.get::<unsafe extern "C" fn() -> i32>(name.as_bytes()).unwrap()() }
     }
 
-    fn calls(&self) -> i32 {
+    /// What the fake driver knows of two streams.
+    pub(super) fn is_ordered(&self, before: usize, after: usize) -> bool {
+        type Ask = unsafe extern "C" fn(usize, usize) -> i32;
+        // SAFETY: a function of the fake driver that takes two handles.
+        unsafe { self.0.get::<Ask>(b"fake_is_ordered").unwrap()(before, after) != 0 }
+    }
+
+    pub(super) fn calls(&self) -> i32 {
         self.ask("fake_calls")
     }
 
@@ -65,7 +72,7 @@ impl Knobs {
     }
 
     /// Ranges, chunks, mapped chunks, violations.
-    fn balance(&self) -> [i32; 4] {
+    pub(super) fn balance(&self) -> [i32; 4] {
         let mut counts = [0; 4];
         // SAFETY: a function of the fake driver that writes four ints.
         unsafe {
@@ -106,7 +113,7 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 /// The calls between a mark and the next.
-fn of(calls: &[String], what: &str) -> Vec<String> {
+pub(super) fn of(calls: &[String], what: &str) -> Vec<String> {
     let start = calls.iter().position(|line| *line == format!("# {what}")).unwrap() + 1;
     calls[start..].iter().take_while(|line| !line.starts_with("# ")).cloned().collect()
 }
@@ -210,9 +217,12 @@ fn an_arena_makes_its_calls_and_leaves_the_context_as_found() {
         ]
     );
     assert_eq!(of("grow into what is ahead"), ["cuMemcpyDtoDAsync 8"]);
-    assert_eq!(of("shrink"), ["cuMemsetD8Async", "cuEventCreate untimed", "cuEventRecord"]);
+    assert_eq!(
+        of("shrink"),
+        ["cuMemsetD8Async", "cuEventCreate untimed", "cuEventRecord stream 0x5010"]
+    );
     assert_eq!(of("grow back"), ["cuMemcpyDtoDAsync 4"]);
-    assert_eq!(of("release"), ["cuMemsetD8Async", "cuEventRecord"]);
+    assert_eq!(of("release"), ["cuMemsetD8Async", "cuEventRecord stream 0x5010"]);
     assert_eq!(of("release again"), [""; 0]);
     assert_eq!(
         of("grow another")[..7],
@@ -496,7 +506,7 @@ fn nothing_is_taken_whose_end_nobody_would_see() {
     let fake = Fake::driver(&[SMALL]);
     let said = fake.say("arena mark");
     assert!(said.starts_with("cuEventRecord failed: CUDA_ERROR_UNKNOWN (999)"), "{said}");
-    assert_eq!(of(&fake.calls(), "again"), ["cuEventRecord"]);
+    assert_eq!(of(&fake.calls(), "again"), ["cuEventRecord stream 0x5010"]);
 }
 
 fn capture(device: &Device) {

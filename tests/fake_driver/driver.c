@@ -86,8 +86,7 @@ int cuDeviceGetAttribute(int* value, int attribute, int device) {
 }
 
 int cuDevicePrimaryCtxRetain(uintptr_t* context, int device) {
-  (void)device;
-  return note("cuDevicePrimaryCtxRetain"), *context = kPrimary, 0;
+  return note("cuDevicePrimaryCtxRetain"), *context = kPrimary + (uintptr_t)device, 0;
 }
 
 int cuCtxGetCurrent(uintptr_t* context) { return *context = current(), 0; }
@@ -109,8 +108,13 @@ int cuCtxPopCurrent_v2(uintptr_t* context) {
 
 #ifndef FAKE_IS_TRUNCATED
 // A real driver refuses the calls below where no context is current.
-static int outside(void) { return current() == kPrimary ? 0 : kInvalidContext; }
+static int outside(void) {
+  return current() >= kPrimary && current() < kPrimary + FAKE_DEVICES ? 0 : kInvalidContext;
+}
 
+#ifdef FAKE_RUNS
+static void queued(uintptr_t stream) { (void)stream; }
+#endif
 #include "virtual_memory.h"
 
 int cuDeviceTotalMem_v2(size_t* n_bytes, int device) {
@@ -127,7 +131,13 @@ int cuStreamCreate(uintptr_t* stream, unsigned flags) {
   static uintptr_t next = 0x5000;
   if (outside()) return outside();
   note(flags == 1 ? "cuStreamCreate non-blocking" : "cuStreamCreate");
-  return *stream = next += 0x10, 0;
+  *stream = next += 0x10;
+#ifndef FAKE_RUNS
+  pthread_mutex_lock(&order_lock);
+  lines[line_of(*stream)].context = current();
+  pthread_mutex_unlock(&order_lock);
+#endif
+  return 0;
 }
 
 int cuStreamDestroy_v2(uintptr_t stream) {
@@ -135,14 +145,10 @@ int cuStreamDestroy_v2(uintptr_t stream) {
   return note("cuStreamDestroy"), outside();
 }
 
+#ifdef FAKE_RUNS
 int cuStreamSynchronize(uintptr_t stream) {
   (void)stream;
   return note("cuStreamSynchronize"), outside();
-}
-
-#ifndef FAKE_RUNS
-int cuStreamIsCapturing(uintptr_t stream, int* status) {
-  return *status = stream == kCaptured, 0;
 }
 #endif
 
@@ -159,7 +165,7 @@ int cuMemAlloc_v2(uint64_t* address, size_t n_bytes) {
 }
 
 int cuMemAllocAsync(uint64_t* address, size_t n_bytes, uintptr_t stream) {
-  (void)stream;
+  queued(stream);
   return note("cuMemAllocAsync"), allocate(address, n_bytes);
 }
 
@@ -168,9 +174,15 @@ int cuMemFree_v2(uint64_t address) {
 }
 
 int cuMemFreeAsync(uint64_t address, uintptr_t stream) {
-  (void)stream;
+  queued(stream);
   return note("cuMemFreeAsync"), free((void*)(uintptr_t)address), outside();
 }
+
+enum { kMaxPinned = 64 };
+static struct {
+  uint64_t address;
+  uintptr_t context;
+} pinned[kMaxPinned];
 
 int cuMemHostAlloc(void** address, size_t n_bytes, unsigned flags) {
   uint64_t memory = 0;
@@ -178,25 +190,38 @@ int cuMemHostAlloc(void** address, size_t n_bytes, unsigned flags) {
   snprintf(line, sizeof line, "cuMemHostAlloc flags %u", flags);
   note(line);
   const int code = allocate(&memory, n_bytes);
+  for (int idx = 0; code == 0 && idx < kMaxPinned; ++idx) {
+    if (pinned[idx].address) continue;
+    pinned[idx].address = memory, pinned[idx].context = current();
+    break;
+  }
   return *address = (void*)(uintptr_t)memory, code;
 }
 
-int cuMemFreeHost(void* address) { return note("cuMemFreeHost"), free(address), outside(); }
+int cuMemFreeHost(void* address) {
+  note("cuMemFreeHost");
+  for (int idx = 0; idx < kMaxPinned; ++idx) {
+    if (pinned[idx].address != (uint64_t)(uintptr_t)address) continue;
+    if (pinned[idx].context != current()) return violation("cuMemFreeHost in another context");
+    pinned[idx].address = 0;
+  }
+  return free(address), outside();
+}
 
 int cuMemcpyHtoDAsync_v2(uint64_t target, const void* source, size_t n_bytes, uintptr_t stream) {
-  (void)stream;
+  queued(stream);
   note("cuMemcpyHtoDAsync");
   return memcpy((void*)(uintptr_t)target, source, n_bytes), outside();
 }
 
 int cuMemcpyDtoHAsync_v2(void* target, uint64_t source, size_t n_bytes, uintptr_t stream) {
-  (void)stream;
+  queued(stream);
   note("cuMemcpyDtoHAsync");
   return memcpy(target, (const void*)(uintptr_t)source, n_bytes), outside();
 }
 
 int cuMemsetD8Async(uint64_t target, unsigned char value, size_t n_bytes, uintptr_t stream) {
-  (void)stream;
+  queued(stream);
   note("cuMemsetD8Async");
   const int code = failure();
   if (code) return code;
@@ -257,6 +282,7 @@ int cuLaunchKernel(uintptr_t function, unsigned blocks_x, unsigned blocks_y, uns
            (unsigned long)function, blocks_x, blocks_y, blocks_z, threads_x, threads_y, threads_z,
            dynamic_shared_bytes, (unsigned long)stream, (unsigned long)*(uint64_t*)params[0]);
   (void)extra;
+  queued(stream);
   return note(line), outside();
 }
 
@@ -291,6 +317,7 @@ int cuLaunchKernelEx(const struct Config* config, uintptr_t function, void** par
            config->dynamic_shared_bytes, (unsigned long)config->stream,
            (unsigned long)*(uint64_t*)params[0], attribute->value.cluster[0],
            attribute->value.cluster[1], attribute->value.cluster[2]);
+  queued(config->stream);
   return note(line), outside();
 }
 #endif

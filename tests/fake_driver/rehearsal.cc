@@ -129,6 +129,12 @@ int cuEventDestroy_v2(Event* event) { return delete event, 0; }
 int cuEventQuery(Event*) { return 0; }
 int cuEventSynchronize(Event*) { return 0; }
 
+// What is not captured has run. A graph here is one stream's list.
+int cuStreamWaitEvent(uintptr_t stream, Event*, unsigned) {
+  const std::lock_guard<std::mutex> lock(captures_lock);
+  return captures.count(stream) ? kNotSupported : 0;
+}
+
 int cuEventRecord(Event* event, uintptr_t) { return clock_gettime(CLOCK_MONOTONIC, &event->time); }
 
 int cuEventElapsedTime(float* milliseconds, const Event* start, const Event* end) {

@@ -76,6 +76,10 @@ static int failure(void) {
   return __atomic_add_fetch(&n_calls, 1, __ATOMIC_SEQ_CST) == fail_at ? fail_code : 0;
 }
 
+#ifndef FAKE_RUNS
+#include "order.h"
+#endif
+
 static struct Range* range_of(uint64_t address, size_t n_bytes) {
   for (int idx = 0; idx < kMaxRanges; ++idx) {
     struct Range* range = &ranges[idx];
@@ -302,26 +306,6 @@ int cuThreadExchangeStreamCaptureMode(int* mode) {
 }
 
 #ifndef FAKE_RUNS
-int cuEventCreate(uintptr_t* event, unsigned flags) {
-  static uintptr_t next = 0x6000;
-  // CU_EVENT_DISABLE_TIMING
-  note(flags == 2 ? "cuEventCreate untimed" : "cuEventCreate");
-  const int code = failure();
-  if (code) return code;
-  return *event = next += 0x10, 0;
-}
-
-int cuEventDestroy_v2(uintptr_t event) {
-  (void)event;
-  return note("cuEventDestroy"), outside();
-}
-
-int cuEventRecord(uintptr_t event, uintptr_t stream) {
-  (void)event, (void)stream;
-  note("cuEventRecord");
-  return failure();
-}
-
 int cuEventQuery(uintptr_t event) {
   (void)event;
   note("cuEventQuery");
@@ -342,11 +326,11 @@ int cuEventSynchronize(uintptr_t event) {
 
 int cuMemcpyDtoDAsync_v2(uint64_t target, uint64_t source, size_t n_bytes, uintptr_t stream) {
   char line[64];
-  (void)stream;
   snprintf(line, sizeof line, "cuMemcpyDtoDAsync %zu", n_bytes);
   note(line);
   const int code = failure();
   if (code) return code;
+  queued(stream);
   return memcpy((void*)(uintptr_t)target, (const void*)(uintptr_t)source, n_bytes), 0;
 }
 #endif

@@ -8,31 +8,12 @@ use lacuna::huffman;
 use recipe::DecodeStep;
 
 use crate::common;
-use crate::oracle::{dot, softmax};
+use crate::oracle;
 use crate::toy::{Cache, Random, Sizes};
 
 const SIZES: Sizes =
     Sizes { batch: 2, n: 320, n_q_heads: 4, n_heads: 2, head_dim: 32, page_size: 8 };
 const LENGTHS: [u32; 2] = [300, 129];
-
-/// A head's attention to these tokens, in f64.
-fn attention(cache: &Cache, query: &[bf16], b: usize, q: usize, tokens: &[usize]) -> Vec<f64> {
-    let Sizes { n_q_heads, n_heads, head_dim: d, .. } = SIZES;
-    let head = q / (n_q_heads / n_heads);
-    let scale = 1.0 / (d as f64).sqrt();
-    let logits: Vec<f64> =
-        tokens.iter().map(|t| scale * dot(query, cache.key(b, *t, head))).collect();
-    let mut output = vec![0.0; d];
-    for (t, weight) in tokens.iter().zip(softmax(&logits)) {
-        let start = cache.layout.locate(&cache.page_table, b as u64, *t as u64, head as u64);
-        let values = &cache.values[start.unwrap()..][..d];
-        output
-            .iter_mut()
-            .zip(values)
-            .for_each(|(x, value)| *x += weight * f64::from(value.to_f32()));
-    }
-    output
-}
 
 #[test]
 fn a_step_attends_to_what_it_picked() {
@@ -82,7 +63,7 @@ fn a_step_attends_to_what_it_picked() {
                 let start = (b * SIZES.n_q_heads + q) * SIZES.head_dim;
                 let query = &queries[start..][..SIZES.head_dim];
                 for (tokens, outputs) in [(&picked, &of_picked), (&all, &of_all)] {
-                    let exact = attention(&cache, query, b, q, tokens);
+                    let exact = oracle::attention(&cache, query, b, q, tokens);
                     for (own, exact) in outputs[start..].iter().zip(&exact) {
                         assert!((f64::from(own.to_f32()) - exact).abs() < 0.02, "{own} {exact}");
                     }

@@ -63,6 +63,31 @@ pub(crate) fn products(
     tokens.iter().map(|t| dot(query, cache.key(b, *t, head))).collect()
 }
 
+/// A head's attention to some tokens.
+pub(crate) fn attention(
+    cache: &Cache,
+    query: &[bf16],
+    b: usize,
+    q: usize,
+    tokens: &[usize],
+) -> Vec<f64> {
+    let Sizes { n_q_heads, n_heads, head_dim: d, .. } = cache.sizes;
+    let scale = 1.0 / (d as f64).sqrt();
+    let logits: Vec<_> =
+        products(cache, b, q, query, tokens).into_iter().map(|product| scale * product).collect();
+    let mut output = vec![0.0; d];
+    for (t, weight) in tokens.iter().zip(softmax(&logits)) {
+        let head = q / (n_q_heads / n_heads);
+        let start = cache.layout.locate(&cache.page_table, b as u64, *t as u64, head as u64);
+        let values = &cache.values[start.unwrap()..][..d];
+        output
+            .iter_mut()
+            .zip(values)
+            .for_each(|(x, value)| *x += weight * f64::from(value.to_f32()));
+    }
+    output
+}
+
 /// Queries of a batch.
 pub(crate) fn queries(sizes: &Sizes, random: &mut Random) -> Vec<bf16> {
     random.row(sizes.batch * sizes.n_q_heads * sizes.head_dim)

@@ -1,11 +1,15 @@
-//! ShadowKV's landmarks against their formula.
+//! ShadowKV's landmarks, and attention to what they select, against their formulas.
 
 #[path = "../../examples/shadow_kv.rs"]
 mod recipe;
 
 use half::bf16;
 use lacuna::Queue;
-use recipe::{Landmarks, Settings, ShadowKv};
+use lacuna::attention::{self, AttendInputs, AttendOutputs, AttendPlan, AttendShape};
+use lacuna::attention::{Segment, SegmentShape, Tokens};
+use recipe::factors::{self, Factors};
+use recipe::landmarks::{Landmarks, Selection};
+use recipe::{Settings, ShadowKv};
 
 use crate::common;
 use crate::oracle::{self, dot, largest, lists, query_of, softmax};
@@ -13,8 +17,16 @@ use crate::toy::{Cache, Random, Sizes};
 
 const SIZES: Sizes =
     Sizes { batch: 2, n: 640, n_q_heads: 4, n_heads: 2, head_dim: 32, page_size: 16 };
-const SETTINGS: Settings =
-    Settings { chunk: 8, budget: 80, n_outliers: 5, n_local: 4, landmarks: Landmarks::Paper };
+const SETTINGS: Settings = Settings {
+    chunk: 8,
+    budget: 80,
+    n_outliers: 5,
+    n_local: 4,
+    landmarks: Landmarks::Paper,
+    rank: 32,
+    n_slots: 16,
+    max_new: 20,
+};
 
 /// Chunks with landmarks, of so many tokens.
 fn n_landmarks(n: usize, landmarks: Landmarks) -> usize {
@@ -77,7 +89,7 @@ fn run(
     let mut random = Random(seed);
     let queries = oracle::queries(&sizes, &mut random);
     let cache = Cache::new(queue, sizes, lengths, &mut random).unwrap();
-    let mut recipe = ShadowKv::new(queue, cache.layout, sizes.n_q_heads as u64, settings).unwrap();
+    let mut recipe = Selection::new(queue, cache.layout, sizes.n_q_heads as u64, settings).unwrap();
     recipe.prefill(queue, cache.view(), &cache.page_table, lengths).unwrap();
     let device_queries = queue.upload(&queries).unwrap();
     recipe.step(queue, device_queries.view()).unwrap();
@@ -129,5 +141,115 @@ fn a_short_prompt_is_selected_whole_and_no_chunk_twice() {
         // All landmarks are outliers.
         let selected = run(&queue, SIZES, SETTINGS, &[64, 0], 55);
         assert!(selected.iter().all(Vec::is_empty));
+    }
+}
+
+/// Prompts whose keys are of low rank before they are turned, and queries of several steps, each near the one before.
+struct Whole {
+    cache: Cache,
+    recipe: ShadowKv,
+    queries: Vec<Vec<bf16>>,
+}
+
+const PROMPTS: [u32; 2] = [620, 403];
+const N_STEPS: usize = 4;
+
+impl Whole {
+    fn new(queue: &Queue, settings: Settings, seed: u64) -> Self {
+        let mut random = Random(seed);
+        let mut cache = Cache::new(queue, SIZES, &PROMPTS, &mut random).unwrap();
+        let (d, n_columns) = (SIZES.head_dim, SIZES.n_heads * SIZES.head_dim);
+        let angles = factors::angles(SIZES.n, d);
+        let mut of_prompt = |(b, length): (usize, &u32)| {
+            // What comes after the prompt is of any rank, and stays as it is.
+            let keys = crate::toy::low_rank(*length as usize, n_columns, 24, &mut random);
+            cache.set_turned_keys(b, &keys, |key, t| factors::turn(key, &angles[t * d..][..d]));
+            Factors::of(&keys, n_columns, settings.rank)
+        };
+        let factors: Vec<_> = PROMPTS.iter().enumerate().map(&mut of_prompt).collect();
+        cache.upload(queue, &PROMPTS).unwrap();
+        let n_q_heads = SIZES.n_q_heads as u64;
+        let mut recipe = ShadowKv::new(queue, cache.layout, n_q_heads, settings, &angles).unwrap();
+        recipe.prefill(queue, cache.view(), &cache.page_table, &PROMPTS, &factors).unwrap();
+        let mut queries = vec![oracle::queries(&SIZES, &mut random)];
+        for step in 1..N_STEPS {
+            let near = queries[step - 1].iter();
+            let next = near.map(|x| bf16::from_f32(0.9 * x.to_f32() + 0.4 * random.normal()));
+            queries.push(next.collect());
+        }
+        Self { cache, recipe, queries }
+    }
+
+    /// A step after so many tokens more, against attention in f64 to the tokens that were selected, to outliers and to
+    /// local ones, with the keys as they were before they became factors.
+    fn step(&mut self, queue: &Queue, step: usize) -> Vec<bf16> {
+        let lengths = PROMPTS.map(|length| length + step as u32);
+        self.cache.upload(queue, &lengths).unwrap();
+        let queries = queue.upload(&self.queries[step]).unwrap();
+        let outputs = self.recipe.step(queue, queries.view(), self.cache.view()).unwrap();
+        let outputs = queue.download(&outputs).unwrap();
+        let selection = &self.recipe.selection;
+        let chosen = [lists(queue, selection.selected()), lists(queue, selection.outliers())];
+        for (b, q) in (0..SIZES.batch).flat_map(|b| (0..SIZES.n_q_heads).map(move |q| (b, q))) {
+            let list = b * SIZES.n_heads + q / (SIZES.n_q_heads / SIZES.n_heads);
+            let chunks = chosen.iter().flat_map(|lists| &lists[list]);
+            let tokens = chunks.flat_map(|chunk| 8 * chunk..8 * chunk + 8);
+            let first_local = 8 * n_landmarks(PROMPTS[b] as usize, Landmarks::Paper);
+            let tokens: Vec<_> = tokens.chain(first_local..lengths[b] as usize).collect();
+            let query = query_of(&self.queries[step], &SIZES, b, q);
+            let exact = oracle::attention(&self.cache, query, b, q, &tokens);
+            let own = query_of(&outputs, &SIZES, b, q);
+            for (own, exact) in own.iter().zip(exact) {
+                assert!((f64::from(own.to_f32()) - exact).abs() < TOLERANCE, "{own} {exact}");
+            }
+        }
+        outputs
+    }
+}
+
+/// Factors, bases and the keys they make are rounded to bf16 each, where the formula's keys are rounded once, and
+/// weights and outputs as in all of attention, of values of variance 1.
+const TOLERANCE: f64 = 0.01;
+
+#[test]
+fn attention_is_to_what_was_selected_outliers_and_local_tokens() {
+    for queue in common::queues() {
+        let mut whole = Whole::new(&queue, SETTINGS, 56);
+        let n_asked = 10 * 4;
+        for step in 0..N_STEPS {
+            whole.step(&queue, step);
+            let counts = queue.download(&whole.recipe.values.miss_counts()).unwrap();
+            let n_fetched: u32 = counts.iter().sum();
+            let has_hits = step > 0;
+            assert!(n_fetched > 0 && (n_fetched < n_asked) == has_hits, "{step}: {n_fetched}");
+        }
+    }
+}
+
+/// With a budget for all chunks, and of keys that are of the factors' rank, it is dense attention.
+#[test]
+fn with_all_chunks_it_is_dense_attention() {
+    for queue in common::queues() {
+        let settings = Settings { budget: 640, n_slots: 80, ..SETTINGS };
+        let mut whole = Whole::new(&queue, settings, 57);
+        let outputs = whole.step(&queue, 1);
+        let layout = whole.cache.layout;
+        let plan = AttendPlan::new(
+            AttendShape::of(&layout, SIZES.n_q_heads as u64),
+            &[SegmentShape::of(layout, Tokens::ALL)],
+        )
+        .unwrap();
+        let queries = queue.upload(&whole.queries[1]).unwrap();
+        let mut dense = queue.alloc::<bf16>(plan.outputs_len() as usize).unwrap();
+        let mut workspace = queue.alloc(plan.workspace_len() as usize).unwrap();
+        let segments = [Segment::new(whole.cache.view(), None)];
+        let inputs =
+            AttendInputs { queries: queries.view(), segments: &segments, sinks: None, skips: None };
+        let (to, workspace) = (dense.view_mut(), workspace.view_mut());
+        let mut to = AttendOutputs { outputs: to, log_sums: None, workspace };
+        attention::attend(&queue, &plan, &inputs, &mut to).unwrap();
+        for (own, dense) in outputs.iter().zip(queue.download(&dense.view()).unwrap()) {
+            assert!((own.to_f32() - dense.to_f32()).abs() < TOLERANCE as f32, "{own} {dense}");
+        }
     }
 }

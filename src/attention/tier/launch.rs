@@ -85,8 +85,9 @@ pub struct TierOutputs<'a> {
 ///
 /// Slots that a list asks for are never given up to it. Where it asks for more than there are slots, the numbers that come
 /// last get -1, and are counted in `overflows`. Attention over `parts.hits` can run while
-/// [`copy_pages`](crate::attention::copy_pages) copies `misses` on another stream (whose order is the engine's matter, and
-/// its views are made by `from_raw`), and over `parts.fetched` after that.
+/// [`copy_pages`](crate::attention::copy_pages) copies `misses` on another queue, which is [lent](Queue::lend) the lists, and over
+/// `parts.fetched` after that. The slots' memory is both queues' then, each reading and writing slots of its own, which no
+/// borrow can say: one of them has it by `from_raw`.
 ///
 /// # Shapes
 /// Those of [`TierInputs`], [`TierState`] and [`TierOutputs`]; sizes are the plan's. Lists and counts are read on the

@@ -1,5 +1,6 @@
 //! `tier_resolve`.
 
+mod joint;
 mod problem;
 
 use std::collections::HashSet;
