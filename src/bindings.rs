@@ -303,8 +303,8 @@ pub struct AttentionLowRank {
     pub factors: u64,
     /// `[batch, n_heads, head_dim, rank]`, the same.
     pub basis: u64,
-    /** `[n_factors, head_dim]`: cosines of each position's angles, and then their sines. Null where
-    `turn` is 0.*/
+    /** `[n_factors, head_dim]`, from a multiple of 8 bytes on: cosines of each position's angles, and
+    then their sines. Null where `turn` is 0.*/
     pub cos_sin: u64,
     /** `[batch, n_lists, n_indices]`, or null: of each of the segment's blocks, the block where its
     values are; else its own.*/

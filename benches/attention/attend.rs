@@ -210,23 +210,28 @@ impl Case for Shape {
     fn budget(&self) -> Budget {
         let way = self.way();
         let plan = self.plan(&way, 0);
-        let [n_splits, n_tiles, _] = plan.grid().blocks.map(f64::from);
-        let n_tiles = n_tiles / self.n_heads as f64;
+        let [n_splits, n_blocks, _] = plan.grid().blocks.map(f64::from);
+        let n_blocks = n_blocks / self.n_heads as f64;
         // Partial sums are written and read, the sum and the integer of each in sectors of their own; every split reads the
-        // queries, and every 16 rows of queries the keys and values.
+        // queries, and every 32 rows of queries the keys and values.
         let n_rows = plan.log_sums_len() as f64;
         let d = self.head_dim as f64;
         let partials =
             if n_splits > 1.0 { n_splits * n_rows * (8.0 * (d + 4.0) + 192.0) } else { 0.0 };
         let queries = (n_splits - 1.0) * n_rows * 2.0 * d;
         let n_positions = (self.batch * self.n_heads * plan.n_positions()) as f64;
-        let again = (n_tiles - 1.0) * n_positions * 4.0 * d;
+        let again = (n_blocks - 1.0) * n_positions * 4.0 * d;
         let least = plan.least_bytes(2) as f64;
+        // Warps that copy tiles together wait for each other twice at each, and their rows of queries are merged one set after
+        // the other.
+        let n_tiles = plan.n_positions() as f64 / n_splits / 64.0;
+        let is_together = plan.shape().n_queries * plan.group() > 16;
+        let of_sets = if is_together { 2.0 * n_tiles.ceil() + 6.0 } else { 0.0 };
         Budget {
             bytes: 1.03 + (partials + queries + again) / least,
-            sectors_per_request: 13.1,
-            conflict_ways: 1.3,
-            barriers: 8.0 + 3.0 / n_splits,
+            sectors_per_request: 15.3,
+            conflict_ways: 1.35,
+            barriers: 8.0 + 3.0 / n_splits + of_sets,
         }
     }
 

@@ -170,7 +170,7 @@ impl Case for Shape {
         let least = self.least_bytes() as f64;
         Budget {
             bytes: 1.03 + (partials + queries + basis + factors + angles) / least,
-            sectors_per_request: 14.3,
+            sectors_per_request: 15.0,
             conflict_ways: 1.15,
             barriers: 8.0 + 3.0 / n_splits,
         }

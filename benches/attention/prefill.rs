@@ -188,7 +188,7 @@ impl Case for Shape {
         let again = (self.batch * self.n_heads * (again + words)) as f64;
         Budget {
             bytes: 1.03 + again / self.least_bytes() as f64,
-            sectors_per_request: 12.3,
+            sectors_per_request: 14.1,
             conflict_ways: 1.1,
             barriers: 5.0 + (n_looks + 2 * n_stages) as f64 / n_blocks as f64,
         }

@@ -74,22 +74,20 @@ __device__ __forceinline__ uint32_t split_len_of(uint32_t n_positions) {
   return split_len;
 }
 
-// Queries of the block; zeros past the last.
+// Begins to copy the block's queries; zeros past the last.
 __device__ __forceinline__ void stage_queries(const AttentionAttendParams& params, const Part& part,
                                               uint4* queries) {
   const uint32_t n_chunks = params.head_dim / 8;
   for (uint32_t i = threadIdx.x; i < part.n_sets * kRows * n_chunks; i += blockDim.x) {
     const uint32_t r = i / n_chunks;
     const uint32_t chunk = i - r * n_chunks;
-    uint4 four = make_uint4(0, 0, 0, 0);
-    if (part.first_tile * kRows + r < part.n_all_rows) {
-      const QueryRow row = locate_query(params, part.first_tile * kRows + r);
-      const uint64_t token = uint64_t{part.b} * params.n_queries + row.query;
-      const uint64_t head = uint64_t{part.head} * params.group + row.in_group;
-      const uint64_t element = token * params.query_stride + head * params.head_dim + 8 * chunk;
-      four = *reinterpret_cast<const uint4*>(params.queries + 2 * element);
-    }
-    queries[r * pitch_of(params.head_dim) + chunk] = four;
+    const bool is_row = part.first_tile * kRows + r < part.n_all_rows;
+    const QueryRow row = locate_query(params, is_row ? part.first_tile * kRows + r : 0);
+    const uint64_t token = uint64_t{part.b} * params.n_queries + row.query;
+    const uint64_t head = uint64_t{part.head} * params.group + row.in_group;
+    const uint64_t element = token * params.query_stride + head * params.head_dim + 8 * chunk;
+    copy_async<16>(queries + r * pitch_of(params.head_dim) + chunk, params.queries + 2 * element,
+                   is_row);
   }
 }
 
@@ -196,7 +194,12 @@ __device__ __forceinline__ void attend_split(const AttentionAttendParams& params
     commit_copies();
     if (next != first) {
       wait_copies<1>();
-      sync_sets(part);
+      if (next == first + step) {
+        // All warps have copied queries, and a basis.
+        __syncthreads();
+      } else {
+        sync_sets(part);
+      }
       if (next - step + own < end && rows.n != 0) {
         const Stage stage = stage_of(1 - turn);
         const Tokens& tokens = shared.tokens[warp][1 - turn];
@@ -340,7 +343,6 @@ __device__ __forceinline__ void attend(const AttentionAttendParams& params, cons
   stage_queries(params, part, dynamic);
   maker.stage_basis(params, part.b, part.head,
                     dynamic + part.n_sets * kTile * pitch_of(params.head_dim));
-  __syncthreads();
   const uint32_t n_warps = blockDim.x / 32 / part.n_sets;
   attend_split<kMostDim>(params, maker, part, split, n_warps, dynamic, shared);
   for (uint32_t i = 0; i < part.n_sets; ++i) {

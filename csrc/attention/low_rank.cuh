@@ -25,14 +25,15 @@ struct MadeKeys {
   __device__ uint32_t n_basis_chunks() const { return low_rank.head_dim * pitch(); }
   __device__ uint32_t n_factor_chunks() const { return kTile * pitch(); }
 
+  // Begins to copy it.
   __device__ __forceinline__ void stage_basis(const AttentionAttendParams& params, uint32_t b,
                                               uint32_t h, uint4* basis) const {
     const uint32_t n_chunks = low_rank.rank / 8;
     const uint64_t first = (uint64_t{b} * params.n_heads + h) * params.head_dim * low_rank.rank;
-    const uint4* from = reinterpret_cast<const uint4*>(low_rank.basis + 2 * first);
+    const uint8_t* from = low_rank.basis + 2 * first;
     for (uint32_t i = threadIdx.x; i < params.head_dim * n_chunks; i += blockDim.x) {
       const uint32_t row = i / n_chunks;
-      basis[row * pitch() + (i - row * n_chunks)] = from[i];
+      copy_async<16>(basis + row * pitch() + (i - row * n_chunks), from + 16 * uint64_t{i}, true);
     }
   }
 
@@ -94,8 +95,10 @@ struct MadeKeys {
     const float* cosines = low_rank.cos_sin + uint64_t{position} * low_rank.head_dim;
     const float* sines = cosines + half;
     if (low_rank.turn == kHalves) {
-#pragma unroll
-      for (uint32_t j = 0; j < 2; ++j) turn_by(cosines[c + j], sines[c + j], low[j], high[j]);
+      const float2 cosine = *reinterpret_cast<const float2*>(cosines + c);
+      const float2 sine = *reinterpret_cast<const float2*>(sines + c);
+      turn_by(cosine.x, sine.x, low[0], high[0]);
+      turn_by(cosine.y, sine.y, low[1], high[1]);
     } else if (low_rank.turn == kPairs) {
       turn_by(cosines[c / 2], sines[c / 2], low[0], low[1]);
       turn_by(cosines[(half + c) / 2], sines[(half + c) / 2], high[0], high[1]);

@@ -111,8 +111,8 @@ typedef struct AttentionLowRank {
   DEVICE_PTR(const uint8_t) factors;
   /// `[batch, n_heads, head_dim, rank]`, the same.
   DEVICE_PTR(const uint8_t) basis;
-  /// `[n_factors, head_dim]`: cosines of each position's angles, and then their sines. Null where
-  /// `turn` is 0.
+  /// `[n_factors, head_dim]`, from a multiple of 8 bytes on: cosines of each position's angles, and
+  /// then their sines. Null where `turn` is 0.
   DEVICE_PTR(const float) cos_sin;
   /// `[batch, n_lists, n_indices]`, or null: of each of the segment's blocks, the block where its
   /// values are; else its own.

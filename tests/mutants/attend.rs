@@ -10,6 +10,7 @@ use lacuna::mma::Model;
 use lacuna::simt::{Checks, Config, Entry, Schedule, Substitute};
 
 use self::problem::{Brain, Case, Part, Problem, Results, Short};
+use crate::common::Random;
 use crate::{Kernel, Mutation, of};
 
 #[path = "../attention/attend/problem.rs"]
@@ -38,7 +39,8 @@ const fn kernel(entry: &'static str, mutations: &'static [Mutation]) -> Kernel {
 /// fetched past a split, rows of parts that nobody reads. One of two guards: the end of a tile and that of all segments, either of
 /// which is enough, and a row that no query sees, whose last query is 0 and so its first. What is masked anyway: the zeros in
 /// place of keys that are not there, and greatest logits that pass NaN over, whose rows are NaN whole. The last wait for copies,
-/// since the tile before waited for all but the last group, which is empty there.
+/// since the tile before waited for all but the last group, which is empty there. And the ticket of a set without rows, which is
+/// that of another block of which none is at work, where blocks run one after the other.
 const MUTATIONS: &[Mutation] = &[
     // Two of is_last_block, two of weigh_parts, between sets that share tiles, one before sums are left on chip, one before
     // outputs; of the kernel those after positions, queries and sums.
@@ -141,7 +143,11 @@ const MUTATIONS: &[Mutation] = &[
         "physical >= static_cast<int32_t>(kv.n_pages)",
     ),
     // Queries and tiles on their way.
-    of("first < part.n_all_rows ? ", 0, ""),
+    of(
+        "first < part.n_all_rows ? min_of(kRows, part.n_all_rows - first) : 0",
+        0,
+        "min_of(kRows, part.n_all_rows - first)",
+    ),
     of("min_of(kRows, part.n_all_rows - first)", 0, "kRows"),
     of("found.query = row / params.group;", 0, "found.query = 0;"),
     of("row - found.query * params.group", 0, "row"),
@@ -157,7 +163,6 @@ const MUTATIONS: &[Mutation] = &[
     of("n_own = kTile / part.n_sets", 0, "n_own = kTile"),
     of("first_own = set * n_own", 0, "first_own = 0"),
     of("if (lane < n_own) {", 0, "{"),
-    of("first + i < end", 0, "first + lane < end"),
     of("row += first_own;", 0, ""),
     of("while (row < first_own + n_own)", 0, "while (row <= first_own + n_own)"),
     of("const bool is_there = value != 0;", 0, "const bool is_there = true;"),
@@ -189,14 +194,11 @@ const MUTATIONS: &[Mutation] = &[
     of("weights[j] = __fmul_rn(weights[j], scales[j / 2]);", 0, ""),
     of("greatest[1] = next[1];", 0, ""),
     // Sums of weights before they are rounded.
-    of("lost = __fadd_rn(lost, __fsub_rn(term, __fsub_rn(next, sum)));", 0, ""),
     of("sum = __fmul_rn(sum, factor);", 0, ""),
-    of("lost = __fmul_rn(lost, factor);", 0, ""),
     of("masses[0].scale(scales[0]);", 0, ""),
     of("masses[1].scale(scales[1]);", 0, "masses[1].scale(scales[0]);"),
     of("of_pairs[0], of_pairs[2]", 0, "of_pairs[0], of_pairs[1]"),
     of("of_pairs[1], of_pairs[3]", 0, "of_pairs[1], 0.0f"),
-    of("__fadd_rn(masses[half].sum, masses[half].lost)", 0, "masses[half].sum"),
     of("masses[half].sum, masses[half].lost", 0, "masses[0].sum, masses[0].lost"),
     of("__shfl_xor_sync(0xFFFFFFFFu, mass, 1)", 0, "mass"),
     of("__shfl_xor_sync(0xFFFFFFFFu, mass, 2)", 0, "mass"),
@@ -260,7 +262,6 @@ const MUTATIONS: &[Mutation] = &[
     // The other order of tiles.
     of("own = warp * kTile", 0, "own = (n_warps - 1 - warp) * kTile"),
     of("next - step + own < end", 0, "true"),
-    of("next + own < end", 0, "true"),
     of("turn = 1 - turn", 0, "turn = 0"),
     of("stages + turn * n_turn", 0, "stages"),
     of("shared.tokens[warp][turn]", 0, "shared.tokens[warp][0]"),
@@ -302,7 +303,6 @@ const MUTATIONS: &[Mutation] = &[
     of("(params.n_tiles + part.n_sets - 1) / part.n_sets", 0, "params.n_tiles"),
     of("blockIdx.y - part.head * n_blocks", 0, "0"),
     of("(blockIdx.y - part.head * n_blocks) * part.n_sets", 0, "blockIdx.y - part.head * n_blocks"),
-    of("if (rows.n == 0) break;", 0, ""),
     of("i < part.n_sets; ++i", 0, "i < 1; ++i"),
     of("shared.positions.ends[params.n_segments - 1]", 0, "shared.positions.ends[0]"),
     of("(part.n_positions + part.split_len - 1)", 0, "part.n_positions"),
@@ -326,8 +326,11 @@ const MUTATIONS: &[Mutation] = &[
     of("part_stride = split_words;", 0, ""),
 ];
 
-/// What is the other entry's own.
+/// What is the other entry's own, and what shows where a warp has more than two tiles.
 const OF_LONG_HEADS: &[Mutation] = &[
+    of("lost = __fadd_rn(lost, __fsub_rn(term, __fsub_rn(next, sum)));", 0, ""),
+    of("lost = __fmul_rn(lost, factor);", 0, ""),
+    of("__fadd_rn(masses[half].sum, masses[half].lost)", 0, "masses[half].sum"),
     of("attend<256, StoredKeys>", 0, "attend<128, StoredKeys>"),
     of("sync_sets(part);", 0, ""),
     of("if (16 * k >= head_dim) break;", 0, ""),
@@ -536,9 +539,25 @@ fn every_mutation_of_attend_128_is_caught() {
 fn every_mutation_of_attend_256_is_caught() {
     let own: Entry = lacuna_simt_attend_256;
     let case = Case { head_dim: 144, lengths: vec![150, 40], ..Case::default() };
+    // Of each request one token weighs 1, and the others so little that each addition loses some; then, of some, one weighs 2.
+    let biased = Part { has_biases: true, ..Part::of(Tokens::ALL) };
+    let alone = Case { lengths: vec![128; 8], group: 1, parts: vec![biased], ..case.clone() };
+    let mut alone = alone.build::<Brain>();
+    alone.queries.fill(Brain::from_f32(0.0));
+    let n_rows = alone.plan.segments().next().unwrap().layout.n_rows() as usize;
+    let mut random = Random(7);
+    for (b, biases) in alone.segments[0].biases.as_mut().unwrap().chunks_mut(n_rows).enumerate() {
+        for bias in biases.iter_mut() {
+            *bias = (2.0_f32.powi(-25) * (random.next() % 128 + 32) as f32 / 64.0).ln();
+        }
+        biases[0] = 0.0;
+        biases[100] = if b % 2 == 0 { 0.693 } else { biases[100] };
+    }
     let problems = [
+        hold::<_, f32>(alone),
         hold::<_, f32>(case.build::<Brain>()),
-        hold::<_, f32>(Case { head_dim: 256, ..case }.build::<Short>()),
+        hold::<_, f32>(Case { head_dim: 256, ..case.clone() }.build::<Short>()),
+        hold::<_, f32>(Case { group: 5, n_queries: 4, ..case }.build::<Brain>()),
     ];
     kernel("attend_256", OF_LONG_HEADS)
         .assert_all_caught(own, |entry| problems.iter().any(|differs| differs(own, entry)));

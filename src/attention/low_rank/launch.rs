@@ -20,8 +20,8 @@ pub struct LowRank<'a, T> {
     pub factors: View<'a, T>,
     /// `[batch, n_heads, head_dim, rank]`, the same.
     pub basis: View<'a, T>,
-    /// `[n_factors, head_dim]`: cosines of each position's angles, and then their sines; none where
-    /// keys are not turned.
+    /// `[n_factors, head_dim]`, from a multiple of 8 bytes on: cosines of each position's angles, and then their sines; none
+    /// where keys are not turned.
     pub cos_sin: Option<View<'a, f32>>,
     /// Of each of the segment's blocks, the block of its cache where its values are, as `tier_resolve` gives slots; else the same
     /// block.
@@ -67,6 +67,9 @@ pub fn attend_low_rank<T: Half, O: Real>(
         ("address of the basis", low_rank.basis.address()),
     ] {
         check_aligned(what, address, 16, "the multiples of 16")?;
+    }
+    if let Some(cos_sin) = &low_rank.cos_sin {
+        check_aligned("address of cosines", cos_sin.address(), 8, "the multiples of 8")?;
     }
     let n_tables = u64::from(shape.turn != Turn::None);
     check_same("tables of angles", n_tables, low_rank.cos_sin.iter().len())?;

@@ -62,10 +62,10 @@ pub struct PrefillOutputs<'a, O> {
 ///
 /// # Numerics
 /// Bit for bit [`reference::Prefilled`](crate::attention::reference::Prefilled), with the [`mma::Model`](crate::mma::Model) of the
-/// device's tensor cores, of finite values: products, weights and sums as of [`attend`](crate::attention::attend), a row's sums being one chain over
-/// tiles of 16 rows of the cache. Bits do not depend on the batch, on pages, nor on how a prompt is cut into chunks. Where a value is infinite or
-/// NaN, outputs of queries that do not see it may become NaN. Tensor cores cut off what a sum cannot hold: where a million rows weigh alike, outputs are off by
-/// 0.1 % of their mean (by the models). Log-sums are as near as those of [`attend`](crate::attention::attend).
+/// device's tensor cores, of finite values: products, weights and sums as of [`attend`](crate::attention::attend), but that a row's sums
+/// go over pairs of tiles of 16 rows of the cache, whose products are summed apart and then added in f32. Bits do not depend on the batch, on pages, nor on how a prompt is cut into chunks. Where a value is infinite or
+/// NaN, outputs of queries that do not see it may become NaN. Where a million rows weigh alike, outputs are off by less than
+/// 0.02 % of their mean (by the models). Log-sums are as near as those of [`attend`](crate::attention::attend).
 ///
 /// # Stream
 /// One launch; no allocation, copy or synchronisation.

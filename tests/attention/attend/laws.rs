@@ -106,29 +106,33 @@ fn the_same_tokens_by_other_segments_give_the_same_bits() {
     }
 }
 
-/// Queries that are decoded together see what each would see alone.
+/// Queries that are decoded together see what each would see alone, also where their rows are of several sets of warps.
 #[test]
 fn queries_together_are_queries_one_by_one() {
-    let together = Case {
-        lengths: vec![150],
-        n_queries: 4,
-        group: 2,
-        parts: vec![Part::of(Tokens::ALL).masked(Mask::Causal)],
-        ..Case::default()
-    };
-    let problem = together.build::<Brain>();
-    let n_outputs = problem.plan.shape().output_stride as usize;
-    let n_queries = problem.plan.shape().query_stride as usize;
-    for queue in common::queues() {
-        let all = problem.attend::<f32>(&queue).unwrap();
-        for i in 0..4 {
-            let mut alone = Case { n_queries: 1, ..together.clone() }.build::<Brain>();
-            alone.queries.copy_from_slice(&problem.queries[i * n_queries..][..64]);
-            alone.segments[0].lengths = vec![150 - 3 + i as u32];
-            let alone = alone.attend::<f32>(&queue).unwrap();
-            // How many positions there are decides the split: 147 to 150 of them all have two.
-            assert_eq!(alone.log_sums, all.log_sums[2 * i..2 * i + 2]);
-            assert_eq!(alone.outputs[..64], all.outputs[i * n_outputs..][..64]);
+    for (group, head_dim) in [(2, 32), (5, 32), (9, 64), (16, 48), (7, 144)] {
+        let together = Case {
+            lengths: vec![150],
+            n_queries: 4,
+            group,
+            head_dim,
+            parts: vec![Part::of(Tokens::ALL).masked(Mask::Causal)],
+            ..Case::default()
+        };
+        let problem = together.build::<Brain>();
+        let n_outputs = problem.plan.shape().output_stride as usize;
+        let n_queries = problem.plan.shape().query_stride as usize;
+        let (n_heads, n_elements) = (group as usize, (group * head_dim) as usize);
+        for queue in common::queues() {
+            let all = problem.attend::<f32>(&queue).unwrap();
+            for i in 0..4 {
+                let mut alone = Case { n_queries: 1, ..together.clone() }.build::<Brain>();
+                alone.queries.copy_from_slice(&problem.queries[i * n_queries..][..n_elements]);
+                alone.segments[0].lengths = vec![150 - 3 + i as u32];
+                let alone = alone.attend::<f32>(&queue).unwrap();
+                // How many positions there are decides the split: 147 to 150 of them all have two.
+                assert_eq!(alone.log_sums, all.log_sums[n_heads * i..][..n_heads]);
+                assert_eq!(alone.outputs[..n_elements], all.outputs[i * n_outputs..][..n_elements]);
+            }
         }
     }
 }

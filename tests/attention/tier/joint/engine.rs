@@ -164,7 +164,7 @@ impl<'q> Engine<'q> {
             first,
             second,
             copy: CopyPlan::new(n_lists as u64, N, large.layout(), small.layout())?,
-            merge: MergePlan::new(shape, &[shape.output_stride; 2])?,
+            merge: MergePlan::new(shape, &[shape.part(); 2])?,
             queries: first.upload(queries)?,
             page_table: first.upload(&page_table(N_SLOTS))?,
             lengths: first.upload(&[(N_SLOTS * BLOCK) as u32; BATCH as usize])?,

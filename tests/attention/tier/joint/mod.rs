@@ -80,7 +80,7 @@ fn join(
         mask: None,
     };
     let shape = MergeShape::of(BATCH, N_Q_HEADS, HEAD_DIM);
-    let plan = MergePlan::new(shape, &[shape.output_stride; 2]).unwrap();
+    let plan = MergePlan::new(shape, &[shape.part(); 2]).unwrap();
     let mut outputs = vec![bf16::ZERO; plan.outputs_len() as usize];
     let mut sums = vec![0.0; plan.log_sums_len() as usize];
     reference::merge_partials(&plan, &[partial(0), partial(1)], &mut outputs, &mut sums);
