@@ -42,8 +42,8 @@ const fn kernel(entry: &'static str, mutations: &'static [Mutation]) -> Kernel {
 /// since the tile before waited for all but the last group, which is empty there. And the ticket of a set without rows, which is
 /// that of another block of which none is at work, where blocks run one after the other.
 const MUTATIONS: &[Mutation] = &[
-    // Two of is_last_block, two of weigh_parts, between sets that share tiles, one before sums are left on chip, one before
-    // outputs; of the kernel those after positions, queries and sums.
+    // Two of is_last_block, two of weigh_parts, between sets that share tiles, one after queries have come, one before sums are
+    // left on chip, one before outputs; of the kernel those after positions, and before a set is merged.
     of("__syncthreads();", 0, ""),
     of("__syncthreads();", 1, ""),
     of("__syncthreads();", 2, ""),
@@ -155,8 +155,9 @@ const MUTATIONS: &[Mutation] = &[
     of("split_len *= 2;", 0, "split_len *= 4;"),
     of("i < part.n_sets * kRows * n_chunks", 0, "i < kRows * n_chunks"),
     of("i < part.n_sets * kRows * n_chunks", 0, "i < part.n_all_rows * n_chunks"),
-    of("if (part.first_tile * kRows + r < part.n_all_rows) {", 0, "{"),
-    of("locate_query(params, part.first_tile * kRows + r)", 0, "locate_query(params, r)"),
+    of("is_row = part.first_tile * kRows + r < part.n_all_rows", 0, "is_row = true"),
+    of("is_row ? part.first_tile * kRows + r : 0", 0, "r"),
+    of("if (next == first + step) {", 0, "if (false) {"),
     of("uint64_t{part.b} * params.n_queries + row.query", 0, "row.query"),
     of("uint64_t{part.head} * params.group + row.in_group", 0, "row.in_group"),
     of("token * params.query_stride", 0, "token * params.n_heads * params.group * params.head_dim"),

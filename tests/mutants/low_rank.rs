@@ -30,7 +30,7 @@ const KERNEL: Kernel = Kernel {
         // After keys are made, after what they are made of has arrived; and before the basis is there.
         of("__syncwarp();", 0, ""),
         of("sync_sets(part);", 0, ""),
-        of("__syncthreads();", 4, ""),
+        of("__syncthreads();", 1, ""),
         of("wait_copies<1>();", 0, ""),
         // On chip.
         of("return low_rank.head_dim * pitch();", 0, "return 0;"),
