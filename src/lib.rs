@@ -42,6 +42,7 @@ pub mod launch;
 pub mod mma;
 pub mod number;
 mod plan;
+pub mod quant;
 #[cfg(any(feature = "cuda", feature = "simt"))]
 pub mod queue;
 #[cfg(any(feature = "cuda", feature = "simt"))]

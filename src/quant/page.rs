@@ -1,0 +1,231 @@
+//! Where what of a page is.
+
+use half::bf16;
+
+use super::reference_of_rows::{Channels, Row, dequantise, normalise, quantise};
+use super::{Part, Tier};
+use crate::element::Half;
+use crate::{Error, Result};
+
+/// Tokens of a page.
+const TOKENS: usize = 64;
+/// Rows and columns of a tile: operand A of an integer product of tensor cores.
+const TILE: [usize; 2] = [16, 32];
+
+/// Pages of one head: 64 tokens each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PageShape {
+    head_dim: usize,
+    part: Part,
+}
+
+/// Where a code is: some bits of a byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// Of the page.
+    pub byte: usize,
+    /// Its lowest bit.
+    pub shift: u32,
+}
+
+impl PageShape {
+    /// Tokens of a page.
+    pub const TOKENS: usize = TOKENS;
+
+    /// Of heads of so many channels.
+    ///
+    /// # Errors
+    /// [`Error::Range`] for what is not a multiple of 32 up to 256.
+    pub fn new(head_dim: u64, part: Part) -> Result<Self> {
+        if head_dim == 0 || !head_dim.is_multiple_of(32) || head_dim > 256 {
+            let (what, allowed) = ("elements of a head", "the multiples of 32 up to 256");
+            return Err(Error::Range { what, value: head_dim, allowed });
+        }
+        Ok(Self { head_dim: head_dim as usize, part })
+    }
+
+    /// Channels.
+    pub fn head_dim(&self) -> usize {
+        self.head_dim
+    }
+
+    /// Keys or values.
+    pub fn part(&self) -> Part {
+        self.part
+    }
+
+    /// Bytes of a page: a multiple of 256.
+    pub fn page_bytes(&self, tier: Tier) -> usize {
+        let codes = self.code_bytes(tier);
+        if tier.is_coded() { codes + 4 * TOKENS } else { codes }
+    }
+
+    /// Bits that a page costs for each of its elements.
+    pub fn bits_per_element(&self, tier: Tier) -> f64 {
+        (8 * self.page_bytes(tier)) as f64 / (TOKENS * self.head_dim) as f64
+    }
+
+    /// Bytes of its elements, before scales and zero points.
+    pub fn code_bytes(&self, tier: Tier) -> usize {
+        TOKENS * self.head_dim * tier.bits() as usize / 8
+    }
+
+    /// Where a token's scale is: two bytes, bf16.
+    pub fn scale_byte(&self, tier: Tier, token: usize) -> usize {
+        self.code_bytes(tier) + 2 * token
+    }
+
+    /// Where its zero point is: two bytes, sixteenths of a step.
+    pub fn zero_byte(&self, tier: Tier, token: usize) -> usize {
+        self.code_bytes(tier) + 2 * (TOKENS + token)
+    }
+
+    /// Where the element of a token's channel is. Numbers that are not coded lie token by token.
+    pub fn place(&self, tier: Tier, token: usize, channel: usize) -> Place {
+        let bits = tier.bits();
+        if !tier.is_coded() {
+            return Place { byte: 2 * (token * self.head_dim + channel), shift: 0 };
+        }
+        // A matrix of which a lane's registers hold four columns of two rows each.
+        let (row, column, n_columns) = match self.part {
+            Part::Keys => (token, channel, self.head_dim),
+            Part::Values => (channel, token, TOKENS),
+        };
+        let [strip, in_strip] = [row / TILE[0], row % TILE[0]];
+        let [tile, in_tile] = [column / TILE[1], column % TILE[1]];
+        let lane = in_strip % 8 * 4 + in_tile % 16 / 4;
+        let register = in_strip / 8 + in_tile / 16 * 2;
+        let in_word = in_tile % 4;
+        // 16 bytes a lane are read at once, of as many tiles as that needs and as divide a strip.
+        let n_tiles = n_columns / TILE[1];
+        let n_together = common_divisor(8 / bits as usize, n_tiles);
+        let n_words = bits as usize / 2;
+        let [group, in_group] = [tile / n_together, tile % n_together];
+        let first = (strip * (n_tiles / n_together) + group) * 32 + lane;
+        let first_word = (first * n_together + in_group) * n_words;
+        let (word, shift) = match tier {
+            Tier::T8 => (register, 0),
+            Tier::T4 => (register % 2, register / 2 * 4),
+            _ => (0, register * 2),
+        };
+        Place { byte: 4 * (first_word + word) + in_word, shift: shift as u32 }
+    }
+}
+
+fn common_divisor(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { common_divisor(b, a % b) }
+}
+
+/// The bytes of a page, and what they say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    shape: PageShape,
+    tier: Tier,
+    bytes: Vec<u8>,
+}
+
+impl Page {
+    /// Of zeros: what is there before a token is.
+    pub fn zeroed(shape: PageShape, tier: Tier) -> Self {
+        Self { shape, tier, bytes: vec![0; shape.page_bytes(tier)] }
+    }
+
+    /// What someone else wrote.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where it has not as many bytes as a page.
+    pub fn from_bytes(shape: PageShape, tier: Tier, bytes: Vec<u8>) -> Result<Self> {
+        let (expected, got) = (shape.page_bytes(tier) as u64, bytes.len() as u64);
+        if expected != got {
+            return Err(Error::Shape { what: "bytes of a page", expected, got });
+        }
+        Ok(Self { shape, tier, bytes })
+    }
+
+    /// Up to 64 tokens' rows, one after the other, quantised.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where they are more, or not whole rows.
+    pub fn quantise<T: Half>(
+        shape: PageShape,
+        tier: Tier,
+        rows: &[T],
+        channels: &Channels<'_>,
+    ) -> Result<Self> {
+        let d = shape.head_dim;
+        let n_tokens = rows.len() / d;
+        if rows.len() % d != 0 || n_tokens > TOKENS {
+            let (what, expected) = ("elements of a page", (TOKENS * d) as u64);
+            return Err(Error::Shape { what, expected, got: rows.len() as u64 });
+        }
+        let mut page = Self::zeroed(shape, tier);
+        for (token, row) in rows.chunks_exact(d).enumerate() {
+            if tier.is_coded() {
+                page.set_row(token, &quantise(tier, &normalise(row, channels)));
+            } else {
+                for (channel, element) in row.iter().enumerate() {
+                    let at = shape.place(tier, token, channel).byte;
+                    page.bytes[at..at + 2].copy_from_slice(&element.bits().to_le_bytes());
+                }
+            }
+        }
+        Ok(page)
+    }
+
+    /// Its shape.
+    pub fn shape(&self) -> PageShape {
+        self.shape
+    }
+
+    /// Its tier.
+    pub fn tier(&self) -> Tier {
+        self.tier
+    }
+
+    /// As pools hold it.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Codes, scale and zero point of a token; of a page of codes.
+    pub fn row(&self, token: usize) -> Row {
+        let mask = self.tier.greatest_code().expect("a page of codes");
+        let code = |channel| {
+            let Place { byte, shift } = self.shape.place(self.tier, token, channel);
+            self.bytes[byte] >> shift & mask
+        };
+        let two = |at: usize| [self.bytes[at], self.bytes[at + 1]];
+        Row {
+            codes: (0..self.shape.head_dim).map(code).collect(),
+            scale: bf16::from_le_bytes(two(self.shape.scale_byte(self.tier, token))),
+            zero: i16::from_le_bytes(two(self.shape.zero_byte(self.tier, token))),
+        }
+    }
+
+    /// Writes them.
+    pub fn set_row(&mut self, token: usize, row: &Row) {
+        let mask = self.tier.greatest_code().expect("a page of codes");
+        for (channel, code) in row.codes.iter().enumerate() {
+            let Place { byte, shift } = self.shape.place(self.tier, token, channel);
+            self.bytes[byte] &= !(mask << shift);
+            self.bytes[byte] |= (code & mask) << shift;
+        }
+        let [scale, zero] = [row.scale.to_le_bytes(), row.zero.to_le_bytes()];
+        let at = self.shape.scale_byte(self.tier, token);
+        self.bytes[at..at + 2].copy_from_slice(&scale);
+        let at = self.shape.zero_byte(self.tier, token);
+        self.bytes[at..at + 2].copy_from_slice(&zero);
+    }
+
+    /// What a token's row stands for, in f32.
+    pub fn dequantise<T: Half>(&self, token: usize, channels: &Channels<'_>) -> Vec<f32> {
+        if self.tier.is_coded() {
+            return dequantise(&self.row(token), channels);
+        }
+        let element = |channel| {
+            let at = self.shape.place(self.tier, token, channel).byte;
+            bytemuck::pod_read_unaligned::<T>(&self.bytes[at..at + 2]).to_f32()
+        };
+        (0..self.shape.head_dim).map(element).collect()
+    }
+}

@@ -1,0 +1,231 @@
+//! What the specification says, said again in other words.
+
+use std::collections::HashSet;
+
+use half::{bf16, f16};
+use lacuna::quant::reference::{Channels, dequantise, normalise, quantise};
+use lacuna::quant::{Page, PageShape, Part, Tier};
+use proptest::prelude::*;
+
+const CODED: [Tier; 3] = [Tier::T8, Tier::T4, Tier::T2];
+
+fn shapes() -> impl Iterator<Item = PageShape> {
+    (1..=8)
+        .flat_map(|n| [Part::Keys, Part::Values].map(|part| PageShape::new(32 * n, part).unwrap()))
+}
+
+#[test]
+fn each_element_has_bits_of_its_own_and_all_bits_are_some_elements() {
+    for shape in shapes() {
+        for tier in Tier::ALL {
+            let places: HashSet<_> = (0..64)
+                .flat_map(|token| (0..shape.head_dim()).map(move |channel| (token, channel)))
+                .map(|(token, channel)| shape.place(tier, token, channel))
+                .collect();
+            assert_eq!(places.len(), 64 * shape.head_dim());
+            let bits = tier.bits();
+            assert!(places.iter().all(|place| place.byte < shape.code_bytes(tier)
+                && (bits == 16 && place.byte % 2 == 0 || place.shift + bits <= 8)
+                && place.shift % bits == 0));
+            assert_eq!(shape.page_bytes(tier) % 256, 0);
+        }
+    }
+}
+
+/// PTX's table of operand A of `mma.m16n8k32` for 8-bit elements: of a lane, by groups of four and within them, the
+/// registers' four elements each: row `group` in the first and third, `group + 8` in the others; columns from 16 on in the last two.
+fn element_of_lane(lane: usize, register: usize, byte: usize) -> (usize, usize) {
+    let (group, in_group) = (lane >> 2, lane % 4);
+    let row = if register == 0 || register == 2 { group } else { group + 8 };
+    let first = if register < 2 { 0 } else { 16 };
+    (row, first + in_group * 4 + byte)
+}
+
+/// A lane reads its bytes one after the other and unpacks registers with masks and shifts, as kernels do.
+#[test]
+fn lanes_find_their_registers_by_masks_and_shifts() {
+    for shape in shapes() {
+        let is_keys = shape.part() == Part::Keys;
+        let (n_rows, n_columns) =
+            if is_keys { (64, shape.head_dim()) } else { (shape.head_dim(), 64) };
+        for tier in CODED {
+            // A code for each element, which names it as far as its bits go.
+            let code = |row: usize, column: usize| (row * 7 + column * 3 + column / 32) as u8;
+            let mut page = Page::zeroed(shape, tier);
+            for token in 0..64 {
+                let mut row = page.row(token);
+                for (channel, to) in row.codes.iter_mut().enumerate() {
+                    *to = if is_keys { code(token, channel) } else { code(channel, token) };
+                }
+                page.set_row(token, &row);
+            }
+            let n_words = tier.bits() as usize / 2;
+            let n_tiles = n_columns / 32;
+            let most = 16 / (4 * n_words);
+            let together = (1..=most).rev().find(|n| most % n == 0 && n_tiles % n == 0).unwrap();
+            let mut words = page
+                .bytes()
+                .chunks_exact(4)
+                .map(|word| u32::from_le_bytes(word.try_into().unwrap()));
+            for strip in 0..n_rows / 16 {
+                for first_tile in (0..n_tiles).step_by(together) {
+                    for lane in 0..32 {
+                        for tile in first_tile..first_tile + together {
+                            let own: Vec<u32> = words.by_ref().take(n_words).collect();
+                            let registers: [u32; 4] = match tier {
+                                Tier::T8 => [own[0], own[1], own[2], own[3]],
+                                Tier::T4 => [
+                                    own[0] & 0x0F0F_0F0F,
+                                    own[1] & 0x0F0F_0F0F,
+                                    own[0] >> 4 & 0x0F0F_0F0F,
+                                    own[1] >> 4 & 0x0F0F_0F0F,
+                                ],
+                                _ => [0, 2, 4, 6].map(|shift| own[0] >> shift & 0x0303_0303),
+                            };
+                            for (register, word) in registers.into_iter().enumerate() {
+                                for (byte, found) in word.to_le_bytes().into_iter().enumerate() {
+                                    let (row, column) = element_of_lane(lane, register, byte);
+                                    let all = code(16 * strip + row, 32 * tile + column);
+                                    let mask = tier.greatest_code().unwrap();
+                                    assert_eq!(found, all & mask, "{shape:?} {tier}");
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_no_head_is_refused() {
+    for head_dim in [0, 16, 48, 288, u64::MAX] {
+        let error = PageShape::new(head_dim, Part::Keys).unwrap_err().to_string();
+        assert!(error.contains("the multiples of 32 up to 256"), "{error}");
+    }
+    let shape = PageShape::new(64, Part::Keys).unwrap();
+    assert!(Page::from_bytes(shape, Tier::T4, vec![0; 100]).is_err());
+    let rows = vec![bf16::ONE; 65 * 64];
+    assert!(Page::quantise(shape, Tier::T4, &rows, &Channels::default()).is_err());
+    assert!(Page::quantise(shape, Tier::T4, &rows[..63], &Channels::default()).is_err());
+}
+
+#[test]
+fn rows_of_one_number_and_of_none_stay_what_they_are() {
+    for tier in CODED {
+        for value in [0.0, -0.0, 1.0, -3.5, 1e-30, -1e30, 1e-40] {
+            let row = quantise(tier, &[value; 64]);
+            let found = dequantise(&row, &Channels::default());
+            let error = (found[0] - value).abs();
+            // The least step is the least bf16.
+            let least = value.abs() * 2.0_f32.powi(-10) + 5e-41;
+            assert!(error <= least, "{tier}: {value} as {}", found[0]);
+        }
+    }
+}
+
+#[test]
+fn hostile_rows_are_rows() {
+    let rows = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN, 0.0, 1.0, -1.0];
+    let elements: Vec<bf16> = (0..64).map(|i| bf16::from_f32(rows[i * 5 % 8])).collect();
+    for tier in CODED {
+        for scales in [None, Some([0.0; 64]), Some([f32::NAN; 64]), Some([1e-38; 64])] {
+            let channels = Channels { scales: scales.as_ref().map(|s| &s[..]), offsets: None };
+            let row = quantise(tier, &normalise(&elements, &channels));
+            assert!(row.codes.iter().all(|code| *code <= tier.greatest_code().unwrap()));
+            assert!(row.scale.is_finite() && row.zero.unsigned_abs() < 16_600, "{row:?}");
+        }
+    }
+    // Any bytes are read.
+    let shape = PageShape::new(64, Part::Values).unwrap();
+    let bytes = (0..shape.page_bytes(Tier::T2)).map(|i| (i * 37) as u8 | 0x80).collect();
+    let page = Page::from_bytes(shape, Tier::T2, bytes).unwrap();
+    assert!((0..64).all(|token| page.dequantise::<bf16>(token, &Channels::default()).len() == 64));
+}
+
+/// By hand: of 4 bits a step is (7.5 + 7.5) / 15 = 1, and zero is 7.5 steps up.
+#[test]
+fn a_row_by_hand() {
+    let mut row = vec![0.0; 32];
+    (row[0], row[1], row[2], row[3]) = (-7.5, 7.5, 2.4, -0.3);
+    let found = quantise(Tier::T4, &row);
+    assert_eq!((found.scale.to_f32(), found.zero), (1.0, 120));
+    // A half goes to the even code: 7.5 is 8.
+    assert_eq!(found.codes[..5], [0, 15, 10, 7, 8]);
+    let scales = [2.0; 32];
+    let mut offsets = [0.0; 32];
+    offsets[2] = 0.25;
+    let channels = Channels { scales: Some(&scales), offsets: Some(&offsets) };
+    assert_eq!(dequantise(&found, &channels)[..5], [-15.0, 15.0, 5.25, -1.0, 1.0]);
+    // Of 2 bits four levels over all of a range that is 4: a step is 4/3, rounded up.
+    let mut row: Vec<f32> = (0..32).map(|i| if i % 2 == 0 { 2.0 } else { -2.0 }).collect();
+    let found = quantise(Tier::T2, &row);
+    assert_eq!((found.scale.to_bits(), found.zero), (0x3FAB, 24));
+    assert_eq!(found.codes[..2], [3, 0]);
+    // Or a standard deviation apart, about the mean: (30 + 2 * 25) / 32 is 2.5, and its root 1.58 less than 10/3.
+    row.iter_mut().for_each(|x| *x *= 0.5);
+    (row[0], row[1]) = (5.0, -5.0);
+    let found = quantise(Tier::T2, &row);
+    assert_eq!((found.scale.to_bits(), found.zero), (0x3FCB, 24));
+    assert_eq!(found.codes[..4], [3, 0, 2, 1]);
+}
+
+prop_compose! {
+    fn any_row()(
+        n in 1..=8_usize,
+        exponent in -30..30_i32,
+        offset in -4.0..4.0_f32,
+        seed in any::<u64>(),
+    ) -> Vec<f32> {
+        let mut state = seed | 1;
+        (0..32 * n).map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let x = (state >> 40) as f32 / 8_388_608.0 - 1.0;
+            (x + offset) * 2.0_f32.powi(exponent)
+        }).collect()
+    }
+}
+
+proptest! {
+    /// Of 8 and 4 bits no number is farther off than half a step, and a sixteenth for the zero point's own rounding.
+    #[test]
+    fn errors_are_half_a_step(row in any_row()) {
+        for tier in [Tier::T8, Tier::T4] {
+            let codes = quantise(tier, &row);
+            let step = codes.scale.to_f32();
+            let found = dequantise(&codes, &Channels::default());
+            for (x, y) in row.iter().zip(&found) {
+                prop_assert!((x - y).abs() <= step * 0.54, "{x} as {y} of {step}");
+            }
+        }
+    }
+
+    /// Quantised again, codes and steps stay, or come to the same numbers but for a step.
+    #[test]
+    fn pages_are_what_their_rows_are(row in any_row(), is_keys: bool) {
+        let part = if is_keys { Part::Keys } else { Part::Values };
+        let shape = PageShape::new(row.len() as u64, part).unwrap();
+        let elements: Vec<f16> = row.iter().map(|x| f16::from_f32(*x)).collect();
+        let two = [elements.clone(), elements.iter().rev().copied().collect()].concat();
+        for tier in Tier::ALL {
+            let page = Page::quantise(shape, tier, &two, &Channels::default()).unwrap();
+            let found = page.dequantise::<f16>(0, &Channels::default());
+            let expected = if tier == Tier::T16 {
+                elements.iter().map(|x| x.to_f32()).collect()
+            } else {
+                let codes = quantise(tier, &normalise(&elements, &Channels::default()));
+                prop_assert_eq!(&page.row(0), &codes);
+                dequantise(&codes, &Channels::default())
+            };
+            prop_assert_eq!(&found, &expected);
+            let reversed: Vec<f32> = found.into_iter().rev().collect();
+            let other = page.dequantise::<f16>(1, &Channels::default());
+            if tier != Tier::T2 {
+                prop_assert_eq!(other, reversed);
+            }
+            let bytes = page.bytes().to_vec();
+            prop_assert_eq!(Page::from_bytes(shape, tier, bytes).unwrap(), page);
+        }
+    }
+}

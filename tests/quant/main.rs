@@ -1,0 +1,6 @@
+//! The room `quant`: its format, by the letter.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod format;
+mod golden;
