@@ -154,7 +154,7 @@ impl Page {
     ) -> Result<Self> {
         let d = shape.head_dim;
         let n_tokens = rows.len() / d;
-        if rows.len() % d != 0 || n_tokens > TOKENS {
+        if !rows.len().is_multiple_of(d) || n_tokens > TOKENS {
             let (what, expected) = ("elements of a page", (TOKENS * d) as u64);
             return Err(Error::Shape { what, expected, got: rows.len() as u64 });
         }
