@@ -7,6 +7,7 @@
 #include "huffman/params.h"
 #include "kv.h"
 #include "mma/params.h"
+#include "quant/params.h"
 #include "select/params.h"
 
 #endif  // LACUNA_PARAMS_H_

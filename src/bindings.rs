@@ -901,6 +901,93 @@ const _: () = {
     ["Offset of field: MmaProductsParams::operand"]
         [::core::mem::offset_of!(MmaProductsParams, operand) - 36usize];
 };
+/// Pools of pages as src/quant/format.md specifies them, one for each tier: of 16, 8, 4 and 2 bits.
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct QuantPools {
+    /** `[n_pages]` pages of `8 * head_dim * bits` bytes, and 256 more of codes; multiples of 16
+    bytes. Null where there is none.*/
+    pub pages: [u64; 4usize],
+    pub n_pages: [u32; 4usize],
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of QuantPools"][::core::mem::size_of::<QuantPools>() - 48usize];
+    ["Alignment of QuantPools"][::core::mem::align_of::<QuantPools>() - 8usize];
+    ["Offset of field: QuantPools::pages"][::core::mem::offset_of!(QuantPools, pages) - 0usize];
+    ["Offset of field: QuantPools::n_pages"]
+        [::core::mem::offset_of!(QuantPools, n_pages) - 32usize];
+};
+/// What the channels of keys, or of values, are relative to, for each span of pages of a list.
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct QuantChannels {
+    /// `[batch, n_heads, n_spans, head_dim]`, or null: what numbers are divided by.
+    pub scales: u64,
+    /// The same, or null: what is taken from them before.
+    pub offsets: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of QuantChannels"][::core::mem::size_of::<QuantChannels>() - 16usize];
+    ["Alignment of QuantChannels"][::core::mem::align_of::<QuantChannels>() - 8usize];
+    ["Offset of field: QuantChannels::scales"]
+        [::core::mem::offset_of!(QuantChannels, scales) - 0usize];
+    ["Offset of field: QuantChannels::offsets"]
+        [::core::mem::offset_of!(QuantChannels, offsets) - 8usize];
+};
+/** Rows of a paged cache as tiered pages, or back. A block of 128 threads has a page of keys, or of
+values, of 64 rows that a list names.*/
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct QuantPagesParams {
+    /// With keys and values, bf16 or f16; rows of up to 256 elements, a multiple of 32.
+    pub kv: LacunaKvView,
+    pub pools: QuantPools,
+    /// Of keys, and of values.
+    pub channels: [QuantChannels; 2usize],
+    /** `[batch, n_heads, n_pages]` each, of keys and of values: a tag of two bits, 0 to 3 for 16, 8,
+    4 and 2 bits, above the number of a page of that pool. Where there is no such page, nothing is
+    read or written.*/
+    pub entries: [u64; 2usize],
+    /** `[batch, n_lists, n_pages, 64]`: numbers of a request's rows. Others are of no row: zeros
+    become pages of them, and no row is written.*/
+    pub indices: u64,
+    /// `[batch, n_lists]`, or null: how many of each list's indices count; else all.
+    pub counts: u64,
+    /// Pages of a list.
+    pub n_pages: u32,
+    /// Lists of a request: 1, or one for each head.
+    pub n_lists: u32,
+    /// Pages of a span, at least 1, and spans of a list.
+    pub span_pages: u32,
+    pub n_spans: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of QuantPagesParams"][::core::mem::size_of::<QuantPagesParams>() - 240usize];
+    ["Alignment of QuantPagesParams"][::core::mem::align_of::<QuantPagesParams>() - 8usize];
+    ["Offset of field: QuantPagesParams::kv"]
+        [::core::mem::offset_of!(QuantPagesParams, kv) - 0usize];
+    ["Offset of field: QuantPagesParams::pools"]
+        [::core::mem::offset_of!(QuantPagesParams, pools) - 112usize];
+    ["Offset of field: QuantPagesParams::channels"]
+        [::core::mem::offset_of!(QuantPagesParams, channels) - 160usize];
+    ["Offset of field: QuantPagesParams::entries"]
+        [::core::mem::offset_of!(QuantPagesParams, entries) - 192usize];
+    ["Offset of field: QuantPagesParams::indices"]
+        [::core::mem::offset_of!(QuantPagesParams, indices) - 208usize];
+    ["Offset of field: QuantPagesParams::counts"]
+        [::core::mem::offset_of!(QuantPagesParams, counts) - 216usize];
+    ["Offset of field: QuantPagesParams::n_pages"]
+        [::core::mem::offset_of!(QuantPagesParams, n_pages) - 224usize];
+    ["Offset of field: QuantPagesParams::n_lists"]
+        [::core::mem::offset_of!(QuantPagesParams, n_lists) - 228usize];
+    ["Offset of field: QuantPagesParams::span_pages"]
+        [::core::mem::offset_of!(QuantPagesParams, span_pages) - 232usize];
+    ["Offset of field: QuantPagesParams::n_spans"]
+        [::core::mem::offset_of!(QuantPagesParams, n_spans) - 236usize];
+};
 /** The first scores of each row, by one of four rules. A row's candidates are `length` scores from
 `start` on, what lies past the row's `n` left out. Forced candidates come first, then larger
 scores, then lower indices; zeros of both signs are equal, and NaN comes after everything.*/
@@ -1971,7 +2058,7 @@ const _: () = {
         [::core::mem::offset_of!(SelectMergeParams, reserved) - 164usize];
 };
 /// Every entry of the images, with the size and the alignment of the struct that it takes.
-pub const ENTRIES: [(&str, usize, usize); 29] = [
+pub const ENTRIES: [(&str, usize, usize); 31] = [
     ("decode_bf16", size_of::<HuffmanDecodeParams>(), align_of::<HuffmanDecodeParams>()),
     ("mma_products", size_of::<MmaProductsParams>(), align_of::<MmaProductsParams>()),
     ("wgmma_products", size_of::<MmaProductsParams>(), align_of::<MmaProductsParams>()),
@@ -2001,4 +2088,6 @@ pub const ENTRIES: [(&str, usize, usize); 29] = [
     ("merge_partials", size_of::<AttentionMergeParams>(), align_of::<AttentionMergeParams>()),
     ("copy_pages", size_of::<AttentionCopyPagesParams>(), align_of::<AttentionCopyPagesParams>()),
     ("tier_resolve", size_of::<AttentionTierParams>(), align_of::<AttentionTierParams>()),
+    ("quantize_pages", size_of::<QuantPagesParams>(), align_of::<QuantPagesParams>()),
+    ("dequantize_pages", size_of::<QuantPagesParams>(), align_of::<QuantPagesParams>()),
 ];

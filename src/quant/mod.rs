@@ -2,14 +2,20 @@
 #![doc = include_str!("format.md")]
 
 mod page;
+mod pages;
 mod tier;
 
 pub use page::{Page, PageShape, Place};
+#[cfg(any(feature = "cuda", feature = "simt"))]
+pub use pages::{
+    ChannelViews, PageLists, TierPools, TierPoolsMut, dequantize_pages, quantize_pages,
+};
+pub use pages::{PagesPlan, PagesShape};
 pub use tier::{Part, Tier};
 
 /// What the kernels of this room must do, written for reading.
 pub mod reference {
-    pub use super::reference_of_rows::{Channels, Row, dequantise, normalise, quantise};
+    pub use super::reference_of_rows::{Channels, Row, dequantize, normalize, quantize};
 }
 
 #[path = "reference.rs"]

@@ -2,7 +2,7 @@
 
 use half::bf16;
 
-use super::reference_of_rows::{Channels, Row, dequantise, normalise, quantise};
+use super::reference_of_rows::{Channels, Row, dequantize, normalize, quantize};
 use super::{Part, Tier};
 use crate::element::Half;
 use crate::{Error, Result};
@@ -42,6 +42,12 @@ impl PageShape {
             return Err(Error::Range { what, value: head_dim, allowed });
         }
         Ok(Self { head_dim: head_dim as usize, part })
+    }
+
+    /// The same of keys, or of values.
+    #[must_use]
+    pub fn of_part(self, part: Part) -> Self {
+        Self { part, ..self }
     }
 
     /// Channels.
@@ -142,26 +148,29 @@ impl Page {
         Ok(Self { shape, tier, bytes })
     }
 
-    /// Up to 64 tokens' rows, one after the other, quantised.
+    /// Up to 64 tokens' rows, quantized; zeros where there is none.
     ///
     /// # Errors
-    /// [`Error::Shape`] where they are more, or not whole rows.
-    pub fn quantise<T: Half>(
+    /// [`Error::Shape`] where they are more, or not of as many elements.
+    pub fn quantize<'a, T: Half + 'a>(
         shape: PageShape,
         tier: Tier,
-        rows: &[T],
+        rows: impl IntoIterator<Item = Option<&'a [T]>>,
         channels: &Channels<'_>,
     ) -> Result<Self> {
-        let d = shape.head_dim;
-        let n_tokens = rows.len() / d;
-        if !rows.len().is_multiple_of(d) || n_tokens > TOKENS {
-            let (what, expected) = ("elements of a page", (TOKENS * d) as u64);
-            return Err(Error::Shape { what, expected, got: rows.len() as u64 });
-        }
         let mut page = Self::zeroed(shape, tier);
-        for (token, row) in rows.chunks_exact(d).enumerate() {
+        for (token, row) in rows.into_iter().enumerate() {
+            let (n_most, n) = (TOKENS as u64, token as u64 + 1);
+            if n > n_most {
+                return Err(Error::Shape { what: "tokens of a page", expected: n_most, got: n });
+            }
+            let Some(row) = row else { continue };
+            let (expected, got) = (shape.head_dim as u64, row.len() as u64);
+            if expected != got {
+                return Err(Error::Shape { what: "elements of a row", expected, got });
+            }
             if tier.is_coded() {
-                page.set_row(token, &quantise(tier, &normalise(row, channels)));
+                page.set_row(token, &quantize(tier, &normalize(row, channels)));
             } else {
                 for (channel, element) in row.iter().enumerate() {
                     let at = shape.place(tier, token, channel).byte;
@@ -218,9 +227,9 @@ impl Page {
     }
 
     /// What a token's row stands for, in f32.
-    pub fn dequantise<T: Half>(&self, token: usize, channels: &Channels<'_>) -> Vec<f32> {
+    pub fn dequantize<T: Half>(&self, token: usize, channels: &Channels<'_>) -> Vec<f32> {
         if self.tier.is_coded() {
-            return dequantise(&self.row(token), channels);
+            return dequantize(&self.row(token), channels);
         }
         let element = |channel| {
             let at = self.shape.place(self.tier, token, channel).byte;

@@ -37,7 +37,7 @@ pub struct Row {
 }
 
 /// `(x - offset) / scale` of each channel, in f32. What is no number counts as 0, and what is infinite as the greatest number.
-pub fn normalise<T: Half>(row: &[T], channels: &Channels<'_>) -> Vec<f32> {
+pub fn normalize<T: Half>(row: &[T], channels: &Channels<'_>) -> Vec<f32> {
     let of_channel = |(channel, element): (usize, &T)| {
         let y = (element.to_f32() - channels.offset(channel)) / channels.scale(channel);
         if y.is_nan() { 0.0 } else { y.clamp(f32::MIN, f32::MAX) }
@@ -45,11 +45,11 @@ pub fn normalise<T: Half>(row: &[T], channels: &Channels<'_>) -> Vec<f32> {
     row.iter().enumerate().map(of_channel).collect()
 }
 
-/// The codes of a normalised row, in a tier of codes.
+/// The codes of a normalized row, in a tier of codes.
 ///
 /// # Panics
 /// Of [`Tier::T16`], whose numbers are not coded.
-pub fn quantise(tier: Tier, row: &[f32]) -> Row {
+pub fn quantize(tier: Tier, row: &[f32]) -> Row {
     let greatest = f32::from(tier.greatest_code().expect("a tier of codes"));
     let least = row.iter().copied().fold(f32::INFINITY, f32::min);
     let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -82,7 +82,7 @@ pub fn quantise(tier: Tier, row: &[f32]) -> Row {
 }
 
 /// What codes stand for, in f32: `scale[channel] * (step * (code - zero)) + offset[channel]`.
-pub fn dequantise(row: &Row, channels: &Channels<'_>) -> Vec<f32> {
+pub fn dequantize(row: &Row, channels: &Channels<'_>) -> Vec<f32> {
     let of_channel = |(channel, code): (usize, &u8)| {
         let steps = (16 * i32::from(*code) - i32::from(row.zero)) as f32 * 0.0625;
         let y = row.scale.to_f32() * steps;

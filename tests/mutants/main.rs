@@ -20,6 +20,10 @@ mod mass;
 #[allow(dead_code, reason = "tests use all of it")]
 mod mass_problem;
 mod merge;
+mod pages;
+#[path = "../quant/pages/problem.rs"]
+#[allow(dead_code, reason = "tests use all of it")]
+mod pages_problem;
 mod partials;
 #[path = "../attention/merge/problem.rs"]
 #[allow(dead_code, reason = "tests use all of it")]

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use half::{bf16, f16};
-use lacuna::quant::reference::{Channels, dequantise, normalise, quantise};
+use lacuna::quant::reference::{Channels, dequantize, normalize, quantize};
 use lacuna::quant::{Page, PageShape, Part, Tier};
 use proptest::prelude::*;
 
@@ -62,7 +62,10 @@ fn lanes_find_their_registers_by_masks_and_shifts() {
             let n_words = tier.bits() as usize / 2;
             let n_tiles = n_columns / 32;
             let most = 16 / (4 * n_words);
-            let together = (1..=most).rev().find(|n| most % n == 0 && n_tiles % n == 0).unwrap();
+            let together = (1..=most)
+                .rev()
+                .find(|n| most.is_multiple_of(*n) && n_tiles.is_multiple_of(*n))
+                .unwrap();
             let mut words = page
                 .bytes()
                 .chunks_exact(4)
@@ -107,16 +110,20 @@ fn what_is_no_head_is_refused() {
     let shape = PageShape::new(64, Part::Keys).unwrap();
     assert!(Page::from_bytes(shape, Tier::T4, vec![0; 100]).is_err());
     let rows = vec![bf16::ONE; 65 * 64];
-    assert!(Page::quantise(shape, Tier::T4, &rows, &Channels::default()).is_err());
-    assert!(Page::quantise(shape, Tier::T4, &rows[..63], &Channels::default()).is_err());
+    let quantize = |rows: &[bf16], n| {
+        Page::quantize(shape, Tier::T4, rows.chunks(n).map(Some), &Channels::default())
+    };
+    assert!(quantize(&rows, 64).is_err());
+    assert!(quantize(&rows[..63], 63).is_err());
+    assert!(quantize(&rows[..64 * 64], 64).is_ok());
 }
 
 #[test]
 fn rows_of_one_number_and_of_none_stay_what_they_are() {
     for tier in CODED {
         for value in [0.0, -0.0, 1.0, -3.5, 1e-30, -1e30, 1e-40] {
-            let row = quantise(tier, &[value; 64]);
-            let found = dequantise(&row, &Channels::default());
+            let row = quantize(tier, &[value; 64]);
+            let found = dequantize(&row, &Channels::default());
             let error = (found[0] - value).abs();
             // The least step is the least bf16.
             let least = value.abs() * 2.0_f32.powi(-10) + 5e-41;
@@ -132,7 +139,7 @@ fn hostile_rows_are_rows() {
     for tier in CODED {
         for scales in [None, Some([0.0; 64]), Some([f32::NAN; 64]), Some([1e-38; 64])] {
             let channels = Channels { scales: scales.as_ref().map(|s| &s[..]), offsets: None };
-            let row = quantise(tier, &normalise(&elements, &channels));
+            let row = quantize(tier, &normalize(&elements, &channels));
             assert!(row.codes.iter().all(|code| *code <= tier.greatest_code().unwrap()));
             assert!(row.scale.is_finite() && row.zero.unsigned_abs() < 16_600, "{row:?}");
         }
@@ -141,7 +148,7 @@ fn hostile_rows_are_rows() {
     let shape = PageShape::new(64, Part::Values).unwrap();
     let bytes = (0..shape.page_bytes(Tier::T2)).map(|i| (i * 37) as u8 | 0x80).collect();
     let page = Page::from_bytes(shape, Tier::T2, bytes).unwrap();
-    assert!((0..64).all(|token| page.dequantise::<bf16>(token, &Channels::default()).len() == 64));
+    assert!((0..64).all(|token| page.dequantize::<bf16>(token, &Channels::default()).len() == 64));
 }
 
 /// By hand: of 4 bits a step is (7.5 + 7.5) / 15 = 1, and zero is 7.5 steps up.
@@ -149,7 +156,7 @@ fn hostile_rows_are_rows() {
 fn a_row_by_hand() {
     let mut row = vec![0.0; 32];
     (row[0], row[1], row[2], row[3]) = (-7.5, 7.5, 2.4, -0.3);
-    let found = quantise(Tier::T4, &row);
+    let found = quantize(Tier::T4, &row);
     assert_eq!((found.scale.to_f32(), found.zero), (1.0, 120));
     // A half goes to the even code: 7.5 is 8.
     assert_eq!(found.codes[..5], [0, 15, 10, 7, 8]);
@@ -157,16 +164,16 @@ fn a_row_by_hand() {
     let mut offsets = [0.0; 32];
     offsets[2] = 0.25;
     let channels = Channels { scales: Some(&scales), offsets: Some(&offsets) };
-    assert_eq!(dequantise(&found, &channels)[..5], [-15.0, 15.0, 5.25, -1.0, 1.0]);
+    assert_eq!(dequantize(&found, &channels)[..5], [-15.0, 15.0, 5.25, -1.0, 1.0]);
     // Of 2 bits four levels over all of a range that is 4: a step is 4/3, rounded up.
     let mut row: Vec<f32> = (0..32).map(|i| if i % 2 == 0 { 2.0 } else { -2.0 }).collect();
-    let found = quantise(Tier::T2, &row);
+    let found = quantize(Tier::T2, &row);
     assert_eq!((found.scale.to_bits(), found.zero), (0x3FAB, 24));
     assert_eq!(found.codes[..2], [3, 0]);
     // Or a standard deviation apart, about the mean: (30 + 2 * 25) / 32 is 2.5, and its root 1.58 less than 10/3.
     row.iter_mut().for_each(|x| *x *= 0.5);
     (row[0], row[1]) = (5.0, -5.0);
-    let found = quantise(Tier::T2, &row);
+    let found = quantize(Tier::T2, &row);
     assert_eq!((found.scale.to_bits(), found.zero), (0x3FCB, 24));
     assert_eq!(found.codes[..4], [3, 0, 2, 1]);
 }
@@ -192,16 +199,16 @@ proptest! {
     #[test]
     fn errors_are_half_a_step(row in any_row()) {
         for tier in [Tier::T8, Tier::T4] {
-            let codes = quantise(tier, &row);
+            let codes = quantize(tier, &row);
             let step = codes.scale.to_f32();
-            let found = dequantise(&codes, &Channels::default());
+            let found = dequantize(&codes, &Channels::default());
             for (x, y) in row.iter().zip(&found) {
                 prop_assert!((x - y).abs() <= step * 0.54, "{x} as {y} of {step}");
             }
         }
     }
 
-    /// Quantised again, codes and steps stay, or come to the same numbers but for a step.
+    /// Quantized again, codes and steps stay, or come to the same numbers but for a step.
     #[test]
     fn pages_are_what_their_rows_are(row in any_row(), is_keys: bool) {
         let part = if is_keys { Part::Keys } else { Part::Values };
@@ -209,18 +216,19 @@ proptest! {
         let elements: Vec<f16> = row.iter().map(|x| f16::from_f32(*x)).collect();
         let two = [elements.clone(), elements.iter().rev().copied().collect()].concat();
         for tier in Tier::ALL {
-            let page = Page::quantise(shape, tier, &two, &Channels::default()).unwrap();
-            let found = page.dequantise::<f16>(0, &Channels::default());
+            let rows = two.chunks(row.len()).map(Some);
+            let page = Page::quantize(shape, tier, rows, &Channels::default()).unwrap();
+            let found = page.dequantize::<f16>(0, &Channels::default());
             let expected = if tier == Tier::T16 {
                 elements.iter().map(|x| x.to_f32()).collect()
             } else {
-                let codes = quantise(tier, &normalise(&elements, &Channels::default()));
+                let codes = quantize(tier, &normalize(&elements, &Channels::default()));
                 prop_assert_eq!(&page.row(0), &codes);
-                dequantise(&codes, &Channels::default())
+                dequantize(&codes, &Channels::default())
             };
             prop_assert_eq!(&found, &expected);
             let reversed: Vec<f32> = found.into_iter().rev().collect();
-            let other = page.dequantise::<f16>(1, &Channels::default());
+            let other = page.dequantize::<f16>(1, &Channels::default());
             if tier != Tier::T2 {
                 prop_assert_eq!(other, reversed);
             }

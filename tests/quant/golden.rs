@@ -58,7 +58,8 @@ fn vectors() -> BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)> {
             let channels = Channels { scales: Some(&scales), offsets: Some(&offsets) };
             for tier in [Tier::T8, Tier::T4, Tier::T2] {
                 for (plain, channels) in [("", channels), (".plain", Channels::default())] {
-                    let page = Page::quantise(shape, tier, &rows, &channels).unwrap();
+                    let page =
+                        Page::quantize(shape, tier, rows.chunks(d).map(Some), &channels).unwrap();
                     let n = page.bytes().len();
                     put(
                         &format!("{}{plain}", tier.bits()),

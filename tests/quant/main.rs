@@ -4,3 +4,4 @@
 mod common;
 mod format;
 mod golden;
+mod pages;

@@ -153,6 +153,12 @@ pub(crate) const IMAGES: &[Image] = &[
         target: "compute_80",
         path: "ptx/attention-tier.sm80.ptx",
     },
+    Image {
+        room: "quant",
+        source: "csrc/quant/pages.cu",
+        target: "compute_80",
+        path: "ptx/quant-pages.sm80.ptx",
+    },
 ];
 
 /// The rooms, each once.

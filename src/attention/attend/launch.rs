@@ -5,7 +5,6 @@ use super::AttendPlan;
 use super::plan::{SegmentShape, Tokens};
 use crate::Result;
 use crate::attention::Mask;
-use crate::attention::check::check_cache;
 use crate::bindings::{AttentionAttendParams, AttentionSegment};
 use crate::buffer::{View, ViewMut};
 use crate::element::{Half, Real};
@@ -202,7 +201,7 @@ impl<T: Half> Segment<'_, T> {
         arguments: &mut Arguments<'_>,
     ) -> Result<AttentionSegment> {
         let cache = &self.cache;
-        check_cache(cache, &shape.layout)?;
+        cache.check_planned(&shape.layout)?;
         let n_lists = shape.lists.count(&shape.layout);
         let (n_biases, range, n_indices, block_size) = match shape.tokens {
             Tokens::Range { first, end, last } => {

@@ -4,7 +4,6 @@
 use super::plan::{Positions, PrefillPlan};
 use crate::Result;
 use crate::attention::Mask;
-use crate::attention::check::check_cache;
 use crate::bindings::AttentionPrefillParams;
 use crate::buffer::{View, ViewMut};
 use crate::element::{Half, Real};
@@ -88,7 +87,7 @@ pub fn attend_prefill<T: Half, O: Real>(
 ) -> Result<()> {
     let shape = plan.shape();
     let cache = &inputs.cache;
-    check_cache(cache, &shape.layout)?;
+    cache.check_planned(&shape.layout)?;
     let n_given = u64::from(shape.positions == Positions::Given);
     check_same("positions of queries", n_given, inputs.query_positions.iter().len())?;
     check_same("positions of rows", n_given, inputs.key_positions.iter().len())?;

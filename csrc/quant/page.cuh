@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+// Where what of a tiered page is. src/quant/format.md is the specification.
+#ifndef LACUNA_QUANT_PAGE_CUH_
+#define LACUNA_QUANT_PAGE_CUH_
+
+#include "../common/kv.cuh"
+#include "params.h"
+
+namespace {
+
+constexpr uint32_t kPageTokens = 64;
+// A tile of codes, as operand A of an integer product has it.
+constexpr uint32_t kTileRows = 16;
+constexpr uint32_t kTileColumns = 32;
+
+// Of a tag, but 0.
+__device__ __forceinline__ uint32_t bits_of(uint32_t tag) { return 16u >> tag; }
+
+__device__ __forceinline__ uint32_t page_bytes_of(uint32_t tag, uint32_t d) {
+  return 8 * d * bits_of(tag) + (tag != 0 ? 4 * kPageTokens : 0);
+}
+
+// How the codes of a page lie.
+struct Order {
+  // Powers of two: words that a lane has of a tile, and tiles that stand together.
+  uint32_t word_bits;
+  uint32_t together_bits;
+  // Of a strip of 16 rows.
+  uint32_t n_groups;
+
+  __device__ __forceinline__ Order(uint32_t tag, uint32_t n_columns) {
+    const uint32_t n_tiles = n_columns / kTileColumns;
+    word_bits = 3 - tag;
+    // 1, 2 or 4 tiles are 16 bytes of a lane.
+    together_bits = tag - 1;
+    while ((n_tiles & ((1u << together_bits) - 1)) != 0) --together_bits;
+    n_groups = n_tiles >> together_bits;
+  }
+};
+
+// Of a word of a page, the first row and column of its lowest byte, in register 0.
+struct WordPlace {
+  uint32_t row;
+  uint32_t column;
+  uint32_t word;
+};
+
+__device__ __forceinline__ WordPlace locate_word(const Order& order, uint32_t i) {
+  const uint32_t word = i & ((1u << order.word_bits) - 1);
+  i >>= order.word_bits;
+  const uint32_t in_group = i & ((1u << order.together_bits) - 1);
+  i >>= order.together_bits;
+  const uint32_t lane = i % 32;
+  i /= 32;
+  const uint32_t strip = i / order.n_groups;
+  const uint32_t tile = ((i - strip * order.n_groups) << order.together_bits) + in_group;
+  return {strip * kTileRows + lane / 4, tile * kTileColumns + lane % 4 * 4, word};
+}
+
+// Where the code of a row and column is: its byte, and its lowest bit.
+struct CodePlace {
+  uint32_t byte;
+  uint32_t shift;
+};
+
+__device__ __forceinline__ CodePlace locate_code(const Order& order, uint32_t tag, uint32_t row,
+                                                 uint32_t column) {
+  const uint32_t tile = column / kTileColumns;
+  const uint32_t lane = row % 8 * 4 + column % 16 / 4;
+  const uint32_t reg = row % kTileRows / 8 + column % kTileColumns / 16 * 2;
+  uint32_t i = row / kTileRows * order.n_groups + (tile >> order.together_bits);
+  i = i * 32 + lane;
+  i = (i << order.together_bits) + (tile & ((1u << order.together_bits) - 1));
+  const uint32_t word = reg & ((1u << order.word_bits) - 1);
+  return {((i << order.word_bits) + word) * 4 + column % 4,
+          (reg >> order.word_bits) * bits_of(tag)};
+}
+
+// What a block has: a page of keys, or of values.
+struct Work {
+  uint32_t b;
+  uint32_t head;
+  // 0 of keys, 1 of values.
+  uint32_t part;
+  uint32_t tag;
+  // The page; null where there is nothing to do.
+  uint8_t* page;
+  // Of its slots those that count, and their rows' numbers.
+  const int32_t* indices;
+  uint32_t n_tokens;
+  uint32_t n_rows;
+  // Of its span, or null.
+  const float* scales;
+  const float* offsets;
+};
+
+__device__ __forceinline__ Work find_work(const QuantPagesParams& params) {
+  Work work = {};
+  work.b = blockIdx.z / 2;
+  work.part = blockIdx.z % 2;
+  work.head = blockIdx.y;
+  const uint32_t p = blockIdx.x;
+  const uint32_t list = params.n_lists == 1 ? work.b : work.b * params.n_lists + work.head;
+  const uint32_t n_slots = params.n_pages * kPageTokens;
+  uint32_t n = n_slots;
+  if (params.counts != nullptr && params.counts[list] < n) n = params.counts[list];
+  const uint32_t first = p * kPageTokens;
+  if (first >= n) return work;
+  const uint64_t head = uint64_t{work.b} * params.kv.n_heads + work.head;
+  const uint32_t entry = params.entries[work.part][head * params.n_pages + p];
+  const uint32_t number = entry & 0x3FFFFFFF;
+  work.tag = entry >> 30;
+  if (number >= params.pools.n_pages[work.tag]) return work;
+  const uint32_t d = params.kv.row_len;
+  work.page = params.pools.pages[work.tag] + uint64_t{number} * page_bytes_of(work.tag, d);
+  work.indices = params.indices + uint64_t{list} * n_slots + first;
+  work.n_tokens = n - first < kPageTokens ? n - first : kPageTokens;
+  work.n_rows = count_rows(params.kv, work.b);
+  const QuantChannels& channels = params.channels[work.part];
+  const uint32_t span = p / params.span_pages;
+  const uint64_t channel = (head * params.n_spans + span) * d;
+  work.scales = channels.scales != nullptr ? channels.scales + channel : nullptr;
+  work.offsets = channels.offsets != nullptr ? channels.offsets + channel : nullptr;
+  return work;
+}
+
+// The address of the row in a slot; null where it is none.
+__device__ __forceinline__ const uint8_t* find_row(const QuantPagesParams& params, const Work& work,
+                                                   uint32_t slot) {
+  if (slot >= work.n_tokens) return nullptr;
+  // A negative number is large.
+  const uint32_t row = static_cast<uint32_t>(work.indices[slot]);
+  if (row >= work.n_rows) return nullptr;
+  const uint64_t element = locate_kv(params.kv, work.b, row, work.head);
+  if (element == kNoRow) return nullptr;
+  return (work.part == 0 ? params.kv.keys : params.kv.values) + 2 * element;
+}
+
+}  // namespace
+
+#endif  // LACUNA_QUANT_PAGE_CUH_

@@ -1,0 +1,188 @@
+//! The launches over pages.
+#![allow(unsafe_code)]
+
+use super::PagesPlan;
+use crate::Result;
+use crate::bindings::{LacunaKvView, QuantChannels, QuantPagesParams, QuantPools};
+use crate::buffer::{View, ViewMut};
+use crate::element::Half;
+use crate::kv::{KvView, KvViewMut};
+use crate::launch::{Arguments, check_aligned, kernel_params};
+use crate::quant::Tier;
+use crate::queue::Queue;
+use crate::region::Role;
+
+kernel_params!(QuantPagesParams, "quant", "quantize_pages");
+
+/// The same struct for the other kernel.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct ToNumbers(#[allow(dead_code, reason = "the kernel reads it")] QuantPagesParams);
+
+kernel_params!(ToNumbers, "quant", "dequantize_pages");
+
+/// Which rows stand in which pages, and what their channels are relative to.
+#[derive(Debug, Clone, Copy)]
+pub struct PageLists<'a> {
+    /// `[batch, n_lists, n_pages, 64]`: numbers of a request's rows. One that is of no row, as -1, is a slot of nothing.
+    pub indices: View<'a, i32>,
+    /// `[batch, n_lists]`: how many of each list's indices count; else all.
+    pub counts: Option<View<'a, u32>>,
+    /// `[batch, n_heads, n_pages]`: the page of keys of each 64, `tier.tag() << 30 | number`. One of no page is passed over. No
+    /// page may stand there twice: which of the two would stay is not said.
+    pub key_entries: View<'a, u32>,
+    /// The same of values.
+    pub value_entries: View<'a, u32>,
+    /// Of keys.
+    pub key_channels: ChannelViews<'a>,
+    /// Of values.
+    pub value_channels: ChannelViews<'a>,
+}
+
+/// What channels are relative to.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ChannelViews<'a> {
+    /// `[batch, n_heads, n_spans, head_dim]`: what numbers are divided by; else 1. One that is 0 or no number makes zeros.
+    pub scales: Option<View<'a, f32>>,
+    /// The same: what is taken from them before; else 0.
+    pub offsets: Option<View<'a, f32>>,
+}
+
+/// The tiers' pools, of 16, 8, 4 and 2 bits: [`PagesPlan::pool_bytes`] each, from a multiple of 16 bytes on.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TierPools<'a> {
+    /// By [`Tier::tag`]; none of a tier without pages.
+    pub pools: [Option<View<'a, u8>>; 4],
+}
+
+/// The same, to write.
+#[derive(Debug, Default)]
+pub struct TierPoolsMut<'a> {
+    /// By [`Tier::tag`]; none of a tier without pages.
+    pub pools: [Option<ViewMut<'a, u8>>; 4],
+}
+
+/// Rows of a paged cache as tiered pages: keys and values in one launch, each page in the tier that its entry names (the format:
+/// [`quant`](crate::quant); after ZipCache, arXiv:2405.14256, and KIVI, arXiv:2402.02750).
+///
+/// It is what fills tiers, of a prompt or of tokens that have waited as numbers until 64 of a tier were there: the lists say which, as
+/// [`topk_rows`](crate::select::topk_rows) and [`compact_rows`](crate::select::compact_rows) leave them.
+///
+/// # Shapes
+/// Those of [`PageLists`] and [`TierPoolsMut`]; sizes are the plan's. Lengths, page tables, lists and entries are read on the device, so that
+/// a captured graph serves them.
+///
+/// # Numerics
+/// Bit for bit [`Page::quantize`](crate::quant::Page::quantize) of each page's rows; of slots of nothing zeros.
+///
+/// # Stream
+/// One launch; no allocation, copy or synchronisation.
+///
+/// # Errors
+/// [`Error::Shape`](crate::Error::Shape), [`Error::Range`](crate::Error::Range), [`Error::WrongQueue`](crate::Error::WrongQueue) and
+/// [`Error::WrongStream`](crate::Error::WrongStream) before anything is launched; [`Error::Driver`](crate::Error::Driver) where the launch fails.
+pub fn quantize_pages<T: Half>(
+    queue: &Queue,
+    plan: &PagesPlan,
+    source: &KvView<'_, T>,
+    lists: &PageLists<'_>,
+    targets: &mut TierPoolsMut<'_>,
+) -> Result<()> {
+    let mut arguments = Arguments::new(queue);
+    source.check_planned(&plan.shape().layout)?;
+    let mut pools = NO_POOLS;
+    for tier in Tier::ALL {
+        let at = tier.tag() as usize;
+        let n_bytes = plan.pool_bytes(tier);
+        let Some(pool) = targets.pools[at].as_ref().filter(|_| n_bytes != 0) else { continue };
+        check_aligned("address of a pool", pool.address(), 16, "the multiples of 16 bytes")?;
+        pools.pages[at] = arguments.written(Role::InOut, "pool of pages", pool, n_bytes)?;
+        pools.n_pages[at] = plan.shape().n_pool_pages[at] as u32;
+    }
+    let kv = source.params(&mut arguments)?;
+    let params = lists.params(plan, kv, pools, &mut arguments)?;
+    // SAFETY: the plan's sizes are below the limits of the struct's fields.
+    unsafe { arguments.launch(&plan.grid(), &params) }
+}
+
+/// Tiered pages as rows of a paged cache: what [`quantize_pages`] took, as far as its bits tell, for prefill over what was quantized and for looking at
+/// it. Slots of nothing, and rows that no list names, are left alone.
+///
+/// # Shapes
+/// Those of [`PageLists`] and [`TierPools`]; sizes are the plan's. A row that two slots name is written by both.
+///
+/// # Numerics
+/// Bit for bit [`Page::dequantize`](crate::quant::Page::dequantize), rounded to `T`; of 16 bits the numbers themselves, which are as they were
+/// written, `T` or not.
+///
+/// # Stream
+/// One launch; no allocation, copy or synchronisation.
+///
+/// # Errors
+/// Those of [`quantize_pages`].
+pub fn dequantize_pages<T: Half>(
+    queue: &Queue,
+    plan: &PagesPlan,
+    sources: &TierPools<'_>,
+    lists: &PageLists<'_>,
+    target: &mut KvViewMut<'_, T>,
+) -> Result<()> {
+    let mut arguments = Arguments::new(queue);
+    target.as_view().check_planned(&plan.shape().layout)?;
+    let mut pools = NO_POOLS;
+    for tier in Tier::ALL {
+        let at = tier.tag() as usize;
+        let n_bytes = plan.pool_bytes(tier);
+        let Some(pool) = sources.pools[at].as_ref().filter(|_| n_bytes != 0) else { continue };
+        check_aligned("address of a pool", pool.address(), 16, "the multiples of 16 bytes")?;
+        pools.pages[at] = arguments.input("pool of pages", pool, n_bytes)?;
+        pools.n_pages[at] = plan.shape().n_pool_pages[at] as u32;
+    }
+    let kv = target.params(&mut arguments)?;
+    let params = lists.params(plan, kv, pools, &mut arguments)?;
+    // SAFETY: as above.
+    unsafe { arguments.launch(&plan.grid(), &ToNumbers(params)) }
+}
+
+const NO_POOLS: QuantPools = QuantPools { pages: [0; 4], n_pages: [0; 4] };
+
+impl PageLists<'_> {
+    fn params(
+        &self,
+        plan: &PagesPlan,
+        kv: LacunaKvView,
+        pools: QuantPools,
+        arguments: &mut Arguments<'_>,
+    ) -> Result<QuantPagesParams> {
+        let shape = plan.shape();
+        let n_entries = plan.entries_len();
+        Ok(QuantPagesParams {
+            kv,
+            pools,
+            channels: [
+                self.key_channels.params(plan, arguments)?,
+                self.value_channels.params(plan, arguments)?,
+            ],
+            entries: [
+                arguments.input("entries of keys", &self.key_entries, n_entries)?,
+                arguments.input("entries of values", &self.value_entries, n_entries)?,
+            ],
+            indices: arguments.input("indices", &self.indices, plan.indices_len())?,
+            counts: arguments.optional_input("counts", self.counts.as_ref(), plan.n_lists())?,
+            n_pages: shape.n_pages as u32,
+            n_lists: shape.lists.per_request(&shape.layout) as u32,
+            span_pages: shape.span_pages as u32,
+            n_spans: plan.n_spans() as u32,
+        })
+    }
+}
+
+impl ChannelViews<'_> {
+    fn params(&self, plan: &PagesPlan, arguments: &mut Arguments<'_>) -> Result<QuantChannels> {
+        let len = plan.channels_len();
+        Ok(QuantChannels {
+            scales: arguments.optional_input("scales of channels", self.scales.as_ref(), len)?,
+            offsets: arguments.optional_input("offsets of channels", self.offsets.as_ref(), len)?,
+        })
+    }
+}

@@ -1,0 +1,240 @@
+//! The kernels over tiered pages.
+
+use std::ffi::c_void;
+
+use half::{bf16, f16};
+use lacuna::Queue;
+use lacuna::element::{Half, Real};
+use lacuna::kv::KvLists;
+use lacuna::simt::{Checks, Config, Entry, Schedule, Substitute};
+
+use crate::pages_problem::{Case, Problem};
+use crate::{Kernel, Mutation, of};
+
+const fn kernel(entry: &'static str, mutations: &'static [Mutation]) -> Kernel {
+    Kernel {
+        room: "quant",
+        source: include_str!("../../csrc/quant/pages.cu"),
+        headers: &[("page.cuh", include_str!("../../csrc/quant/page.cuh"))],
+        entry,
+        mutations,
+    }
+}
+
+/// Left out is what changes no result: a deviation that is not less is not of the mean, either way.
+const QUANTIZE: &[Mutation] = &[
+    of("__syncthreads();", 0, ""),
+    // Where codes lie.
+    of("tag != 0 ? 4 * kPageTokens : 0", 0, "4 * kPageTokens"),
+    of("tag != 0 ? 4 * kPageTokens : 0", 0, "0"),
+    of("word_bits = 3 - tag;", 0, "word_bits = 0;"),
+    of("together_bits = tag - 1;", 0, "together_bits = 0;"),
+    of("while ((n_tiles & ((1u << together_bits) - 1)) != 0) --together_bits;", 0, ""),
+    of("n_groups = n_tiles >> together_bits;", 0, "n_groups = n_tiles;"),
+    of("strip * kTileRows + lane / 4", 0, "strip * kTileRows + lane % 4"),
+    of("tile * kTileColumns + lane % 4 * 4", 0, "lane % 4 * 4"),
+    of("reg % 2 * 8", 0, "reg / 2 * 8"),
+    of("reg / 2 * 16", 0, "reg % 2 * 16"),
+    of("reg += 1u << order.word_bits", 0, "reg += 4"),
+    of("(reg >> order.word_bits) * bits", 0, "reg * bits"),
+    of("if (part == 0) return *reinterpret_cast", 0, "if (true) return *reinterpret_cast"),
+    of("shared.codes[column + j][row]", 0, "shared.codes[column][row]"),
+    of("work.part == 0 ? d : kPageTokens", 0, "d"),
+    of("i < 2 * d * bits", 0, "i < d * bits"),
+    // What a block has.
+    of("blockIdx.z / 2", 0, "0"),
+    of("blockIdx.z % 2", 0, "0"),
+    of("params.n_lists == 1 ? work.b : ", 0, ""),
+    of("work.b * params.n_lists + work.head", 0, "work.b"),
+    of("params.counts != nullptr && ", 0, ""),
+    of("params.counts[list] < n", 0, "false"),
+    of("params.counts[list] < n", 0, "true"),
+    of("if (first >= n) return work;", 0, ""),
+    of("if (first >= n) return work;", 0, "if (first > n) return work;"),
+    of("uint64_t{work.b} * params.kv.n_heads + work.head", 0, "work.head"),
+    of("entry & 0x3FFFFFFF", 0, "entry & 0x1FFFFFFF"),
+    of("if (number >= params.pools.n_pages[work.tag]) return work;", 0, ""),
+    of("number >= params.pools.n_pages", 0, "number > params.pools.n_pages"),
+    of("uint64_t{list} * n_slots + first", 0, "uint64_t{list} * n_slots"),
+    of("n - first < kPageTokens ? n - first : kPageTokens", 0, "kPageTokens"),
+    of("params.channels[work.part]", 0, "params.channels[0]"),
+    of("p / params.span_pages", 0, "0"),
+    of("(head * params.n_spans + span) * d", 0, "head * d"),
+    of("channels.scales != nullptr ? ", 0, "true ? "),
+    of("if (slot >= work.n_tokens) return nullptr;", 0, ""),
+    of("if (row >= work.n_rows) return nullptr;", 0, ""),
+    of("if (element == kNoRow) return nullptr;", 0, ""),
+    of("work.part == 0 ? params.kv.keys : params.kv.values", 0, "params.kv.keys"),
+    // A row's codes, and each of its roundings.
+    of("value = keep(value, ", 0, "value = (value, "),
+    of("__fsub_rn(y[e], work.offsets[channel + e])", 0, "y[e]"),
+    of(
+        "__fdiv_rn(y[e], work.scales[channel + e])",
+        0,
+        "__fmul_rn(y[e], __fdiv_rn(1.0f, work.scales[channel + e]))",
+    ),
+    of("y[e] > kGreatest ? kGreatest : ", 0, ""),
+    of("y[e] < -kGreatest ? -kGreatest : ", 0, ""),
+    of("if (!(y[e] == y[e])) y[e] = 0.0f;", 0, ""),
+    of("if (row != nullptr) load_chunk", 0, "load_chunk"),
+    of("y[j][e] < least ? y[j][e] : least", 0, "least"),
+    of("y[j][e] > most ? y[j][e] : most", 0, "most"),
+    of(
+        "__fsub_rn(__fdiv_rn(most, greatest), __fdiv_rn(least, greatest))",
+        0,
+        "__fdiv_rn(__fsub_rn(most, least), greatest)",
+    ),
+    of("if (bits_of(work.tag) == 2) {", 0, "if (false) {"),
+    of("if (bits_of(work.tag) == 2) {", 0, "{"),
+    of("__fdiv_rn(add_over_lanes(sum), n)", 0, "__fdiv_rn(sum, n)"),
+    of("if (64 * j + 8 * lane >= d) break;", 0, ""),
+    of("__fmaf_rn(apart, apart, squares)", 0, "__fadd_rn(__fmul_rn(apart, apart), squares)"),
+    of(
+        "__fsqrt_rn(__fdiv_rn(add_over_lanes(squares), n))",
+        0,
+        "__fdiv_rn(add_over_lanes(squares), n)",
+    ),
+    of("if (is_about_mean) step = deviation;", 0, ""),
+    of(
+        "magnitude(least) > magnitude(most) ? magnitude(least) : magnitude(most)",
+        0,
+        "magnitude(most)",
+    ),
+    of(
+        "magnitude(least) > magnitude(most) ? magnitude(least) : magnitude(most)",
+        0,
+        "magnitude(least)",
+    ),
+    of("step > far ? step : far", 0, "step"),
+    of("(__float_as_uint(x) + 0xFFFF) >> 16", 0, "__float_as_uint(x) >> 16"),
+    of("(__float_as_uint(x) + 0xFFFF) >> 16", 0, "to_bf16(x)"),
+    of("if (scale != 0) {", 0, "{"),
+    of("__fmaf_rn(-1.5f, s, mean)", 0, "__fmaf_rn(-1.0f, s, mean)"),
+    of("is_about_mean ? __fmaf_rn", 0, "false ? __fmaf_rn"),
+    of(
+        "round_even(__fmul_rn(__fdiv_rn(-first, s), 16.0f))",
+        0,
+        "__fmul_rn(__fdiv_rn(-first, s), 16.0f)",
+    ),
+    of("if (scale == 0) break;", 0, ""),
+    of(
+        "__fadd_rn(__fdiv_rn(y[j][e], s), up)",
+        0,
+        "__fdiv_rn(__fadd_rn(y[j][e], __fmul_rn(up, s)), s)",
+    ),
+    of("code > greatest_code ? greatest_code : ", 0, ""),
+    of("code < 0 ? 0 : code", 0, "code"),
+    of("if (lane != 0) return;", 0, ""),
+    of("if (threadIdx.x >= kPageTokens) return;", 0, ""),
+    // Numbers as they are.
+    of("if (work.page == nullptr) return;", 0, ""),
+    of("if (work.tag == 0) {", 0, "if (false) {"),
+    of("if (row != nullptr) four", 0, "four"),
+];
+
+const DEQUANTIZE: &[Mutation] = &[
+    of("column % 16 / 4", 0, "column % 4"),
+    of("row % kTileRows / 8 + column % kTileColumns / 16 * 2", 0, "row % kTileRows / 8"),
+    of("tile >> order.together_bits", 0, "tile"),
+    of("(tile & ((1u << order.together_bits) - 1))", 0, "0"),
+    of("reg & ((1u << order.word_bits) - 1)", 0, "0"),
+    of("(reg >> order.word_bits) * bits_of(tag)", 0, "0"),
+    of("locate_code(order, work.tag, slot, c)", 0, "locate_code(order, work.tag, c, slot)"),
+    of("of_tokens[kPageTokens + slot]", 0, "of_tokens[slot]"),
+    of("<< 16) >> 16", 0, "<< 0)"),
+    of("& ((1u << bits) - 1)", 0, "& 0xFF"),
+    of("16 * code - zero", 0, "16 * code + zero"),
+    of(
+        "__fmaf_rn(__fmul_rn(s, steps), scale, offset)",
+        0,
+        "__fadd_rn(__fmul_rn(__fmul_rn(s, steps), scale), offset)",
+    ),
+    of("work.scales != nullptr ? work.scales[c] : 1.0f", 0, "1.0f"),
+    of("work.offsets != nullptr ? work.offsets[c] : 0.0f", 0, "0.0f"),
+    of("to_halves(x[4], x[5], kind)", 0, "to_halves(x[5], x[4], kind)"),
+    of("if (work.page == nullptr) return;", 1, ""),
+    of("work.tag == 0 ? 1 : work.tag", 0, "1"),
+    of("work.part == 0 ? d : kPageTokens", 1, "d"),
+    of("if (row == nullptr) continue;", 0, ""),
+    of("work.tag == 0 ? reinterpret_cast", 0, "false ? reinterpret_cast"),
+    of("if (row >= work.n_rows) return nullptr;", 0, ""),
+];
+
+unsafe extern "C" {
+    fn lacuna_simt_quantize_pages(params: *const c_void, is_checked: u32);
+    fn lacuna_simt_dequantize_pages(params: *const c_void, is_checked: u32);
+}
+
+fn cases() -> Vec<Case> {
+    let case = Case { head_dim: 96, ..Case::default() };
+    let hostile = Case { head_dim: 32, is_hostile: true, ..Case::default() };
+    vec![
+        Case { has_scales: false, head_dim: 128, ..Case::default() },
+        hostile.clone(),
+        Case { seed: 5, has_counts: false, lists: KvLists::PerRequest, n_pages: 4, ..case },
+        Case { seed: 9, has_scales: false, has_offsets: false, lengths: vec![150], ..hostile },
+    ]
+}
+
+fn queue(kernel: Entry, by: Entry, schedule: Schedule) -> Queue {
+    Queue::simt(Config {
+        schedule,
+        seed: 7,
+        step_budget: 400_000,
+        checks: Checks { settled: false, ..Checks::ALL },
+        substitute: Some(Substitute { kernel, by }),
+        ..Config::default()
+    })
+}
+
+const SCHEDULES: [Schedule; 2] = [Schedule::Random, Schedule::Reverse];
+
+fn quantizes_differently<T: Half + Real>(
+    (problem, pools): &(Problem<T>, [Vec<u8>; 4]),
+    own: Entry,
+    entry: Entry,
+) -> bool {
+    SCHEDULES.into_iter().any(|schedule| {
+        problem.quantize(&queue(own, entry, schedule)).map_or(true, |found| found != *pools)
+    })
+}
+
+#[test]
+fn every_mutation_of_quantize_pages_is_caught() {
+    fn built<T: Half + Real>() -> Vec<(Problem<T>, [Vec<u8>; 4])> {
+        let problems = cases().into_iter().map(|case| case.build::<T>());
+        problems.map(|problem| (problem.clone(), problem.expected_pools())).collect()
+    }
+    let own: Entry = lacuna_simt_quantize_pages;
+    let (brains, shorts) = (built::<bf16>(), built::<f16>());
+    kernel("quantize_pages", QUANTIZE).assert_all_caught(own, |entry| {
+        brains.iter().any(|problem| quantizes_differently(problem, own, entry))
+            || shorts.iter().any(|problem| quantizes_differently(problem, own, entry))
+    });
+}
+
+#[test]
+fn every_mutation_of_dequantize_pages_is_caught() {
+    let own: Entry = lacuna_simt_dequantize_pages;
+    let problems: Vec<_> = cases()
+        .into_iter()
+        .map(|case| {
+            let problem = case.build::<bf16>();
+            let pools = problem.expected_pools();
+            let problem = problem.without_repeats();
+            let rows = problem.expected_rows(&pools);
+            (problem, pools, rows)
+        })
+        .collect();
+    let bits = |rows: &[Vec<bf16>; 2]| {
+        rows.each_ref().map(|rows| bytemuck::cast_slice::<_, u16>(rows).to_vec())
+    };
+    kernel("dequantize_pages", DEQUANTIZE).assert_all_caught(own, |entry| {
+        problems.iter().any(|(problem, pools, rows)| {
+            SCHEDULES.into_iter().any(|schedule| {
+                let found = problem.dequantize(&queue(own, entry, schedule), pools);
+                found.map_or(true, |found| bits(&found) != bits(rows))
+            })
+        })
+    });
+}
