@@ -6,6 +6,7 @@ use half::{bf16, f16};
 use lacuna::Queue;
 use lacuna::element::{Half, Real};
 use lacuna::kv::KvLists;
+use lacuna::quant::Tier;
 use lacuna::simt::{Checks, Config, Entry, Schedule, Substitute};
 
 use crate::pages_problem::{Case, Problem};
@@ -21,7 +22,8 @@ const fn kernel(entry: &'static str, mutations: &'static [Mutation]) -> Kernel {
     }
 }
 
-/// Left out is what changes no result: a deviation that is not less is not of the mean, either way.
+/// Left out is what changes no result: a deviation that is not less is not of the mean, either way; a count past a list's pages, of
+/// which there are no blocks. And a rounding more of the squares of a deviation, which changes a step in some tens of thousands.
 const QUANTIZE: &[Mutation] = &[
     of("__syncthreads();", 0, ""),
     // Where codes lie.
@@ -36,7 +38,7 @@ const QUANTIZE: &[Mutation] = &[
     of("reg % 2 * 8", 0, "reg / 2 * 8"),
     of("reg / 2 * 16", 0, "reg % 2 * 16"),
     of("reg += 1u << order.word_bits", 0, "reg += 4"),
-    of("(reg >> order.word_bits) * bits", 0, "reg * bits"),
+    of("(reg >> order.word_bits) * bits", 1, "reg * bits"),
     of("if (part == 0) return *reinterpret_cast", 0, "if (true) return *reinterpret_cast"),
     of("shared.codes[column + j][row]", 0, "shared.codes[column][row]"),
     of("work.part == 0 ? d : kPageTokens", 0, "d"),
@@ -48,7 +50,6 @@ const QUANTIZE: &[Mutation] = &[
     of("work.b * params.n_lists + work.head", 0, "work.b"),
     of("params.counts != nullptr && ", 0, ""),
     of("params.counts[list] < n", 0, "false"),
-    of("params.counts[list] < n", 0, "true"),
     of("if (first >= n) return work;", 0, ""),
     of("if (first >= n) return work;", 0, "if (first > n) return work;"),
     of("uint64_t{work.b} * params.kv.n_heads + work.head", 0, "work.head"),
@@ -88,7 +89,6 @@ const QUANTIZE: &[Mutation] = &[
     of("if (bits_of(work.tag) == 2) {", 0, "{"),
     of("__fdiv_rn(add_over_lanes(sum), n)", 0, "__fdiv_rn(sum, n)"),
     of("if (64 * j + 8 * lane >= d) break;", 0, ""),
-    of("__fmaf_rn(apart, apart, squares)", 0, "__fadd_rn(__fmul_rn(apart, apart), squares)"),
     of(
         "__fsqrt_rn(__fdiv_rn(add_over_lanes(squares), n))",
         0,
@@ -132,6 +132,7 @@ const QUANTIZE: &[Mutation] = &[
     of("if (row != nullptr) four", 0, "four"),
 ];
 
+/// Left out is the return where there is no page, which has no rows either.
 const DEQUANTIZE: &[Mutation] = &[
     of("column % 16 / 4", 0, "column % 4"),
     of("row % kTileRows / 8 + column % kTileColumns / 16 * 2", 0, "row % kTileRows / 8"),
@@ -152,11 +153,10 @@ const DEQUANTIZE: &[Mutation] = &[
     of("work.scales != nullptr ? work.scales[c] : 1.0f", 0, "1.0f"),
     of("work.offsets != nullptr ? work.offsets[c] : 0.0f", 0, "0.0f"),
     of("to_halves(x[4], x[5], kind)", 0, "to_halves(x[5], x[4], kind)"),
-    of("if (work.page == nullptr) return;", 1, ""),
     of("work.tag == 0 ? 1 : work.tag", 0, "1"),
     of("work.part == 0 ? d : kPageTokens", 1, "d"),
     of("if (row == nullptr) continue;", 0, ""),
-    of("work.tag == 0 ? reinterpret_cast", 0, "false ? reinterpret_cast"),
+    of("reinterpret_cast<const uint4*>(work.page)[i]", 0, "make_uint4(0, 0, 0, 0)"),
     of("if (row >= work.n_rows) return nullptr;", 0, ""),
 ];
 
@@ -206,7 +206,23 @@ fn every_mutation_of_quantize_pages_is_caught() {
         problems.map(|problem| (problem.clone(), problem.expected_pools())).collect()
     }
     let own: Entry = lacuna_simt_quantize_pages;
-    let (brains, shorts) = (built::<bf16>(), built::<f16>());
+    let (mut brains, mut shorts) = (built::<bf16>(), built::<f16>());
+    // A list that ends with a page, of numbers as they are: some rows are far from 0 and near each other.
+    let full =
+        Case { lengths: vec![150], has_scales: false, has_offsets: false, ..Case::default() };
+    let full = Problem { counts: Some(vec![64, 192]), ..full.build::<bf16>() };
+    brains.push((full.clone(), full.expected_pools()));
+    // Quotients that lie between two codes: 41 times its reciprocal is not 1.
+    let tiers = vec![Tier::T4];
+    let between = Case { head_dim: 32, has_offsets: false, tiers, ..Case::default() };
+    let mut between = between.build::<f16>();
+    for (i, element) in between.rows.iter_mut().flatten().enumerate() {
+        let (row, channel) = (i / 32, i % 32);
+        let multiple = if channel < 2 { 30 * channel } else { (row + 7 * channel) % 31 };
+        *element = f16::from_f32((41 * multiple) as f32);
+    }
+    between.scales.iter_mut().flatten().for_each(|scales| scales.fill(41.0));
+    shorts.push((between.clone(), between.expected_pools()));
     kernel("quantize_pages", QUANTIZE).assert_all_caught(own, |entry| {
         brains.iter().any(|problem| quantizes_differently(problem, own, entry))
             || shorts.iter().any(|problem| quantizes_differently(problem, own, entry))

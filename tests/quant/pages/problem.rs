@@ -113,6 +113,16 @@ impl Case {
         };
         let mut rows =
             PARTS.map(|_| (0..layout.pool_len()).map(|_| number(&mut random)).collect::<Vec<_>>());
+        // Far from 0, and near each other.
+        for (i, row) in
+            rows.iter_mut().flat_map(|rows| rows.chunks_mut(self.head_dim as usize)).enumerate()
+        {
+            if i % 13 == 5 {
+                let middle = if i % 2 == 0 { 2.5 } else { -2.5 };
+                let element = |c: usize| T::from_f32(middle + (c % 2) as f32 / 64.0);
+                row.iter_mut().enumerate().for_each(|(c, to)| *to = element(c));
+            }
+        }
         let n_rows = u64::from(*self.lengths.iter().max().unwrap_or(&1)).max(1);
         let mut indices: Vec<i32> = (0..plan.indices_len())
             .map(|_| {
@@ -144,8 +154,10 @@ impl Case {
             for (i, index) in indices.iter_mut().enumerate().step_by(7) {
                 *index = [i32::MIN, i32::MAX, n_rows as i32, 1 << 26, 1 << 30][i % 5];
             }
-            for (i, entry) in entries.iter_mut().flatten().enumerate().step_by(5) {
-                *entry |= [0x3FFF_FFFF, 0x2000_0000][i % 2];
+            for (i, entry) in entries.iter_mut().flatten().step_by(2).enumerate() {
+                let past = plan.shape().n_pool_pages[(*entry >> 30) as usize] as u32;
+                *entry =
+                    *entry >> 30 << 30 | [0x3FFF_FFFF, 0x2000_0000, past, *entry & 0xFFFF][i % 4];
             }
             for rows in &mut rows {
                 let hostile = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1e30, -1e30, -0.0];
