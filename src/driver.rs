@@ -50,6 +50,7 @@ const SYMBOLS: &[&str] = &[
     "cuStreamDestroy_v2",
     "cuStreamSynchronize",
     "cuStreamIsCapturing",
+    "cuStreamWaitEvent",
     "cuMemAlloc_v2",
     "cuMemFree_v2",
     "cuMemAllocAsync",
@@ -372,10 +373,12 @@ mod tests {
     fn every_function_the_crate_calls_is_looked_for_before() {
         let sources = [
             include_str!("device.rs"),
+            include_str!("device/event.rs"),
             include_str!("device/range.rs"),
             include_str!("device/stream.rs"),
             include_str!("launch.rs"),
             include_str!("queue.rs"),
+            include_str!("queue/handover.rs"),
         ];
         let mut n_calls = 0;
         for call in sources.iter().flat_map(|source| source.split("sys::cu").skip(1)) {
