@@ -20,6 +20,7 @@
 //! | queries, and the tokens that they shall attend to | [`attention::attend`](attention) |
 //! | partial results of attention, from ranks or tiers | [`attention::merge_partials`](attention) |
 //! | chunks of prompts, and the tokens that were kept | [`attention::attend_prefill`](attention) |
+//! | keys and values that shall cost fewer bits | [`quant::quantize_pages`](quant) |
 //! | a question what a tensor core would answer | [`mma::Model`] |
 
 pub mod attention;

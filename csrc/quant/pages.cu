@@ -12,12 +12,31 @@ constexpr uint32_t kMostDim = 256;
 // Of a lane: 8 elements of every 64.
 constexpr uint32_t kChunks = kMostDim / 64;
 
-struct Shared {
+// What channels are relative to.
+struct Channels {
+  float scales[kMostDim];
+  float offsets[kMostDim];
+};
+
+struct Quantized {
+  Channels channels;
   // Of each token, with room so that columns are in different banks.
   uint8_t codes[kPageTokens][kMostDim + 8];
   // Steps, and then zero points.
   uint16_t of_tokens[2][kPageTokens];
 };
+
+struct Page {
+  Channels channels;
+  uint4 bytes[(kPageTokens * kMostDim + 4 * kPageTokens) / 16];
+};
+
+__device__ __forceinline__ void stage_channels(const Work& work, uint32_t d, Channels& channels) {
+  for (uint32_t i = threadIdx.x; i < d; i += kThreads) {
+    channels.scales[i] = work.scales != nullptr ? work.scales[i] : 1.0f;
+    channels.offsets[i] = work.offsets != nullptr ? work.offsets[i] : 0.0f;
+  }
+}
 
 // The least bf16 no less than a number from 0 on.
 __device__ __forceinline__ uint32_t round_up(float x) {
@@ -34,15 +53,14 @@ __device__ __forceinline__ float over_lanes(float value, Keep keep) {
 }
 
 // A lane's eight elements from `channel` on, relative to their channels.
-__device__ __forceinline__ void load_chunk(const QuantPagesParams& params, const Work& work,
+__device__ __forceinline__ void load_chunk(const QuantPagesParams& params, const Channels& channels,
                                            const uint8_t* row, uint32_t channel, float (&y)[8]) {
   const uint4 four = *reinterpret_cast<const uint4*>(row + 2 * channel);
   const uint32_t words[4] = {four.x, four.y, four.z, four.w};
   expand_floats(y, words, params.kv.element);
 #pragma unroll
   for (uint32_t e = 0; e < 8; ++e) {
-    if (work.offsets != nullptr) y[e] = __fsub_rn(y[e], work.offsets[channel + e]);
-    if (work.scales != nullptr) y[e] = __fdiv_rn(y[e], work.scales[channel + e]);
+    y[e] = __fdiv_rn(__fsub_rn(y[e], channels.offsets[channel + e]), channels.scales[channel + e]);
     constexpr float kGreatest = 0x1.fffffep127f;
     y[e] = y[e] > kGreatest ? kGreatest : y[e] < -kGreatest ? -kGreatest : y[e];
     if (!(y[e] == y[e])) y[e] = 0.0f;
@@ -56,7 +74,7 @@ __device__ __forceinline__ float round_even(float x) { return __int2float_rn(__f
 
 // The codes of the row in a slot, by 8 lanes; of no row zeros.
 __device__ __forceinline__ void quantize_row(const QuantPagesParams& params, const Work& work,
-                                             uint32_t slot, Shared& shared) {
+                                             uint32_t slot, Quantized& shared) {
   const uint8_t* row = find_row(params, work, slot);
   const uint32_t d = params.kv.row_len;
   const uint32_t lane = threadIdx.x % kDotLanes;
@@ -69,7 +87,7 @@ __device__ __forceinline__ void quantize_row(const QuantPagesParams& params, con
   for (uint32_t j = 0; j < kChunks; ++j) {
     const uint32_t channel = 64 * j + 8 * lane;
     if (channel >= d) break;
-    if (row != nullptr) load_chunk(params, work, row, channel, y[j]);
+    if (row != nullptr) load_chunk(params, shared.channels, row, channel, y[j]);
 #pragma unroll
     for (uint32_t e = 0; e < 8; ++e) {
       least = y[j][e] < least ? y[j][e] : least;
@@ -132,8 +150,8 @@ __device__ __forceinline__ void quantize_row(const QuantPagesParams& params, con
 }
 
 // Four codes of a register, of a row's columns from a multiple of four on.
-__device__ __forceinline__ uint32_t load_register(const Shared& shared, uint32_t part, uint32_t row,
-                                                  uint32_t column) {
+__device__ __forceinline__ uint32_t load_register(const Quantized& shared, uint32_t part,
+                                                  uint32_t row, uint32_t column) {
   if (part == 0) return *reinterpret_cast<const uint32_t*>(&shared.codes[row][column]);
   uint32_t word = 0;
 #pragma unroll
@@ -142,7 +160,7 @@ __device__ __forceinline__ uint32_t load_register(const Shared& shared, uint32_t
 }
 
 // The codes of all tokens in the page's order.
-__device__ __forceinline__ void write_codes(const Work& work, uint32_t d, const Shared& shared) {
+__device__ __forceinline__ void write_codes(const Work& work, uint32_t d, const Quantized& shared) {
   const uint32_t bits = bits_of(work.tag);
   const Order order(work.tag, work.part == 0 ? d : kPageTokens);
   for (uint32_t i = 4 * threadIdx.x; i < 2 * d * bits; i += 4 * kThreads) {
@@ -180,10 +198,12 @@ __device__ __forceinline__ void copy_rows(const QuantPagesParams& params, const 
 
 // Eight elements of a token, in the cache's type.
 __device__ __forceinline__ uint4 read_chunk(const QuantPagesParams& params, const Work& work,
-                                            const Order& order, uint32_t slot, uint32_t channel) {
-  const uint32_t d = params.kv.row_len;
+                                            const Order& order, const Page& page, uint32_t slot,
+                                            uint32_t channel) {
   const uint32_t bits = bits_of(work.tag);
-  const uint16_t* of_tokens = reinterpret_cast<const uint16_t*>(work.page + 8 * d * bits);
+  const uint8_t* bytes = reinterpret_cast<const uint8_t*>(page.bytes);
+  const uint16_t* of_tokens =
+      reinterpret_cast<const uint16_t*>(bytes + 8 * params.kv.row_len * bits);
   const float s = from_bf16(of_tokens[slot]);
   const int32_t zero = static_cast<int32_t>(uint32_t{of_tokens[kPageTokens + slot]} << 16) >> 16;
   float x[8];
@@ -193,11 +213,9 @@ __device__ __forceinline__ uint4 read_chunk(const QuantPagesParams& params, cons
     const CodePlace place = work.part == 0 ? locate_code(order, work.tag, slot, c)
                                            : locate_code(order, work.tag, c, slot);
     const int32_t code =
-        static_cast<int32_t>(uint32_t{work.page[place.byte]} >> place.shift & ((1u << bits) - 1));
+        static_cast<int32_t>(uint32_t{bytes[place.byte]} >> place.shift & ((1u << bits) - 1));
     const float steps = __fmul_rn(__int2float_rn(16 * code - zero), 0.0625f);
-    const float scale = work.scales != nullptr ? work.scales[c] : 1.0f;
-    const float offset = work.offsets != nullptr ? work.offsets[c] : 0.0f;
-    x[e] = __fmaf_rn(__fmul_rn(s, steps), scale, offset);
+    x[e] = __fmaf_rn(__fmul_rn(s, steps), page.channels.scales[c], page.channels.offsets[c]);
   }
   const uint32_t kind = params.kv.element;
   return make_uint4(to_halves(x[0], x[1], kind), to_halves(x[2], x[3], kind),
@@ -207,13 +225,15 @@ __device__ __forceinline__ uint4 read_chunk(const QuantPagesParams& params, cons
 }  // namespace
 
 LACUNA_ENTRY(quantize_pages, QuantPagesParams, kThreads) {
-  LACUNA_SHARED(Shared, shared);
+  LACUNA_SHARED(Quantized, shared);
   const Work work = find_work(params);
   if (work.page == nullptr) return;
   if (work.tag == 0) {
     copy_rows(params, work);
     return;
   }
+  stage_channels(work, params.kv.row_len, shared.channels);
+  __syncthreads();
   constexpr uint32_t kTogether = kThreads / kDotLanes;
   for (uint32_t first = 0; first < kPageTokens; first += kTogether) {
     quantize_row(params, work, first + threadIdx.x / kDotLanes, shared);
@@ -223,9 +243,17 @@ LACUNA_ENTRY(quantize_pages, QuantPagesParams, kThreads) {
 }
 
 LACUNA_ENTRY(dequantize_pages, QuantPagesParams, kThreads) {
+  LACUNA_SHARED(Page, page);
   const Work work = find_work(params);
   if (work.page == nullptr) return;
   const uint32_t d = params.kv.row_len;
+  const uint4* bytes = reinterpret_cast<const uint4*>(work.page);
+  if (work.tag != 0) {
+    stage_channels(work, d, page.channels);
+    const uint32_t n = page_bytes_of(work.tag, d) / 16;
+    for (uint32_t i = threadIdx.x; i < n; i += kThreads) page.bytes[i] = bytes[i];
+    __syncthreads();
+  }
   const uint32_t n_chunks = d / 8;
   const Order order(work.tag == 0 ? 1 : work.tag, work.part == 0 ? d : kPageTokens);
   for (uint32_t i = threadIdx.x; i < kPageTokens * n_chunks; i += kThreads) {
@@ -234,8 +262,7 @@ LACUNA_ENTRY(dequantize_pages, QuantPagesParams, kThreads) {
     // The launch has it to write.
     uint8_t* row = const_cast<uint8_t*>(find_row(params, work, slot));
     if (row == nullptr) continue;
-    reinterpret_cast<uint4*>(row)[chunk] = work.tag == 0
-                                               ? reinterpret_cast<const uint4*>(work.page)[i]
-                                               : read_chunk(params, work, order, slot, 8 * chunk);
+    reinterpret_cast<uint4*>(row)[chunk] =
+        work.tag == 0 ? bytes[i] : read_chunk(params, work, order, page, slot, 8 * chunk);
   }
 }

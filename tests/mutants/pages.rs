@@ -26,6 +26,7 @@ const fn kernel(entry: &'static str, mutations: &'static [Mutation]) -> Kernel {
 /// which there are no blocks. And a rounding more of the squares of a deviation, which changes a step in some tens of thousands.
 const QUANTIZE: &[Mutation] = &[
     of("__syncthreads();", 0, ""),
+    of("__syncthreads();", 1, ""),
     // Where codes lie.
     of("tag != 0 ? 4 * kPageTokens : 0", 0, "4 * kPageTokens"),
     of("tag != 0 ? 4 * kPageTokens : 0", 0, "0"),
@@ -68,11 +69,13 @@ const QUANTIZE: &[Mutation] = &[
     of("work.part == 0 ? params.kv.keys : params.kv.values", 0, "params.kv.keys"),
     // A row's codes, and each of its roundings.
     of("value = keep(value, ", 0, "value = (value, "),
-    of("__fsub_rn(y[e], work.offsets[channel + e])", 0, "y[e]"),
+    of("__fsub_rn(y[e], channels.offsets[channel + e])", 0, "y[e]"),
+    of("work.scales != nullptr ? work.scales[i] : 1.0f", 0, "1.0f"),
+    of("work.offsets != nullptr ? work.offsets[i] : 0.0f", 0, "1.0f"),
     of(
-        "__fdiv_rn(y[e], work.scales[channel + e])",
+        "__fdiv_rn(__fsub_rn(y[e], channels.offsets[channel + e]), channels.scales[channel + e])",
         0,
-        "__fmul_rn(y[e], __fdiv_rn(1.0f, work.scales[channel + e]))",
+        "__fmul_rn(y[e], __fdiv_rn(1.0f, channels.scales[channel + e]))",
     ),
     of("y[e] > kGreatest ? kGreatest : ", 0, ""),
     of("y[e] < -kGreatest ? -kGreatest : ", 0, ""),
@@ -134,6 +137,7 @@ const QUANTIZE: &[Mutation] = &[
 
 /// Left out is the return where there is no page, which has no rows either.
 const DEQUANTIZE: &[Mutation] = &[
+    of("__syncthreads();", 2, ""),
     of("column % 16 / 4", 0, "column % 4"),
     of("row % kTileRows / 8 + column % kTileColumns / 16 * 2", 0, "row % kTileRows / 8"),
     of("tile >> order.together_bits", 0, "tile"),
@@ -146,17 +150,17 @@ const DEQUANTIZE: &[Mutation] = &[
     of("& ((1u << bits) - 1)", 0, "& 0xFF"),
     of("16 * code - zero", 0, "16 * code + zero"),
     of(
-        "__fmaf_rn(__fmul_rn(s, steps), scale, offset)",
+        "__fmaf_rn(__fmul_rn(s, steps), page.channels.scales[c], page.channels.offsets[c])",
         0,
-        "__fadd_rn(__fmul_rn(__fmul_rn(s, steps), scale), offset)",
+        "__fadd_rn(__fmul_rn(__fmul_rn(s, steps), page.channels.scales[c]), page.channels.offsets[c])",
     ),
-    of("work.scales != nullptr ? work.scales[c] : 1.0f", 0, "1.0f"),
-    of("work.offsets != nullptr ? work.offsets[c] : 0.0f", 0, "0.0f"),
+    of("work.scales != nullptr ? work.scales[i] : 1.0f", 0, "1.0f"),
+    of("work.offsets != nullptr ? work.offsets[i] : 0.0f", 0, "0.0f"),
     of("to_halves(x[4], x[5], kind)", 0, "to_halves(x[5], x[4], kind)"),
     of("work.tag == 0 ? 1 : work.tag", 0, "1"),
     of("work.part == 0 ? d : kPageTokens", 1, "d"),
     of("if (row == nullptr) continue;", 0, ""),
-    of("reinterpret_cast<const uint4*>(work.page)[i]", 0, "make_uint4(0, 0, 0, 0)"),
+    of("work.tag == 0 ? bytes[i]", 0, "work.tag == 0 ? bytes[0]"),
     of("if (row >= work.n_rows) return nullptr;", 0, ""),
 ];
 

@@ -1,0 +1,21 @@
+//! The room `quant`: its references on the CPU, and its kernels.
+
+#[path = "../house/mod.rs"]
+mod house;
+mod pages;
+#[path = "../peers/mod.rs"]
+mod peers;
+
+use std::process::ExitCode;
+
+use criterion::Criterion;
+
+fn cpu() {
+    let mut criterion = Criterion::default().configure_from_args();
+    pages::cpu(&mut criterion);
+    criterion.final_summary();
+}
+
+fn main() -> ExitCode {
+    house::run("quant", pages::cases(), cpu)
+}
