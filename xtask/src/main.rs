@@ -1,5 +1,6 @@
 //! What maintainers run: `cargo xtask --help` names the tasks.
 
+mod accuracy;
 mod bindings;
 mod bundle;
 mod images;
@@ -56,6 +57,8 @@ enum Task {
     Rehearse,
     /// Print what is proven and measured on GPUs, by kernel, shape and device
     Ledger(ledger::Options),
+    /// Print the errors of KV cache formats, on synthetic rows and on a trained model's
+    Accuracy(accuracy::Options),
 }
 
 /// What stops a task, for people to read.
@@ -79,6 +82,7 @@ fn main() -> ExitCode {
         }
         Task::Rehearse => rehearsal::run(),
         Task::Ledger(options) => ledger::run(&options),
+        Task::Accuracy(options) => accuracy::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,0 +1,149 @@
+//! How much accuracy formats of a KV cache cost: on synthetic rows, and on those of a trained model.
+
+mod data;
+mod measure;
+mod minilm;
+mod schemes;
+mod words;
+
+use std::fmt::Write as _;
+
+use self::data::{EFFECTIVE_TOKENS, Kind, N_HEADS, N_QUERIES, N_TOKENS, Set};
+use self::measure::Row;
+use crate::{Result, root};
+
+const TABLES: &str = "xtask/accuracy.md";
+const REMEDY: &str = "cargo xtask accuracy --write";
+
+/// What was asked for.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// One part
+    #[arg(long, value_name = "PART")]
+    only: Option<Part>,
+    /// Write xtask/accuracy.md
+    #[arg(long, conflicts_with = "only")]
+    write: bool,
+    /// Change nothing; fail where xtask/accuracy.md differs, and name the command to run
+    #[arg(long, conflicts_with = "write")]
+    check: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// Rows from a seed; nothing is downloaded
+    Synthetic,
+    /// Rows of a trained model on prose, both from the package index
+    Minilm,
+}
+
+/// Prints tables, writes them or compares them.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let mut sections = vec![preamble()];
+    for part in [Part::Synthetic, Part::Minilm] {
+        if options.only.is_none_or(|only| only == part) {
+            sections.push(tables(part)?);
+        }
+    }
+    let path = root().join(TABLES);
+    if options.write {
+        return std::fs::write(&path, sections.join("\n"))
+            .map(|()| println!("wrote {TABLES}"))
+            .map_err(|error| format!("{TABLES}: {error}"));
+    }
+    if options.check {
+        let committed = std::fs::read_to_string(&path).unwrap_or_default();
+        let whole = options.only.is_some() || committed == sections.join("\n");
+        if !whole || !sections.iter().all(|section| committed.contains(section)) {
+            return Err(format!("{TABLES} is stale; run `{REMEDY}` and commit the result"));
+        }
+        println!("fresh {TABLES}");
+        return Ok(());
+    }
+    print!("{}", sections.join("\n"));
+    Ok(())
+}
+
+fn preamble() -> String {
+    format!(
+        "# Accuracy of KV cache formats\n\
+         \n\
+         Made by `{REMEDY}`; xtask/src/accuracy/schemes.rs says what each format is. Keys, values and\n\
+         queries are bf16; softmax and sums are f64.\n\
+         \n\
+         - bits: an element of keys and one of values takes, scales and the like included.\n\
+         - K, V: root mean square of the error over that of the elements.\n\
+         - logits: root mean square of the error of `q . k / sqrt(d)`.\n\
+         - output: root mean square of the error of attention's output over that of the output, with keys\n\
+         \x20 alone, values alone and both through the format; all are means over heads, layers and\n\
+         \x20 sequences.\n\
+         - worst: the largest output error of a head, both through the format.\n\
+         \n\
+         \"60 % 4, 40 % 2\" has the 60 % of tokens that probe queries attend to most at 4 bits.\n"
+    )
+}
+
+fn tables(part: Part) -> Result<String> {
+    let (text, sets) = match part {
+        Part::Synthetic => (
+            format!(
+                "## Synthetic\n\n\
+                 {N_TOKENS} tokens, {N_HEADS} heads, {N_QUERIES} queries a head, scaled for a mean \
+                 entropy of ln {EFFECTIVE_TOKENS}; `synthetic` in xtask/src/accuracy/data.rs says what \
+                 each kind is.\n"
+            ),
+            Kind::ALL
+                .into_iter()
+                .flat_map(|kind| [64, 128].map(|d| data::synthetic(kind, d)))
+                .collect(),
+        ),
+        Part::Minilm => (
+            format!(
+                "## A trained model\n\n\
+                 all-MiniLM-L6-v2 (6 layers, 12 heads of 32, every query sees every key) on {} windows \
+                 of 512 tokens of the Jargon File's appendices; one query in eight is measured, one in \
+                 eight is a probe.\n",
+                minilm::N_WINDOWS
+            ),
+            minilm::run()?,
+        ),
+    };
+    let schemes = schemes::all();
+    let table = |set: &Set| {
+        let (rows, entropy) = measure::measure(set, &schemes);
+        table(&set.name, &rows, entropy)
+    };
+    Ok([text].into_iter().chain(sets.iter().map(table)).collect::<Vec<_>>().join("\n"))
+}
+
+fn table(name: &str, rows: &[Row], entropy: f64) -> String {
+    let mut text =
+        format!("### {name}\n\nMean entropy of a query's weights: {entropy:.2} nats.\n\n");
+    text +=
+        "| format | bits K | bits V | K | V | logits | output, K | output, V | output | worst |\n";
+    text += "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n";
+    for Row { name, bits: [keys, values], mean, worst } in rows {
+        let _ = write!(text, "| {name} | {keys:.3} | {values:.3} ");
+        let errors = [mean.keys, mean.values, mean.scores];
+        let outputs = [mean.output_of_keys, mean.output_of_values, mean.output, *worst];
+        for error in errors.into_iter().chain(outputs) {
+            let _ = write!(text, "| {error:.4} ");
+        }
+        text += "|\n";
+    }
+    text
+}
+
+/// Logits to weights; gives their entropy in nats.
+fn softmax(weights: &mut [f64]) -> f64 {
+    let largest = weights.iter().fold(f64::NEG_INFINITY, |a, &b| a.max(b));
+    let (mut sum, mut moment) = (0.0, 0.0);
+    for weight in &mut *weights {
+        let logit = *weight - largest;
+        *weight = libm::exp(logit);
+        sum += *weight;
+        moment += *weight * logit;
+    }
+    weights.iter_mut().for_each(|weight| *weight /= sum);
+    libm::log(sum) - moment / sum
+}
