@@ -1,5 +1,6 @@
 //! What maintainers run: `cargo xtask --help` names the tasks.
 
+#[cfg(feature = "accuracy")]
 mod accuracy;
 mod bindings;
 mod bundle;
@@ -58,6 +59,7 @@ enum Task {
     /// Print what is proven and measured on GPUs, by kernel, shape and device
     Ledger(ledger::Options),
     /// Print the errors of KV cache formats, on synthetic rows and on a trained model's
+    #[cfg(feature = "accuracy")]
     Accuracy(accuracy::Options),
 }
 
@@ -82,6 +84,7 @@ fn main() -> ExitCode {
         }
         Task::Rehearse => rehearsal::run(),
         Task::Ledger(options) => ledger::run(&options),
+        #[cfg(feature = "accuracy")]
         Task::Accuracy(options) => accuracy::run(&options),
     };
     match result {

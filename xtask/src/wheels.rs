@@ -11,6 +11,7 @@ pub(crate) fn install(package: &str, version: &str) -> Result<PathBuf> {
 }
 
 /// Installs one wheel whose file has this SHA-256 and no other, and says where.
+#[cfg(feature = "accuracy")]
 pub(crate) fn install_exact(package: &str, version: &str, sha256: &str) -> Result<PathBuf> {
     // The hash is part of the name: what an older pin left is not taken for the new one.
     let folder = tools().join(format!("{package}-{version}-{}", &sha256[..12]));

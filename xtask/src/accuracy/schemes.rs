@@ -7,6 +7,8 @@
 use half::f16;
 
 use super::data::{Pools, Rows, Shape};
+use super::own::Tiered;
+use lacuna::quant::Tier::{T2, T4, T8};
 
 /// A format of keys and values.
 pub(crate) trait Scheme: Send + Sync {
@@ -30,15 +32,19 @@ pub(crate) fn all() -> Vec<Box<dyn Scheme>> {
         Box::new(Int8 { truncates: false }),
         Box::new(Int8 { truncates: true }),
         Box::new(Ggml::Q8_0),
+        Box::new(Tiered { important: T8, rest: T8 }),
         Box::new(ZipCache { important_bits: 4, rest_bits: 4 }),
         Box::new(Kivi { bits: 4 }),
         Box::new(Int4 { rotates: false }),
         Box::new(Int4 { rotates: true }),
         Box::new(QServe),
         Box::new(Ggml::Q4_0),
+        Box::new(Tiered { important: T4, rest: T4 }),
         Box::new(ZipCache { important_bits: 4, rest_bits: 2 }),
+        Box::new(Tiered { important: T4, rest: T2 }),
         Box::new(ZipCache { important_bits: 2, rest_bits: 2 }),
         Box::new(Kivi { bits: 2 }),
+        Box::new(Tiered { important: T2, rest: T2 }),
     ]
 }
 
