@@ -6,8 +6,9 @@ use lacuna::quant::{PageShape, Part, Tier};
 use super::data::{Pools, Rows, Shape};
 use super::schemes::Scheme;
 
-/// Tiered pages: of each head and channel a scale for the whole sequence, and of keys their mean; of each token a step and a
-/// zero point.
+/// Tiered pages: of each head and channel a scale for the whole sequence, the root of its mean square, and of keys their mean;
+/// of each token a step and a zero point. Scales by the largest, as ZipCache's values have them, or by its root, lose to these: of
+/// outlier channels four times as much is lost of 2-bit keys by the root, and of outlier tokens a fifth more of 4-bit ones by the largest.
 pub(crate) struct Tiered {
     pub(crate) important: Tier,
     pub(crate) rest: Tier,
@@ -37,10 +38,13 @@ impl Tiered {
             }
             let mut scales = vec![0.0_f32; d];
             for token in 0..n_tokens {
-                let apart = row(token).iter().zip(&offsets).map(|(x, offset)| (x - offset).abs());
-                scales.iter_mut().zip(apart).for_each(|(scale, x)| *scale = scale.max(x));
+                for ((sum, x), offset) in scales.iter_mut().zip(row(token)).zip(&offsets) {
+                    *sum += (x - offset) * (x - offset);
+                }
             }
-            scales.iter_mut().for_each(|scale| *scale = scale.sqrt().max(f32::MIN_POSITIVE));
+            for scale in &mut scales {
+                *scale = (*scale / n_tokens as f32).sqrt().max(f32::MIN_POSITIVE);
+            }
             let channels = Channels { scales: Some(&scales), offsets: Some(&offsets) };
             for (token, tier) in self.tier_of(pools, head, n_tokens).into_iter().enumerate() {
                 let y = row(token).iter().zip(&scales).zip(&offsets);
