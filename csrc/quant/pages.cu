@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-// Rows as tiered pages, and back. src/quant/reference.rs and src/quant/page.rs are the
+// Rows as tiered pages, and back. src/quant/row.rs and src/quant/page.rs are the
 // specification.
 
 #include "../common/dot.cuh"

@@ -3,6 +3,7 @@
 
 mod page;
 mod pages;
+mod row;
 mod tier;
 
 pub use page::{Page, PageShape, Place};
@@ -15,8 +16,5 @@ pub use tier::{Part, Tier};
 
 /// What the kernels of this room must do, written for reading.
 pub mod reference {
-    pub use super::reference_of_rows::{Channels, Row, dequantize, normalize, quantize};
+    pub use super::row::{Channels, Row, dequantize, normalize, quantize};
 }
-
-#[path = "reference.rs"]
-mod reference_of_rows;

@@ -2,7 +2,7 @@
 
 use half::bf16;
 
-use super::reference_of_rows::{Channels, Row, dequantize, normalize, quantize};
+use super::row::{Channels, Row, dequantize, normalize, quantize};
 use super::{Part, Tier};
 use crate::element::Half;
 use crate::{Error, Result};
@@ -86,7 +86,8 @@ impl PageShape {
         self.code_bytes(tier) + 2 * (TOKENS + token)
     }
 
-    /// Where the element of a token's channel is. Numbers that are not coded lie token by token.
+    /// Where the element of a token's channel is, of 64 tokens and the head's channels. Numbers that are not coded lie token by
+    /// token.
     pub fn place(&self, tier: Tier, token: usize, channel: usize) -> Place {
         let bits = tier.bits();
         if !tier.is_coded() {
@@ -196,7 +197,10 @@ impl Page {
         &self.bytes
     }
 
-    /// Codes, scale and zero point of a token; of a page of codes.
+    /// Codes, scale and zero point of a token.
+    ///
+    /// # Panics
+    /// Of [`Tier::T16`], whose numbers are not coded, and past the 64th token.
     pub fn row(&self, token: usize) -> Row {
         let mask = self.tier.greatest_code().expect("a page of codes");
         let code = |channel| {
@@ -211,7 +215,10 @@ impl Page {
         }
     }
 
-    /// Writes them.
+    /// Writes them, of as many codes as a head has channels.
+    ///
+    /// # Panics
+    /// As [`row`](Self::row).
     pub fn set_row(&mut self, token: usize, row: &Row) {
         let mask = self.tier.greatest_code().expect("a page of codes");
         for (channel, code) in row.codes.iter().enumerate() {
@@ -227,6 +234,9 @@ impl Page {
     }
 
     /// What a token's row stands for, in f32.
+    ///
+    /// # Panics
+    /// Past the 64th token.
     pub fn dequantize<T: Half>(&self, token: usize, channels: &Channels<'_>) -> Vec<f32> {
         if self.tier.is_coded() {
             return dequantize(&self.row(token), channels);

@@ -66,7 +66,7 @@ pub struct AttendOutputs<'a, O> {
     /// `[batch * n_queries, n_q_heads]`, or in the shape's [`LogSumOrder`](crate::attention::LogSumOrder): the logarithm of the sum of
     /// `exp(logit)`, sinks among them.
     pub log_sums: Option<ViewMut<'a, f32>>,
-    /// [`AttendPlan::workspace_len`] words, zeros before the first launch; every launch leaves it ready for the same plan, and for
+    /// [`AttendPlan::workspace_len`] words, from a multiple of 16 bytes on, zeros before the first launch; every launch leaves it ready for the same plan, and for
     /// no other.
     pub workspace: ViewMut<'a, u32>,
 }

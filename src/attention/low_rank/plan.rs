@@ -96,7 +96,7 @@ impl LowRankPlan {
     }
 
     /// The grid of the launch: as [`AttendPlan::grid`], with a head's basis and factors on chip. Of rank 160 and heads of 128 elements that is
-    /// 101 KiB of dynamic shared memory beside 12 of the kernel's own, which devices of compute capability 8.6, 8.9 and 12.0 do not have.
+    /// 101 KiB of dynamic shared memory beside 4 of the kernel's own, which devices of compute capability 8.6, 8.9 and 12.0 do not have.
     #[cfg(any(feature = "cuda", feature = "simt"))]
     pub fn grid(&self) -> Grid {
         let grid = self.attend.grid();

@@ -90,15 +90,10 @@ pub fn quantize_pages<T: Half>(
 ) -> Result<()> {
     let mut arguments = Arguments::new(queue);
     source.check_planned(&plan.shape().layout)?;
-    let mut pools = NO_POOLS;
-    for tier in Tier::ALL {
-        let at = tier.tag() as usize;
-        let n_bytes = plan.pool_bytes(tier);
-        let Some(pool) = targets.pools[at].as_ref().filter(|_| n_bytes != 0) else { continue };
-        check_aligned("address of a pool", pool.address(), 16, "the multiples of 16 bytes")?;
-        pools.pages[at] = arguments.written(Role::InOut, "pool of pages", pool, n_bytes)?;
-        pools.n_pages[at] = plan.shape().n_pool_pages[at] as u32;
-    }
+    let pools = each_pool(plan, |at, n_bytes| {
+        let pool = targets.pools[at].as_ref();
+        pool.map(|pool| arguments.written(Role::InOut, POOL, pool, n_bytes)).transpose()
+    })?;
     let kv = source.params(&mut arguments)?;
     let params = lists.params(plan, kv, pools, &mut arguments)?;
     // SAFETY: the plan's sizes are below the limits of the struct's fields.
@@ -129,22 +124,35 @@ pub fn dequantize_pages<T: Half>(
 ) -> Result<()> {
     let mut arguments = Arguments::new(queue);
     target.as_view().check_planned(&plan.shape().layout)?;
-    let mut pools = NO_POOLS;
-    for tier in Tier::ALL {
-        let at = tier.tag() as usize;
-        let n_bytes = plan.pool_bytes(tier);
-        let Some(pool) = sources.pools[at].as_ref().filter(|_| n_bytes != 0) else { continue };
-        check_aligned("address of a pool", pool.address(), 16, "the multiples of 16 bytes")?;
-        pools.pages[at] = arguments.input("pool of pages", pool, n_bytes)?;
-        pools.n_pages[at] = plan.shape().n_pool_pages[at] as u32;
-    }
+    let pools = each_pool(plan, |at, n_bytes| {
+        sources.pools[at].as_ref().map(|pool| arguments.input(POOL, pool, n_bytes)).transpose()
+    })?;
     let kv = target.params(&mut arguments)?;
     let params = lists.params(plan, kv, pools, &mut arguments)?;
     // SAFETY: as above.
     unsafe { arguments.launch(&plan.grid(), &ToNumbers(params)) }
 }
 
-const NO_POOLS: QuantPools = QuantPools { pages: [0; 4], n_pages: [0; 4] };
+const POOL: &str = "pool of pages";
+
+/// The pools that the plan has and `find` gives an address of, by tag and bytes.
+fn each_pool(
+    plan: &PagesPlan,
+    mut find: impl FnMut(usize, u64) -> Result<Option<u64>>,
+) -> Result<QuantPools> {
+    let mut pools = QuantPools { pages: [0; 4], n_pages: [0; 4] };
+    for tier in Tier::ALL {
+        let (at, n_bytes) = (tier.tag() as usize, plan.pool_bytes(tier));
+        if n_bytes == 0 {
+            continue;
+        }
+        let Some(address) = find(at, n_bytes)? else { continue };
+        check_aligned("address of a pool", address, 16, "the multiples of 16 bytes")?;
+        pools.pages[at] = address;
+        pools.n_pages[at] = plan.shape().n_pool_pages[at] as u32;
+    }
+    Ok(pools)
+}
 
 impl PageLists<'_> {
     fn params(

@@ -7,8 +7,9 @@ use super::data::{Pools, Rows, Shape};
 use super::schemes::Scheme;
 
 /// Tiered pages: of each head and channel a scale for the whole sequence, the root of its mean square, and of keys their mean;
-/// of each token a step and a zero point. Scales by the largest, as ZipCache's values have them, or by its root, lose to these: of
-/// outlier channels four times as much is lost of 2-bit keys by the root, and of outlier tokens a fifth more of 4-bit ones by the largest.
+/// of each token a step and a zero point. Scales by the root of the largest, as ZipCache's values have them, or by the largest, lose to
+/// these on synthetic keys: where channels are outliers, 2-bit ones are twice as far off by the root, and where tokens are, 4-bit ones a sixth more by the
+/// largest.
 pub(crate) struct Tiered {
     pub(crate) important: Tier,
     pub(crate) rest: Tier,
