@@ -114,10 +114,10 @@ impl Case for Shape {
     }
 
     fn budget(&self) -> Budget {
-        // Lists are read for keys and for values, and scales for each row. What is read of pages, code by code, is read again.
+        // Lists are read for keys and for values, and scales for each page. Codes go through shared memory byte by byte.
         let (bytes, sectors_per_request, conflict_ways) = match self.way {
-            Way::ToPages => (1.2, 16.0, 4.0),
-            Way::ToRows => (1.3, 16.0, 4.1),
+            Way::ToPages => (1.18, 10.6, 1.8),
+            Way::ToRows => (1.18, 7.1, 4.1),
         };
         Budget { bytes, sectors_per_request, conflict_ways, barriers: 2.0 }
     }
