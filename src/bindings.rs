@@ -905,18 +905,24 @@ const _: () = {
 #[repr(C)]
 #[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct QuantPools {
-    /** `[n_pages]` pages of `8 * head_dim * bits` bytes, and 256 more of codes; multiples of 16
-    bytes. Null where there is none.*/
+    /** `[n_pages]` pages of `8 * head_dim * bits` bytes, and `256 << tail` more of codes; multiples
+    of 16 bytes. Null where there is none.*/
     pub pages: [u64; 4usize],
     pub n_pages: [u32; 4usize],
+    /// What pages of codes end with: 0 for steps and zero points, 1 for steps and minimums.
+    pub tail: u32,
+    pub reserved: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of QuantPools"][::core::mem::size_of::<QuantPools>() - 48usize];
+    ["Size of QuantPools"][::core::mem::size_of::<QuantPools>() - 56usize];
     ["Alignment of QuantPools"][::core::mem::align_of::<QuantPools>() - 8usize];
     ["Offset of field: QuantPools::pages"][::core::mem::offset_of!(QuantPools, pages) - 0usize];
     ["Offset of field: QuantPools::n_pages"]
         [::core::mem::offset_of!(QuantPools, n_pages) - 32usize];
+    ["Offset of field: QuantPools::tail"][::core::mem::offset_of!(QuantPools, tail) - 48usize];
+    ["Offset of field: QuantPools::reserved"]
+        [::core::mem::offset_of!(QuantPools, reserved) - 52usize];
 };
 /// What the channels of keys, or of values, are relative to, for each span of pages of a list.
 #[repr(C)]
@@ -965,28 +971,28 @@ pub struct QuantPagesParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of QuantPagesParams"][::core::mem::size_of::<QuantPagesParams>() - 240usize];
+    ["Size of QuantPagesParams"][::core::mem::size_of::<QuantPagesParams>() - 248usize];
     ["Alignment of QuantPagesParams"][::core::mem::align_of::<QuantPagesParams>() - 8usize];
     ["Offset of field: QuantPagesParams::kv"]
         [::core::mem::offset_of!(QuantPagesParams, kv) - 0usize];
     ["Offset of field: QuantPagesParams::pools"]
         [::core::mem::offset_of!(QuantPagesParams, pools) - 112usize];
     ["Offset of field: QuantPagesParams::channels"]
-        [::core::mem::offset_of!(QuantPagesParams, channels) - 160usize];
+        [::core::mem::offset_of!(QuantPagesParams, channels) - 168usize];
     ["Offset of field: QuantPagesParams::entries"]
-        [::core::mem::offset_of!(QuantPagesParams, entries) - 192usize];
+        [::core::mem::offset_of!(QuantPagesParams, entries) - 200usize];
     ["Offset of field: QuantPagesParams::indices"]
-        [::core::mem::offset_of!(QuantPagesParams, indices) - 208usize];
+        [::core::mem::offset_of!(QuantPagesParams, indices) - 216usize];
     ["Offset of field: QuantPagesParams::counts"]
-        [::core::mem::offset_of!(QuantPagesParams, counts) - 216usize];
+        [::core::mem::offset_of!(QuantPagesParams, counts) - 224usize];
     ["Offset of field: QuantPagesParams::n_pages"]
-        [::core::mem::offset_of!(QuantPagesParams, n_pages) - 224usize];
+        [::core::mem::offset_of!(QuantPagesParams, n_pages) - 232usize];
     ["Offset of field: QuantPagesParams::n_lists"]
-        [::core::mem::offset_of!(QuantPagesParams, n_lists) - 228usize];
+        [::core::mem::offset_of!(QuantPagesParams, n_lists) - 236usize];
     ["Offset of field: QuantPagesParams::span_pages"]
-        [::core::mem::offset_of!(QuantPagesParams, span_pages) - 232usize];
+        [::core::mem::offset_of!(QuantPagesParams, span_pages) - 240usize];
     ["Offset of field: QuantPagesParams::n_spans"]
-        [::core::mem::offset_of!(QuantPagesParams, n_spans) - 236usize];
+        [::core::mem::offset_of!(QuantPagesParams, n_spans) - 244usize];
 };
 /** The first scores of each row, by one of four rules. A row's candidates are `length` scores from
 `start` on, what lies past the row's `n` left out. Forced candidates come first, then larger

@@ -16,8 +16,12 @@ constexpr uint32_t kTileColumns = 32;
 // Of a tag, but 0.
 __device__ __forceinline__ uint32_t bits_of(uint32_t tag) { return 16u >> tag; }
 
-__device__ __forceinline__ uint32_t page_bytes_of(uint32_t tag, uint32_t d) {
-  return 8 * d * bits_of(tag) + (tag != 0 ? 4 * kPageTokens : 0);
+// What pages of codes end with.
+constexpr uint32_t kZeroPoints = 0;
+constexpr uint32_t kMinimums = 1;
+
+__device__ __forceinline__ uint32_t page_bytes_of(uint32_t tag, uint32_t d, uint32_t tail) {
+  return 8 * d * bits_of(tag) + (tag != 0 ? 4 * kPageTokens << tail : 0);
 }
 
 // How the codes of a page lie.
@@ -112,7 +116,8 @@ __device__ __forceinline__ Work find_work(const QuantPagesParams& params) {
   work.tag = entry >> 30;
   if (number >= params.pools.n_pages[work.tag]) return work;
   const uint32_t d = params.kv.row_len;
-  work.page = params.pools.pages[work.tag] + uint64_t{number} * page_bytes_of(work.tag, d);
+  work.page = params.pools.pages[work.tag] +
+              uint64_t{number} * page_bytes_of(work.tag, d, params.pools.tail);
   work.indices = params.indices + uint64_t{list} * n_slots + first;
   work.n_tokens = n - first < kPageTokens ? n - first : kPageTokens;
   work.n_rows = count_rows(params.kv, work.b);

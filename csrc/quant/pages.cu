@@ -28,7 +28,7 @@ struct Quantized {
 
 struct Page {
   Channels channels;
-  uint4 bytes[(kPageTokens * kMostDim + 4 * kPageTokens) / 16];
+  uint4 bytes[(kPageTokens * kMostDim + (4 * kPageTokens << kMinimums)) / 16];
 };
 
 __device__ __forceinline__ void stage_channels(const Work& work, uint32_t d, Channels& channels) {
@@ -250,7 +250,7 @@ LACUNA_ENTRY(dequantize_pages, QuantPagesParams, kThreads) {
   const uint4* bytes = reinterpret_cast<const uint4*>(work.page);
   if (work.tag != 0) {
     stage_channels(work, d, page.channels);
-    const uint32_t n = page_bytes_of(work.tag, d) / 16;
+    const uint32_t n = page_bytes_of(work.tag, d, params.pools.tail) / 16;
     for (uint32_t i = threadIdx.x; i < n; i += kThreads) page.bytes[i] = bytes[i];
     __syncthreads();
   }

@@ -7,10 +7,13 @@
 
 /// Pools of pages as src/quant/format.md specifies them, one for each tier: of 16, 8, 4 and 2 bits.
 typedef struct QuantPools {
-  /// `[n_pages]` pages of `8 * head_dim * bits` bytes, and 256 more of codes; multiples of 16
-  /// bytes. Null where there is none.
+  /// `[n_pages]` pages of `8 * head_dim * bits` bytes, and `256 << tail` more of codes; multiples
+  /// of 16 bytes. Null where there is none.
   DEVICE_PTR(uint8_t) pages[4];
   uint32_t n_pages[4];
+  /// What pages of codes end with: 0 for steps and zero points, 1 for steps and minimums.
+  uint32_t tail;
+  uint32_t reserved;
 } QuantPools;
 
 /// What the channels of keys, or of values, are relative to, for each span of pages of a list.

@@ -12,7 +12,7 @@ pub use pages::{
     ChannelViews, PageLists, TierPools, TierPoolsMut, dequantize_pages, quantize_pages,
 };
 pub use pages::{PagesPlan, PagesShape};
-pub use tier::{Part, Tier};
+pub use tier::{Part, Tail, Tier};
 
 /// What the kernels of this room must do, written for reading.
 pub mod reference {

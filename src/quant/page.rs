@@ -3,7 +3,7 @@
 use half::bf16;
 
 use super::row::{Channels, Row, dequantize, normalize, quantize};
-use super::{Part, Tier};
+use super::{Part, Tail, Tier};
 use crate::element::Half;
 use crate::{Error, Result};
 
@@ -17,6 +17,7 @@ const TILE: [usize; 2] = [16, 32];
 pub struct PageShape {
     head_dim: usize,
     part: Part,
+    tail: Tail,
 }
 
 /// Where a code is: some bits of a byte.
@@ -32,7 +33,7 @@ impl PageShape {
     /// Tokens of a page.
     pub const TOKENS: usize = TOKENS;
 
-    /// Of heads of so many channels.
+    /// Of heads of so many channels; pages of codes end with zero points.
     ///
     /// # Errors
     /// [`Error::Range`] for what is not a multiple of 32 up to 256.
@@ -41,13 +42,19 @@ impl PageShape {
             let (what, allowed) = ("elements of a head", "the multiples of 32 up to 256");
             return Err(Error::Range { what, value: head_dim, allowed });
         }
-        Ok(Self { head_dim: head_dim as usize, part })
+        Ok(Self { head_dim: head_dim as usize, part, tail: Tail::ZeroPoints })
     }
 
     /// The same of keys, or of values.
     #[must_use]
     pub fn of_part(self, part: Part) -> Self {
         Self { part, ..self }
+    }
+
+    /// The same with another tail of pages of codes.
+    #[must_use]
+    pub fn with_tail(self, tail: Tail) -> Self {
+        Self { tail, ..self }
     }
 
     /// Channels.
@@ -60,10 +67,15 @@ impl PageShape {
         self.part
     }
 
+    /// What pages of codes end with.
+    pub fn tail(&self) -> Tail {
+        self.tail
+    }
+
     /// Bytes of a page: a multiple of 256.
     pub fn page_bytes(&self, tier: Tier) -> usize {
         let codes = self.code_bytes(tier);
-        if tier.is_coded() { codes + 4 * TOKENS } else { codes }
+        if tier.is_coded() { codes + self.tail.bytes() } else { codes }
     }
 
     /// Bits that a page costs for each of its elements.

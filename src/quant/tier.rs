@@ -65,6 +65,36 @@ impl Tier {
     }
 }
 
+/// What a page of codes ends with, of each token: all pages of a set of pools have the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Tail {
+    /// A step, bf16, and a zero point, in sixteenths of a step: 256 bytes. What
+    /// [`quantize_pages`](crate::quant::quantize_pages) writes.
+    #[default]
+    ZeroPoints,
+    /// A step and a minimum, f32: 512 bytes. What other schemes' steps, zero points and minimums fit without rounding.
+    Minimums,
+}
+
+impl Tail {
+    /// Bytes of a page.
+    pub const fn bytes(self) -> usize {
+        match self {
+            Self::ZeroPoints => 256,
+            Self::Minimums => 512,
+        }
+    }
+
+    /// The kernels' number for it.
+    #[cfg(any(feature = "cuda", feature = "simt"))]
+    pub(crate) const fn number(self) -> u32 {
+        match self {
+            Self::ZeroPoints => 0,
+            Self::Minimums => 1,
+        }
+    }
+}
+
 impl fmt::Display for Tier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} bits", self.bits())

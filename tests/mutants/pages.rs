@@ -28,8 +28,8 @@ const QUANTIZE: &[Mutation] = &[
     of("__syncthreads();", 0, ""),
     of("__syncthreads();", 1, ""),
     // Where codes lie.
-    of("tag != 0 ? 4 * kPageTokens : 0", 0, "4 * kPageTokens"),
-    of("tag != 0 ? 4 * kPageTokens : 0", 0, "0"),
+    of("tag != 0 ? 4 * kPageTokens << tail : 0", 0, "4 * kPageTokens << tail"),
+    of("tag != 0 ? 4 * kPageTokens << tail : 0", 0, "0"),
     of("word_bits = 3 - tag;", 0, "word_bits = 0;"),
     of("together_bits = tag - 1;", 0, "together_bits = 0;"),
     of("while ((n_tiles & ((1u << together_bits) - 1)) != 0) --together_bits;", 0, ""),

@@ -6,6 +6,7 @@ use crate::Result;
 use crate::bindings::{LacunaKvView, QuantChannels, QuantPagesParams, QuantPools};
 use crate::buffer::{View, ViewMut};
 use crate::element::Half;
+use crate::error::check_between;
 use crate::kv::{KvView, KvViewMut};
 use crate::launch::{Arguments, check_aligned, kernel_params};
 use crate::quant::Tier;
@@ -89,6 +90,12 @@ pub fn quantize_pages<T: Half>(
     targets: &mut TierPoolsMut<'_>,
 ) -> Result<()> {
     let mut arguments = Arguments::new(queue);
+    check_between(
+        "bytes of a page after its codes",
+        plan.shape().tail.bytes() as u64,
+        256,
+        "256, those of zero points",
+    )?;
     source.check_planned(&plan.shape().layout)?;
     let pools = each_pool(plan, |at, n_bytes| {
         let pool = targets.pools[at].as_ref();
@@ -140,7 +147,12 @@ fn each_pool(
     plan: &PagesPlan,
     mut find: impl FnMut(usize, u64) -> Result<Option<u64>>,
 ) -> Result<QuantPools> {
-    let mut pools = QuantPools { pages: [0; 4], n_pages: [0; 4] };
+    let mut pools = QuantPools {
+        pages: [0; 4],
+        n_pages: [0; 4],
+        tail: plan.shape().tail.number(),
+        reserved: 0,
+    };
     for tier in Tier::ALL {
         let (at, n_bytes) = (tier.tag() as usize, plan.pool_bytes(tier));
         if n_bytes == 0 {

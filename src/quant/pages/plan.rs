@@ -5,7 +5,7 @@ use crate::error::{check_below, check_between};
 use crate::kv::{KvLayout, KvLists};
 #[cfg(any(feature = "cuda", feature = "simt"))]
 use crate::launch::Grid;
-use crate::quant::{PageShape, Part, Tier};
+use crate::quant::{PageShape, Part, Tail, Tier};
 
 /// Sizes of a launch of [`quantize_pages`](crate::quant::quantize_pages) or
 /// [`dequantize_pages`](crate::quant::dequantize_pages).
@@ -37,13 +37,17 @@ pub struct PagesShape {
     pub span_pages: u64,
     /// Pages of each tier's pool, of 16, 8, 4 and 2 bits; 0 where there is no pool.
     pub n_pool_pages: [u64; 4],
+    /// What pages of codes end with, in all pools. [`quantize_pages`](crate::quant::quantize_pages) writes zero points alone.
+    pub tail: Tail,
 }
 
 impl PagesShape {
-    /// Lists for each head, of so many pages with the same channels; no pools.
+    /// Lists for each head, of so many pages with the same channels; no pools, and zero points where there
+    /// will be.
     pub fn of(layout: KvLayout, n_pages: u64) -> Self {
         let (lists, span_pages) = (KvLists::PerHead, n_pages.max(1));
-        Self { layout, lists, n_pages, span_pages, n_pool_pages: [0; 4] }
+        let tail = Tail::ZeroPoints;
+        Self { layout, lists, n_pages, span_pages, n_pool_pages: [0; 4], tail }
     }
 }
 
@@ -59,7 +63,7 @@ impl PagesPlan {
     /// [`Error::Range`](crate::Error::Range) for a size that is not supported; it says what is.
     pub fn new(shape: PagesShape) -> Result<Self> {
         let kv = shape.layout.shape();
-        let page = PageShape::new(kv.row_len, Part::Keys)?;
+        let page = PageShape::new(kv.row_len, Part::Keys)?.with_tail(shape.tail);
         check_between("tokens of a row", kv.tokens_per_row, 1, "1")?;
         check_below("requests", kv.batch, 1 << 15, "0..32768")?;
         check_below("heads", kv.n_heads, 1 << 16, "0..65536")?;

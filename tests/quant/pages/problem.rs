@@ -4,8 +4,8 @@ use lacuna::element::{Half, Real};
 use lacuna::kv::{KvLayout, KvLists, KvShape, KvView, KvViewMut};
 use lacuna::quant::reference::Channels;
 use lacuna::quant::{
-    ChannelViews, Page, PageLists, PagesPlan, PagesShape, Part, Tier, TierPools, TierPoolsMut,
-    dequantize_pages, quantize_pages,
+    ChannelViews, Page, PageLists, PagesPlan, PagesShape, Part, Tail, Tier, TierPools,
+    TierPoolsMut, dequantize_pages, quantize_pages,
 };
 use lacuna::{Buffer, Error, Queue, View};
 
@@ -96,6 +96,7 @@ impl Case {
             n_pages: self.n_pages,
             span_pages: self.span_pages,
             n_pool_pages: [n, n + 1, n + 2, n + 3],
+            tail: Tail::ZeroPoints,
         })
     }
 
