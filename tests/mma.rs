@@ -246,9 +246,12 @@ fn fragments_are_laid_out_as_documented() {
 fn integer_products_are_exact_on_every_executor() {
     for queue in common::queues() {
         for instruction in INSTRUCTIONS {
-            for (factor, widen) in [
-                (Factor::I8, (|byte| i32::from(byte as u8 as i8)) as fn(u16) -> i32),
-                (Factor::U8, |byte| i32::from(byte)),
+            let signed: fn(u16) -> i32 = |byte| i32::from(byte as u8 as i8);
+            let unsigned: fn(u16) -> i32 = |byte| i32::from(byte);
+            for (factor, widen_a, widen_b) in [
+                (Factor::I8, signed, signed),
+                (Factor::U8, unsigned, unsigned),
+                (Factor::U8I8, unsigned, signed),
             ] {
                 if let Err(error) = mma::check_supported(&queue, instruction, factor) {
                     println!("{}, {instruction:?}: {error}", queue.executor());
@@ -262,7 +265,7 @@ fn integer_products_are_exact_on_every_executor() {
                     let sum = a
                         .iter()
                         .zip(&b)
-                        .fold(c as i32, |sum, (a, b)| sum.wrapping_add(widen(*a) * widen(*b)));
+                        .fold(c as i32, |sum, (a, b)| sum.wrapping_add(widen_a(*a) * widen_b(*b)));
                     assert_eq!(d as i32, sum);
                 }
             }

@@ -30,6 +30,7 @@ LACUNA_MMA(mma_bf16, "m16n8k16", "f32.bf16.bf16.f32", float, "f")
 LACUNA_MMA(mma_f16, "m16n8k16", "f32.f16.f16.f32", float, "f")
 LACUNA_MMA(mma_s8, "m16n8k32", "s32.s8.s8.s32", int32_t, "r")
 LACUNA_MMA(mma_u8, "m16n8k32", "s32.u8.u8.s32", int32_t, "r")
+LACUNA_MMA(mma_u8_s8, "m16n8k32", "s32.u8.s8.s32", int32_t, "r")
 #if __CUDA_ARCH__ >= 890
 LACUNA_MMA(mma_e4m3, "m16n8k32", "f32.e4m3.e4m3.f32", float, "f")
 LACUNA_MMA(mma_e5m2, "m16n8k32", "f32.e5m2.e5m2.f32", float, "f")
@@ -81,6 +82,7 @@ LACUNA_MMA(mma_e4m3, float, kE4m3)
 LACUNA_MMA(mma_e5m2, float, kE5m2)
 LACUNA_MMA(mma_s8, int32_t, kS8)
 LACUNA_MMA(mma_u8, int32_t, kU8)
+LACUNA_MMA(mma_u8_s8, int32_t, kU8S8)
 #undef LACUNA_MMA
 
 // The lanes' words are their own: what the executor writes there is no access of the kernel.

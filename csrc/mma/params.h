@@ -17,8 +17,8 @@ typedef struct MmaProductsParams {
   DEVICE_PTR(uint32_t) d;
   /// Products; one thread block each.
   uint32_t n_products;
-  /// The element type of `a` and `b`: 0 bf16, 1 f16, 2 e4m3, 3 e5m2, 4 i8, 5 u8. An image for a
-  /// device without fp8 leaves `d = c` for 2 and 3.
+  /// The element type of `a` and `b`: 0 bf16, 1 f16, 2 e4m3, 3 e5m2, 4 i8, 5 u8; 6 u8 and i8, which
+  /// `wgmma` does not have. An image for a device without fp8 leaves `d = c` for 2 and 3.
   uint32_t operand;
 } MmaProductsParams;
 

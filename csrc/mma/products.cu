@@ -41,6 +41,8 @@ __device__ void multiply(uint32_t operand, uint32_t (&words)[4], const uint32_t 
       return add_to_integers(words, [&](int32_t(&d)[4]) { mma_s8(d, a, b); });
     case 5:
       return add_to_integers(words, [&](int32_t(&d)[4]) { mma_u8(d, a, b); });
+    case 6:
+      return add_to_integers(words, [&](int32_t(&d)[4]) { mma_u8_s8(d, a, b); });
     default:
       return;
   }

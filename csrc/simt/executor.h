@@ -118,7 +118,8 @@ enum class Op : uint32_t {
 };
 
 // The first four as Operand in mma.h.
-enum class MmaKind : uint32_t { kBf16, kF16, kE4m3, kE5m2, kS8, kU8 };
+// Of two letters the second is that of `b`.
+enum class MmaKind : uint32_t { kBf16, kF16, kE4m3, kE5m2, kS8, kU8, kU8S8 };
 void multiply(MmaKind kind, void* d, const uint32_t* a, const uint32_t* b, const char* file,
               uint32_t line);
 void load_matrices(uint32_t* words, uint32_t n_words, const void* row, bool is_transposed,

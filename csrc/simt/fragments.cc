@@ -26,7 +26,7 @@ struct Rows {
   bool is_transposed;
 };
 
-bool is_integer(MmaKind kind) { return kind == MmaKind::kS8 || kind == MmaKind::kU8; }
+bool is_integer(MmaKind kind) { return kind >= MmaKind::kS8; }
 
 uint32_t bits_of(MmaKind kind) { return kind == MmaKind::kBf16 || kind == MmaKind::kF16 ? 16 : 8; }
 
@@ -68,10 +68,9 @@ void multiply_row(const Fragments* const* lanes, uint32_t row, uint32_t column, 
   }
   uint32_t sum = *d;
   for (uint32_t k = 0; k < n_products; ++k) {
-    const int32_t product = first.kind == MmaKind::kU8
-                                ? static_cast<int32_t>(x[k]) * y[k]
-                                : static_cast<int8_t>(x[k]) * static_cast<int8_t>(y[k]);
-    sum += static_cast<uint32_t>(product);
+    const int32_t one = first.kind == MmaKind::kS8 ? static_cast<int8_t>(x[k]) : x[k];
+    const int32_t other = first.kind == MmaKind::kU8 ? y[k] : static_cast<int8_t>(y[k]);
+    sum += static_cast<uint32_t>(one * other);
   }
   *d = sum;
 }

@@ -53,6 +53,8 @@ pub enum Factor {
     I8,
     /// u8, with i32 accumulators that wrap.
     U8,
+    /// `a` u8 and `b` i8, the same; of `mma.sync` alone.
+    U8I8,
 }
 
 impl Factor {
@@ -65,6 +67,7 @@ impl Factor {
             Self::Float(Operand::E5M2) => 3,
             Self::I8 => 4,
             Self::U8 => 5,
+            Self::U8I8 => 6,
         }
     }
 
@@ -81,8 +84,14 @@ impl Factor {
 ///
 /// # Errors
 /// [`Error::Range`] where it does not: `wgmma` on a device other than of compute capability 9.0; fp8
-/// with `mma.sync` on a CUDA device, of which the portable image has none.
+/// with `mma.sync` on a CUDA device, of which the portable image has none; factors of two types with
+/// `wgmma`.
 pub fn check_supported(queue: &Queue, instruction: Instruction, factor: Factor) -> Result<()> {
+    if instruction == Instruction::Wgmma && factor == Factor::U8I8 {
+        let what = "element type of a product";
+        let allowed = "the types of which both factors are: wgmma has no two";
+        return Err(Error::Range { what, value: factor.number().into(), allowed });
+    }
     let Some(capability) = queue.capability() else { return Ok(()) };
     let is_fp8 = matches!(factor, Factor::Float(Operand::E4M3 | Operand::E5M2));
     match instruction {
