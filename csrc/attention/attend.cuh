@@ -7,9 +7,8 @@
 #define LACUNA_ATTENTION_ATTEND_CUH_
 
 #include "../common/async.cuh"
-#include "../common/last.cuh"
 #include "low_rank.cuh"
-#include "sums.cuh"
+#include "parts.cuh"
 #include "tokens.cuh"
 
 namespace {
@@ -21,74 +20,14 @@ constexpr uint32_t kLeastSplit = 128;
 struct Shared {
   Positions positions;
   Tokens tokens[kMostWarps][2];
-  // What a row's sum is multiplied by, and its output after that.
-  float scales[kRows];
-  float reciprocals[kRows];
-  uint32_t is_last;
+  Finishing finishing;
 };
-
-// What a block has of a request.
-struct Part {
-  uint32_t b;
-  uint32_t head;
-  // Rows of queries of the head, and the block's first 16 of them.
-  uint32_t n_all_rows;
-  uint32_t first_tile;
-  // Sets of warps.
-  uint32_t n_sets;
-  // Positions of the row, and how many of them are a split.
-  uint32_t n_positions;
-  uint32_t split_len;
-  uint32_t n_splits;
-};
-
-// Up to 16 rows of queries.
-struct Rows {
-  uint32_t tile;
-  uint32_t n;
-};
-
-__device__ __forceinline__ Rows rows_of_tile(const Part& part, uint32_t tile) {
-  const uint32_t first = tile * kRows;
-  return {tile, first < part.n_all_rows ? min_of(kRows, part.n_all_rows - first) : 0};
-}
-
-// A row of queries: which query it is of, and which head of its group.
-struct QueryRow {
-  uint32_t query;
-  uint32_t in_group;
-};
-
-__device__ __forceinline__ QueryRow locate_query(const AttentionAttendParams& params,
-                                                 uint32_t row) {
-  QueryRow found;
-  found.query = row / params.group;
-  found.in_group = row - found.query * params.group;
-  return found;
-}
 
 // The fewest positions, a power of two times 128, of which 64 splits have all.
 __device__ __forceinline__ uint32_t split_len_of(uint32_t n_positions) {
   uint32_t split_len = kLeastSplit;
   while (n_positions > kMostParts * split_len) split_len *= 2;
   return split_len;
-}
-
-// Begins to copy the block's queries; zeros past the last.
-__device__ __forceinline__ void stage_queries(const AttentionAttendParams& params, const Part& part,
-                                              uint4* queries) {
-  const uint32_t n_chunks = params.head_dim / 8;
-  for (uint32_t i = threadIdx.x; i < part.n_sets * kRows * n_chunks; i += blockDim.x) {
-    const uint32_t r = i / n_chunks;
-    const uint32_t chunk = i - r * n_chunks;
-    const bool is_row = part.first_tile * kRows + r < part.n_all_rows;
-    const QueryRow row = locate_query(params, is_row ? part.first_tile * kRows + r : 0);
-    const uint64_t token = uint64_t{part.b} * params.n_queries + row.query;
-    const uint64_t head = uint64_t{part.head} * params.group + row.in_group;
-    const uint64_t element = token * params.query_stride + head * params.head_dim + 8 * chunk;
-    copy_async<16>(queries + r * pitch_of(params.head_dim) + chunk, params.queries + 2 * element,
-                   is_row);
-  }
 }
 
 // A tile on chip: its keys, its values, and what keys are made of that are not stored.
@@ -224,107 +163,12 @@ __device__ __forceinline__ void attend_split(const AttentionAttendParams& params
              params.head_dim);
 }
 
-// What of the row's sums makes its outputs, and the logarithm. By the thread of a row.
-__device__ __forceinline__ void finish_row(const AttentionAttendParams& params, const Part& part,
-                                           const Rows& rows, uint32_t r, const Merge& merge,
-                                           Shared& shared) {
-  const QueryRow row = locate_query(params, rows.tile * kRows + r);
-  const uint32_t head = part.head * params.group + row.in_group;
-  const float* sink = params.sinks != nullptr ? params.sinks + head : nullptr;
-  const Finish finish =
-      finish_sums(params.logits, merge.greatest[r], merge.sums[r], merge.masses[r], sink);
-  shared.scales[r] = finish.scale;
-  shared.reciprocals[r] = finish.reciprocal;
-  if (params.log_sums == nullptr) return;
-  const AttentionLogSumStrides& strides = params.log_sum_strides;
-  params.log_sums[part.b * strides.request + row.query * strides.query + head * strides.head] =
-      finish.log_sum;
-}
-
-// Writes the outputs of rows whose parts were weighed.
-__device__ __forceinline__ void write_outputs(const AttentionAttendParams& params, const Part& part,
-                                              const Rows& rows, const uint32_t* words,
-                                              uint32_t n_parts, uint32_t part_stride,
-                                              const Merge& merge, Shared& shared) {
-  if (threadIdx.x < rows.n) finish_row(params, part, rows, threadIdx.x, merge, shared);
-  __syncthreads();
-  const uint32_t d = params.head_dim;
-  for (uint32_t i = 4 * threadIdx.x; i < rows.n * d; i += 4 * blockDim.x) {
-    const uint32_t r = i / d;
-    const uint32_t c = i - r * d;
-    float four[4];
-    add_parts(words, n_parts, part_stride, r, c, d, merge, four);
-#pragma unroll
-    for (uint32_t j = 0; j < 4; ++j) {
-      four[j] = finish_output(four[j], shared.scales[r], shared.reciprocals[r]);
-    }
-    const QueryRow row = locate_query(params, rows.tile * kRows + r);
-    const uint64_t token = uint64_t{part.b} * params.n_queries + row.query;
-    const uint64_t head = uint64_t{part.head} * params.group + row.in_group;
-    store_four(params.outputs, token * params.output_stride + head * d + c,
-               params.logits.output_element, four);
-  }
-}
-
-// Parts as one.
-__device__ __forceinline__ void store_part(const uint32_t* words, uint32_t n, uint32_t part_stride,
-                                           uint32_t n_rows, uint32_t d, uint32_t* target,
-                                           const Merge& merge) {
-  const uint32_t row_words = d + kExtraWords;
-  for (uint32_t i = 4 * threadIdx.x; i < n_rows * row_words; i += 4 * blockDim.x) {
-    const uint32_t r = i / row_words;
-    const uint32_t c = i - r * row_words;
-    uint4 four;
-    if (c < d) {
-      float sums[4];
-      add_parts(words, n, part_stride, r, c, d, merge, sums);
-      four = make_uint4(__float_as_uint(sums[0]), __float_as_uint(sums[1]),
-                        __float_as_uint(sums[2]), __float_as_uint(sums[3]));
-    } else {
-      four = make_uint4(__float_as_uint(merge.sums[r]), static_cast<uint32_t>(merge.greatest[r]),
-                        __float_as_uint(merge.masses[r]), 0);
-    }
-    *reinterpret_cast<uint4*>(target + i) = four;
-  }
-}
-
-// Adds up what the warps of a set left on chip, and what other blocks have of the same rows of
-// queries, by the last of them.
-__device__ __forceinline__ void merge_parts(const AttentionAttendParams& params, const Part& part,
-                                            const Rows& rows, uint32_t n_warps, uint4* dynamic,
-                                            Shared& shared) {
-  const uint32_t d = params.head_dim;
-  const uint32_t row_words = d + kExtraWords;
-  uint32_t n_parts = n_warps;
-  uint32_t part_stride = kRows * row_words;
-  uint32_t* const chip = reinterpret_cast<uint32_t*>(dynamic);
-  uint32_t* const room = chip + part.n_sets * n_warps * part_stride;
-  const uint32_t* words = chip + (rows.tile - part.first_tile) * n_warps * part_stride;
-  // First of warps, then of splits, where there are several.
-  Merge merge(room, n_parts);
-  for (uint32_t n_to_merge = part.n_splits == 1 ? 1 : 2;; --n_to_merge) {
-    weigh_parts(words, n_parts, part_stride, rows.n, d, merge);
-    if (n_to_merge == 1) break;
-    const uint64_t head = uint64_t{part.b} * params.n_heads + part.head;
-    const uint32_t split_words = part.n_all_rows * row_words;
-    uint32_t* partials = params.partials + head * params.n_splits * split_words +
-                         uint64_t{rows.tile} * kRows * row_words;
-    store_part(words, n_parts, part_stride, rows.n, d, partials + blockIdx.x * split_words, merge);
-    uint32_t* ticket = params.tickets + head * params.n_tiles + rows.tile;
-    if (!is_last_block(ticket, part.n_splits, shared.is_last)) return;
-    words = partials;
-    n_parts = part.n_splits;
-    part_stride = split_words;
-    merge = Merge(room, n_parts);
-  }
-  write_outputs(params, part, rows, words, n_parts, part_stride, merge, shared);
-}
-
 template <uint32_t kMostDim, typename Keys>
 __device__ __forceinline__ void attend(const AttentionAttendParams& params, const Keys& maker,
                                        uint4* dynamic, Shared& shared) {
   Part part;
   part.b = blockIdx.z;
+  part.tile_rows = kRows;
   part.n_sets = Keys::kAreMade ? 1 : params.n_sets;
   if (params.skips != nullptr && params.skips[part.b] != 0) return;
   const uint32_t n_blocks = (params.n_tiles + part.n_sets - 1) / part.n_sets;
@@ -349,7 +193,7 @@ __device__ __forceinline__ void attend(const AttentionAttendParams& params, cons
     const Rows rows = rows_of_tile(part, part.first_tile + i);
     if (rows.n == 0) break;
     __syncthreads();
-    merge_parts(params, part, rows, n_warps, dynamic, shared);
+    merge_parts(params, part, rows, n_warps, dynamic, shared.finishing);
   }
 }
 

@@ -23,6 +23,7 @@ const fn kernel(entry: &'static str, mutations: &'static [Mutation]) -> Kernel {
         source: include_str!("../../csrc/attention/attend.cu"),
         headers: &[
             ("attend.cuh", include_str!("../../csrc/attention/attend.cuh")),
+            ("parts.cuh", include_str!("../../csrc/attention/parts.cuh")),
             ("../common/last.cuh", include_str!("../../csrc/common/last.cuh")),
             ("low_rank.cuh", include_str!("../../csrc/attention/low_rank.cuh")),
             ("sums.cuh", include_str!("../../csrc/attention/sums.cuh")),
