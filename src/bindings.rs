@@ -85,6 +85,99 @@ const _: () = {
     ["Offset of field: LacunaKvView::value_scale"]
         [::core::mem::offset_of!(LacunaKvView, value_scale) - 108usize];
 };
+/// Pools of pages as src/quant/format.md specifies them, one for each tier: of 16, 8, 4 and 2 bits.
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct QuantPools {
+    /** `[n_pages]` pages of `8 * head_dim * bits` bytes, and `256 << tail` more of codes; multiples
+    of 16 bytes. Null where there is none.*/
+    pub pages: [u64; 4usize],
+    pub n_pages: [u32; 4usize],
+    /// What pages of codes end with: 0 for steps and zero points, 1 for steps and minimums.
+    pub tail: u32,
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of QuantPools"][::core::mem::size_of::<QuantPools>() - 56usize];
+    ["Alignment of QuantPools"][::core::mem::align_of::<QuantPools>() - 8usize];
+    ["Offset of field: QuantPools::pages"][::core::mem::offset_of!(QuantPools, pages) - 0usize];
+    ["Offset of field: QuantPools::n_pages"]
+        [::core::mem::offset_of!(QuantPools, n_pages) - 32usize];
+    ["Offset of field: QuantPools::tail"][::core::mem::offset_of!(QuantPools, tail) - 48usize];
+    ["Offset of field: QuantPools::reserved"]
+        [::core::mem::offset_of!(QuantPools, reserved) - 52usize];
+};
+/// What the channels of keys, or of values, are relative to, for each span of pages of a list.
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct QuantChannels {
+    /// `[batch, n_heads, n_spans, head_dim]`, or null: what numbers are divided by.
+    pub scales: u64,
+    /// The same, or null: what is taken from them before.
+    pub offsets: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of QuantChannels"][::core::mem::size_of::<QuantChannels>() - 16usize];
+    ["Alignment of QuantChannels"][::core::mem::align_of::<QuantChannels>() - 8usize];
+    ["Offset of field: QuantChannels::scales"]
+        [::core::mem::offset_of!(QuantChannels, scales) - 0usize];
+    ["Offset of field: QuantChannels::offsets"]
+        [::core::mem::offset_of!(QuantChannels, offsets) - 8usize];
+};
+/** Rows of a paged cache as tiered pages, or back. A block of 128 threads has a page of keys, or of
+values, of 64 rows that a list names.*/
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct QuantPagesParams {
+    /// With keys and values, bf16 or f16; rows of up to 256 elements, a multiple of 32.
+    pub kv: LacunaKvView,
+    pub pools: QuantPools,
+    /// Of keys, and of values.
+    pub channels: [QuantChannels; 2usize],
+    /** `[batch, n_heads, n_pages]` each, of keys and of values: a tag of two bits, 0 to 3 for 16, 8,
+    4 and 2 bits, above the number of a page of that pool. Where there is no such page, nothing is
+    read or written.*/
+    pub entries: [u64; 2usize],
+    /** `[batch, n_lists, n_pages, 64]`: numbers of a request's rows. Others are of no row: zeros
+    become pages of them, and no row is written.*/
+    pub indices: u64,
+    /// `[batch, n_lists]`, or null: how many of each list's indices count; else all.
+    pub counts: u64,
+    /// Pages of a list.
+    pub n_pages: u32,
+    /// Lists of a request: 1, or one for each head.
+    pub n_lists: u32,
+    /// Pages of a span, at least 1, and spans of a list.
+    pub span_pages: u32,
+    pub n_spans: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of QuantPagesParams"][::core::mem::size_of::<QuantPagesParams>() - 248usize];
+    ["Alignment of QuantPagesParams"][::core::mem::align_of::<QuantPagesParams>() - 8usize];
+    ["Offset of field: QuantPagesParams::kv"]
+        [::core::mem::offset_of!(QuantPagesParams, kv) - 0usize];
+    ["Offset of field: QuantPagesParams::pools"]
+        [::core::mem::offset_of!(QuantPagesParams, pools) - 112usize];
+    ["Offset of field: QuantPagesParams::channels"]
+        [::core::mem::offset_of!(QuantPagesParams, channels) - 168usize];
+    ["Offset of field: QuantPagesParams::entries"]
+        [::core::mem::offset_of!(QuantPagesParams, entries) - 200usize];
+    ["Offset of field: QuantPagesParams::indices"]
+        [::core::mem::offset_of!(QuantPagesParams, indices) - 216usize];
+    ["Offset of field: QuantPagesParams::counts"]
+        [::core::mem::offset_of!(QuantPagesParams, counts) - 224usize];
+    ["Offset of field: QuantPagesParams::n_pages"]
+        [::core::mem::offset_of!(QuantPagesParams, n_pages) - 232usize];
+    ["Offset of field: QuantPagesParams::n_lists"]
+        [::core::mem::offset_of!(QuantPagesParams, n_lists) - 236usize];
+    ["Offset of field: QuantPagesParams::span_pages"]
+        [::core::mem::offset_of!(QuantPagesParams, span_pages) - 240usize];
+    ["Offset of field: QuantPagesParams::n_spans"]
+        [::core::mem::offset_of!(QuantPagesParams, n_spans) - 244usize];
+};
 /** Rows of a paged cache, one after the other, that queries attend to: a range of them, or blocks
 by their numbers.*/
 #[repr(C)]
@@ -292,6 +385,83 @@ const _: () = {
         [::core::mem::offset_of!(AttentionAttendParams, n_splits) - 848usize];
     ["Offset of field: AttentionAttendParams::n_sets"]
         [::core::mem::offset_of!(AttentionAttendParams, n_sets) - 852usize];
+};
+/// Tiered pages (src/quant/format.md) whose tokens all queries see, before the rows of segments.
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct AttentionTiers {
+    pub pools: QuantPools,
+    /// Of keys, and of values.
+    pub channels: [QuantChannels; 2usize],
+    /** `[batch, n_heads, n_pages]` each, of keys and of values: as `QuantPagesParams` has them.
+    Tokens of which either page is none are absent.*/
+    pub entries: [u64; 2usize],
+    /// `[batch, n_lists]`, or null: how many slots of each list's pages hold tokens; else all.
+    pub counts: u64,
+    /** `[batch, n_queries, n_heads * group, n_positions]`, or null, out: what each weight is 2 to the
+    power of; -inf of what is absent, or not seen.*/
+    pub logits: u64,
+    /// `64 * n_pages`, and then those of segments, at most.
+    pub n_positions: u64,
+    /// Pages of a list.
+    pub n_pages: u32,
+    /// Lists of a request: 1, or one for each head.
+    pub n_lists: u32,
+    /// Pages of a span, at least 1, and spans of a list.
+    pub span_pages: u32,
+    pub n_spans: u32,
+    /// Pieces of pages that a warp has on chip: 2 or 3.
+    pub n_stages: u32,
+    /// Zero; keeps the size a multiple of the alignment on both sides.
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of AttentionTiers"][::core::mem::size_of::<AttentionTiers>() - 152usize];
+    ["Alignment of AttentionTiers"][::core::mem::align_of::<AttentionTiers>() - 8usize];
+    ["Offset of field: AttentionTiers::pools"]
+        [::core::mem::offset_of!(AttentionTiers, pools) - 0usize];
+    ["Offset of field: AttentionTiers::channels"]
+        [::core::mem::offset_of!(AttentionTiers, channels) - 56usize];
+    ["Offset of field: AttentionTiers::entries"]
+        [::core::mem::offset_of!(AttentionTiers, entries) - 88usize];
+    ["Offset of field: AttentionTiers::counts"]
+        [::core::mem::offset_of!(AttentionTiers, counts) - 104usize];
+    ["Offset of field: AttentionTiers::logits"]
+        [::core::mem::offset_of!(AttentionTiers, logits) - 112usize];
+    ["Offset of field: AttentionTiers::n_positions"]
+        [::core::mem::offset_of!(AttentionTiers, n_positions) - 120usize];
+    ["Offset of field: AttentionTiers::n_pages"]
+        [::core::mem::offset_of!(AttentionTiers, n_pages) - 128usize];
+    ["Offset of field: AttentionTiers::n_lists"]
+        [::core::mem::offset_of!(AttentionTiers, n_lists) - 132usize];
+    ["Offset of field: AttentionTiers::span_pages"]
+        [::core::mem::offset_of!(AttentionTiers, span_pages) - 136usize];
+    ["Offset of field: AttentionTiers::n_spans"]
+        [::core::mem::offset_of!(AttentionTiers, n_spans) - 140usize];
+    ["Offset of field: AttentionTiers::n_stages"]
+        [::core::mem::offset_of!(AttentionTiers, n_stages) - 144usize];
+    ["Offset of field: AttentionTiers::reserved"]
+        [::core::mem::offset_of!(AttentionTiers, reserved) - 148usize];
+};
+/** Attention over tiered pages and segments: 8 of a head's rows of queries have a block, of each
+split of positions; `TieredPlan::grid` says all of it.*/
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct AttentionTieredParams {
+    /// Of one set, with as many tiles and splits as `TieredPlan` says.
+    pub attend: AttentionAttendParams,
+    pub tiers: AttentionTiers,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of AttentionTieredParams"][::core::mem::size_of::<AttentionTieredParams>() - 1008usize];
+    ["Alignment of AttentionTieredParams"]
+        [::core::mem::align_of::<AttentionTieredParams>() - 8usize];
+    ["Offset of field: AttentionTieredParams::attend"]
+        [::core::mem::offset_of!(AttentionTieredParams, attend) - 0usize];
+    ["Offset of field: AttentionTieredParams::tiers"]
+        [::core::mem::offset_of!(AttentionTieredParams, tiers) - 856usize];
 };
 /** Keys of one segment, of lists of blocks, that are made of factors: row `t` of head `h` is
 `factors[t] * basis[h]`, each channel's product rounded to f32, turned by position `t`, and
@@ -880,8 +1050,8 @@ pub struct MmaProductsParams {
     pub d: u64,
     /// Products; one thread block each.
     pub n_products: u32,
-    /** The element type of `a` and `b`: 0 bf16, 1 f16, 2 e4m3, 3 e5m2, 4 i8, 5 u8. An image for a
-    device without fp8 leaves `d = c` for 2 and 3.*/
+    /** The element type of `a` and `b`: 0 bf16, 1 f16, 2 e4m3, 3 e5m2, 4 i8, 5 u8; 6 u8 and i8, which
+    `wgmma` does not have. An image for a device without fp8 leaves `d = c` for 2 and 3.*/
     pub operand: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
@@ -900,99 +1070,6 @@ const _: () = {
         [::core::mem::offset_of!(MmaProductsParams, n_products) - 32usize];
     ["Offset of field: MmaProductsParams::operand"]
         [::core::mem::offset_of!(MmaProductsParams, operand) - 36usize];
-};
-/// Pools of pages as src/quant/format.md specifies them, one for each tier: of 16, 8, 4 and 2 bits.
-#[repr(C)]
-#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
-pub struct QuantPools {
-    /** `[n_pages]` pages of `8 * head_dim * bits` bytes, and `256 << tail` more of codes; multiples
-    of 16 bytes. Null where there is none.*/
-    pub pages: [u64; 4usize],
-    pub n_pages: [u32; 4usize],
-    /// What pages of codes end with: 0 for steps and zero points, 1 for steps and minimums.
-    pub tail: u32,
-    pub reserved: u32,
-}
-#[allow(clippy::unnecessary_operation, clippy::identity_op)]
-const _: () = {
-    ["Size of QuantPools"][::core::mem::size_of::<QuantPools>() - 56usize];
-    ["Alignment of QuantPools"][::core::mem::align_of::<QuantPools>() - 8usize];
-    ["Offset of field: QuantPools::pages"][::core::mem::offset_of!(QuantPools, pages) - 0usize];
-    ["Offset of field: QuantPools::n_pages"]
-        [::core::mem::offset_of!(QuantPools, n_pages) - 32usize];
-    ["Offset of field: QuantPools::tail"][::core::mem::offset_of!(QuantPools, tail) - 48usize];
-    ["Offset of field: QuantPools::reserved"]
-        [::core::mem::offset_of!(QuantPools, reserved) - 52usize];
-};
-/// What the channels of keys, or of values, are relative to, for each span of pages of a list.
-#[repr(C)]
-#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
-pub struct QuantChannels {
-    /// `[batch, n_heads, n_spans, head_dim]`, or null: what numbers are divided by.
-    pub scales: u64,
-    /// The same, or null: what is taken from them before.
-    pub offsets: u64,
-}
-#[allow(clippy::unnecessary_operation, clippy::identity_op)]
-const _: () = {
-    ["Size of QuantChannels"][::core::mem::size_of::<QuantChannels>() - 16usize];
-    ["Alignment of QuantChannels"][::core::mem::align_of::<QuantChannels>() - 8usize];
-    ["Offset of field: QuantChannels::scales"]
-        [::core::mem::offset_of!(QuantChannels, scales) - 0usize];
-    ["Offset of field: QuantChannels::offsets"]
-        [::core::mem::offset_of!(QuantChannels, offsets) - 8usize];
-};
-/** Rows of a paged cache as tiered pages, or back. A block of 128 threads has a page of keys, or of
-values, of 64 rows that a list names.*/
-#[repr(C)]
-#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
-pub struct QuantPagesParams {
-    /// With keys and values, bf16 or f16; rows of up to 256 elements, a multiple of 32.
-    pub kv: LacunaKvView,
-    pub pools: QuantPools,
-    /// Of keys, and of values.
-    pub channels: [QuantChannels; 2usize],
-    /** `[batch, n_heads, n_pages]` each, of keys and of values: a tag of two bits, 0 to 3 for 16, 8,
-    4 and 2 bits, above the number of a page of that pool. Where there is no such page, nothing is
-    read or written.*/
-    pub entries: [u64; 2usize],
-    /** `[batch, n_lists, n_pages, 64]`: numbers of a request's rows. Others are of no row: zeros
-    become pages of them, and no row is written.*/
-    pub indices: u64,
-    /// `[batch, n_lists]`, or null: how many of each list's indices count; else all.
-    pub counts: u64,
-    /// Pages of a list.
-    pub n_pages: u32,
-    /// Lists of a request: 1, or one for each head.
-    pub n_lists: u32,
-    /// Pages of a span, at least 1, and spans of a list.
-    pub span_pages: u32,
-    pub n_spans: u32,
-}
-#[allow(clippy::unnecessary_operation, clippy::identity_op)]
-const _: () = {
-    ["Size of QuantPagesParams"][::core::mem::size_of::<QuantPagesParams>() - 248usize];
-    ["Alignment of QuantPagesParams"][::core::mem::align_of::<QuantPagesParams>() - 8usize];
-    ["Offset of field: QuantPagesParams::kv"]
-        [::core::mem::offset_of!(QuantPagesParams, kv) - 0usize];
-    ["Offset of field: QuantPagesParams::pools"]
-        [::core::mem::offset_of!(QuantPagesParams, pools) - 112usize];
-    ["Offset of field: QuantPagesParams::channels"]
-        [::core::mem::offset_of!(QuantPagesParams, channels) - 168usize];
-    ["Offset of field: QuantPagesParams::entries"]
-        [::core::mem::offset_of!(QuantPagesParams, entries) - 200usize];
-    ["Offset of field: QuantPagesParams::indices"]
-        [::core::mem::offset_of!(QuantPagesParams, indices) - 216usize];
-    ["Offset of field: QuantPagesParams::counts"]
-        [::core::mem::offset_of!(QuantPagesParams, counts) - 224usize];
-    ["Offset of field: QuantPagesParams::n_pages"]
-        [::core::mem::offset_of!(QuantPagesParams, n_pages) - 232usize];
-    ["Offset of field: QuantPagesParams::n_lists"]
-        [::core::mem::offset_of!(QuantPagesParams, n_lists) - 236usize];
-    ["Offset of field: QuantPagesParams::span_pages"]
-        [::core::mem::offset_of!(QuantPagesParams, span_pages) - 240usize];
-    ["Offset of field: QuantPagesParams::n_spans"]
-        [::core::mem::offset_of!(QuantPagesParams, n_spans) - 244usize];
 };
 /** The first scores of each row, by one of four rules. A row's candidates are `length` scores from
 `start` on, what lies past the row's `n` left out. Forced candidates come first, then larger
@@ -2064,7 +2141,7 @@ const _: () = {
         [::core::mem::offset_of!(SelectMergeParams, reserved) - 164usize];
 };
 /// Every entry of the images, with the size and the alignment of the struct that it takes.
-pub const ENTRIES: [(&str, usize, usize); 31] = [
+pub const ENTRIES: [(&str, usize, usize); 32] = [
     ("decode_bf16", size_of::<HuffmanDecodeParams>(), align_of::<HuffmanDecodeParams>()),
     ("mma_products", size_of::<MmaProductsParams>(), align_of::<MmaProductsParams>()),
     ("wgmma_products", size_of::<MmaProductsParams>(), align_of::<MmaProductsParams>()),
@@ -2089,6 +2166,7 @@ pub const ENTRIES: [(&str, usize, usize); 31] = [
     ("attend_128", size_of::<AttentionAttendParams>(), align_of::<AttentionAttendParams>()),
     ("attend_256", size_of::<AttentionAttendParams>(), align_of::<AttentionAttendParams>()),
     ("attend_low_rank", size_of::<AttentionLowRankParams>(), align_of::<AttentionLowRankParams>()),
+    ("entry", size_of::<AttentionTieredParams>(), align_of::<AttentionTieredParams>()),
     ("prefill_128", size_of::<AttentionPrefillParams>(), align_of::<AttentionPrefillParams>()),
     ("prefill_256", size_of::<AttentionPrefillParams>(), align_of::<AttentionPrefillParams>()),
     ("merge_partials", size_of::<AttentionMergeParams>(), align_of::<AttentionMergeParams>()),

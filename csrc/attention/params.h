@@ -4,6 +4,7 @@
 
 #include "../device_ptr.h"
 #include "../kv.h"
+#include "../quant/params.h"
 
 /// Rows of a paged cache, one after the other, that queries attend to: a range of them, or blocks
 /// by their numbers.
@@ -102,6 +103,42 @@ typedef struct AttentionAttendParams {
   /// Sets of warps of a block, each of which has 16 rows of queries: 1 or 2.
   uint32_t n_sets;
 } AttentionAttendParams;
+
+/// Tiered pages (src/quant/format.md) whose tokens all queries see, before the rows of segments.
+typedef struct AttentionTiers {
+  QuantPools pools;
+  /// Of keys, and of values.
+  QuantChannels channels[2];
+  /// `[batch, n_heads, n_pages]` each, of keys and of values: as `QuantPagesParams` has them.
+  /// Tokens of which either page is none are absent.
+  DEVICE_PTR(const uint32_t) entries[2];
+  /// `[batch, n_lists]`, or null: how many slots of each list's pages hold tokens; else all.
+  DEVICE_PTR(const uint32_t) counts;
+  /// `[batch, n_queries, n_heads * group, n_positions]`, or null, out: what each weight is 2 to the
+  /// power of; -inf of what is absent, or not seen.
+  DEVICE_PTR(float) logits;
+  /// `64 * n_pages`, and then those of segments, at most.
+  uint64_t n_positions;
+  /// Pages of a list.
+  uint32_t n_pages;
+  /// Lists of a request: 1, or one for each head.
+  uint32_t n_lists;
+  /// Pages of a span, at least 1, and spans of a list.
+  uint32_t span_pages;
+  uint32_t n_spans;
+  /// Pieces of pages that a warp has on chip: 2 or 3.
+  uint32_t n_stages;
+  /// Zero; keeps the size a multiple of the alignment on both sides.
+  uint32_t reserved;
+} AttentionTiers;
+
+/// Attention over tiered pages and segments: 8 of a head's rows of queries have a block, of each
+/// split of positions; `TieredPlan::grid` says all of it.
+typedef struct AttentionTieredParams {
+  /// Of one set, with as many tiles and splits as `TieredPlan` says.
+  AttentionAttendParams attend;
+  AttentionTiers tiers;
+} AttentionTieredParams;
 
 /// Keys of one segment, of lists of blocks, that are made of factors: row `t` of head `h` is
 /// `factors[t] * basis[h]`, each channel's product rounded to f32, turned by position `t`, and

@@ -3,6 +3,7 @@
 //! ```text
 //! indices, slots ──► attend, attend_low_rank ──► outputs, log-sum-exps ──► merge_partials
 //! kept tokens    ──► attend_prefill          ──► outputs, log-sum-exps
+//! tiered pages   ──► attend_tiered           ──► outputs, log-sum-exps, logits
 //! indices        ──► tier_resolve            ──► slots; misses         ──► copy_pages
 //! ```
 
@@ -17,6 +18,7 @@ mod merge;
 mod prefill;
 mod state;
 mod tier;
+mod tiered;
 
 pub use attend::{AttendPlan, AttendShape, SegmentShape, Tokens};
 pub use copy::{CopyPlan, PoolShape, PoolsLayout};
@@ -27,6 +29,7 @@ pub use mask::Mask;
 pub use merge::{MergePlan, MergeShape, PartialShape};
 pub use prefill::{Positions, PrefillPlan, PrefillShape};
 pub use tier::{TierPlan, TierShape};
+pub use tiered::TieredPlan;
 #[cfg(any(feature = "cuda", feature = "simt"))]
 pub use {
     attend::{AttendInputs, AttendOutputs, Segment, attend},
@@ -35,6 +38,7 @@ pub use {
     merge::{MergeOutputs, MergeTarget, Partial, merge_partials, merge_partials_in_place},
     prefill::{PrefillInputs, PrefillOutputs, attend_prefill},
     tier::{PartedSlots, TierInputs, TierOutputs, TierState, tier_resolve},
+    tiered::{TieredInputs, attend_tiered},
 };
 
 /// What the kernels of this room must do, written for reading.
@@ -48,4 +52,5 @@ pub mod reference {
     pub use super::prefill::reference::Prefilled;
     pub use super::state::{Rule, State, Token};
     pub use super::tier::reference::{Resolved, Tier};
+    pub use super::tiered::reference::TieredAttended;
 }

@@ -171,23 +171,25 @@ impl Masses {
     }
 
     fn scale(&mut self, factor: f32) {
-        for mass in &mut self.0 {
-            mass.sum *= factor;
-            mass.lost *= factor;
-        }
+        self.0.iter_mut().for_each(|mass| mass.scale(factor));
     }
 }
 
 /// A sum of many terms, and the sum of what rounding it lost. A term of 0 changes neither, so that positions that a query does not
 /// see are nothing to it.
-#[derive(Default)]
-struct Compensated {
-    sum: f32,
-    lost: f32,
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Compensated {
+    pub(super) sum: f32,
+    pub(super) lost: f32,
 }
 
 impl Compensated {
-    fn add(&mut self, term: f32) {
+    pub(super) fn scale(&mut self, factor: f32) {
+        self.sum *= factor;
+        self.lost *= factor;
+    }
+
+    pub(super) fn add(&mut self, term: f32) {
         let next = self.sum + term;
         self.lost += term - (next - self.sum);
         self.sum = next;
@@ -201,10 +203,14 @@ impl Rule {
     }
 
     /// To base 2.
-    fn logit<T: Half>(&self, query: &[T], key: &[T], bias: f32) -> f32 {
+    pub(super) fn logit<T: Half>(&self, query: &[T], key: &[T], bias: f32) -> f32 {
         let bits = |row: &[T]| -> Vec<u16> { row.iter().map(|element| element.bits()).collect() };
         let product = self.model.dot_add(T::OPERAND, &bits(query), &bits(key), 0);
-        let product = f32::from_bits(product.bits);
+        self.logit_of(f32::from_bits(product.bits), bias)
+    }
+
+    /// Of a product.
+    pub(super) fn logit_of(&self, product: f32, bias: f32) -> f32 {
         let [cap_scale, cap_log2] = self.cap;
         let logit = if cap_scale == 0.0 {
             product * self.log2_scale
@@ -226,16 +232,16 @@ fn clamp(logit: f32) -> f32 {
 }
 
 /// The least integer not below a logit; of none, and of NaN, less than any.
-fn ceiling(logit: f32) -> i32 {
+pub(super) fn ceiling(logit: f32) -> i32 {
     if logit == f32::NEG_INFINITY || logit.is_nan() { NO_SCORE } else { logit.ceil() as i32 }
 }
 
-fn weigh(logit: f32, greatest: i32) -> f32 {
+pub(super) fn weigh(logit: f32, greatest: i32) -> f32 {
     if logit.is_nan() { logit } else { number::exp2(logit - greatest as f32) }
 }
 
 /// `2^(from - to)`, of what is not above 0.
-fn scale_of(from: i32, to: i32) -> f32 {
+pub(super) fn scale_of(from: i32, to: i32) -> f32 {
     let power = from - to;
     if power < -126 { 0.0 } else { f32::from_bits(((127 + power) as u32) << 23) }
 }

@@ -214,17 +214,21 @@ impl Page {
     /// # Panics
     /// Of [`Tier::T16`], whose numbers are not coded, and past the 64th token.
     pub fn row(&self, token: usize) -> Row {
+        let two = |at: usize| [self.bytes[at], self.bytes[at + 1]];
+        Row {
+            codes: self.codes(token),
+            scale: bf16::from_le_bytes(two(self.shape.scale_byte(self.tier, token))),
+            zero: i16::from_le_bytes(two(self.shape.zero_byte(self.tier, token))),
+        }
+    }
+
+    fn codes(&self, token: usize) -> Vec<u8> {
         let mask = self.tier.greatest_code().expect("a page of codes");
         let code = |channel| {
             let Place { byte, shift } = self.shape.place(self.tier, token, channel);
             self.bytes[byte] >> shift & mask
         };
-        let two = |at: usize| [self.bytes[at], self.bytes[at + 1]];
-        Row {
-            codes: (0..self.shape.head_dim).map(code).collect(),
-            scale: bf16::from_le_bytes(two(self.shape.scale_byte(self.tier, token))),
-            zero: i16::from_le_bytes(two(self.shape.zero_byte(self.tier, token))),
-        }
+        (0..self.shape.head_dim).map(code).collect()
     }
 
     /// Writes them, of as many codes as a head has channels.
@@ -258,5 +262,34 @@ impl Page {
             bytemuck::pod_read_unaligned::<T>(&self.bytes[at..at + 2]).to_f32()
         };
         (0..self.shape.head_dim).map(element).collect()
+    }
+
+    /// A token's codes, what they are multiplied by, and what is then added.
+    ///
+    /// # Panics
+    /// As [`row`](Self::row).
+    pub(crate) fn affine(&self, token: usize) -> (Vec<u8>, f32, f32) {
+        let codes = self.codes(token);
+        let tail = self.shape.code_bytes(self.tier);
+        match self.shape.tail {
+            Tail::ZeroPoints => {
+                let Row { scale, zero, .. } = self.row(token);
+                let step = scale.to_f32();
+                (codes, step, step * (-f32::from(zero) * 0.0625))
+            }
+            Tail::Minimums => {
+                let word = |i: usize| {
+                    let bytes = &self.bytes[tail + 4 * i..][..4];
+                    f32::from_le_bytes(bytes.try_into().expect("four"))
+                };
+                (codes, word(token), word(TOKENS + token))
+            }
+        }
+    }
+
+    /// An element of a page of numbers.
+    pub(crate) fn number<T: Half>(&self, token: usize, channel: usize) -> T {
+        let at = self.shape.place(self.tier, token, channel).byte;
+        bytemuck::pod_read_unaligned::<T>(&self.bytes[at..at + 2])
     }
 }

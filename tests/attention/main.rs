@@ -8,3 +8,4 @@ mod low_rank;
 mod merge;
 mod prefill;
 mod tier;
+mod tiered;

@@ -35,7 +35,7 @@ pub(crate) fn generate() -> Result<Generated> {
         .clang_args(["-DLACUNA_BINDGEN", "-xc", "-std=c11"])
         // The wheel has libclang alone; the structs need no more of C's headers than this.
         .clang_arg(format!("-I{}", compiler_headers()?))
-        .allowlist_file(".*/csrc/([a-z]+/params|kv)\\.h")
+        .allowlist_file(".*/csrc/([a-z]+/\\.\\./)*([a-z]+/params|kv)\\.h")
         .derive_copy(true)
         .derive_debug(true)
         .layout_tests(true)

@@ -131,6 +131,12 @@ pub(crate) const IMAGES: &[Image] = &[
     },
     Image {
         room: "attention",
+        source: "csrc/attention/tiered.cu",
+        target: "compute_80",
+        path: "ptx/attention-tiered.sm80.ptx",
+    },
+    Image {
+        room: "attention",
         source: "csrc/attention/prefill.cu",
         target: "compute_80",
         path: "ptx/attention-prefill.sm80.ptx",

@@ -154,6 +154,8 @@ pub struct AttendPlan {
     n_positions: u64,
     n_warps: u64,
     n_sets: u64,
+    tile_rows: u64,
+    n_splits: u64,
 }
 
 impl AttendPlan {
@@ -171,9 +173,16 @@ impl AttendPlan {
         shape.logits.check()?;
         check_strides(n_q_heads * head_dim, shape.query_stride, shape.output_stride)?;
         let n_warps = if head_dim <= 128 { 4 } else { 2 };
-        let segments_of = [None; MOST_SEGMENTS];
-        let mut plan =
-            Self { shape, n_heads, segments: segments_of, n_positions: 0, n_warps, n_sets: 1 };
+        let mut plan = Self {
+            shape,
+            n_heads,
+            segments: [None; MOST_SEGMENTS],
+            n_positions: 0,
+            n_warps,
+            n_sets: 1,
+            tile_rows: ROWS,
+            n_splits: 1,
+        };
         plan.n_sets = plan.n_tiles().clamp(1, MOST_SETS);
         check_below("blocks of queries and heads", n_heads * plan.n_tiles(), 1 << 16, "0..65536")?;
         for (place, segment) in plan.segments.iter_mut().zip(segments) {
@@ -181,6 +190,7 @@ impl AttendPlan {
             *place = Some(*segment);
         }
         check_below("rows of all segments", plan.n_positions, 1 << 28, "0..2^28")?;
+        plan.n_splits = plan.n_positions.div_ceil(LEAST_SPLIT).clamp(1, MOST_SPLITS);
         check_below("words of the workspace", plan.workspace_len(), 1 << 40, "0..2^40")?;
         Ok(plan)
     }
@@ -257,13 +267,13 @@ impl AttendPlan {
     }
 
     /// Blocks of 16 of a head's rows of queries.
-    pub(super) fn n_tiles(&self) -> u64 {
-        (self.shape.n_queries * self.group()).div_ceil(ROWS)
+    pub(crate) fn n_tiles(&self) -> u64 {
+        (self.shape.n_queries * self.group()).div_ceil(self.tile_rows)
     }
 
     /// Splits of the longest row.
-    pub(super) fn n_splits(&self) -> u64 {
-        self.n_positions.div_ceil(LEAST_SPLIT).clamp(1, MOST_SPLITS)
+    pub(crate) fn n_splits(&self) -> u64 {
+        self.n_splits
     }
 
     /// Warps that share a split.
@@ -280,6 +290,11 @@ impl AttendPlan {
     /// The same launch by one set of other warps, whose number changes what its bits are.
     pub(crate) fn with_warps(self, n_warps: u64) -> Self {
         Self { n_warps, n_sets: 1, ..self }
+    }
+
+    /// The same launch of other tiles and splits, by one set of four warps.
+    pub(crate) fn with_tiles(self, tile_rows: u64, n_splits: u64) -> Self {
+        Self { n_warps: 4, n_sets: 1, tile_rows, n_splits, ..self }
     }
 
     /// The grid of the launch: a block for each split of the longest row, 32 rows of a head's queries, and request.

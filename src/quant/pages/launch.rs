@@ -131,9 +131,7 @@ pub fn dequantize_pages<T: Half>(
 ) -> Result<()> {
     let mut arguments = Arguments::new(queue);
     target.as_view().check_planned(&plan.shape().layout)?;
-    let pools = each_pool(plan, |at, n_bytes| {
-        sources.pools[at].as_ref().map(|pool| arguments.input(POOL, pool, n_bytes)).transpose()
-    })?;
+    let pools = sources.params(plan, &mut arguments)?;
     let kv = target.params(&mut arguments)?;
     let params = lists.params(plan, kv, pools, &mut arguments)?;
     // SAFETY: as above.
@@ -164,6 +162,18 @@ fn each_pool(
         pools.n_pages[at] = plan.shape().n_pool_pages[at] as u32;
     }
     Ok(pools)
+}
+
+impl TierPools<'_> {
+    pub(crate) fn params(
+        &self,
+        plan: &PagesPlan,
+        arguments: &mut Arguments<'_>,
+    ) -> Result<QuantPools> {
+        each_pool(plan, |at, n_bytes| {
+            self.pools[at].as_ref().map(|pool| arguments.input(POOL, pool, n_bytes)).transpose()
+        })
+    }
 }
 
 impl PageLists<'_> {
@@ -198,7 +208,11 @@ impl PageLists<'_> {
 }
 
 impl ChannelViews<'_> {
-    fn params(&self, plan: &PagesPlan, arguments: &mut Arguments<'_>) -> Result<QuantChannels> {
+    pub(crate) fn params(
+        &self,
+        plan: &PagesPlan,
+        arguments: &mut Arguments<'_>,
+    ) -> Result<QuantChannels> {
         let len = plan.channels_len();
         Ok(QuantChannels {
             scales: arguments.optional_input("scales of channels", self.scales.as_ref(), len)?,

@@ -366,6 +366,14 @@ impl<T: Half> Problem<T> {
     }
 
     pub(crate) fn expect_of<O: Real>(&self, attended: &Attended<'_, T>) -> Results<O> {
+        self.expect_by(|b, i, q| attended.query(b, i, q))
+    }
+
+    /// By each query's outputs and log-sum-exp.
+    pub(crate) fn expect_by<O: Real>(
+        &self,
+        query: impl Fn(usize, usize, usize) -> (Vec<f32>, f32),
+    ) -> Results<O> {
         let shape = self.plan.shape();
         let [n_queries, n_q_heads, d] =
             [shape.n_queries, shape.n_q_heads, shape.head_dim].map(|n| n as usize);
@@ -377,7 +385,7 @@ impl<T: Half> Problem<T> {
                 continue;
             }
             for (i, q) in (0..n_queries).flat_map(|i| (0..n_q_heads).map(move |q| (i, q))) {
-                let (output, log_sum) = attended.query(b, i, q);
+                let (output, log_sum) = query(b, i, q);
                 let token = b * n_queries + i;
                 let start = token * shape.output_stride as usize + q * d;
                 for (to, from) in outputs[start..].iter_mut().zip(output) {
