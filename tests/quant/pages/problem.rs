@@ -379,6 +379,7 @@ impl<T: Half + Real> Problem<T> {
             f32::MAX,
             f32::MIN,
             0.1,
+            0.3,
         ];
         for tier in Tier::ALL {
             let pool = &mut pools[tier.tag() as usize];
@@ -400,7 +401,12 @@ impl<T: Half + Real> Problem<T> {
                         (Tail::Minimums, kind) => {
                             page[at..at + 4].copy_from_slice(&step.to_le_bytes());
                             let at = shape.zero_byte(tier, token);
-                            let minimum = if kind == 1 { minimum } else { random.normal() };
+                            let minimum = match kind {
+                                1 => minimum,
+                                // Some codes are near 0, by what is rounded.
+                                2 => -2.0 * step,
+                                _ => random.normal(),
+                            };
                             page[at..at + 4].copy_from_slice(&minimum.to_le_bytes());
                         }
                     }
