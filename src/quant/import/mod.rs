@@ -13,14 +13,31 @@
 //! | int8 per token | [`Int8PerToken`] | `q * scale[t]` | step and minimum of a token |
 //! | int4 per token | [`Int4PerToken`] | `(q - zero[t]) * scale[t]` | the same |
 //!
-//! What pages stand for is the formula's value in exact numbers, rounded to f32 once, and once more after the scale of a channel
-//! where there is one. That is also what the formula gives if each of its operations is rounded to f32, where steps are f16 or bf16 and nothing overflows, since
-//! products of codes are exact then, and always for int8; f32 steps with minimums differ from that by a rounding of the product. The one difference is that an exact zero is positive.
-//! Schemes that compute in f16 round more often than that; what they lose so is not stored and does not come back.
+//! What pages stand for is the formula's value in exact numbers, rounded to f32 once, and once more after the scale of a channel where there is one. That
+//! is bit for bit what the formula gives if each of its operations is rounded to f32, wherever products of codes are exact: with steps of f16 or bf16 (unless they
+//! overflow), and with any scales of integers per token. f32 steps with minimums differ from it by the rounding of that product. And an exact zero is
+//! positive. Schemes that compute in f16 round more often; what they lose so is not stored, and does not come back.
 //!
 //! With a tail of [`Minimums`](crate::quant::Tail::Minimums) all of it fits but what an error says. A tail of
 //! [`ZeroPoints`](crate::quant::Tail::ZeroPoints) takes keys with scales and offsets of channels as they are, and steps of a token where
-//! they are bf16 and the minimum a multiple of their sixteenths.
+//! they are bf16 and the minimum is a multiple of their sixteenths.
+//!
+//! ```
+//! use half::f16;
+//! use lacuna::quant::import::{Int8PerToken, RowsShape};
+//! use lacuna::quant::{Part, Tail};
+//!
+//! let rows = Int8PerToken {
+//!     shape: RowsShape { batch: 1, n_heads: 1, n_tokens: 2, head_dim: 32 },
+//!     codes: [[-128_i8; 32], [127; 32]].concat().into(),
+//!     scales: vec![f16::from_f32(0.1), f16::from_f32(0.5)].into(),
+//! };
+//! let pages = rows.import(Part::Keys, Tail::Minimums)?;
+//! let found = pages.dequantize()?;
+//! assert_eq!((found[0], found[63]), (-128.0 * f16::from_f32(0.1).to_f32(), 63.5));
+//! assert_eq!(Int8PerToken::export(&pages)?, rows);
+//! # Ok::<_, lacuna::Error>(())
+//! ```
 
 mod kivi;
 mod pack;

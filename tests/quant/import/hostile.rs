@@ -165,6 +165,11 @@ fn an_element_that_does_not_fit_is_named() {
         values.minimums.to_mut().fill(f16::from_f32(minimum));
         assert_refused(values.import(Tail::ZeroPoints), &format!("minimums[0]: {text}"));
     }
+    // No zero point is as far from 0 as that.
+    values.scales.to_mut().fill(f16::ZERO);
+    values.minimums.to_mut().fill(f16::ONE);
+    let text = "minimums[0]: 1 is outside what a zero point in sixteenths holds";
+    assert_refused(values.import(Tail::ZeroPoints), text);
 }
 
 /// What one scheme holds another may not.
@@ -211,6 +216,40 @@ fn pages_of_another_scheme_do_not_come_back_as_one() {
         KiviValues::<f32>::export(&tokens, 192),
         "elements of a head: 192 is outside those whose groups the pages' heads are",
     );
+    // Requests have the same channels, and vLLM's scales room for four bits.
+    let of_two = RowsShape { batch: 2, ..shape };
+    let (keys, _) = scheme::zip_cache_keys::<f16>(of_two, Tier::T4, &mut random);
+    let mut keys = keys.import(WIDE).unwrap();
+    keys.scales.as_mut().unwrap()[130] = 17.0;
+    let text = "steps[130]: 17 is outside what the first request has";
+    assert_refused(ZipCacheKeys::<f16>::export(&keys), text);
+    let (mut rows, _) = scheme::int4::<bf16>(shape, ZeroForm::Apart, &mut random);
+    rows.scales.to_mut().fill(bf16::from_f32(0.75));
+    for (zero, scale) in [(16, 0.75), (4, 0.75 + 1.0 / 16_777_216.0)] {
+        rows.zeros.to_mut().fill(zero);
+        let mut pages = rows.import(Part::Keys, WIDE).unwrap();
+        let (page_shape, bytes) = (pages.page_shape().unwrap(), f32::to_le_bytes(scale));
+        let at = page_shape.scale_byte(Tier::T4, 0);
+        pages.pool[at..at + 4].copy_from_slice(&bytes);
+        let at = page_shape.zero_byte(Tier::T4, 0);
+        let minimum = -scale * f32::from(zero);
+        pages.pool[at..at + 4].copy_from_slice(&minimum.to_le_bytes());
+        let text =
+            format!("scales[0]: {scale} is outside scales with room for a zero point up to 15");
+        assert_refused(Int4PerToken::<f32>::export(&pages, ZeroForm::InScales), &text);
+    }
+    // Zero is a code, and of signed codes the middle one.
+    rows.zeros.to_mut().fill(3);
+    let pages = rows.import(Part::Keys, WIDE).unwrap();
+    let text = "zero points[0]: 3 is outside that of signed codes, half their number";
+    assert_refused(Int4PerToken::<bf16>::export(&pages, ZeroForm::Signed), text);
+    for (minimum, zero) in [(0.75, "-1"), (-0.375, "0.5"), (-192.0, "256")] {
+        let mut pages = pages.clone();
+        let at = pages.page_shape().unwrap().zero_byte(Tier::T4, 0);
+        pages.pool[at..at + 4].copy_from_slice(&f32::to_le_bytes(minimum));
+        let text = format!("zero points[0]: {zero} is outside integers from 0 to 255");
+        assert_refused(Int4PerToken::<bf16>::export(&pages, ZeroForm::Apart), &text);
+    }
     // A page less, and more tokens than pages.
     let short = ImportedPages { pool: tokens.pool[1..].to_vec(), ..tokens.clone() };
     assert_refused(short.dequantize(), "pool of pages: expected 9216, got 9215");
