@@ -121,6 +121,18 @@ pub enum Error {
         /// What is supported.
         allowed: &'static str,
     },
+    /// An element of a tensor that does not fit.
+    #[error("{tensor}[{index}]: {value} is outside {allowed}")]
+    Element {
+        /// The tensor.
+        tensor: &'static str,
+        /// Which of its elements, as they lie.
+        index: u64,
+        /// It.
+        value: f32,
+        /// What fits.
+        allowed: &'static str,
+    },
     /// A buffer of one queue was given to another whose memory it is not.
     #[cfg(any(feature = "cuda", feature = "simt"))]
     #[error("{what} is in {found}, and the queue works on {expected}")]

@@ -3,10 +3,10 @@
 use criterion::{Criterion, Throughput};
 use half::bf16;
 use lacuna::kv::{KvLayout, KvShape, KvView, KvViewMut};
-use lacuna::quant::reference::{Channels, quantize};
+use lacuna::quant::reference::{Channels, MinimumRow, quantize};
 use lacuna::quant::{
-    ChannelViews, Page, PageLists, PagesPlan, PagesShape, Part, Tier, TierPools, TierPoolsMut,
-    dequantize_pages, quantize_pages,
+    ChannelViews, Page, PageLists, PagesPlan, PagesShape, Part, Tail, Tier, TierPools,
+    TierPoolsMut, dequantize_pages, quantize_pages,
 };
 use lacuna::{Buffer, Queue};
 
@@ -43,7 +43,23 @@ struct Shape {
     /// Of pages by turns.
     tiers: &'static [Tier],
     has_channels: bool,
+    tail: Tail,
     is_small: bool,
+}
+
+/// The same numbers, of a tail of another kind.
+fn with_tail(page: Page, tail: Tail) -> Page {
+    if tail == Tail::ZeroPoints || !page.tier().is_coded() {
+        return page;
+    }
+    let mut other = Page::zeroed(page.shape().with_tail(tail), page.tier());
+    for token in 0..64 {
+        let row = page.row(token);
+        let step = row.scale.to_f32();
+        let minimum = step * -f32::from(row.zero) / 16.0;
+        other.set_minimum_row(token, &MinimumRow { codes: row.codes, step, minimum });
+    }
+    other
 }
 
 struct Pages {
@@ -72,8 +88,8 @@ impl Shape {
         };
         let layout = KvLayout::new(shape.hnd()).expect("a layout");
         let n_pool_pages = self.count_pages();
-        PagesPlan::new(PagesShape { n_pool_pages, ..PagesShape::of(layout, self.n_pages) })
-            .expect("a sound plan")
+        let shape = PagesShape::of(layout, self.n_pages);
+        PagesPlan::new(PagesShape { n_pool_pages, tail: self.tail, ..shape }).expect("a sound plan")
     }
 
     fn tier(&self, page: u64) -> Tier {
@@ -103,8 +119,9 @@ impl Case for Shape {
         let bits: Vec<_> = self.tiers.iter().map(|tier| tier.bits().to_string()).collect();
         let bits = bits.join(", ");
         let channels = if self.has_channels { ", with scales of channels" } else { "" };
+        let tail = if self.tail == Tail::Minimums { ", with minimums" } else { "" };
         format!(
-            "{} tokens of {n_heads} heads of {head_dim} in {batch} requests, {bits} bits{channels}",
+            "{} tokens of {n_heads} heads of {head_dim} in {batch} requests, {bits} bits{channels}{tail}",
             64 * n_pages
         )
     }
@@ -159,7 +176,9 @@ impl Case for Shape {
                         .map(|row| layout.locate(&table, b, *row as u64, head).expect("a row"));
                     let starts: Vec<usize> = starts.collect();
                     let of_page = starts.iter().map(|start| Some(&rows[part][*start..start + d]));
-                    let page = Page::quantize(shape, tier, of_page, &channels).expect("a page");
+                    let of_zeros = shape.with_tail(Tail::ZeroPoints);
+                    let page = Page::quantize(of_zeros, tier, of_page, &channels).expect("a page");
+                    let page = with_tail(page, self.tail);
                     pools[at][free[at] * n..][..n].copy_from_slice(page.bytes());
                     entries[part].push(tier.tag() << 30 | free[at] as u32);
                     free[at] += 1;
@@ -329,6 +348,7 @@ pub(crate) fn cases() -> Vec<Box<dyn Case>> {
         n_pages,
         tiers,
         has_channels,
+        tail: Tail::ZeroPoints,
         is_small: true,
     };
     // A prompt of 32 Ki tokens; and what a step of 64 requests flushes.
@@ -340,6 +360,7 @@ pub(crate) fn cases() -> Vec<Box<dyn Case>> {
         n_pages,
         tiers,
         has_channels,
+        tail: Tail::ZeroPoints,
         is_small: false,
     };
     let cases = [
@@ -348,12 +369,14 @@ pub(crate) fn cases() -> Vec<Box<dyn Case>> {
         small(ToPages, 256, 2, &[T2], false),
         small(ToRows, 128, 4, &[T16, T8, T4, T2], false),
         small(ToRows, 96, 3, &[T4, T2], true),
+        Shape { tail: Tail::Minimums, ..small(ToRows, 128, 3, &[T8, T4, T2], true) },
         large(ToPages, 1, 512, &[T4], false),
         large(ToPages, 1, 512, &[T4, T4, T2, T4, T2], true),
         large(ToPages, 1, 512, &[T8], false),
         large(ToPages, 64, 1, &[T4], true),
         large(ToRows, 1, 512, &[T4], false),
         large(ToRows, 1, 512, &[T2], true),
+        Shape { tail: Tail::Minimums, ..large(ToRows, 1, 512, &[T4], true) },
     ];
     cases.map(|case| Box::new(case) as Box<dyn Case>).into()
 }

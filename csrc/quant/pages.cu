@@ -202,10 +202,20 @@ __device__ __forceinline__ uint4 read_chunk(const QuantPagesParams& params, cons
                                             uint32_t channel) {
   const uint32_t bits = bits_of(work.tag);
   const uint8_t* bytes = reinterpret_cast<const uint8_t*>(page.bytes);
-  const uint16_t* of_tokens =
-      reinterpret_cast<const uint16_t*>(bytes + 8 * params.kv.row_len * bits);
-  const float s = from_bf16(of_tokens[slot]);
-  const int32_t zero = static_cast<int32_t>(uint32_t{of_tokens[kPageTokens + slot]} << 16) >> 16;
+  const uint8_t* of_tokens = bytes + 8 * params.kv.row_len * bits;
+  float s;
+  // A sum with -0 is what it was.
+  float least = -0.0f;
+  int32_t zero = 0;
+  if (params.pools.tail == kMinimums) {
+    const float* floats = reinterpret_cast<const float*>(of_tokens);
+    s = floats[slot];
+    least = floats[kPageTokens + slot];
+  } else {
+    const uint16_t* halves = reinterpret_cast<const uint16_t*>(of_tokens);
+    s = from_bf16(halves[slot]);
+    zero = static_cast<int32_t>(uint32_t{halves[kPageTokens + slot]} << 16) >> 16;
+  }
   float x[8];
 #pragma unroll
   for (uint32_t e = 0; e < 8; ++e) {
@@ -215,7 +225,8 @@ __device__ __forceinline__ uint4 read_chunk(const QuantPagesParams& params, cons
     const int32_t code =
         static_cast<int32_t>(uint32_t{bytes[place.byte]} >> place.shift & ((1u << bits) - 1));
     const float steps = __fmul_rn(__int2float_rn(16 * code - zero), 0.0625f);
-    x[e] = __fmaf_rn(__fmul_rn(s, steps), page.channels.scales[c], page.channels.offsets[c]);
+    const float y = __fmaf_rn(s, steps, least);
+    x[e] = __fmaf_rn(y, page.channels.scales[c], page.channels.offsets[c]);
   }
   const uint32_t kind = params.kv.element;
   return make_uint4(to_halves(x[0], x[1], kind), to_halves(x[2], x[3], kind),

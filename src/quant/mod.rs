@@ -1,6 +1,7 @@
 //! Keys and values in which tokens that matter less cost fewer bits.
 #![doc = include_str!("format.md")]
 
+pub mod import;
 mod page;
 mod pages;
 mod row;
@@ -16,5 +17,7 @@ pub use tier::{Part, Tail, Tier};
 
 /// What the kernels of this room must do, written for reading.
 pub mod reference {
-    pub use super::row::{Channels, Row, dequantize, normalize, quantize};
+    pub use super::row::{
+        Channels, MinimumRow, Row, dequantize, dequantize_minimums, normalize, quantize,
+    };
 }

@@ -2,9 +2,10 @@
 
 use half::bf16;
 
-use super::row::{Channels, Row, dequantize, normalize, quantize};
+use super::row::{Channels, MinimumRow, Row, dequantize, dequantize_minimums, normalize, quantize};
 use super::{Part, Tail, Tier};
 use crate::element::Half;
+use crate::error::check_between;
 use crate::{Error, Result};
 
 /// Tokens of a page.
@@ -88,14 +89,14 @@ impl PageShape {
         TOKENS * self.head_dim * tier.bits() as usize / 8
     }
 
-    /// Where a token's scale is: two bytes, bf16.
+    /// Where a token's step is: two bytes, bf16; or four, f32, beside a minimum.
     pub fn scale_byte(&self, tier: Tier, token: usize) -> usize {
-        self.code_bytes(tier) + 2 * token
+        self.code_bytes(tier) + self.tail.bytes() / (2 * TOKENS) * token
     }
 
-    /// Where its zero point is: two bytes, sixteenths of a step.
+    /// Where its zero point is: two bytes, sixteenths of a step; or its minimum: four, f32.
     pub fn zero_byte(&self, tier: Tier, token: usize) -> usize {
-        self.code_bytes(tier) + 2 * (TOKENS + token)
+        self.scale_byte(tier, token) + self.tail.bytes() / 2
     }
 
     /// Where the element of a token's channel is, of 64 tokens and the head's channels. Numbers that are not coded lie token by
@@ -131,6 +132,12 @@ impl PageShape {
     }
 }
 
+/// Refuses what is not written of numbers.
+pub(crate) fn check_written(tail: Tail) -> Result<()> {
+    let (what, allowed) = ("bytes of a page after its codes", "256, those of zero points");
+    check_between(what, tail.bytes() as u64, Tail::ZeroPoints.bytes() as u64, allowed)
+}
+
 fn common_divisor(a: usize, b: usize) -> usize {
     if b == 0 { a } else { common_divisor(b, a % b) }
 }
@@ -164,13 +171,15 @@ impl Page {
     /// Up to 64 tokens' rows, quantized; zeros where there is none.
     ///
     /// # Errors
-    /// [`Error::Shape`] where they are more, or not of as many elements.
+    /// [`Error::Shape`] where they are more, or not of as many elements; [`Error::Range`] where pages end with minimums, which come from
+    /// elsewhere ([`import`](super::import)).
     pub fn quantize<'a, T: Half + 'a>(
         shape: PageShape,
         tier: Tier,
         rows: impl IntoIterator<Item = Option<&'a [T]>>,
         channels: &Channels<'_>,
     ) -> Result<Self> {
+        check_written(shape.tail)?;
         let mut page = Self::zeroed(shape, tier);
         for (token, row) in rows.into_iter().enumerate() {
             let (n_most, n) = (TOKENS as u64, token as u64 + 1);
@@ -212,14 +221,49 @@ impl Page {
     /// Codes, scale and zero point of a token.
     ///
     /// # Panics
-    /// Of [`Tier::T16`], whose numbers are not coded, and past the 64th token.
+    /// Of [`Tier::T16`], whose numbers are not coded, of a page of minimums, and past the 64th token.
     pub fn row(&self, token: usize) -> Row {
-        let two = |at: usize| [self.bytes[at], self.bytes[at + 1]];
+        assert_eq!(self.shape.tail, Tail::ZeroPoints, "a page of zero points");
         Row {
             codes: self.codes(token),
-            scale: bf16::from_le_bytes(two(self.shape.scale_byte(self.tier, token))),
-            zero: i16::from_le_bytes(two(self.shape.zero_byte(self.tier, token))),
+            scale: bf16::from_le_bytes(self.read(self.shape.scale_byte(self.tier, token))),
+            zero: i16::from_le_bytes(self.read(self.shape.zero_byte(self.tier, token))),
         }
+    }
+
+    /// Writes them, of as many codes as a head has channels.
+    ///
+    /// # Panics
+    /// As [`row`](Self::row).
+    pub fn set_row(&mut self, token: usize, row: &Row) {
+        assert_eq!(self.shape.tail, Tail::ZeroPoints, "a page of zero points");
+        self.set_codes(token, &row.codes);
+        self.write(self.shape.scale_byte(self.tier, token), row.scale.to_le_bytes());
+        self.write(self.shape.zero_byte(self.tier, token), row.zero.to_le_bytes());
+    }
+
+    /// Codes, step and minimum of a token.
+    ///
+    /// # Panics
+    /// Of [`Tier::T16`], whose numbers are not coded, of a page of zero points, and past the 64th token.
+    pub fn minimum_row(&self, token: usize) -> MinimumRow {
+        assert_eq!(self.shape.tail, Tail::Minimums, "a page of minimums");
+        MinimumRow {
+            codes: self.codes(token),
+            step: f32::from_le_bytes(self.read(self.shape.scale_byte(self.tier, token))),
+            minimum: f32::from_le_bytes(self.read(self.shape.zero_byte(self.tier, token))),
+        }
+    }
+
+    /// Writes them, of as many codes as a head has channels.
+    ///
+    /// # Panics
+    /// As [`minimum_row`](Self::minimum_row).
+    pub fn set_minimum_row(&mut self, token: usize, row: &MinimumRow) {
+        assert_eq!(self.shape.tail, Tail::Minimums, "a page of minimums");
+        self.set_codes(token, &row.codes);
+        self.write(self.shape.scale_byte(self.tier, token), row.step.to_le_bytes());
+        self.write(self.shape.zero_byte(self.tier, token), row.minimum.to_le_bytes());
     }
 
     fn codes(&self, token: usize) -> Vec<u8> {
@@ -231,22 +275,21 @@ impl Page {
         (0..self.shape.head_dim).map(code).collect()
     }
 
-    /// Writes them, of as many codes as a head has channels.
-    ///
-    /// # Panics
-    /// As [`row`](Self::row).
-    pub fn set_row(&mut self, token: usize, row: &Row) {
+    fn set_codes(&mut self, token: usize, codes: &[u8]) {
         let mask = self.tier.greatest_code().expect("a page of codes");
-        for (channel, code) in row.codes.iter().enumerate() {
+        for (channel, code) in codes.iter().enumerate() {
             let Place { byte, shift } = self.shape.place(self.tier, token, channel);
             self.bytes[byte] &= !(mask << shift);
             self.bytes[byte] |= (code & mask) << shift;
         }
-        let [scale, zero] = [row.scale.to_le_bytes(), row.zero.to_le_bytes()];
-        let at = self.shape.scale_byte(self.tier, token);
-        self.bytes[at..at + 2].copy_from_slice(&scale);
-        let at = self.shape.zero_byte(self.tier, token);
-        self.bytes[at..at + 2].copy_from_slice(&zero);
+    }
+
+    fn read<const N: usize>(&self, at: usize) -> [u8; N] {
+        self.bytes[at..at + N].try_into().expect("as many bytes")
+    }
+
+    fn write<const N: usize>(&mut self, at: usize, bytes: [u8; N]) {
+        self.bytes[at..at + N].copy_from_slice(&bytes);
     }
 
     /// What a token's row stands for, in f32.
@@ -255,34 +298,28 @@ impl Page {
     /// Past the 64th token.
     pub fn dequantize<T: Half>(&self, token: usize, channels: &Channels<'_>) -> Vec<f32> {
         if self.tier.is_coded() {
-            return dequantize(&self.row(token), channels);
+            return match self.shape.tail {
+                Tail::ZeroPoints => dequantize(&self.row(token), channels),
+                Tail::Minimums => dequantize_minimums(&self.minimum_row(token), channels),
+            };
         }
-        let element = |channel| {
-            let at = self.shape.place(self.tier, token, channel).byte;
-            bytemuck::pod_read_unaligned::<T>(&self.bytes[at..at + 2]).to_f32()
-        };
-        (0..self.shape.head_dim).map(element).collect()
+        (0..self.shape.head_dim).map(|channel| self.number::<T>(token, channel).to_f32()).collect()
     }
 
     /// A token's codes, what they are multiplied by, and what is then added.
     ///
     /// # Panics
-    /// As [`row`](Self::row).
+    /// Of [`Tier::T16`], whose numbers are not coded, and past the 64th token.
     pub(crate) fn affine(&self, token: usize) -> (Vec<u8>, f32, f32) {
-        let codes = self.codes(token);
-        let tail = self.shape.code_bytes(self.tier);
         match self.shape.tail {
             Tail::ZeroPoints => {
-                let Row { scale, zero, .. } = self.row(token);
+                let Row { codes, scale, zero } = self.row(token);
                 let step = scale.to_f32();
                 (codes, step, step * (-f32::from(zero) * 0.0625))
             }
             Tail::Minimums => {
-                let word = |i: usize| {
-                    let bytes = &self.bytes[tail + 4 * i..][..4];
-                    f32::from_le_bytes(bytes.try_into().expect("four"))
-                };
-                (codes, word(token), word(TOKENS + token))
+                let MinimumRow { codes, step, minimum } = self.minimum_row(token);
+                (codes, step, minimum)
             }
         }
     }

@@ -36,6 +36,17 @@ pub struct Row {
     pub zero: i16,
 }
 
+/// The same beside a step and a minimum that are f32.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MinimumRow {
+    /// Of each channel.
+    pub codes: Vec<u8>,
+    /// A step, of all channels.
+    pub step: f32,
+    /// What code 0 stands for.
+    pub minimum: f32,
+}
+
 /// `(x - offset) / scale` of each channel, in f32. What is no number counts as 0, and what is infinite as the greatest number.
 pub fn normalize<T: Half>(row: &[T], channels: &Channels<'_>) -> Vec<f32> {
     let of_channel = |(channel, element): (usize, &T)| {
@@ -86,6 +97,16 @@ pub fn dequantize(row: &Row, channels: &Channels<'_>) -> Vec<f32> {
     let of_channel = |(channel, code): (usize, &u8)| {
         let steps = (16 * i32::from(*code) - i32::from(row.zero)) as f32 * 0.0625;
         let y = row.scale.to_f32() * steps;
+        y.mul_add(channels.scale(channel), channels.offset(channel))
+    };
+    row.codes.iter().enumerate().map(of_channel).collect()
+}
+
+/// The same of steps and minimums, in f32: `scale[channel] * (step * code + minimum) + offset[channel]`, each product and sum
+/// rounded as one.
+pub fn dequantize_minimums(row: &MinimumRow, channels: &Channels<'_>) -> Vec<f32> {
+    let of_channel = |(channel, code): (usize, &u8)| {
+        let y = row.step.mul_add(f32::from(*code), row.minimum);
         y.mul_add(channels.scale(channel), channels.offset(channel))
     };
     row.codes.iter().enumerate().map(of_channel).collect()

@@ -6,7 +6,7 @@ use half::{bf16, f16};
 use lacuna::Queue;
 use lacuna::element::{Half, Real};
 use lacuna::kv::KvLists;
-use lacuna::quant::Tier;
+use lacuna::quant::{Tail, Tier};
 use lacuna::simt::{Checks, Config, Entry, Schedule, Substitute};
 
 use crate::pages_problem::{Case, Problem};
@@ -145,15 +145,28 @@ const DEQUANTIZE: &[Mutation] = &[
     of("reg & ((1u << order.word_bits) - 1)", 0, "0"),
     of("(reg >> order.word_bits) * bits_of(tag)", 0, "0"),
     of("locate_code(order, work.tag, slot, c)", 0, "locate_code(order, work.tag, c, slot)"),
-    of("of_tokens[kPageTokens + slot]", 0, "of_tokens[slot]"),
+    of("halves[kPageTokens + slot]", 0, "halves[slot]"),
+    of("s = from_bf16(halves[slot]);", 0, "s = from_bf16(halves[0]);"),
     of("<< 16) >> 16", 0, "<< 0)"),
     of("& ((1u << bits) - 1)", 0, "& 0xFF"),
     of("16 * code - zero", 0, "16 * code + zero"),
     of(
-        "__fmaf_rn(__fmul_rn(s, steps), page.channels.scales[c], page.channels.offsets[c])",
+        "__fmaf_rn(y, page.channels.scales[c], page.channels.offsets[c])",
         0,
-        "__fadd_rn(__fmul_rn(__fmul_rn(s, steps), page.channels.scales[c]), page.channels.offsets[c])",
+        "__fadd_rn(__fmul_rn(y, page.channels.scales[c]), page.channels.offsets[c])",
     ),
+    // Either tail.
+    of("4 * kPageTokens << tail", 0, "4 * kPageTokens"),
+    of("4 * kPageTokens << tail", 0, "8 * kPageTokens"),
+    of("params.pools.tail == kMinimums", 0, "false"),
+    of("params.pools.tail == kMinimums", 0, "true"),
+    of("s = floats[slot];", 0, "s = floats[0];"),
+    of("floats[kPageTokens + slot]", 0, "floats[slot]"),
+    of("__fmaf_rn(s, steps, least)", 0, "__fadd_rn(__fmul_rn(s, steps), least)"),
+    of("__fmaf_rn(s, steps, least)", 0, "__fmul_rn(s, steps)"),
+    of("float least = -0.0f;", 0, "float least = 0.0f;"),
+    of("d, params.pools.tail) / 16", 0, "d, kZeroPoints) / 16"),
+    of("4 * kPageTokens << kMinimums", 0, "4 * kPageTokens"),
     of("work.scales != nullptr ? work.scales[i] : 1.0f", 0, "1.0f"),
     of("work.offsets != nullptr ? work.offsets[i] : 0.0f", 0, "0.0f"),
     of("to_halves(x[4], x[5], kind)", 0, "to_halves(x[5], x[4], kind)"),
@@ -236,7 +249,7 @@ fn every_mutation_of_quantize_pages_is_caught() {
 #[test]
 fn every_mutation_of_dequantize_pages_is_caught() {
     let own: Entry = lacuna_simt_dequantize_pages;
-    let problems: Vec<_> = cases()
+    let mut problems: Vec<_> = cases()
         .into_iter()
         .map(|case| {
             let problem = case.build::<bf16>();
@@ -246,6 +259,14 @@ fn every_mutation_of_dequantize_pages_is_caught() {
             (problem, pools, rows)
         })
         .collect();
+    // Pages of any bytes, of both tails; the longest page is one of 256 channels and minimums.
+    let tails = [(Tail::ZeroPoints, 32), (Tail::Minimums, 96), (Tail::Minimums, 256)];
+    for (case, (tail, head_dim)) in cases().into_iter().skip(1).zip(tails) {
+        let problem = Case { tail, head_dim, ..case }.build::<bf16>().without_repeats();
+        let pools = problem.hostile_pools(11);
+        let rows = problem.expected_rows(&pools);
+        problems.push((problem, pools, rows));
+    }
     let bits = |rows: &[Vec<bf16>; 2]| {
         rows.each_ref().map(|rows| bytemuck::cast_slice::<_, u16>(rows).to_vec())
     };

@@ -3,8 +3,10 @@
 use std::collections::HashSet;
 
 use half::{bf16, f16};
-use lacuna::quant::reference::{Channels, dequantize, normalize, quantize};
-use lacuna::quant::{Page, PageShape, Part, Tier};
+use lacuna::quant::reference::{
+    Channels, MinimumRow, dequantize, dequantize_minimums, normalize, quantize,
+};
+use lacuna::quant::{Page, PageShape, Part, Tail, Tier};
 use proptest::prelude::*;
 
 const CODED: [Tier; 3] = [Tier::T8, Tier::T4, Tier::T2];
@@ -101,6 +103,62 @@ fn lanes_find_their_registers_by_masks_and_shifts() {
     }
 }
 
+/// A token's codes, step and minimum have bytes of their own, and a page has no others.
+#[test]
+fn tails_are_behind_the_codes() {
+    for (tail, n_tail) in [(Tail::ZeroPoints, 4), (Tail::Minimums, 8)] {
+        for shape in shapes().map(|shape| shape.with_tail(tail)) {
+            for tier in CODED {
+                let n_bytes = 64 * shape.head_dim() * tier.bits() as usize / 8;
+                assert_eq!(shape.page_bytes(tier), n_bytes + 64 * n_tail);
+                for token in 0..64 {
+                    let steps = n_bytes + n_tail / 2 * token;
+                    assert_eq!(shape.scale_byte(tier, token), steps);
+                    assert_eq!(shape.zero_byte(tier, token), steps + 32 * n_tail);
+                }
+                assert_eq!(shape.of_part(Part::Values).tail(), tail);
+            }
+            // What is not coded ends with nothing.
+            assert_eq!(shape.page_bytes(Tier::T16), 128 * shape.head_dim());
+        }
+    }
+}
+
+#[test]
+fn minimums_are_read_and_not_written() {
+    let shape = PageShape::new(32, Part::Values).unwrap().with_tail(Tail::Minimums);
+    let rows = [bf16::ONE; 32];
+    let error =
+        Page::quantize(shape, Tier::T4, [Some(&rows[..])], &Channels::default()).unwrap_err();
+    let text = "bytes of a page after its codes: 512 is outside 256, those of zero points";
+    assert_eq!(error.to_string(), text);
+    // By hand: 1.5 steps and a minimum that f16 has, then a channel's scale and offset.
+    let mut codes: Vec<u8> = (0..32).map(|i| i % 16).collect();
+    codes[31] = 200;
+    let row = MinimumRow { codes, step: 1.5, minimum: -0.625 };
+    let mut page = Page::zeroed(shape, Tier::T4);
+    page.set_minimum_row(63, &row);
+    let bytes = page.bytes();
+    let (steps, minimums) = (64 * 32 / 2, 64 * 32 / 2 + 256);
+    assert_eq!(bytes[steps + 252..minimums], 1.5_f32.to_le_bytes());
+    assert_eq!(bytes[minimums + 252..], (-0.625_f32).to_le_bytes());
+    // A code is as many bits as there are.
+    assert_eq!(page.minimum_row(63).codes[30..], [14, 8]);
+    let scales = [2.0; 32];
+    let mut offsets = [0.0; 32];
+    offsets[3] = 0.5;
+    let channels = Channels { scales: Some(&scales), offsets: Some(&offsets) };
+    let found = page.dequantize::<bf16>(63, &channels);
+    assert_eq!(found[..4], [-1.25, 1.75, 4.75, 8.25]);
+    assert_eq!(dequantize_minimums(&page.minimum_row(63), &channels), found);
+}
+
+#[test]
+#[should_panic(expected = "a page of minimums")]
+fn a_page_of_zero_points_has_no_minimums() {
+    Page::zeroed(PageShape::new(32, Part::Keys).unwrap(), Tier::T2).minimum_row(0);
+}
+
 #[test]
 fn what_is_no_head_is_refused() {
     for head_dim in [0, 16, 48, 288, u64::MAX] {
@@ -149,6 +207,15 @@ fn hostile_rows_are_rows() {
     let bytes = (0..shape.page_bytes(Tier::T2)).map(|i| (i * 37) as u8 | 0x80).collect();
     let page = Page::from_bytes(shape, Tier::T2, bytes).unwrap();
     assert!((0..64).all(|token| page.dequantize::<bf16>(token, &Channels::default()).len() == 64));
+    // A step that is no number makes such of its token alone.
+    let shape = shape.with_tail(Tail::Minimums);
+    let mut page = Page::zeroed(shape, Tier::T2);
+    for (token, step) in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY].into_iter().enumerate() {
+        page.set_minimum_row(token, &MinimumRow { codes: vec![1; 64], step, minimum: 1.0 });
+    }
+    let of = |token| page.dequantize::<bf16>(token, &Channels::default())[0];
+    assert!(of(0).is_nan());
+    assert_eq!([of(1), of(2), of(3)], [f32::INFINITY, f32::NEG_INFINITY, 0.0]);
 }
 
 /// By hand: of 4 bits a step is (7.5 + 7.5) / 15 = 1, and zero is 7.5 steps up.
@@ -233,7 +300,23 @@ proptest! {
                 prop_assert_eq!(other, reversed);
             }
             let bytes = page.bytes().to_vec();
-            prop_assert_eq!(Page::from_bytes(shape, tier, bytes).unwrap(), page);
+            prop_assert_eq!(&Page::from_bytes(shape, tier, bytes).unwrap(), &page);
+            if tier == Tier::T16 {
+                continue;
+            }
+            // A zero point is a minimum where f32 has the product, of 8 bits and 16.
+            let codes = page.row(0);
+            let step = codes.scale.to_f32();
+            let row = MinimumRow {
+                codes: codes.codes, step, minimum: step * -f32::from(codes.zero) / 16.0,
+            };
+            if !row.minimum.is_finite() {
+                continue;
+            }
+            let mut other = Page::zeroed(shape.with_tail(Tail::Minimums), tier);
+            other.set_minimum_row(0, &row);
+            prop_assert_eq!(&other.minimum_row(0), &row);
+            prop_assert_eq!(other.dequantize::<f16>(0, &Channels::default()), expected);
         }
     }
 }

@@ -4,4 +4,5 @@
 mod common;
 mod format;
 mod golden;
+mod import;
 mod pages;

@@ -6,10 +6,10 @@ use crate::Result;
 use crate::bindings::{LacunaKvView, QuantChannels, QuantPagesParams, QuantPools};
 use crate::buffer::{View, ViewMut};
 use crate::element::Half;
-use crate::error::check_between;
 use crate::kv::{KvView, KvViewMut};
 use crate::launch::{Arguments, check_aligned, kernel_params};
 use crate::quant::Tier;
+use crate::quant::page::check_written;
 use crate::queue::Queue;
 use crate::region::Role;
 
@@ -90,12 +90,7 @@ pub fn quantize_pages<T: Half>(
     targets: &mut TierPoolsMut<'_>,
 ) -> Result<()> {
     let mut arguments = Arguments::new(queue);
-    check_between(
-        "bytes of a page after its codes",
-        plan.shape().tail.bytes() as u64,
-        256,
-        "256, those of zero points",
-    )?;
+    check_written(plan.shape().tail)?;
     source.check_planned(&plan.shape().layout)?;
     let pools = each_pool(plan, |at, n_bytes| {
         let pool = targets.pools[at].as_ref();

@@ -6,7 +6,7 @@ use half::{bf16, f16};
 use lacuna::Queue;
 use lacuna::element::{Half, Real};
 use lacuna::kv::KvLists;
-use lacuna::quant::{PagesPlan, PagesShape, Tier};
+use lacuna::quant::{PagesPlan, PagesShape, Tail, Tier};
 use proptest::prelude::*;
 
 use self::problem::{Case, Problem};
@@ -21,6 +21,21 @@ fn assert_same<T: Half + Real>(problem: &Problem<T>) {
     for queue in common::queues() {
         assert_pools(&problem.quantize(&queue).unwrap(), &pools, &queue);
         let found = apart.dequantize(&queue, &pools).unwrap();
+        for (found, expected) in found.iter().zip(&rows) {
+            let first = found.iter().zip(expected).position(|(a, b)| a.bits() != b.bits());
+            assert_eq!(first, None, "the first element that differs, on {}", queue.executor());
+        }
+    }
+}
+
+/// Pages of any bytes are the rows that the reference reads of them.
+#[track_caller]
+fn assert_read<T: Half + Real>(case: &Case) {
+    let problem = case.build::<T>().without_repeats();
+    let pools = problem.hostile_pools(case.seed);
+    let rows = problem.expected_rows(&pools);
+    for queue in common::queues() {
+        let found = problem.dequantize(&queue, &pools).unwrap();
         for (found, expected) in found.iter().zip(&rows) {
             let first = found.iter().zip(expected).position(|(a, b)| a.bits() != b.bits());
             assert_eq!(first, None, "the first element that differs, on {}", queue.executor());
@@ -75,6 +90,32 @@ fn hostile_lists_and_numbers_stay_inside() {
     }
 }
 
+/// Lists, entries and page tables of anything, over bytes of anything.
+#[test]
+fn hostile_pages_are_rows_of_both_tails() {
+    for tail in [Tail::ZeroPoints, Tail::Minimums] {
+        for head_dim in (32..=256).step_by(32) {
+            let case = Case { tail, head_dim, seed: head_dim, ..Case::default() };
+            assert_read::<bf16>(&case);
+            let case = Case { is_hostile: true, has_scales: false, ..case };
+            assert_read::<f16>(&case);
+            assert_read::<bf16>(&Case { has_scales: true, has_offsets: false, ..case });
+        }
+    }
+}
+
+#[test]
+fn minimums_are_not_quantized_to() {
+    let problem = Case { tail: Tail::Minimums, ..Case::default() }.build::<bf16>();
+    let text = "bytes of a page after its codes: 512 is outside 256, those of zero points";
+    for queue in common::queues() {
+        assert_eq!(problem.quantize(&queue).unwrap_err().to_string(), text);
+    }
+    let of_64 = |tail| Case { tail, ..Case::default() }.plan().unwrap().pool_bytes(Tier::T2);
+    let [zero_points, minimums] = [of_64(Tail::ZeroPoints), of_64(Tail::Minimums)];
+    assert_eq!(minimums - zero_points, 256 * zero_points / (64 * 64 / 4 + 256));
+}
+
 #[test]
 fn every_schedule_and_both_kinds_of_fibres() {
     let problem = Case { head_dim: 96, ..Case::default() }.build::<bf16>();
@@ -85,6 +126,15 @@ fn every_schedule_and_both_kinds_of_fibres() {
         let queue = Queue::simt(config);
         assert_pools(&problem.quantize(&queue).unwrap(), &pools, &queue);
         assert!(apart.dequantize(&queue, &pools).unwrap() == rows);
+    }
+    let case = Case { head_dim: 96, tail: Tail::Minimums, has_scales: false, ..Case::default() };
+    let problem = case.build::<f16>().without_repeats();
+    let pools = problem.hostile_pools(9);
+    let bits = |rows: [Vec<f16>; 2]| rows.map(|rows| rows.into_iter().map(f16::to_bits).collect());
+    let rows: [Vec<u16>; 2] = bits(problem.expected_rows(&pools));
+    for config in common::configs() {
+        let queue = Queue::simt(config);
+        assert!(bits(problem.dequantize(&queue, &pools).unwrap()) == rows);
     }
 }
 
@@ -153,6 +203,7 @@ prop_compose! {
         Case {
             seed, lengths, n_heads, head_dim, page_size, is_hnd, lists, n_pages, span_pages,
             has_counts, has_scales, has_offsets, is_hostile, tiers: Tier::ALL.to_vec(),
+            tail: Tail::ZeroPoints,
         }
     }
 }
@@ -167,6 +218,12 @@ proptest! {
         } else {
             assert_same(&case.build::<bf16>());
         }
+    }
+
+    #[test]
+    fn any_bytes_are_pages(case in any_case(), has_minimums: bool) {
+        let tail = if has_minimums { Tail::Minimums } else { Tail::ZeroPoints };
+        assert_read::<bf16>(&Case { tail, ..case });
     }
 
     #[test]

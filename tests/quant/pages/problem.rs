@@ -32,6 +32,7 @@ pub(crate) struct Case {
     pub(crate) has_offsets: bool,
     /// Of each page by turns.
     pub(crate) tiers: Vec<Tier>,
+    pub(crate) tail: Tail,
     /// Wild lists, entries and page tables.
     pub(crate) is_hostile: bool,
 }
@@ -52,6 +53,7 @@ impl Default for Case {
             has_scales: true,
             has_offsets: true,
             tiers: Tier::ALL.to_vec(),
+            tail: Tail::ZeroPoints,
             is_hostile: false,
         }
     }
@@ -96,7 +98,7 @@ impl Case {
             n_pages: self.n_pages,
             span_pages: self.span_pages,
             n_pool_pages: [n, n + 1, n + 2, n + 3],
-            tail: Tail::ZeroPoints,
+            tail: self.tail,
         })
     }
 
@@ -172,12 +174,18 @@ impl Case {
             let scale = |random: &mut Random| 0.25 + (random.next() % 997) as f32 / 300.0;
             self.has_scales.then(|| (0..n_channels).map(|_| scale(&mut random)).collect::<Vec<_>>())
         });
-        let offsets = PARTS
-            .map(|_| self.has_offsets.then(|| (0..n_channels).map(|_| random.normal()).collect()));
+        let mut offsets = PARTS.map(|_| {
+            self.has_offsets.then(|| (0..n_channels).map(|_| random.normal()).collect::<Vec<_>>())
+        });
         if self.is_hostile {
             for scales in scales.iter_mut().flatten() {
                 for (i, scale) in scales.iter_mut().enumerate().step_by(13) {
                     *scale = [0.0, f32::NAN, f32::INFINITY, -1.0, 1e-40][i % 5];
+                }
+            }
+            for offsets in offsets.iter_mut().flatten() {
+                for (i, offset) in offsets.iter_mut().enumerate().step_by(17) {
+                    *offset = [-0.0, f32::NAN, f32::NEG_INFINITY, -1e38, 1e-42][i % 5];
                 }
             }
         }
@@ -351,6 +359,59 @@ impl<T: Half + Real> Problem<T> {
             let page = Page::quantize(shape, tier, rows, &self.channels(at, part)).unwrap();
             let n = page.bytes().len();
             pools[tier.tag() as usize][number * n..][..n].copy_from_slice(page.bytes());
+        }
+        pools
+    }
+
+    /// Pools of bytes that nobody wrote, whose steps, zero points and minimums are of every kind.
+    pub(crate) fn hostile_pools(&self, seed: u64) -> [Vec<u8>; 4] {
+        let mut random = Random(seed);
+        let mut pools = self.poisoned();
+        let shape = self.plan.page(Part::Keys);
+        let numbers = [
+            0.0,
+            -0.0,
+            f32::NAN,
+            f32::INFINITY,
+            f32::NEG_INFINITY,
+            -1.5,
+            1e-40,
+            f32::MAX,
+            f32::MIN,
+            0.1,
+            0.3,
+        ];
+        for tier in Tier::ALL {
+            let pool = &mut pools[tier.tag() as usize];
+            pool.iter_mut().for_each(|byte| *byte = random.next() as u8);
+            if !tier.is_coded() {
+                continue;
+            }
+            for page in pool.chunks_mut(shape.page_bytes(tier)) {
+                for token in 0..64 {
+                    let at = shape.scale_byte(tier, token);
+                    let step = numbers[random.next() as usize % numbers.len()];
+                    let minimum = numbers[random.next() as usize % numbers.len()];
+                    // Most bytes are what they are by chance, which seldom is a number near 1.
+                    match (shape.tail(), random.next() % 4) {
+                        (_, 0) => {}
+                        (Tail::ZeroPoints, _) => {
+                            page[at..at + 2].copy_from_slice(&step.to_le_bytes()[2..])
+                        }
+                        (Tail::Minimums, kind) => {
+                            page[at..at + 4].copy_from_slice(&step.to_le_bytes());
+                            let at = shape.zero_byte(tier, token);
+                            let minimum = match kind {
+                                1 => minimum,
+                                // Some codes are near 0, by what is rounded.
+                                2 => -2.0 * step,
+                                _ => random.normal(),
+                            };
+                            page[at..at + 4].copy_from_slice(&minimum.to_le_bytes());
+                        }
+                    }
+                }
+            }
         }
         pools
     }
