@@ -4,6 +4,7 @@
 mod page;
 mod pages;
 mod row;
+mod saliency;
 mod tier;
 
 pub use page::{Page, PageShape, Place};
@@ -12,9 +13,16 @@ pub use pages::{
     ChannelViews, PageLists, TierPools, TierPoolsMut, dequantize_pages, quantize_pages,
 };
 pub use pages::{PagesPlan, PagesShape};
+#[cfg(any(feature = "cuda", feature = "simt"))]
+pub use saliency::{
+    MassesOfPrompt, SaliencyInputs, SaliencyState, StepLogits, add_saliency, begin_saliency,
+    measure_norms, weigh_saliency,
+};
+pub use saliency::{Norm, NormsPlan, NormsShape, SaliencyPlan, SaliencyShape, choose_probes};
 pub use tier::{Part, Tier};
 
 /// What the kernels of this room must do, written for reading.
 pub mod reference {
     pub use super::row::{Channels, Row, dequantize, normalize, quantize};
+    pub use super::saliency::reference::{Seen, norm_of_row, weigh_token};
 }
