@@ -988,8 +988,8 @@ const _: () = {
     ["Offset of field: QuantPagesParams::n_spans"]
         [::core::mem::offset_of!(QuantPagesParams, n_spans) - 236usize];
 };
-/** Running saliency of tokens, as a prompt's probes leave it. A thread has a token of a head of
-keys; 256 threads a block, blocks for tokens, heads and requests.*/
+/** Running saliency of tokens, as a prompt's probes leave it. 256 threads a block, of eight tokens
+of a head of keys each; blocks for tokens, heads and requests.*/
 #[repr(C)]
 #[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct QuantBeginSaliencyParams {
@@ -1170,8 +1170,8 @@ const _: () = {
     ["Offset of field: QuantWeighSaliencyParams::reserved"]
         [::core::mem::offset_of!(QuantWeighSaliencyParams, reserved) - 68usize];
 };
-/** Norms of rows of values. Eight lanes have a row; 256 threads a block, any number of blocks in x
-up to 2^21, blocks for heads and requests.*/
+/** Norms of rows of values. Eight lanes have a row at a time; 128 threads a block, any number of
+blocks in x up to 2^19, blocks for heads and requests.*/
 #[repr(C)]
 #[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct QuantNormsParams {

@@ -47,8 +47,8 @@ typedef struct QuantPagesParams {
   uint32_t n_spans;
 } QuantPagesParams;
 
-/// Running saliency of tokens, as a prompt's probes leave it. A thread has a token of a head of
-/// keys; 256 threads a block, blocks for tokens, heads and requests.
+/// Running saliency of tokens, as a prompt's probes leave it. 256 threads a block, of eight tokens
+/// of a head of keys each; blocks for tokens, heads and requests.
 typedef struct QuantBeginSaliencyParams {
   /// `[batch, n_heads, mass_stride]`: sums of weights, as column_mass leaves them.
   DEVICE_PTR(const float) masses;
@@ -130,8 +130,8 @@ typedef struct QuantWeighSaliencyParams {
   uint32_t reserved;
 } QuantWeighSaliencyParams;
 
-/// Norms of rows of values. Eight lanes have a row; 256 threads a block, any number of blocks in x
-/// up to 2^21, blocks for heads and requests.
+/// Norms of rows of values. Eight lanes have a row at a time; 128 threads a block, any number of
+/// blocks in x up to 2^19, blocks for heads and requests.
 typedef struct QuantNormsParams {
   /// With values.
   LacunaKvView kv;

@@ -156,7 +156,8 @@ pub struct StepLogits<'a> {
 /// # Numerics
 /// In f32, rows in ascending order of queries and of heads of the group: bit for bit
 /// [`reference::Seen::add`](crate::quant::reference::Seen::add). A row adds 1 to a token at most, whatever its logits: a logit above the
-/// log-sum counts as it. Of NaN nothing is added, and the row counts; a row with a log-sum that is infinite or NaN is none.
+/// log-sum counts as it. Of a NaN logit nothing is added, and the row counts: else its token would stay fresh. A row with a log-sum that is infinite
+/// or NaN sees nothing.
 ///
 /// # Stream
 /// One launch; no allocation, copy or synchronisation.

@@ -8,10 +8,14 @@ use crate::launch::Grid;
 use crate::plan::check_group;
 use crate::{Error, Result};
 
-const BLOCK_THREADS: u64 = 256;
-/// Rows of values that a block has at once.
 #[cfg(any(feature = "cuda", feature = "simt"))]
-const BLOCK_ROWS: u64 = BLOCK_THREADS / 8;
+const BLOCK_THREADS: u32 = 256;
+/// Tokens of a thread that begins.
+#[cfg(any(feature = "cuda", feature = "simt"))]
+const THREAD_TOKENS: u64 = 8;
+/// Threads of a block that measures, and its rows.
+#[cfg(any(feature = "cuda", feature = "simt"))]
+const NORM_THREADS: u32 = 128;
 
 /// How running saliency is kept, and what becomes of it.
 ///
@@ -176,10 +180,10 @@ impl SaliencyPlan {
         self.shape.base.log2_scale()
     }
 
-    /// The grid of a launch that begins: a thread for each token of a head.
+    /// The grid of a launch that begins: a thread for eight tokens of a head.
     #[cfg(any(feature = "cuda", feature = "simt"))]
     pub fn begin_grid(&self) -> Grid {
-        self.grid(self.shape.n_tokens, self.shape.n_heads)
+        self.grid(self.shape.n_tokens.div_ceil(THREAD_TOKENS), self.shape.n_heads)
     }
 
     /// The grid of a launch that adds: a thread for each position of a head.
@@ -198,11 +202,11 @@ impl SaliencyPlan {
     fn grid(&self, n_threads: u64, n_rows: u64) -> Grid {
         Grid {
             blocks: [
-                n_threads.div_ceil(BLOCK_THREADS) as u32,
+                n_threads.div_ceil(BLOCK_THREADS.into()) as u32,
                 n_rows as u32,
                 self.shape.batch as u32,
             ],
-            threads: [BLOCK_THREADS as u32, 1, 1],
+            threads: [BLOCK_THREADS, 1, 1],
             dynamic_shared_bytes: 0,
             cluster_blocks: 1,
         }
@@ -274,14 +278,15 @@ impl NormsPlan {
         kv.batch * kv.n_heads * n_rows * (kv.row_len * value_bytes + 4)
     }
 
-    /// The grid of the launch: a block for 32 rows of a head.
+    /// The grid of the launch: a block for 128 rows of a head.
     #[cfg(any(feature = "cuda", feature = "simt"))]
     pub fn grid(&self) -> Grid {
         let kv = self.shape.layout.shape();
-        let n_blocks = self.shape.max_new.min(self.shape.n_tokens).div_ceil(BLOCK_ROWS).max(1);
+        let n_blocks =
+            self.shape.max_new.min(self.shape.n_tokens).div_ceil(NORM_THREADS.into()).max(1);
         Grid {
             blocks: [n_blocks as u32, kv.n_heads as u32, kv.batch as u32],
-            threads: [BLOCK_THREADS as u32, 1, 1],
+            threads: [NORM_THREADS, 1, 1],
             dynamic_shared_bytes: 0,
             cluster_blocks: 1,
         }

@@ -19,16 +19,21 @@
 /// ```
 pub fn choose_probes(seed: u64, n_rows: u32, n_recent: u32, n_random: u32) -> Vec<u32> {
     let n_before = n_rows.saturating_sub(n_recent);
-    let mut n_wanted = n_random.min(n_before);
+    let n_random = n_random.min(n_before);
     let mut state = seed;
-    let mut is_chosen = |row: &u32| {
+    let mut probes = Vec::new();
+    for row in 0..n_before {
         // Each of the rows that are left with the chance that fills what is left of the list.
-        let is_chosen = below(&mut state, u64::from(n_before - row)) < u64::from(n_wanted);
-        n_wanted -= u32::from(is_chosen);
-        is_chosen
-    };
-    let random: Vec<u32> = (0..n_before).filter(|row| is_chosen(row)).collect();
-    random.into_iter().chain(n_before..n_rows).collect()
+        let n_wanted = u64::from(n_random) - probes.len() as u64;
+        if n_wanted == 0 {
+            break;
+        }
+        if below(&mut state, u64::from(n_before - row)) < n_wanted {
+            probes.push(row);
+        }
+    }
+    probes.extend(n_before..n_rows);
+    probes
 }
 
 /// The next number of SplitMix64, brought below a limit; none is likelier than another by more than 2^-32.

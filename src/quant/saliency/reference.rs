@@ -22,14 +22,15 @@ impl Seen {
     /// And then a step's rows of queries: queries ascending, of each the heads of the group, each row with the token's logit to base 2 and
     /// its own log-sum-exp.
     ///
-    /// A row without a finite log-sum is no probe, and one that does not see the token (a logit of -inf) does not count for it. Of a NaN
-    /// logit nothing is added, but it counts: else its token would stay fresh. Where no row counts, what was there stays.
+    /// A row without a finite log-sum is no probe: it sees nothing, as if that were infinite. Of a NaN logit nothing is added, but it counts:
+    /// else its token would stay fresh. Where no row counts, what was there stays.
     pub fn add(self, shape: &SaliencyShape, rows: impl IntoIterator<Item = [f32; 2]>) -> Self {
         let mut new = Self::default();
         for [logit, log_sum] in rows {
             let log_sum = log_sum * shape.base.log2_scale();
-            if log_sum.is_finite() && logit != f32::NEG_INFINITY {
-                new.sum += number::exp2(logit - log_sum);
+            let log2 = logit - if log_sum.is_finite() { log_sum } else { f32::INFINITY };
+            if log2 != f32::NEG_INFINITY {
+                new.sum += number::exp2(log2);
                 new.count += 1.0;
             }
         }
