@@ -105,6 +105,12 @@ impl Case {
         let mut logits: Vec<f32> = (0..plan.logits_len())
             .map(|_| if number(10.0) < 1.0 { f32::NEG_INFINITY } else { number(9.0) - 6.0 })
             .collect();
+        // What no row sees.
+        for (i, logit) in logits.iter_mut().enumerate() {
+            if i as u64 % shape.n_positions % 37 == 5 {
+                *logit = f32::NEG_INFINITY;
+            }
+        }
         let mut log_sums: Vec<f32> = (0..plan.log_sums_len()).map(|_| 3.0 + number(4.0)).collect();
         let n_state = plan.state_len();
         let mut sums: Vec<f32> = (0..n_state).map(|_| number(3.0)).collect();
@@ -157,7 +163,7 @@ impl Case {
             n_visible,
             lengths: self.lengths.clone(),
             has_lengths: self.has_lengths,
-            skips: self.has_skips.then(|| (0..batch as u32).map(|b| 3 * (b % 2)).collect()),
+            skips: self.has_skips.then(|| (0..batch as u32).map(|b| 3 * ((b + 1) % 2)).collect()),
             logits,
             log_sums,
             tokens: self.has_tokens.then_some(tokens),
