@@ -192,10 +192,10 @@ impl Case for Shape {
                 }
             }
             Launched::Weigh => {
-                for at in 0..n_state {
+                for (at, score) in expected[0].iter_mut().enumerate() {
                     let seen = Seen { sum: problem.sums[at], count: problem.counts[at] };
                     let norm = self.has_more.then_some(problem.norms[at]);
-                    expected[0][at] = weigh_token(shape, &[(seen, norm)]);
+                    *score = weigh_token(shape, &[(seen, norm)]);
                 }
                 expected[1].clear();
             }
