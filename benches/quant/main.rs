@@ -5,6 +5,7 @@ mod house;
 mod pages;
 #[path = "../peers/mod.rs"]
 mod peers;
+mod saliency;
 
 use std::process::ExitCode;
 
@@ -13,9 +14,11 @@ use criterion::Criterion;
 fn cpu() {
     let mut criterion = Criterion::default().configure_from_args();
     pages::cpu(&mut criterion);
+    saliency::cpu(&mut criterion);
     criterion.final_summary();
 }
 
 fn main() -> ExitCode {
-    house::run("quant", pages::cases(), cpu)
+    let cases = pages::cases().into_iter().chain(saliency::cases());
+    house::run("quant", cases.collect(), cpu)
 }

@@ -50,4 +50,102 @@ typedef struct QuantPagesParams {
   uint32_t n_spans;
 } QuantPagesParams;
 
+/// Running saliency of tokens, as a prompt's probes leave it. 256 threads a block, of eight tokens
+/// of a head of keys each; blocks for tokens, heads and requests.
+typedef struct QuantBeginSaliencyParams {
+  /// `[batch, n_heads, mass_stride]`: sums of weights, as column_mass leaves them.
+  DEVICE_PTR(const float) masses;
+  /// `[batch, n_probes]`: tokens that a probe sees, from the first on.
+  DEVICE_PTR(const uint32_t) n_visible;
+  /// `[batch]`: tokens of each request.
+  DEVICE_PTR(const uint32_t) lengths;
+  /// `[batch]`, or null: requests where it is not 0 are left alone.
+  DEVICE_PTR(const uint32_t) skips;
+  /// `[batch, n_heads, n_tokens]`, out; zeros past what a request has.
+  DEVICE_PTR(float) sums;
+  /// The same, out: rows of queries that saw a token.
+  DEVICE_PTR(float) counts;
+  uint64_t mass_stride;
+  uint32_t n_probes;
+  /// Tokens that have a mass, at most.
+  uint32_t n_massed;
+  uint32_t n_tokens;
+  /// Query heads of a head of keys.
+  uint32_t group;
+} QuantBeginSaliencyParams;
+
+/// What a step's rows of queries add. A thread has a position of a head of keys; 256 threads a
+/// block, blocks for positions, heads and requests.
+typedef struct QuantAddSaliencyParams {
+  /// `[batch, n_queries, n_heads * group, n_positions]`: logits to base 2; -inf where a query sees
+  /// nothing.
+  DEVICE_PTR(const float) logits;
+  /// One for each query and query head: the logarithms of the sums of their exponentials.
+  DEVICE_PTR(const float) log_sums;
+  /// `[batch, n_heads, n_positions]`, or null where positions are tokens: the token at each; others
+  /// than `0..n_tokens` are none.
+  DEVICE_PTR(const int32_t) tokens;
+  /// `[batch]`, or null: requests where it is not 0 are left alone.
+  DEVICE_PTR(const uint32_t) skips;
+  /// `[batch, n_heads, n_tokens]`, in and out.
+  DEVICE_PTR(float) sums;
+  DEVICE_PTR(float) counts;
+  /// Elements between the log-sums of requests, of a request's queries, and of query heads.
+  uint64_t request_stride;
+  uint64_t query_stride;
+  uint64_t head_stride;
+  /// What log-sums are multiplied by to be of base 2.
+  float log2_scale;
+  /// What was there before is multiplied by.
+  float decay;
+  uint32_t n_positions;
+  uint32_t n_tokens;
+  /// 1 to 8, and 1 to 16.
+  uint32_t n_queries;
+  uint32_t group;
+} QuantAddSaliencyParams;
+
+/// Scores of running saliency. A thread has a token; 256 threads a block, blocks for tokens, rows
+/// of scores and requests.
+typedef struct QuantWeighSaliencyParams {
+  /// `[batch, n_heads, n_tokens]`.
+  DEVICE_PTR(const float) sums;
+  DEVICE_PTR(const float) counts;
+  /// The same, or null: what each token's saliency is multiplied by.
+  DEVICE_PTR(const float) norms;
+  /// `[batch]`, or null: tokens of each request; else `n_tokens`.
+  DEVICE_PTR(const uint32_t) lengths;
+  /// `[batch]`, or null: requests where it is not 0 are left alone.
+  DEVICE_PTR(const uint32_t) skips;
+  /// `[batch, n_heads / n_heads_together, n_tokens]`, out. What a request has no tokens for stays
+  /// what it was.
+  DEVICE_PTR(float) scores;
+  uint32_t n_tokens;
+  /// Heads of keys that are added: 1, or all.
+  uint32_t n_heads_together;
+  /// 1: sums are divided by counts.
+  uint32_t is_per_row;
+  /// What is added to each saliency before norms.
+  float floor;
+  /// The score of a token that no row saw.
+  float fresh;
+  /// Zero; keeps the size a multiple of the alignment on both sides.
+  uint32_t reserved;
+} QuantWeighSaliencyParams;
+
+/// Norms of rows of values. Eight lanes have a row at a time; 128 threads a block, any number of
+/// blocks in x up to 2^19, blocks for heads and requests.
+typedef struct QuantNormsParams {
+  /// With values.
+  LacunaKvView kv;
+  /// `[batch]`, or null: each request's first row whose norm is wanted; else 0.
+  DEVICE_PTR(const uint32_t) firsts;
+  /// `[batch, n_heads, n_tokens]`, out, of rows from the first up to the request's length; 0 of
+  /// one without a page.
+  DEVICE_PTR(float) norms;
+  uint32_t n_tokens;
+  /// 1 sums of magnitudes, 2 roots of sums of squares.
+  uint32_t power;
+} QuantNormsParams;
+
 #endif  // LACUNA_QUANT_PARAMS_H_

@@ -35,7 +35,7 @@ impl LogSumOrder {
 
     /// What kernels take.
     #[cfg(any(feature = "cuda", feature = "simt"))]
-    pub(super) fn strides(
+    pub(crate) fn strides(
         self,
         [n_tokens, n_queries, n_heads]: [u64; 3],
     ) -> crate::bindings::AttentionLogSumStrides {

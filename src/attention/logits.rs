@@ -27,7 +27,7 @@ pub enum LogBase {
 
 impl LogBase {
     /// What logarithms are multiplied by to be of base 2.
-    pub(super) fn log2_scale(self) -> f32 {
+    pub(crate) fn log2_scale(self) -> f32 {
         match self {
             Self::E => std::f32::consts::LOG2_E,
             Self::Two => 1.0,

@@ -5,6 +5,7 @@ pub mod import;
 mod page;
 mod pages;
 mod row;
+mod saliency;
 mod tier;
 
 pub use page::{Page, PageShape, Place};
@@ -13,6 +14,12 @@ pub use pages::{
     ChannelViews, PageLists, TierPools, TierPoolsMut, dequantize_pages, quantize_pages,
 };
 pub use pages::{PagesPlan, PagesShape};
+#[cfg(any(feature = "cuda", feature = "simt"))]
+pub use saliency::{
+    MassesOfPrompt, SaliencyInputs, SaliencyState, StepLogits, add_saliency, begin_saliency,
+    measure_norms, weigh_saliency,
+};
+pub use saliency::{Norm, NormsPlan, NormsShape, SaliencyPlan, SaliencyShape, choose_probes};
 pub use tier::{Part, Tail, Tier};
 
 /// What the kernels of this room must do, written for reading.
@@ -20,4 +27,5 @@ pub mod reference {
     pub use super::row::{
         Channels, MinimumRow, Row, dequantize, dequantize_minimums, normalize, quantize,
     };
+    pub use super::saliency::reference::{Seen, norm_of_row, weigh_token};
 }

@@ -30,6 +30,10 @@ mod partials;
 mod partials_problem;
 mod prefill;
 mod rows;
+mod saliency;
+#[path = "../quant/saliency/problem.rs"]
+#[allow(dead_code, reason = "tests use all of it")]
+mod saliency_problem;
 mod score;
 #[path = "../select/score/problem.rs"]
 #[allow(dead_code, reason = "tests use all of it")]

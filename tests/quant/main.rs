@@ -6,3 +6,4 @@ mod format;
 mod golden;
 mod import;
 mod pages;
+mod saliency;

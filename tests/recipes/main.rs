@@ -14,4 +14,5 @@ mod oracle;
 mod quest;
 mod shadow_kv;
 mod token_select;
+mod zip_cache;
 mod zip_vl;

@@ -165,6 +165,12 @@ pub(crate) const IMAGES: &[Image] = &[
         target: "compute_80",
         path: "ptx/quant-pages.sm80.ptx",
     },
+    Image {
+        room: "quant",
+        source: "csrc/quant/saliency.cu",
+        target: "compute_80",
+        path: "ptx/quant-saliency.sm80.ptx",
+    },
 ];
 
 /// The rooms, each once.
