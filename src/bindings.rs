@@ -178,6 +178,219 @@ const _: () = {
     ["Offset of field: QuantPagesParams::n_spans"]
         [::core::mem::offset_of!(QuantPagesParams, n_spans) - 244usize];
 };
+/** Running saliency of tokens, as a prompt's probes leave it. 256 threads a block, of eight tokens
+of a head of keys each; blocks for tokens, heads and requests.*/
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct QuantBeginSaliencyParams {
+    /// `[batch, n_heads, mass_stride]`: sums of weights, as column_mass leaves them.
+    pub masses: u64,
+    /// `[batch, n_probes]`: tokens that a probe sees, from the first on.
+    pub n_visible: u64,
+    /// `[batch]`: tokens of each request.
+    pub lengths: u64,
+    /// `[batch]`, or null: requests where it is not 0 are left alone.
+    pub skips: u64,
+    /// `[batch, n_heads, n_tokens]`, out; zeros past what a request has.
+    pub sums: u64,
+    /// The same, out: rows of queries that saw a token.
+    pub counts: u64,
+    pub mass_stride: u64,
+    pub n_probes: u32,
+    /// Tokens that have a mass, at most.
+    pub n_massed: u32,
+    pub n_tokens: u32,
+    /// Query heads of a head of keys.
+    pub group: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of QuantBeginSaliencyParams"]
+        [::core::mem::size_of::<QuantBeginSaliencyParams>() - 72usize];
+    ["Alignment of QuantBeginSaliencyParams"]
+        [::core::mem::align_of::<QuantBeginSaliencyParams>() - 8usize];
+    ["Offset of field: QuantBeginSaliencyParams::masses"]
+        [::core::mem::offset_of!(QuantBeginSaliencyParams, masses) - 0usize];
+    ["Offset of field: QuantBeginSaliencyParams::n_visible"]
+        [::core::mem::offset_of!(QuantBeginSaliencyParams, n_visible) - 8usize];
+    ["Offset of field: QuantBeginSaliencyParams::lengths"]
+        [::core::mem::offset_of!(QuantBeginSaliencyParams, lengths) - 16usize];
+    ["Offset of field: QuantBeginSaliencyParams::skips"]
+        [::core::mem::offset_of!(QuantBeginSaliencyParams, skips) - 24usize];
+    ["Offset of field: QuantBeginSaliencyParams::sums"]
+        [::core::mem::offset_of!(QuantBeginSaliencyParams, sums) - 32usize];
+    ["Offset of field: QuantBeginSaliencyParams::counts"]
+        [::core::mem::offset_of!(QuantBeginSaliencyParams, counts) - 40usize];
+    ["Offset of field: QuantBeginSaliencyParams::mass_stride"]
+        [::core::mem::offset_of!(QuantBeginSaliencyParams, mass_stride) - 48usize];
+    ["Offset of field: QuantBeginSaliencyParams::n_probes"]
+        [::core::mem::offset_of!(QuantBeginSaliencyParams, n_probes) - 56usize];
+    ["Offset of field: QuantBeginSaliencyParams::n_massed"]
+        [::core::mem::offset_of!(QuantBeginSaliencyParams, n_massed) - 60usize];
+    ["Offset of field: QuantBeginSaliencyParams::n_tokens"]
+        [::core::mem::offset_of!(QuantBeginSaliencyParams, n_tokens) - 64usize];
+    ["Offset of field: QuantBeginSaliencyParams::group"]
+        [::core::mem::offset_of!(QuantBeginSaliencyParams, group) - 68usize];
+};
+/** What a step's rows of queries add. A thread has a position of a head of keys; 256 threads a
+block, blocks for positions, heads and requests.*/
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct QuantAddSaliencyParams {
+    /** `[batch, n_queries, n_heads * group, n_positions]`: logits to base 2; -inf where a query sees
+    nothing.*/
+    pub logits: u64,
+    /// One for each query and query head: the logarithms of the sums of their exponentials.
+    pub log_sums: u64,
+    /** `[batch, n_heads, n_positions]`, or null where positions are tokens: the token at each; others
+    than `0..n_tokens` are none.*/
+    pub tokens: u64,
+    /// `[batch]`, or null: requests where it is not 0 are left alone.
+    pub skips: u64,
+    /// `[batch, n_heads, n_tokens]`, in and out.
+    pub sums: u64,
+    pub counts: u64,
+    /// Elements between the log-sums of requests, of a request's queries, and of query heads.
+    pub request_stride: u64,
+    pub query_stride: u64,
+    pub head_stride: u64,
+    /// What log-sums are multiplied by to be of base 2.
+    pub log2_scale: f32,
+    /// What was there before is multiplied by.
+    pub decay: f32,
+    pub n_positions: u32,
+    pub n_tokens: u32,
+    /// 1 to 8, and 1 to 16.
+    pub n_queries: u32,
+    pub group: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of QuantAddSaliencyParams"][::core::mem::size_of::<QuantAddSaliencyParams>() - 96usize];
+    ["Alignment of QuantAddSaliencyParams"]
+        [::core::mem::align_of::<QuantAddSaliencyParams>() - 8usize];
+    ["Offset of field: QuantAddSaliencyParams::logits"]
+        [::core::mem::offset_of!(QuantAddSaliencyParams, logits) - 0usize];
+    ["Offset of field: QuantAddSaliencyParams::log_sums"]
+        [::core::mem::offset_of!(QuantAddSaliencyParams, log_sums) - 8usize];
+    ["Offset of field: QuantAddSaliencyParams::tokens"]
+        [::core::mem::offset_of!(QuantAddSaliencyParams, tokens) - 16usize];
+    ["Offset of field: QuantAddSaliencyParams::skips"]
+        [::core::mem::offset_of!(QuantAddSaliencyParams, skips) - 24usize];
+    ["Offset of field: QuantAddSaliencyParams::sums"]
+        [::core::mem::offset_of!(QuantAddSaliencyParams, sums) - 32usize];
+    ["Offset of field: QuantAddSaliencyParams::counts"]
+        [::core::mem::offset_of!(QuantAddSaliencyParams, counts) - 40usize];
+    ["Offset of field: QuantAddSaliencyParams::request_stride"]
+        [::core::mem::offset_of!(QuantAddSaliencyParams, request_stride) - 48usize];
+    ["Offset of field: QuantAddSaliencyParams::query_stride"]
+        [::core::mem::offset_of!(QuantAddSaliencyParams, query_stride) - 56usize];
+    ["Offset of field: QuantAddSaliencyParams::head_stride"]
+        [::core::mem::offset_of!(QuantAddSaliencyParams, head_stride) - 64usize];
+    ["Offset of field: QuantAddSaliencyParams::log2_scale"]
+        [::core::mem::offset_of!(QuantAddSaliencyParams, log2_scale) - 72usize];
+    ["Offset of field: QuantAddSaliencyParams::decay"]
+        [::core::mem::offset_of!(QuantAddSaliencyParams, decay) - 76usize];
+    ["Offset of field: QuantAddSaliencyParams::n_positions"]
+        [::core::mem::offset_of!(QuantAddSaliencyParams, n_positions) - 80usize];
+    ["Offset of field: QuantAddSaliencyParams::n_tokens"]
+        [::core::mem::offset_of!(QuantAddSaliencyParams, n_tokens) - 84usize];
+    ["Offset of field: QuantAddSaliencyParams::n_queries"]
+        [::core::mem::offset_of!(QuantAddSaliencyParams, n_queries) - 88usize];
+    ["Offset of field: QuantAddSaliencyParams::group"]
+        [::core::mem::offset_of!(QuantAddSaliencyParams, group) - 92usize];
+};
+/** Scores of running saliency. A thread has a token; 256 threads a block, blocks for tokens, rows
+of scores and requests.*/
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct QuantWeighSaliencyParams {
+    /// `[batch, n_heads, n_tokens]`.
+    pub sums: u64,
+    pub counts: u64,
+    /// The same, or null: what each token's saliency is multiplied by.
+    pub norms: u64,
+    /// `[batch]`, or null: tokens of each request; else `n_tokens`.
+    pub lengths: u64,
+    /// `[batch]`, or null: requests where it is not 0 are left alone.
+    pub skips: u64,
+    /** `[batch, n_heads / n_heads_together, n_tokens]`, out. What a request has no tokens for stays
+    what it was.*/
+    pub scores: u64,
+    pub n_tokens: u32,
+    /// Heads of keys that are added: 1, or all.
+    pub n_heads_together: u32,
+    /// 1: sums are divided by counts.
+    pub is_per_row: u32,
+    /// What is added to each saliency before norms.
+    pub floor: f32,
+    /// The score of a token that no row saw.
+    pub fresh: f32,
+    /// Zero; keeps the size a multiple of the alignment on both sides.
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of QuantWeighSaliencyParams"]
+        [::core::mem::size_of::<QuantWeighSaliencyParams>() - 72usize];
+    ["Alignment of QuantWeighSaliencyParams"]
+        [::core::mem::align_of::<QuantWeighSaliencyParams>() - 8usize];
+    ["Offset of field: QuantWeighSaliencyParams::sums"]
+        [::core::mem::offset_of!(QuantWeighSaliencyParams, sums) - 0usize];
+    ["Offset of field: QuantWeighSaliencyParams::counts"]
+        [::core::mem::offset_of!(QuantWeighSaliencyParams, counts) - 8usize];
+    ["Offset of field: QuantWeighSaliencyParams::norms"]
+        [::core::mem::offset_of!(QuantWeighSaliencyParams, norms) - 16usize];
+    ["Offset of field: QuantWeighSaliencyParams::lengths"]
+        [::core::mem::offset_of!(QuantWeighSaliencyParams, lengths) - 24usize];
+    ["Offset of field: QuantWeighSaliencyParams::skips"]
+        [::core::mem::offset_of!(QuantWeighSaliencyParams, skips) - 32usize];
+    ["Offset of field: QuantWeighSaliencyParams::scores"]
+        [::core::mem::offset_of!(QuantWeighSaliencyParams, scores) - 40usize];
+    ["Offset of field: QuantWeighSaliencyParams::n_tokens"]
+        [::core::mem::offset_of!(QuantWeighSaliencyParams, n_tokens) - 48usize];
+    ["Offset of field: QuantWeighSaliencyParams::n_heads_together"]
+        [::core::mem::offset_of!(QuantWeighSaliencyParams, n_heads_together) - 52usize];
+    ["Offset of field: QuantWeighSaliencyParams::is_per_row"]
+        [::core::mem::offset_of!(QuantWeighSaliencyParams, is_per_row) - 56usize];
+    ["Offset of field: QuantWeighSaliencyParams::floor"]
+        [::core::mem::offset_of!(QuantWeighSaliencyParams, floor) - 60usize];
+    ["Offset of field: QuantWeighSaliencyParams::fresh"]
+        [::core::mem::offset_of!(QuantWeighSaliencyParams, fresh) - 64usize];
+    ["Offset of field: QuantWeighSaliencyParams::reserved"]
+        [::core::mem::offset_of!(QuantWeighSaliencyParams, reserved) - 68usize];
+};
+/** Norms of rows of values. Eight lanes have a row at a time; 128 threads a block, any number of
+blocks in x up to 2^19, blocks for heads and requests.*/
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct QuantNormsParams {
+    /// With values.
+    pub kv: LacunaKvView,
+    /// `[batch]`, or null: each request's first row whose norm is wanted; else 0.
+    pub firsts: u64,
+    /** `[batch, n_heads, n_tokens]`, out, of rows from the first up to the request's length; 0 of
+    one without a page.*/
+    pub norms: u64,
+    pub n_tokens: u32,
+    /// 1 sums of magnitudes, 2 roots of sums of squares.
+    pub power: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of QuantNormsParams"][::core::mem::size_of::<QuantNormsParams>() - 136usize];
+    ["Alignment of QuantNormsParams"][::core::mem::align_of::<QuantNormsParams>() - 8usize];
+    ["Offset of field: QuantNormsParams::kv"]
+        [::core::mem::offset_of!(QuantNormsParams, kv) - 0usize];
+    ["Offset of field: QuantNormsParams::firsts"]
+        [::core::mem::offset_of!(QuantNormsParams, firsts) - 112usize];
+    ["Offset of field: QuantNormsParams::norms"]
+        [::core::mem::offset_of!(QuantNormsParams, norms) - 120usize];
+    ["Offset of field: QuantNormsParams::n_tokens"]
+        [::core::mem::offset_of!(QuantNormsParams, n_tokens) - 128usize];
+    ["Offset of field: QuantNormsParams::power"]
+        [::core::mem::offset_of!(QuantNormsParams, power) - 132usize];
+};
 /** Rows of a paged cache, one after the other, that queries attend to: a range of them, or blocks
 by their numbers.*/
 #[repr(C)]
@@ -2141,7 +2354,7 @@ const _: () = {
         [::core::mem::offset_of!(SelectMergeParams, reserved) - 164usize];
 };
 /// Every entry of the images, with the size and the alignment of the struct that it takes.
-pub const ENTRIES: [(&str, usize, usize); 32] = [
+pub const ENTRIES: [(&str, usize, usize); 36] = [
     ("decode_bf16", size_of::<HuffmanDecodeParams>(), align_of::<HuffmanDecodeParams>()),
     ("mma_products", size_of::<MmaProductsParams>(), align_of::<MmaProductsParams>()),
     ("wgmma_products", size_of::<MmaProductsParams>(), align_of::<MmaProductsParams>()),
@@ -2174,4 +2387,16 @@ pub const ENTRIES: [(&str, usize, usize); 32] = [
     ("tier_resolve", size_of::<AttentionTierParams>(), align_of::<AttentionTierParams>()),
     ("quantize_pages", size_of::<QuantPagesParams>(), align_of::<QuantPagesParams>()),
     ("dequantize_pages", size_of::<QuantPagesParams>(), align_of::<QuantPagesParams>()),
+    (
+        "begin_saliency",
+        size_of::<QuantBeginSaliencyParams>(),
+        align_of::<QuantBeginSaliencyParams>(),
+    ),
+    ("add_saliency", size_of::<QuantAddSaliencyParams>(), align_of::<QuantAddSaliencyParams>()),
+    (
+        "weigh_saliency",
+        size_of::<QuantWeighSaliencyParams>(),
+        align_of::<QuantWeighSaliencyParams>(),
+    ),
+    ("measure_norms", size_of::<QuantNormsParams>(), align_of::<QuantNormsParams>()),
 ];
