@@ -16,7 +16,10 @@ const fn kernel(entry: &'static str, mutations: &'static [Mutation]) -> Kernel {
     Kernel {
         room: "quant",
         source: include_str!("../../csrc/quant/pages.cu"),
-        headers: &[("page.cuh", include_str!("../../csrc/quant/page.cuh"))],
+        headers: &[
+            ("rows.cuh", include_str!("../../csrc/quant/rows.cuh")),
+            ("page.cuh", include_str!("../../csrc/quant/page.cuh")),
+        ],
         entry,
         mutations,
     }
