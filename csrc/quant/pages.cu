@@ -63,7 +63,11 @@ LACUNA_ENTRY(quantize_pages, QuantPagesParams, kThreads) {
   __syncthreads();
   constexpr uint32_t kTogether = kThreads / kDotLanes;
   for (uint32_t first = 0; first < kPageTokens; first += kTogether) {
-    quantize_row(params, work, first + threadIdx.x / kDotLanes, shared);
+    const uint32_t slot = first + threadIdx.x / kDotLanes;
+    const uint8_t* row = find_row(params, work, slot);
+    quantize_row(work, params.kv.row_len, slot, false, shared, [&](uint32_t channel, float(&y)[8]) {
+      if (row != nullptr) load_chunk(shared.channels, row, params.kv.element, channel, y);
+    });
   }
   __syncthreads();
   write_codes(work, params.kv.row_len, shared);

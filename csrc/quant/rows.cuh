@@ -48,31 +48,42 @@ __device__ __forceinline__ float over_lanes(float value, Keep keep) {
   return value;
 }
 
-// A lane's eight elements from `channel` on, relative to their channels.
-__device__ __forceinline__ void load_chunk(const QuantPagesParams& params, const Channels& channels,
-                                           const uint8_t* row, uint32_t channel, float (&y)[8]) {
-  const uint4 four = *reinterpret_cast<const uint4*>(row + 2 * channel);
-  const uint32_t words[4] = {four.x, four.y, four.z, four.w};
-  expand_floats(y, words, params.kv.element);
+// What is no number counts as 0, and what is infinite as the greatest number.
+__device__ __forceinline__ void make_finite(float (&y)[8]) {
 #pragma unroll
   for (uint32_t e = 0; e < 8; ++e) {
-    y[e] = __fdiv_rn(__fsub_rn(y[e], channels.offsets[channel + e]), channels.scales[channel + e]);
     constexpr float kGreatest = 0x1.fffffep127f;
     y[e] = y[e] > kGreatest ? kGreatest : y[e] < -kGreatest ? -kGreatest : y[e];
     if (!(y[e] == y[e])) y[e] = 0.0f;
   }
 }
 
-__device__ __forceinline__ float magnitude(float x) { return x < 0.0f ? -x : x; }
+// A lane's eight elements from `channel` on, relative to their channels.
+__device__ __forceinline__ void load_chunk(const Channels& channels, const uint8_t* row,
+                                           uint32_t kind, uint32_t channel, float (&y)[8]) {
+  const uint4 four = *reinterpret_cast<const uint4*>(row + 2 * channel);
+  const uint32_t words[4] = {four.x, four.y, four.z, four.w};
+  expand_floats(y, words, kind);
+#pragma unroll
+  for (uint32_t e = 0; e < 8; ++e) {
+    y[e] = __fdiv_rn(__fsub_rn(y[e], channels.offsets[channel + e]), channels.scales[channel + e]);
+  }
+  make_finite(y);
+}
+
+// Of both zeros the positive one.
+__device__ __forceinline__ float magnitude(float x) {
+  return __uint_as_float(__float_as_uint(x) & 0x7FFFFFFF);
+}
 
 // Of what is far from what no integer holds.
 __device__ __forceinline__ float round_even(float x) { return __int2float_rn(__float2int_rn(x)); }
 
-// The codes of the row in a slot, by 8 lanes; of no row zeros.
-__device__ __forceinline__ void quantize_row(const QuantPagesParams& params, const Work& work,
-                                             uint32_t slot, Quantized& shared) {
-  const uint8_t* row = find_row(params, work, slot);
-  const uint32_t d = params.kv.row_len;
+// The codes of the row in a slot, by 8 lanes, of which each has `load` give it eight elements from
+// a channel on, or leave zeros. Where codes are kept, none are made.
+template <typename Load>
+__device__ __forceinline__ void quantize_row(const Work& work, uint32_t d, uint32_t slot,
+                                             bool is_kept, Quantized& shared, Load load) {
   const uint32_t lane = threadIdx.x % kDotLanes;
   const float infinity = __uint_as_float(0x7F800000);
   float y[kChunks][8] = {};
@@ -83,7 +94,7 @@ __device__ __forceinline__ void quantize_row(const QuantPagesParams& params, con
   for (uint32_t j = 0; j < kChunks; ++j) {
     const uint32_t channel = 64 * j + 8 * lane;
     if (channel >= d) break;
-    if (row != nullptr) load_chunk(params, shared.channels, row, channel, y[j]);
+    load(channel, y[j]);
 #pragma unroll
     for (uint32_t e = 0; e < 8; ++e) {
       least = y[j][e] < least ? y[j][e] : least;
@@ -125,6 +136,7 @@ __device__ __forceinline__ void quantize_row(const QuantPagesParams& params, con
     const float first = is_about_mean ? __fmaf_rn(-1.5f, s, mean) : least;
     zero = round_even(__fmul_rn(__fdiv_rn(-first, s), 16.0f));
   }
+  if (is_kept) return;
   const float up = __fmul_rn(zero, 0.0625f);
 #pragma unroll
   for (uint32_t j = 0; j < kChunks; ++j) {
