@@ -988,6 +988,80 @@ const _: () = {
     ["Offset of field: QuantPagesParams::n_spans"]
         [::core::mem::offset_of!(QuantPagesParams, n_spans) - 236usize];
 };
+/** Tokens of tiered pages, and of a paged cache, as new pages. A block of 128 threads has a page of
+keys, or of values, of 64 tokens that a list names by their positions.*/
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct QuantRetierParams {
+    /// As in `QuantPagesParams`; or of no addresses: then no token is in it.
+    pub kv: LacunaKvView,
+    /// Of old pages and of new ones, none of which is an old one.
+    pub pools: QuantPools,
+    /// Of keys, and of values; one span.
+    pub channels: [QuantChannels; 2usize],
+    /// `[batch, n_heads, n_old_pages]` each, of keys and of values, as in `QuantPagesParams`.
+    pub old_entries: [u64; 2usize],
+    /// `[batch, n_heads, n_new_pages]` each.
+    pub new_entries: [u64; 2usize],
+    /** `[batch, n_heads, n_positions]`: `64 * page + token` of the old entries. Of a negative one the
+    token is row `position` of the cache.*/
+    pub slot_of: u64,
+    /// `[batch, n_heads, n_positions]`: the same of the new entries, where a list names a position.
+    pub new_slots: u64,
+    /** `[batch, n_lists, n_runs, n_pages, 64]`: positions. Others are of no token, and zeros become
+    pages of them.*/
+    pub indices: u64,
+    /// `[batch, n_lists, n_runs]`, or null: how many of each run's indices count; else all.
+    pub counts: u64,
+    /** The same, or null: which page of the new entries a run's first is; else `n_pages` times its
+    number. Past the entries nothing is written.*/
+    pub first_pages: u64,
+    /// Pages of a run, and runs of a list.
+    pub n_pages: u32,
+    pub n_runs: u32,
+    /// Lists of a request: 1, or one for each head.
+    pub n_lists: u32,
+    pub n_old_pages: u32,
+    pub n_new_pages: u32,
+    pub n_positions: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of QuantRetierParams"][::core::mem::size_of::<QuantRetierParams>() - 288usize];
+    ["Alignment of QuantRetierParams"][::core::mem::align_of::<QuantRetierParams>() - 8usize];
+    ["Offset of field: QuantRetierParams::kv"]
+        [::core::mem::offset_of!(QuantRetierParams, kv) - 0usize];
+    ["Offset of field: QuantRetierParams::pools"]
+        [::core::mem::offset_of!(QuantRetierParams, pools) - 112usize];
+    ["Offset of field: QuantRetierParams::channels"]
+        [::core::mem::offset_of!(QuantRetierParams, channels) - 160usize];
+    ["Offset of field: QuantRetierParams::old_entries"]
+        [::core::mem::offset_of!(QuantRetierParams, old_entries) - 192usize];
+    ["Offset of field: QuantRetierParams::new_entries"]
+        [::core::mem::offset_of!(QuantRetierParams, new_entries) - 208usize];
+    ["Offset of field: QuantRetierParams::slot_of"]
+        [::core::mem::offset_of!(QuantRetierParams, slot_of) - 224usize];
+    ["Offset of field: QuantRetierParams::new_slots"]
+        [::core::mem::offset_of!(QuantRetierParams, new_slots) - 232usize];
+    ["Offset of field: QuantRetierParams::indices"]
+        [::core::mem::offset_of!(QuantRetierParams, indices) - 240usize];
+    ["Offset of field: QuantRetierParams::counts"]
+        [::core::mem::offset_of!(QuantRetierParams, counts) - 248usize];
+    ["Offset of field: QuantRetierParams::first_pages"]
+        [::core::mem::offset_of!(QuantRetierParams, first_pages) - 256usize];
+    ["Offset of field: QuantRetierParams::n_pages"]
+        [::core::mem::offset_of!(QuantRetierParams, n_pages) - 264usize];
+    ["Offset of field: QuantRetierParams::n_runs"]
+        [::core::mem::offset_of!(QuantRetierParams, n_runs) - 268usize];
+    ["Offset of field: QuantRetierParams::n_lists"]
+        [::core::mem::offset_of!(QuantRetierParams, n_lists) - 272usize];
+    ["Offset of field: QuantRetierParams::n_old_pages"]
+        [::core::mem::offset_of!(QuantRetierParams, n_old_pages) - 276usize];
+    ["Offset of field: QuantRetierParams::n_new_pages"]
+        [::core::mem::offset_of!(QuantRetierParams, n_new_pages) - 280usize];
+    ["Offset of field: QuantRetierParams::n_positions"]
+        [::core::mem::offset_of!(QuantRetierParams, n_positions) - 284usize];
+};
 /** The first scores of each row, by one of four rules. A row's candidates are `length` scores from
 `start` on, what lies past the row's `n` left out. Forced candidates come first, then larger
 scores, then lower indices; zeros of both signs are equal, and NaN comes after everything.*/
@@ -2058,7 +2132,7 @@ const _: () = {
         [::core::mem::offset_of!(SelectMergeParams, reserved) - 164usize];
 };
 /// Every entry of the images, with the size and the alignment of the struct that it takes.
-pub const ENTRIES: [(&str, usize, usize); 31] = [
+pub const ENTRIES: [(&str, usize, usize); 32] = [
     ("decode_bf16", size_of::<HuffmanDecodeParams>(), align_of::<HuffmanDecodeParams>()),
     ("mma_products", size_of::<MmaProductsParams>(), align_of::<MmaProductsParams>()),
     ("wgmma_products", size_of::<MmaProductsParams>(), align_of::<MmaProductsParams>()),
@@ -2090,4 +2164,5 @@ pub const ENTRIES: [(&str, usize, usize); 31] = [
     ("tier_resolve", size_of::<AttentionTierParams>(), align_of::<AttentionTierParams>()),
     ("quantize_pages", size_of::<QuantPagesParams>(), align_of::<QuantPagesParams>()),
     ("dequantize_pages", size_of::<QuantPagesParams>(), align_of::<QuantPagesParams>()),
+    ("retier_pages", size_of::<QuantRetierParams>(), align_of::<QuantRetierParams>()),
 ];

@@ -173,10 +173,7 @@ impl Page {
             if tier.is_coded() {
                 page.set_row(token, &quantize(tier, &normalize(row, channels)));
             } else {
-                for (channel, element) in row.iter().enumerate() {
-                    let at = shape.place(tier, token, channel).byte;
-                    page.bytes[at..at + 2].copy_from_slice(&element.bits().to_le_bytes());
-                }
+                page.set_numbers(token, row);
             }
         }
         Ok(page)
@@ -233,6 +230,31 @@ impl Page {
         self.bytes[at..at + 2].copy_from_slice(&zero);
     }
 
+    /// The elements of a token that are not coded, as they were written.
+    ///
+    /// # Panics
+    /// Of tiers of codes, and past the 64th token.
+    pub fn numbers<T: Half>(&self, token: usize) -> Vec<T> {
+        assert!(!self.tier.is_coded(), "a page of numbers");
+        let element = |channel| {
+            let at = self.shape.place(self.tier, token, channel).byte;
+            bytemuck::pod_read_unaligned::<T>(&self.bytes[at..at + 2])
+        };
+        (0..self.shape.head_dim).map(element).collect()
+    }
+
+    /// Writes them, as many as a head has channels.
+    ///
+    /// # Panics
+    /// As [`numbers`](Self::numbers).
+    pub fn set_numbers<T: Half>(&mut self, token: usize, row: &[T]) {
+        assert!(!self.tier.is_coded(), "a page of numbers");
+        for (channel, element) in row.iter().enumerate() {
+            let at = self.shape.place(self.tier, token, channel).byte;
+            self.bytes[at..at + 2].copy_from_slice(&element.bits().to_le_bytes());
+        }
+    }
+
     /// What a token's row stands for, in f32.
     ///
     /// # Panics
@@ -241,10 +263,6 @@ impl Page {
         if self.tier.is_coded() {
             return dequantize(&self.row(token), channels);
         }
-        let element = |channel| {
-            let at = self.shape.place(self.tier, token, channel).byte;
-            bytemuck::pod_read_unaligned::<T>(&self.bytes[at..at + 2]).to_f32()
-        };
-        (0..self.shape.head_dim).map(element).collect()
+        self.numbers::<T>(token).into_iter().map(T::to_f32).collect()
     }
 }

@@ -5,3 +5,4 @@ mod common;
 mod format;
 mod golden;
 mod pages;
+mod retier;

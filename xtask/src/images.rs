@@ -159,6 +159,12 @@ pub(crate) const IMAGES: &[Image] = &[
         target: "compute_80",
         path: "ptx/quant-pages.sm80.ptx",
     },
+    Image {
+        room: "quant",
+        source: "csrc/quant/retier.cu",
+        target: "compute_80",
+        path: "ptx/quant-retier.sm80.ptx",
+    },
 ];
 
 /// The rooms, each once.
