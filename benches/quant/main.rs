@@ -5,6 +5,7 @@ mod house;
 mod pages;
 #[path = "../peers/mod.rs"]
 mod peers;
+mod retier;
 
 use std::process::ExitCode;
 
@@ -17,5 +18,7 @@ fn cpu() {
 }
 
 fn main() -> ExitCode {
-    house::run("quant", pages::cases(), cpu)
+    let mut cases = pages::cases();
+    cases.extend(retier::cases());
+    house::run("quant", cases, cpu)
 }
