@@ -20,7 +20,7 @@ struct Retiered {
   // Its step, and above it its zero point.
   uint32_t of_sources[kPageTokens];
   // Of each warp: the slots that the tokens of a page go to.
-  uint32_t targets[kWarps][kPageTokens];
+  alignas(16) uint32_t targets[kWarps][kPageTokens];
 };
 
 // Null of no page.
@@ -54,8 +54,9 @@ __device__ __forceinline__ Target find_target(const QuantRetierParams& params) {
   if (params.counts != nullptr && params.counts[run] < n) n = params.counts[run];
   const uint32_t first = p * kPageTokens;
   if (first >= n) return target;
-  const uint64_t at = p + uint64_t{params.first_pages != nullptr ? params.first_pages[run]
-                                                                 : number * params.n_pages};
+  uint64_t at = number * params.n_pages;
+  if (params.first_pages != nullptr) at = params.first_pages[run];
+  at += p;
   if (at >= params.n_new_pages) return target;
   target.p = static_cast<uint32_t>(at);
   work.indices = params.indices + run * n_slots + first;
@@ -86,7 +87,6 @@ __device__ __forceinline__ void place_token(const QuantRetierParams& params, con
   if (work.part == 0) {
     params.new_slots[of_head] = static_cast<int32_t>(target.p * kPageTokens + slot);
   }
-  if (work.page == nullptr) return;
   const int32_t place = params.slot_of[of_head];
   if (place < 0) {
     if (position >= work.n_rows) return;
@@ -278,7 +278,6 @@ LACUNA_ENTRY(retier_pages, QuantRetierParams, kThreads) {
   LACUNA_SHARED(Retiered, shared);
   const Target target = find_target(params);
   const Work& work = target.work;
-  if (work.n_tokens == 0) return;
   if (threadIdx.x < kPageTokens) place_token(params, target, threadIdx.x, shared);
   if (work.page == nullptr) return;
   __syncthreads();
