@@ -22,9 +22,9 @@ use crate::{Error, Result};
 /// let n_pool_pages = [0, 2000, 4000, 4000];
 /// let pages = PagesShape { n_pool_pages, ..PagesShape::of(layout, 60) };
 /// let plan = RetierPlan::new(RetierShape {
-///     n_runs: 3, n_old_pages: 90, ..RetierShape::of(pages)
+///     n_runs: 3, n_old_pages: 90, n_new_pages: 180, ..RetierShape::of(pages)
 /// })?;
-/// assert_eq!(plan.new_entries_len(), 4 * 8 * 3 * 60);
+/// assert_eq!(plan.new_entries_len(), 4 * 8 * 180);
 /// # Ok::<_, lacuna::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
