@@ -5,6 +5,7 @@ mod house;
 mod pages;
 #[path = "../peers/mod.rs"]
 mod peers;
+mod retier;
 mod saliency;
 
 use std::process::ExitCode;
@@ -19,6 +20,8 @@ fn cpu() {
 }
 
 fn main() -> ExitCode {
-    let cases = pages::cases().into_iter().chain(saliency::cases());
-    house::run("quant", cases.collect(), cpu)
+    let mut cases = pages::cases();
+    cases.extend(saliency::cases());
+    cases.extend(retier::cases());
+    house::run("quant", cases, cpu)
 }

@@ -148,4 +148,40 @@ typedef struct QuantNormsParams {
   uint32_t power;
 } QuantNormsParams;
 
+/// Tokens of tiered pages, and of a paged cache, as new pages. A block of 128 threads has a page of
+/// keys, or of values, of 64 tokens that a list names by their positions.
+typedef struct QuantRetierParams {
+  /// As in `QuantPagesParams`; or of no addresses: then no token is in it.
+  LacunaKvView kv;
+  /// Of old pages and of new ones, none of which is an old one.
+  QuantPools pools;
+  /// Of keys, and of values; one span.
+  QuantChannels channels[2];
+  /// `[batch, n_heads, n_old_pages]` each, of keys and of values, as in `QuantPagesParams`.
+  DEVICE_PTR(const uint32_t) old_entries[2];
+  /// `[batch, n_heads, n_new_pages]` each.
+  DEVICE_PTR(const uint32_t) new_entries[2];
+  /// `[batch, n_heads, n_positions]`: `64 * page + token` of the old entries. Of a negative one the
+  /// token is row `position` of the cache.
+  DEVICE_PTR(const int32_t) slot_of;
+  /// `[batch, n_heads, n_positions]`: the same of the new entries, where a list names a position.
+  DEVICE_PTR(int32_t) new_slots;
+  /// `[batch, n_lists, n_runs, n_pages, 64]`: positions. Others are of no token, and zeros become
+  /// pages of them.
+  DEVICE_PTR(const int32_t) indices;
+  /// `[batch, n_lists, n_runs]`, or null: how many of each run's indices count; else all.
+  DEVICE_PTR(const uint32_t) counts;
+  /// The same, or null: which page of the new entries a run's first is; else `n_pages` times its
+  /// number. Past the entries nothing is written.
+  DEVICE_PTR(const uint32_t) first_pages;
+  /// Pages of a run, and runs of a list.
+  uint32_t n_pages;
+  uint32_t n_runs;
+  /// Lists of a request: 1, or one for each head.
+  uint32_t n_lists;
+  uint32_t n_old_pages;
+  uint32_t n_new_pages;
+  uint32_t n_positions;
+} QuantRetierParams;
+
 #endif  // LACUNA_QUANT_PARAMS_H_

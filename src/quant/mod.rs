@@ -4,6 +4,7 @@
 pub mod import;
 mod page;
 mod pages;
+mod retier;
 mod row;
 mod saliency;
 mod tier;
@@ -15,6 +16,9 @@ pub use pages::{
 };
 pub use pages::{PagesPlan, PagesShape};
 #[cfg(any(feature = "cuda", feature = "simt"))]
+pub use retier::{RetierInputs, RetierOutputs, retier_pages};
+pub use retier::{RetierPlan, RetierShape};
+#[cfg(any(feature = "cuda", feature = "simt"))]
 pub use saliency::{
     MassesOfPrompt, SaliencyInputs, SaliencyState, StepLogits, add_saliency, begin_saliency,
     measure_norms, weigh_saliency,
@@ -24,6 +28,7 @@ pub use tier::{Part, Tail, Tier};
 
 /// What the kernels of this room must do, written for reading.
 pub mod reference {
+    pub use super::retier::{Token, retier_page};
     pub use super::row::{
         Channels, MinimumRow, Row, dequantize, dequantize_minimums, normalize, quantize,
     };

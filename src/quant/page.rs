@@ -194,10 +194,7 @@ impl Page {
             if tier.is_coded() {
                 page.set_row(token, &quantize(tier, &normalize(row, channels)));
             } else {
-                for (channel, element) in row.iter().enumerate() {
-                    let at = shape.place(tier, token, channel).byte;
-                    page.bytes[at..at + 2].copy_from_slice(&element.bits().to_le_bytes());
-                }
+                page.set_numbers(token, row);
             }
         }
         Ok(page)
@@ -292,6 +289,31 @@ impl Page {
         self.bytes[at..at + N].copy_from_slice(&bytes);
     }
 
+    /// The elements of a token that are not coded, as they were written.
+    ///
+    /// # Panics
+    /// Of tiers of codes, and past the 64th token.
+    pub fn numbers<T: Half>(&self, token: usize) -> Vec<T> {
+        assert!(!self.tier.is_coded(), "a page of numbers");
+        let element = |channel| {
+            let at = self.shape.place(self.tier, token, channel).byte;
+            bytemuck::pod_read_unaligned::<T>(&self.bytes[at..at + 2])
+        };
+        (0..self.shape.head_dim).map(element).collect()
+    }
+
+    /// Writes them, as many as a head has channels.
+    ///
+    /// # Panics
+    /// As [`numbers`](Self::numbers).
+    pub fn set_numbers<T: Half>(&mut self, token: usize, row: &[T]) {
+        assert!(!self.tier.is_coded(), "a page of numbers");
+        for (channel, element) in row.iter().enumerate() {
+            let at = self.shape.place(self.tier, token, channel).byte;
+            self.bytes[at..at + 2].copy_from_slice(&element.bits().to_le_bytes());
+        }
+    }
+
     /// What a token's row stands for, in f32.
     ///
     /// # Panics
@@ -303,7 +325,7 @@ impl Page {
                 Tail::Minimums => dequantize_minimums(&self.minimum_row(token), channels),
             };
         }
-        (0..self.shape.head_dim).map(|channel| self.number::<T>(token, channel).to_f32()).collect()
+        self.numbers::<T>(token).into_iter().map(T::to_f32).collect()
     }
 
     /// A token's codes, what they are multiplied by, and what is then added.
@@ -322,11 +344,5 @@ impl Page {
                 (codes, step, minimum)
             }
         }
-    }
-
-    /// An element of a page of numbers.
-    pub(crate) fn number<T: Half>(&self, token: usize, channel: usize) -> T {
-        let at = self.shape.place(self.tier, token, channel).byte;
-        bytemuck::pod_read_unaligned::<T>(&self.bytes[at..at + 2])
     }
 }

@@ -50,10 +50,14 @@ pub struct MinimumRow {
 /// `(x - offset) / scale` of each channel, in f32. What is no number counts as 0, and what is infinite as the greatest number.
 pub fn normalize<T: Half>(row: &[T], channels: &Channels<'_>) -> Vec<f32> {
     let of_channel = |(channel, element): (usize, &T)| {
-        let y = (element.to_f32() - channels.offset(channel)) / channels.scale(channel);
-        if y.is_nan() { 0.0 } else { y.clamp(f32::MIN, f32::MAX) }
+        finite((element.to_f32() - channels.offset(channel)) / channels.scale(channel))
     };
     row.iter().enumerate().map(of_channel).collect()
+}
+
+/// What is no number as 0, and what is infinite as the greatest number.
+pub(super) fn finite(y: f32) -> f32 {
+    if y.is_nan() { 0.0 } else { y.clamp(f32::MIN, f32::MAX) }
 }
 
 /// The codes of a normalized row, in a tier of codes.
@@ -78,7 +82,8 @@ pub fn quantize(tier: Tier, row: &[f32]) -> Row {
     }
     // Zero is at most 1,024 steps away, so that its code has room.
     let far = least.abs().max(most.abs()) * (1.0 / 1024.0);
-    let scale = round_up(step.max(far));
+    // Of two zeros `max` may give either.
+    let scale = round_up(if step > far { step } else { far });
     if scale.to_f32() == 0.0 {
         return Row { codes: vec![0; row.len()], scale, zero: 0 };
     }

@@ -29,6 +29,10 @@ mod partials;
 #[allow(dead_code, reason = "tests use all of it")]
 mod partials_problem;
 mod prefill;
+mod retier;
+#[path = "../quant/retier/problem.rs"]
+#[allow(dead_code, reason = "tests use all of it")]
+mod retier_problem;
 mod rows;
 mod saliency;
 #[path = "../quant/saliency/problem.rs"]

@@ -16,7 +16,10 @@ const fn kernel(entry: &'static str, mutations: &'static [Mutation]) -> Kernel {
     Kernel {
         room: "quant",
         source: include_str!("../../csrc/quant/pages.cu"),
-        headers: &[("page.cuh", include_str!("../../csrc/quant/page.cuh"))],
+        headers: &[
+            ("rows.cuh", include_str!("../../csrc/quant/rows.cuh")),
+            ("page.cuh", include_str!("../../csrc/quant/page.cuh")),
+        ],
         entry,
         mutations,
     }
@@ -108,6 +111,7 @@ const QUANTIZE: &[Mutation] = &[
         0,
         "magnitude(least)",
     ),
+    of("__uint_as_float(__float_as_uint(x) & 0x7FFFFFFF)", 0, "x < 0.0f ? -x : x"),
     of("step > far ? step : far", 0, "step"),
     of("(__float_as_uint(x) + 0xFFFF) >> 16", 0, "__float_as_uint(x) >> 16"),
     of("(__float_as_uint(x) + 0xFFFF) >> 16", 0, "to_bf16(x)"),
@@ -229,6 +233,9 @@ fn every_mutation_of_quantize_pages_is_caught() {
         Case { lengths: vec![150], has_scales: false, has_offsets: false, ..Case::default() };
     let full = Problem { counts: Some(vec![64, 192]), ..full.build::<bf16>() };
     brains.push((full.clone(), full.expected_pools()));
+    let mut zeros = Case { has_scales: false, has_offsets: false, ..Case::default() }.build();
+    zeros.rows.iter_mut().for_each(|rows| rows.fill(f16::NEG_ZERO));
+    shorts.push((zeros.clone(), zeros.expected_pools()));
     // Quotients that lie between two codes: 41 times its reciprocal is not 1.
     let tiers = vec![Tier::T4];
     let between = Case { head_dim: 32, has_offsets: false, tiers, ..Case::default() };

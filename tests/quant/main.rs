@@ -6,4 +6,5 @@ mod format;
 mod golden;
 mod import;
 mod pages;
+mod retier;
 mod saliency;

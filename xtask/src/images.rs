@@ -171,6 +171,12 @@ pub(crate) const IMAGES: &[Image] = &[
         target: "compute_80",
         path: "ptx/quant-saliency.sm80.ptx",
     },
+    Image {
+        room: "quant",
+        source: "csrc/quant/retier.cu",
+        target: "compute_80",
+        path: "ptx/quant-retier.sm80.ptx",
+    },
 ];
 
 /// The rooms, each once.

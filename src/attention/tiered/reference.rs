@@ -201,10 +201,11 @@ impl<'a, T: Half> Sums<'a, T> {
             }
             Step::Pages { of, n, .. } => {
                 let values = &of.as_ref().expect("there")[1];
-                let number = |token: usize, c| {
-                    if token < *n { values.number::<T>(token, c) } else { T::from_f32(0.0) }
-                };
-                self.add_numbers(&weights, number);
+                let rows: Vec<Vec<T>> = (0..*n).map(|token| values.numbers(token)).collect();
+                self.add_numbers(&weights, |token, c| match rows.get(token) {
+                    Some(row) => row[c],
+                    None => T::from_f32(0.0),
+                });
             }
             Step::Rows(rows) => self.add_numbers(&weights, |token, c| match rows.get(token) {
                 Some(Some(row)) => row.value[c],

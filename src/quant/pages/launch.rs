@@ -133,10 +133,10 @@ pub fn dequantize_pages<T: Half>(
     unsafe { arguments.launch(&plan.grid(), &ToNumbers(params)) }
 }
 
-const POOL: &str = "pool of pages";
+pub(in crate::quant) const POOL: &str = "pool of pages";
 
 /// The pools that the plan has and `find` gives an address of, by tag and bytes.
-fn each_pool(
+pub(in crate::quant) fn each_pool(
     plan: &PagesPlan,
     mut find: impl FnMut(usize, u64) -> Result<Option<u64>>,
 ) -> Result<QuantPools> {

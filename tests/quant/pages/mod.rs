@@ -116,6 +116,18 @@ fn minimums_are_not_quantized_to() {
     assert_eq!(minimums - zero_points, 256 * zero_points / (64 * 64 / 4 + 256));
 }
 
+/// A step is 0, and not -0, whose quotients are no numbers.
+#[test]
+fn rows_of_negative_zeros_are_zeros() {
+    for tiers in [vec![Tier::T8], vec![Tier::T2]] {
+        let (has_scales, has_offsets) = (false, false);
+        let case = Case { tiers, has_scales, has_offsets, ..Case::default() };
+        let mut problem = case.build::<bf16>();
+        problem.rows.iter_mut().for_each(|rows| rows.fill(bf16::NEG_ZERO));
+        assert_same(&problem);
+    }
+}
+
 #[test]
 fn every_schedule_and_both_kinds_of_fibres() {
     let problem = Case { head_dim: 96, ..Case::default() }.build::<bf16>();
