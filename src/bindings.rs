@@ -988,6 +988,162 @@ const _: () = {
     ["Offset of field: QuantPagesParams::n_spans"]
         [::core::mem::offset_of!(QuantPagesParams, n_spans) - 236usize];
 };
+/** New tokens into a paged cache. A block of 128 threads has `block_tokens` of a request's tokens;
+of more than 1,024 of them, a first launch counts each 1,024.*/
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct QuantAppendParams {
+    /// With keys and values, bf16 or f16; `lengths` are those before.
+    pub kv: LacunaKvView,
+    /** `[batch, n_tokens, n_heads, row_len]` of the cache's type, tokens `key_stride` elements apart:
+    a multiple of 8, as the address is of 16 bytes.*/
+    pub keys: u64,
+    /// The same, `value_stride` elements apart.
+    pub values: u64,
+    /// `[batch]`, or null: how many of a request's tokens there are; else all.
+    pub counts: u64,
+    /// `[batch, n_tokens]`, or null: not 0 where a token is kept; else all are.
+    pub keeps: u64,
+    /// `[batch, n_tokens]`, or null: the position of each token; else those from the length on.
+    pub positions: u64,
+    /** `[n_positions, rotary_dim]`, from a multiple of 16 bytes on: cosines of each position's
+    angles, and then their sines. Null where `turn` is 0.*/
+    pub cos_sin: u64,
+    /// `[batch]`, out: how many rows each request then has.
+    pub new_lengths: u64,
+    /// `[batch]`, or null, out: how many kept tokens found no room.
+    pub dropped: u64,
+    /** `[batch, n_tiles, 2]`, or null where `n_tiles` is 1: kept tokens of each 1,024, and the least
+    of these whose row is of no page, were all tokens kept; or 2^32 - 1.*/
+    pub tiles: u64,
+    pub key_stride: u64,
+    pub value_stride: u64,
+    pub n_tokens: u32,
+    pub n_tiles: u32,
+    /// A power of two up to 128.
+    pub block_tokens: u32,
+    /// At least 1. Positions outside count as the nearest.
+    pub n_positions: u32,
+    /// The first so many elements of a key are turned: a multiple of 16.
+    pub rotary_dim: u32,
+    /// As `Turn` in common/turn.cuh.
+    pub turn: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of QuantAppendParams"][::core::mem::size_of::<QuantAppendParams>() - 224usize];
+    ["Alignment of QuantAppendParams"][::core::mem::align_of::<QuantAppendParams>() - 8usize];
+    ["Offset of field: QuantAppendParams::kv"]
+        [::core::mem::offset_of!(QuantAppendParams, kv) - 0usize];
+    ["Offset of field: QuantAppendParams::keys"]
+        [::core::mem::offset_of!(QuantAppendParams, keys) - 112usize];
+    ["Offset of field: QuantAppendParams::values"]
+        [::core::mem::offset_of!(QuantAppendParams, values) - 120usize];
+    ["Offset of field: QuantAppendParams::counts"]
+        [::core::mem::offset_of!(QuantAppendParams, counts) - 128usize];
+    ["Offset of field: QuantAppendParams::keeps"]
+        [::core::mem::offset_of!(QuantAppendParams, keeps) - 136usize];
+    ["Offset of field: QuantAppendParams::positions"]
+        [::core::mem::offset_of!(QuantAppendParams, positions) - 144usize];
+    ["Offset of field: QuantAppendParams::cos_sin"]
+        [::core::mem::offset_of!(QuantAppendParams, cos_sin) - 152usize];
+    ["Offset of field: QuantAppendParams::new_lengths"]
+        [::core::mem::offset_of!(QuantAppendParams, new_lengths) - 160usize];
+    ["Offset of field: QuantAppendParams::dropped"]
+        [::core::mem::offset_of!(QuantAppendParams, dropped) - 168usize];
+    ["Offset of field: QuantAppendParams::tiles"]
+        [::core::mem::offset_of!(QuantAppendParams, tiles) - 176usize];
+    ["Offset of field: QuantAppendParams::key_stride"]
+        [::core::mem::offset_of!(QuantAppendParams, key_stride) - 184usize];
+    ["Offset of field: QuantAppendParams::value_stride"]
+        [::core::mem::offset_of!(QuantAppendParams, value_stride) - 192usize];
+    ["Offset of field: QuantAppendParams::n_tokens"]
+        [::core::mem::offset_of!(QuantAppendParams, n_tokens) - 200usize];
+    ["Offset of field: QuantAppendParams::n_tiles"]
+        [::core::mem::offset_of!(QuantAppendParams, n_tiles) - 204usize];
+    ["Offset of field: QuantAppendParams::block_tokens"]
+        [::core::mem::offset_of!(QuantAppendParams, block_tokens) - 208usize];
+    ["Offset of field: QuantAppendParams::n_positions"]
+        [::core::mem::offset_of!(QuantAppendParams, n_positions) - 212usize];
+    ["Offset of field: QuantAppendParams::rotary_dim"]
+        [::core::mem::offset_of!(QuantAppendParams, rotary_dim) - 216usize];
+    ["Offset of field: QuantAppendParams::turn"]
+        [::core::mem::offset_of!(QuantAppendParams, turn) - 220usize];
+};
+/// What is found of the channels of keys, or of values.
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct QuantMeasured {
+    /** `[batch, n_heads, n_spans, head_dim]`, or null, out: root mean squares of what is left when
+    offsets are taken away.*/
+    pub scales: u64,
+    /// The same, or null, out: means.
+    pub offsets: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of QuantMeasured"][::core::mem::size_of::<QuantMeasured>() - 16usize];
+    ["Alignment of QuantMeasured"][::core::mem::align_of::<QuantMeasured>() - 8usize];
+    ["Offset of field: QuantMeasured::scales"]
+        [::core::mem::offset_of!(QuantMeasured, scales) - 0usize];
+    ["Offset of field: QuantMeasured::offsets"]
+        [::core::mem::offset_of!(QuantMeasured, offsets) - 8usize];
+};
+/** Statistics of the channels of rows that lists name. A block of `row_len` threads has 8 pages of
+a span of keys, or of values.*/
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct QuantMeasureParams {
+    /// With keys and values, bf16 or f16; rows of up to 256 elements, a multiple of 32.
+    pub kv: LacunaKvView,
+    /// Of keys, and of values.
+    pub measured: [QuantMeasured; 2usize],
+    /// As in `QuantPagesParams`.
+    pub indices: u64,
+    pub counts: u64,
+    /// `[batch, n_heads, 2, n_spans]`, or null where `n_pieces` is 1: zeros, before and afterwards.
+    pub tickets: u64,
+    /** `[batch, n_heads, 2, n_spans, n_pieces, 3, row_len]`, or null the same: of each channel how
+    many, and as bits of f32 their mean and the sum of squares around it.*/
+    pub pieces: u64,
+    pub n_pages: u32,
+    pub n_lists: u32,
+    pub span_pages: u32,
+    pub n_spans: u32,
+    /// Of 8 pages, of a span.
+    pub n_pieces: u32,
+    /// Zero; keeps the size a multiple of the alignment on both sides.
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of QuantMeasureParams"][::core::mem::size_of::<QuantMeasureParams>() - 200usize];
+    ["Alignment of QuantMeasureParams"][::core::mem::align_of::<QuantMeasureParams>() - 8usize];
+    ["Offset of field: QuantMeasureParams::kv"]
+        [::core::mem::offset_of!(QuantMeasureParams, kv) - 0usize];
+    ["Offset of field: QuantMeasureParams::measured"]
+        [::core::mem::offset_of!(QuantMeasureParams, measured) - 112usize];
+    ["Offset of field: QuantMeasureParams::indices"]
+        [::core::mem::offset_of!(QuantMeasureParams, indices) - 144usize];
+    ["Offset of field: QuantMeasureParams::counts"]
+        [::core::mem::offset_of!(QuantMeasureParams, counts) - 152usize];
+    ["Offset of field: QuantMeasureParams::tickets"]
+        [::core::mem::offset_of!(QuantMeasureParams, tickets) - 160usize];
+    ["Offset of field: QuantMeasureParams::pieces"]
+        [::core::mem::offset_of!(QuantMeasureParams, pieces) - 168usize];
+    ["Offset of field: QuantMeasureParams::n_pages"]
+        [::core::mem::offset_of!(QuantMeasureParams, n_pages) - 176usize];
+    ["Offset of field: QuantMeasureParams::n_lists"]
+        [::core::mem::offset_of!(QuantMeasureParams, n_lists) - 180usize];
+    ["Offset of field: QuantMeasureParams::span_pages"]
+        [::core::mem::offset_of!(QuantMeasureParams, span_pages) - 184usize];
+    ["Offset of field: QuantMeasureParams::n_spans"]
+        [::core::mem::offset_of!(QuantMeasureParams, n_spans) - 188usize];
+    ["Offset of field: QuantMeasureParams::n_pieces"]
+        [::core::mem::offset_of!(QuantMeasureParams, n_pieces) - 192usize];
+    ["Offset of field: QuantMeasureParams::reserved"]
+        [::core::mem::offset_of!(QuantMeasureParams, reserved) - 196usize];
+};
 /** The first scores of each row, by one of four rules. A row's candidates are `length` scores from
 `start` on, what lies past the row's `n` left out. Forced candidates come first, then larger
 scores, then lower indices; zeros of both signs are equal, and NaN comes after everything.*/
@@ -2058,7 +2214,7 @@ const _: () = {
         [::core::mem::offset_of!(SelectMergeParams, reserved) - 164usize];
 };
 /// Every entry of the images, with the size and the alignment of the struct that it takes.
-pub const ENTRIES: [(&str, usize, usize); 31] = [
+pub const ENTRIES: [(&str, usize, usize); 34] = [
     ("decode_bf16", size_of::<HuffmanDecodeParams>(), align_of::<HuffmanDecodeParams>()),
     ("mma_products", size_of::<MmaProductsParams>(), align_of::<MmaProductsParams>()),
     ("wgmma_products", size_of::<MmaProductsParams>(), align_of::<MmaProductsParams>()),
@@ -2088,6 +2244,9 @@ pub const ENTRIES: [(&str, usize, usize); 31] = [
     ("merge_partials", size_of::<AttentionMergeParams>(), align_of::<AttentionMergeParams>()),
     ("copy_pages", size_of::<AttentionCopyPagesParams>(), align_of::<AttentionCopyPagesParams>()),
     ("tier_resolve", size_of::<AttentionTierParams>(), align_of::<AttentionTierParams>()),
+    ("count_appended", size_of::<QuantAppendParams>(), align_of::<QuantAppendParams>()),
+    ("append_kv", size_of::<QuantAppendParams>(), align_of::<QuantAppendParams>()),
+    ("measure_channels", size_of::<QuantMeasureParams>(), align_of::<QuantMeasureParams>()),
     ("quantize_pages", size_of::<QuantPagesParams>(), align_of::<QuantPagesParams>()),
     ("dequantize_pages", size_of::<QuantPagesParams>(), align_of::<QuantPagesParams>()),
 ];
