@@ -1,5 +1,7 @@
 //! The room `quant`: its references on the CPU, and its kernels.
 
+mod append;
+mod channels;
 #[path = "../house/mod.rs"]
 mod house;
 mod pages;
@@ -12,10 +14,13 @@ use criterion::Criterion;
 
 fn cpu() {
     let mut criterion = Criterion::default().configure_from_args();
+    append::cpu(&mut criterion);
+    channels::cpu(&mut criterion);
     pages::cpu(&mut criterion);
     criterion.final_summary();
 }
 
 fn main() -> ExitCode {
-    house::run("quant", pages::cases(), cpu)
+    let cases = [append::cases(), channels::cases(), pages::cases()];
+    house::run("quant", cases.into_iter().flatten().collect(), cpu)
 }

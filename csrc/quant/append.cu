@@ -216,10 +216,10 @@ __device__ __forceinline__ void append_key(const QuantAppendParams& params, uint
 // Of the block's tokens, keys or values: a thread has `n_units` parts of rows by turns.
 template <typename Append>
 __device__ __forceinline__ void append_rows(const QuantAppendParams& params, const Shared& shared,
-                                            uint32_t n_tokens, uint32_t n_units, uint64_t source,
-                                            uint64_t stride, Append append) {
+                                            uint32_t n_units, uint64_t source, uint64_t stride,
+                                            Append append) {
   const uint32_t n_heads = params.kv.n_heads;
-  for (uint32_t i = threadIdx.x; i < n_tokens * n_heads * n_units; i += kThreads) {
+  for (uint32_t i = threadIdx.x; i < params.block_tokens * n_heads * n_units; i += kThreads) {
     const uint32_t row = i / n_units;
     const uint32_t token = row / n_heads;
     const uint32_t head = row - token * n_heads;
@@ -257,7 +257,7 @@ LACUNA_ENTRY(append_kv, QuantAppendParams, kThreads) {
   if (first >= request.n_tokens && blockIdx.x != 0) return;
   leave_count(shared, count_request(params, request, first));
   const uint32_t token = first + threadIdx.x;
-  const bool is_own = threadIdx.x < params.block_tokens && is_kept(request, token);
+  const bool is_own = is_kept(request, token);
   const uint32_t kept = __ballot_sync(kAllLanes, is_own);
   const uint32_t warp = threadIdx.x / 32;
   if (threadIdx.x % 32 == 0) shared.n_own[warp] = static_cast<uint32_t>(__popc(kept));
@@ -275,20 +275,18 @@ LACUNA_ENTRY(append_kv, QuantAppendParams, kThreads) {
     if (params.dropped != nullptr) params.dropped[request.b] = count.n_all - n_appended;
   }
   __syncthreads();
-  if (first >= request.n_tokens) return;
-  const uint32_t n_tokens = least(params.block_tokens, request.n_tokens - first);
   const uint64_t source = uint64_t{request.b} * params.n_tokens + first;
   const uint32_t n_units = params.kv.row_len / 8;
   // The view says `const` for all kernels that only read.
   uint8_t* keys = const_cast<uint8_t*>(params.kv.keys);
   uint8_t* values = const_cast<uint8_t*>(params.kv.values);
-  append_rows(params, shared, n_tokens,
+  append_rows(params, shared,
               params.turn == kTurnHalves ? n_units - params.rotary_dim / 16 : n_units, source,
               params.key_stride, [&](uint64_t to, uint64_t from, uint32_t unit, uint32_t own) {
                 const uint32_t position = params.turn == kTurnNone ? 0 : shared.positions[own];
                 append_key(params, keys + to, params.keys + from, unit, position);
               });
-  append_rows(params, shared, n_tokens, n_units, source, params.value_stride,
+  append_rows(params, shared, n_units, source, params.value_stride,
               [&](uint64_t to, uint64_t from, uint32_t unit, uint32_t) {
                 copy_eight(values + to + 16 * unit, params.values + from + 16 * unit);
               });

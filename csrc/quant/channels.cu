@@ -61,11 +61,10 @@ __device__ __forceinline__ Work find_work(const QuantMeasureParams& params) {
   work.span = (head * 2 + work.part) * params.n_spans + span;
   const uint32_t list = params.n_lists == 1 ? work.b : work.b * params.n_lists + work.head;
   const uint32_t n_slots = params.n_pages * kPageTokens;
-  uint32_t end = n_slots;
-  if (params.counts != nullptr) end = least(end, params.counts[list]);
   const uint32_t first_page = span * params.span_pages;
   const uint32_t span_pages = least(params.span_pages, params.n_pages - first_page);
-  end = least(end, (first_page + span_pages) * kPageTokens);
+  uint32_t end = (first_page + span_pages) * kPageTokens;
+  if (params.counts != nullptr) end = least(end, params.counts[list]);
   const uint32_t first = first_page * kPageTokens + work.piece * kPieceSlots;
   work.indices = params.indices + (uint64_t{list} * n_slots + first);
   work.n_slots = first < end ? least(end - first, kPieceSlots) : 0;
@@ -141,13 +140,15 @@ __device__ __forceinline__ void measure_chain(const QuantMeasureParams& params, 
         const float apart = counts_in ? __fsub_rn(x[e], pivots[e]) : 0.0f;
         counts[e] += counts_in ? 1 : 0;
         sums[e] = __fadd_rn(sums[e], apart);
+        // Inner loop: 1 element a multiplication.
         squares[e] = __fmaf_rn(apart, apart, squares[e]);
       }
     }
   }
+  // Of none no numbers, which nobody reads.
 #pragma unroll
   for (uint32_t e = 0; e < 8; ++e) {
-    const float shift = counts[e] != 0 ? __fdiv_rn(sums[e], of_count(counts[e])) : 0.0f;
+    const float shift = __fdiv_rn(sums[e], of_count(counts[e]));
     const float around = __fmaf_rn(-sums[e], shift, squares[e]);
     shared.counts[chain][channel + e] = counts[e];
     shared.means[chain][channel + e] = __fadd_rn(pivots[e], shift);

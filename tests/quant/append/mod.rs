@@ -206,6 +206,13 @@ fn tokens_around_blocks_and_tiles() {
 }
 
 #[test]
+fn more_tiles_than_threads() {
+    let problem = Case::of_many_tiles();
+    assert_eq!(problem.expected().appended.new_lengths, [3 + 132_000_u32.div_ceil(97)]);
+    assert_same(&problem);
+}
+
+#[test]
 fn hostile_lengths_masks_positions_and_pages_stay_inside() {
     for seed in 0..12 {
         let case = Case { seed, is_hostile: true, n_more_pages: 4, ..Case::default() };

@@ -1,5 +1,6 @@
 //! New tokens and caches, and what must become of them.
 
+use half::bf16;
 use lacuna::element::{Half, Real};
 use lacuna::kv::{KvLayout, KvShape, KvViewMut};
 use lacuna::quant::reference::{Appended, HostRows, HostTokens, append};
@@ -110,6 +111,29 @@ impl Case {
             Some(block_tokens) => plan.with_block_tokens(block_tokens),
             None => Ok(plan),
         }
+    }
+
+    /// A prompt of more tiles than a block has threads, of which it keeps one in 97.
+    pub(crate) fn of_many_tiles() -> Problem<bf16> {
+        let case = Self {
+            lengths: vec![3],
+            n_tokens: 132_000,
+            n_heads: 1,
+            head_dim: 8,
+            page_size: 256,
+            n_more_pages: 8,
+            turn: Turn::None,
+            gap: 0,
+            has_counts: false,
+            has_positions: false,
+            block_tokens: Some(128),
+            ..Self::default()
+        };
+        let mut problem = case.build::<bf16>();
+        for (i, kept) in problem.keeps.iter_mut().flatten().enumerate() {
+            *kept = u32::from(i % 97 == 5);
+        }
+        problem
     }
 
     pub(crate) fn build<T: Half + Real>(&self) -> Problem<T> {

@@ -148,6 +148,12 @@ fn scales_and_offsets_are_finite_and_make_sound_rows() {
     let (offset, scale) = of(&[3e38, -3e38, 3e38, -3e38], true);
     assert!(offset.unwrap().is_finite());
     assert_eq!(scale, f32::MAX);
+    // Squares of means are infinite, and of spreads not.
+    let (offset, scale) = of(&[2.0_f32.powi(66), 1.5 * 2.0_f32.powi(66)], true);
+    assert_eq!(offset, Some(1.25 * 2.0_f32.powi(66)));
+    assert_eq!(scale, f32::MAX);
+    let (_, scale) = of(&[2.0_f32.powi(66), 2.0_f32.powi(66) * (1.0 + 1.0 / 128.0)], true);
+    assert_eq!(scale, 2.0_f32.powi(58));
     // A number that comes later is neither lost nor infinite.
     let channels = Channels { scales: Some(&[1.0]), offsets: Some(&[3.0]) };
     assert_eq!(normalize(&[bf16::from_f32(3.5)], &channels), [0.5]);
