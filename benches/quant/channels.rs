@@ -2,7 +2,6 @@
 
 use criterion::{Criterion, Throughput};
 use half::bf16;
-use lacuna::element::Half;
 use lacuna::kv::{KvLayout, KvShape};
 use lacuna::quant::reference::measure;
 use lacuna::quant::{

@@ -77,15 +77,12 @@ __device__ __forceinline__ uint32_t find_full(const LacunaKvView& kv, const Requ
   return full;
 }
 
-// Of one tile's tokens, those of the thread's share.
-__device__ __forceinline__ void count_tile(const Request& request, uint32_t tile, uint32_t until,
-                                           uint32_t& n_before, uint32_t& n_all) {
-  for (uint32_t i = threadIdx.x; i < kTile; i += kThreads) {
-    const uint32_t token = tile * kTile + i;
-    const uint32_t n = is_kept(request, token) ? 1 : 0;
-    n_all += n;
-    if (token < until) n_before += n;
-  }
+// Kept tokens from `token` to `end`, of the thread's share.
+__device__ __forceinline__ uint32_t count_kept(const Request& request, uint32_t token,
+                                               uint32_t end) {
+  uint32_t n = 0;
+  for (token += threadIdx.x; token < end; token += kThreads) n += is_kept(request, token) ? 1 : 0;
+  return n;
 }
 
 // Leaves what each warp counted, to be added after a barrier.
@@ -107,19 +104,20 @@ __device__ __forceinline__ Count add_counts(const Shared& shared) {
   return count;
 }
 
-// What tiles before hold, and all, as the first launch left it; of one tile all of it is counted
-// here.
+// What is before the block's tokens, and room for them; in the first block all there is.
 __device__ __forceinline__ Count count_request(const QuantAppendParams& params,
                                                const Request& request, uint32_t first) {
   Count count = {0, 0, ~0u};
-  const uint32_t own = first / kTile;
-  uint32_t n_of_tile = 0;
-  count_tile(request, own, first, count.n_before, n_of_tile);
+  const bool is_first = blockIdx.x == 0;
   if (params.tiles == nullptr) {
-    count.n_all = n_of_tile;
-    count.n_room = find_full(params.kv, request, 0, request.n_tokens);
+    const uint32_t n = count_kept(request, 0, is_first ? request.n_tokens : first);
+    (is_first ? count.n_all : count.n_before) = n;
+    const uint32_t end = is_first ? request.n_tokens : first + params.block_tokens;
+    count.n_room = find_full(params.kv, request, 0, end);
     return count;
   }
+  const uint32_t own = first / kTile;
+  count.n_before = count_kept(request, own * kTile, first);
   const uint32_t* tiles = params.tiles + uint64_t{request.b} * params.n_tiles * 2;
   for (uint32_t tile = threadIdx.x; tile < params.n_tiles; tile += kThreads) {
     const uint32_t n = tiles[2 * tile];
@@ -237,13 +235,12 @@ LACUNA_ENTRY(count_appended, QuantAppendParams, kThreads) {
   LACUNA_SHARED(Shared, shared);
   const Request request = find_request(params);
   const uint32_t first = blockIdx.x * kTile;
-  Count count = {0, 0, ~0u};
-  count_tile(request, blockIdx.x, 0, count.n_before, count.n_all);
-  count.n_room = find_full(params.kv, request, first, least(first + kTile, request.n_tokens));
-  leave_count(shared, count);
+  const uint32_t end = least(first + kTile, request.n_tokens);
+  const Count own = {0, count_kept(request, first, end), find_full(params.kv, request, first, end)};
+  leave_count(shared, own);
   __syncthreads();
   if (threadIdx.x != 0) return;
-  count = add_counts(shared);
+  const Count count = add_counts(shared);
   uint32_t* tile = params.tiles + (uint64_t{request.b} * params.n_tiles + blockIdx.x) * 2;
   tile[0] = count.n_all;
   tile[1] = count.n_room;

@@ -21,9 +21,9 @@ struct Shared {
   // Of each slot the address of its row, or 0.
   uint64_t rows[kPieceSlots];
   // Of each chain's channels.
-  uint32_t counts[kChains][kMostDim];
-  float means[kChains][kMostDim];
-  float squares[kChains][kMostDim];
+  alignas(16) uint32_t counts[kChains][kMostDim];
+  alignas(16) float means[kChains][kMostDim];
+  alignas(16) float squares[kChains][kMostDim];
   uint32_t is_last;
 };
 
@@ -150,9 +150,18 @@ __device__ __forceinline__ void measure_chain(const QuantMeasureParams& params, 
   for (uint32_t e = 0; e < 8; ++e) {
     const float shift = __fdiv_rn(sums[e], of_count(counts[e]));
     const float around = __fmaf_rn(-sums[e], shift, squares[e]);
-    shared.counts[chain][channel + e] = counts[e];
-    shared.means[chain][channel + e] = __fadd_rn(pivots[e], shift);
-    shared.squares[chain][channel + e] = around < 0.0f ? 0.0f : around;
+    sums[e] = __fadd_rn(pivots[e], shift);
+    squares[e] = around < 0.0f ? 0.0f : around;
+  }
+#pragma unroll
+  for (uint32_t e = 0; e < 8; e += 4) {
+    const uint32_t c = channel + e;
+    *reinterpret_cast<uint4*>(&shared.counts[chain][c]) =
+        make_uint4(counts[e], counts[e + 1], counts[e + 2], counts[e + 3]);
+    *reinterpret_cast<float4*>(&shared.means[chain][c]) =
+        make_float4(sums[e], sums[e + 1], sums[e + 2], sums[e + 3]);
+    *reinterpret_cast<float4*>(&shared.squares[chain][c]) =
+        make_float4(squares[e], squares[e + 1], squares[e + 2], squares[e + 3]);
   }
 }
 

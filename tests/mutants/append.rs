@@ -60,10 +60,20 @@ const APPEND: &[Mutation] = &[
     of("(row > first_row ? row : first_row) - request.length", 0, "row - request.length"),
     of("(row > first_row ? row : first_row) - request.length", 0, "0"),
     // Counts.
-    of("i < kTile; i += kThreads", 0, "i < kThreads; i += kThreads"),
-    of("tile * kTile + i", 0, "i"),
-    of("if (token < until) n_before += n;", 0, "n_before += n;"),
-    of("token < until", 0, "token <= until"),
+    of("token += kThreads", 0, "token += 2 * kThreads"),
+    of("is_first ? request.n_tokens : first)", 0, "first)"),
+    of("is_first ? request.n_tokens : first)", 0, "request.n_tokens)"),
+    of("(is_first ? count.n_all : count.n_before)", 0, "count.n_all"),
+    of(
+        "is_first ? request.n_tokens : first + params.block_tokens",
+        0,
+        "first + params.block_tokens",
+    ),
+    of("first + params.block_tokens;", 0, "first;"),
+    of("if (params.tiles == nullptr) {", 0, "if (false) {"),
+    of("const uint32_t own = first / kTile;", 0, "const uint32_t own = 0;"),
+    of("count.n_before = count_kept(request, own * kTile, first);", 0, ""),
+    of("own * kTile, first", 0, "0, first"),
     of("__reduce_add_sync(kAllLanes, count.n_before)", 0, "count.n_before"),
     of("__reduce_add_sync(kAllLanes, count.n_all)", 0, "count.n_all"),
     of("__reduce_min_sync(kAllLanes, count.n_room)", 0, "count.n_room"),
@@ -71,8 +81,6 @@ const APPEND: &[Mutation] = &[
     of("warp < kWarps; ++warp", 0, "warp < 1; ++warp"),
     of("count.n_before += shared", 0, "count.n_before = shared"),
     of("least(count.n_room, shared.counts[warp].n_room)", 0, "shared.counts[warp].n_room"),
-    of("const uint32_t own = first / kTile;", 0, "const uint32_t own = 0;"),
-    of("if (params.tiles == nullptr) {", 0, "if (true) {"),
     of("uint64_t{request.b} * params.n_tiles * 2", 0, "0"),
     of("if (tile < own) count.n_before += n;", 0, ""),
     of("tile < own", 0, "tile <= own"),
@@ -155,7 +163,8 @@ const APPEND: &[Mutation] = &[
 const COUNT: &[Mutation] = &[
     of("__syncthreads();", 0, ""),
     of("const uint32_t first = blockIdx.x * kTile;", 0, "const uint32_t first = 0;"),
-    of("count_tile(request, blockIdx.x, 0,", 0, "count_tile(request, 0, 0,"),
+    of("count_kept(request, first, end)", 0, "count_kept(request, 0, end)"),
+    of("token < end; token", 0, "token < end + 1; token"),
     of("least(first + kTile, request.n_tokens)", 0, "first + kThreads"),
     of("if (threadIdx.x != 0) return;", 0, ""),
     of("uint64_t{request.b} * params.n_tiles + blockIdx.x", 0, "blockIdx.x"),
@@ -168,7 +177,7 @@ const COUNT: &[Mutation] = &[
     of("tile[1] = count.n_room;", 0, "tile[1] = ~0u;"),
     of("(row > first_row ? row : first_row) - request.length", 0, "row - request.length"),
     of("page += kThreads", 0, "page += 2 * kThreads"),
-    of("leave_count(shared, count);", 0, ""),
+    of("leave_count(shared, own);", 0, ""),
 ];
 
 unsafe extern "C" {
@@ -272,6 +281,11 @@ fn every_mutation_of_append_kv_is_caught() {
         problem.page_table[hole] = page;
         brains.push(with_left(problem));
     }
+    // Within a block's tokens, which is not the first.
+    let small = Case { page_size: 4, block_tokens: Some(16), n_more_pages: 16, ..room.clone() };
+    let mut within = small.build::<bf16>();
+    within.page_table[7] = -1;
+    brains.push(with_left(within));
     let mut past = room.build::<bf16>();
     past.page_table[1] = past.plan.shape().layout.shape().n_pages as i32;
     past.lengths = vec![4, 64, u32::MAX];

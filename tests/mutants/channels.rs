@@ -208,7 +208,7 @@ fn every_mutation_of_measure_channels_is_caught() {
     .into();
     // Lists that end within a piece, and with it.
     let ends = Case { n_heads: 1, ..case.clone() }.build::<bf16>();
-    for counts in [[513, 512], [0, 570]] {
+    for counts in [[513, 512], [0, 570], [704, 577]] {
         brains.push(with_found(Problem { counts: Some(counts.to_vec()), ..ends.clone() }));
     }
     // Means so large that their squares are infinite, with spreads whose squares are not.

@@ -94,7 +94,7 @@ impl AppendPlan {
             check_between("positions with angles", shape.n_positions, MAX_ROWS, "1..=2^26")?;
         }
         // 32 KiB of keys a block, less where that would leave multiprocessors without one.
-        let most = (32_768 / (2 * token_len).max(1)).min(kv.batch * shape.n_tokens / 512);
+        let most = (32_768 / (2 * token_len).max(1)).min(kv.batch * shape.n_tokens / 256);
         let block_tokens = 1 << most.clamp(1, MOST_TOKENS).ilog2();
         Ok(Self { shape, block_tokens })
     }
