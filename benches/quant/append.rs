@@ -174,7 +174,9 @@ impl Case for Shape {
     }
 
     fn budget(&self) -> Budget {
-        Budget { bytes: 9.0, sectors_per_request: 99.0, conflict_ways: 1.1, barriers: 4.0 }
+        // Whole sectors of what is 4 bytes, angles once for some heads; and of a mask what is before each block, of rows of few bytes a part.
+        let bytes = if self.dropped_each == 0 { 1.21 } else { 1.83 };
+        Budget { bytes, sectors_per_request: 6.5, conflict_ways: 1.01, barriers: 2.0 }
     }
 
     fn prepare(&self, _: &Queue) -> Box<dyn Problem> {

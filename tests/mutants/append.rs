@@ -21,7 +21,8 @@ const fn kernel(entry: &'static str, mutations: &'static [Mutation]) -> Kernel {
     }
 }
 
-/// Left out is what costs time alone: blocks past a request's tokens, positions of keys that are not turned.
+/// Left out is what costs time alone: blocks past a request's tokens, positions of keys that are not turned, and
+/// a mask read from its start.
 const APPEND: &[Mutation] = &[
     of("__syncthreads();", 1, ""),
     of("__syncthreads();", 2, ""),
@@ -71,7 +72,6 @@ const APPEND: &[Mutation] = &[
     ),
     of("first + params.block_tokens;", 0, "first;"),
     of("if (params.tiles == nullptr) {", 0, "if (false) {"),
-    of("const uint32_t own = first / kTile;", 0, "const uint32_t own = 0;"),
     of("count.n_before = count_kept(request, own * kTile, first);", 0, ""),
     of("own * kTile, first", 0, "0, first"),
     of("__reduce_add_sync(kAllLanes, count.n_before)", 0, "count.n_before"),
