@@ -51,6 +51,7 @@ pub mod region;
 pub mod select;
 #[cfg(feature = "simt")]
 pub mod simt;
+mod turn;
 
 #[cfg(any(feature = "cuda", feature = "simt"))]
 pub use buffer::{Buffer, Memory, View, ViewMut};

@@ -5,6 +5,7 @@
 #define LACUNA_ATTENTION_LOW_RANK_CUH_
 
 #include "../common/async.cuh"
+#include "../common/turn.cuh"
 #include "sums.cuh"
 #include "tokens.cuh"
 
@@ -12,7 +13,6 @@ namespace {
 
 struct MadeKeys {
   enum : bool { kAreMade = true };
-  enum Turn : uint32_t { kNot = 0, kHalves = 1, kPairs = 2 };
 
   // As many as rows of factors may be.
   enum : uint32_t { kMostTokens = 1u << 26 };
@@ -81,25 +81,18 @@ struct MadeKeys {
     }
   }
 
-  // Two channels of a key: what `turn_by` says of a pair's angle.
-  __device__ __forceinline__ static void turn_by(float cosine, float sine, float& x, float& y) {
-    const float turned = __fmaf_rn(-y, sine, __fmul_rn(x, cosine));
-    y = __fmaf_rn(x, sine, __fmul_rn(y, cosine));
-    x = turned;
-  }
-
   // A row's products with channels `c`, `c + 1`, and those half a head further.
   __device__ __forceinline__ void turn(uint32_t position, uint32_t c, float (&low)[2],
                                        float (&high)[2]) const {
     const uint32_t half = low_rank.head_dim / 2;
     const float* cosines = low_rank.cos_sin + uint64_t{position} * low_rank.head_dim;
     const float* sines = cosines + half;
-    if (low_rank.turn == kHalves) {
+    if (low_rank.turn == kTurnHalves) {
       const float2 cosine = *reinterpret_cast<const float2*>(cosines + c);
       const float2 sine = *reinterpret_cast<const float2*>(sines + c);
       turn_by(cosine.x, sine.x, low[0], high[0]);
       turn_by(cosine.y, sine.y, low[1], high[1]);
-    } else if (low_rank.turn == kPairs) {
+    } else if (low_rank.turn == kTurnPairs) {
       turn_by(cosines[c / 2], sines[c / 2], low[0], low[1]);
       turn_by(cosines[(half + c) / 2], sines[(half + c) / 2], high[0], high[1]);
     }

@@ -28,7 +28,8 @@ __device__ __forceinline__ uint8_t* find_page(const QuantRetierParams& params, u
   const uint32_t tag = entry >> 30;
   const uint32_t number = entry & 0x3FFFFFFF;
   if (number >= params.pools.n_pages[tag]) return nullptr;
-  return params.pools.pages[tag] + uint64_t{number} * page_bytes_of(tag, params.kv.row_len, kZeroPoints);
+  return params.pools.pages[tag] +
+         uint64_t{number} * page_bytes_of(tag, params.kv.row_len, kZeroPoints);
 }
 
 // What a block has, and which of the new entries is that of its page.

@@ -24,12 +24,14 @@ pub use attend::{AttendPlan, AttendShape, SegmentShape, Tokens};
 pub use copy::{CopyPlan, PoolShape, PoolsLayout};
 pub use log_sums::LogSumOrder;
 pub use logits::{LogBase, Logits};
-pub use low_rank::{LowRankPlan, LowRankShape, Turn};
+pub use low_rank::{LowRankPlan, LowRankShape};
 pub use mask::Mask;
 pub use merge::{MergePlan, MergeShape, PartialShape};
 pub use prefill::{Positions, PrefillPlan, PrefillShape};
 pub use tier::{TierPlan, TierShape};
 pub use tiered::TieredPlan;
+
+pub use crate::turn::Turn;
 #[cfg(any(feature = "cuda", feature = "simt"))]
 pub use {
     attend::{AttendInputs, AttendOutputs, Segment, attend},

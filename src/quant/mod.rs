@@ -1,6 +1,8 @@
 //! Keys and values in which tokens that matter less cost fewer bits.
 #![doc = include_str!("format.md")]
 
+mod append;
+mod channels;
 pub mod import;
 mod page;
 mod pages;
@@ -9,6 +11,12 @@ mod row;
 mod saliency;
 mod tier;
 
+#[cfg(any(feature = "cuda", feature = "simt"))]
+pub use append::{AppendOutputs, NewTokens, append_kv};
+pub use append::{AppendPlan, AppendShape};
+pub use channels::ChannelsPlan;
+#[cfg(any(feature = "cuda", feature = "simt"))]
+pub use channels::{ChannelViewsMut, MeasuredRows, measure_channels};
 pub use page::{Page, PageShape, Place};
 #[cfg(any(feature = "cuda", feature = "simt"))]
 pub use pages::{
@@ -26,8 +34,12 @@ pub use saliency::{
 pub use saliency::{Norm, NormsPlan, NormsShape, SaliencyPlan, SaliencyShape, choose_probes};
 pub use tier::{Part, Tail, Tier};
 
+pub use crate::turn::Turn;
+
 /// What the kernels of this room must do, written for reading.
 pub mod reference {
+    pub use super::append::reference::{Appended, HostRows, HostTokens, append};
+    pub use super::channels::reference::{Measured, Moments, measure};
     pub use super::retier::{Token, retier_page};
     pub use super::row::{
         Channels, MinimumRow, Row, dequantize, dequantize_minimums, normalize, quantize,

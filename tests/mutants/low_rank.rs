@@ -24,6 +24,7 @@ const KERNEL: Kernel = Kernel {
         ("attend.cuh", include_str!("../../csrc/attention/attend.cuh")),
         ("low_rank.cuh", include_str!("../../csrc/attention/low_rank.cuh")),
         ("tokens.cuh", include_str!("../../csrc/attention/tokens.cuh")),
+        ("../common/turn.cuh", include_str!("../../csrc/common/turn.cuh")),
     ],
     entry: "attend_low_rank",
     mutations: &[
@@ -84,8 +85,8 @@ const KERNEL: Kernel = Kernel {
             0,
             "__fmaf_rn(y, cosine, __fmul_rn(x, sine))",
         ),
-        of("low_rank.turn == kHalves", 0, "low_rank.turn != kNot"),
-        of("else if (low_rank.turn == kPairs)", 0, "else"),
+        of("low_rank.turn == kTurnHalves", 0, "low_rank.turn != kTurnNone"),
+        of("else if (low_rank.turn == kTurnPairs)", 0, "else"),
         of("cosines[(half + c) / 2], sines[(half + c) / 2]", 0, "cosines[c / 2], sines[c / 2]"),
         of("tokens.made[r] - 1", 0, "tokens.made[r]"),
         of("if (tokens.made[r] == 0) continue;", 0, ""),

@@ -3,7 +3,15 @@
 
 #![allow(unsafe_code, reason = "mutants are compiled here, loaded, and launched by their symbol")]
 
+mod append;
+#[path = "../quant/append/problem.rs"]
+#[allow(dead_code, reason = "tests use all of it")]
+mod append_problem;
 mod attend;
+mod channels;
+#[path = "../quant/channels/problem.rs"]
+#[allow(dead_code, reason = "tests use all of it")]
+mod channels_problem;
 #[path = "../common/mod.rs"]
 mod common;
 mod compact;

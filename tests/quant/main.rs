@@ -1,5 +1,7 @@
-//! The room `quant`: its format, by the letter.
+//! The room `quant`: its format, by the letter, and its kernels.
 
+mod append;
+mod channels;
 #[path = "../common/mod.rs"]
 mod common;
 mod format;

@@ -161,6 +161,18 @@ pub(crate) const IMAGES: &[Image] = &[
     },
     Image {
         room: "quant",
+        source: "csrc/quant/append.cu",
+        target: "compute_80",
+        path: "ptx/quant-append.sm80.ptx",
+    },
+    Image {
+        room: "quant",
+        source: "csrc/quant/channels.cu",
+        target: "compute_80",
+        path: "ptx/quant-channels.sm80.ptx",
+    },
+    Image {
+        room: "quant",
         source: "csrc/quant/pages.cu",
         target: "compute_80",
         path: "ptx/quant-pages.sm80.ptx",

@@ -1,7 +1,7 @@
 //! The launch that attends to keys some of which it makes.
 #![allow(unsafe_code)]
 
-use super::plan::{LowRankPlan, Turn};
+use super::plan::LowRankPlan;
 use crate::Result;
 use crate::attention::attend::params;
 use crate::attention::{AttendInputs, AttendOutputs};
@@ -10,6 +10,7 @@ use crate::buffer::View;
 use crate::element::{Half, Real};
 use crate::launch::{Arguments, check_aligned, check_same, kernel_params};
 use crate::queue::Queue;
+use crate::turn::Turn;
 
 kernel_params!(AttentionLowRankParams, "attention", "attend_low_rank");
 
@@ -92,11 +93,7 @@ pub fn attend_low_rank<T: Half, O: Real>(
             rank: shape.rank as u32,
             head_dim: plan.attend().shape().head_dim as u32,
             segment: shape.segment as u32,
-            turn: match shape.turn {
-                Turn::None => 0,
-                Turn::Halves => 1,
-                Turn::Pairs => 2,
-            },
+            turn: shape.turn.number(),
             reserved: 0,
         },
     };

@@ -7,4 +7,4 @@ pub(super) mod reference;
 
 #[cfg(any(feature = "cuda", feature = "simt"))]
 pub use launch::{LowRank, attend_low_rank};
-pub use plan::{LowRankPlan, LowRankShape, Turn};
+pub use plan::{LowRankPlan, LowRankShape};

@@ -4,6 +4,7 @@ use crate::attention::{AttendPlan, Tokens};
 use crate::error::check_below;
 #[cfg(any(feature = "cuda", feature = "simt"))]
 use crate::launch::Grid;
+use crate::turn::Turn;
 use crate::{Error, Result};
 
 /// Keys of one segment that are made of factors.
@@ -17,18 +18,6 @@ pub struct LowRankShape {
     pub n_factors: u64,
     /// How keys are turned by their positions.
     pub turn: Turn,
-}
-
-/// How a key is turned by its position (RoPE).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Turn {
-    /// Not at all.
-    None,
-    /// Channel `c` with the one half a head further (GPT-NeoX, Llama).
-    #[default]
-    Halves,
-    /// Each even channel with the next (GPT-J).
-    Pairs,
 }
 
 /// A launch that attends to keys some of which it makes.

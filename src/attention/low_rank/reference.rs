@@ -1,8 +1,9 @@
 //! Which keys `attend_low_rank` makes, written for reading.
 
-use super::plan::{LowRankPlan, Turn};
+use super::plan::LowRankPlan;
 use crate::element::Half;
 use crate::mma::Model;
+use crate::turn::Turn;
 
 /// What keys are made of, on the host.
 #[derive(Debug, Clone, Copy)]
@@ -32,15 +33,8 @@ impl<T: Half> HostLowRank<'_, T> {
             f32::from_bits(model.dot_add(T::OPERAND, &factors, &basis, 0).bits)
         };
         let mut key: Vec<f32> = (0..d).map(product).collect();
-        for i in 0..d / 2 {
-            let (x, y) = match shape.turn {
-                Turn::None => break,
-                Turn::Halves => (i, d / 2 + i),
-                Turn::Pairs => (2 * i, 2 * i + 1),
-            };
-            let [cosine, sine] = [0, d / 2].map(|part| self.cos_sin[row * d + part + i]);
-            (key[x], key[y]) =
-                ((-key[y]).mul_add(sine, key[x] * cosine), key[x].mul_add(sine, key[y] * cosine));
+        if shape.turn != Turn::None {
+            shape.turn.turn(&mut key, &self.cos_sin[row * d..][..d]);
         }
         key.into_iter().map(T::from_f32).collect()
     }
