@@ -391,6 +391,236 @@ const _: () = {
     ["Offset of field: QuantNormsParams::power"]
         [::core::mem::offset_of!(QuantNormsParams, power) - 132usize];
 };
+/** Tokens of tiered pages, and of a paged cache, as new pages. A block of 128 threads has a page of
+keys, or of values, of 64 tokens that a list names by their positions.*/
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct QuantRetierParams {
+    /// As in `QuantPagesParams`; or of no addresses: then no token is in it.
+    pub kv: LacunaKvView,
+    /// Of old pages and of new ones, none of which is an old one.
+    pub pools: QuantPools,
+    /// Of keys, and of values; one span.
+    pub channels: [QuantChannels; 2usize],
+    /// `[batch, n_heads, n_old_pages]` each, of keys and of values, as in `QuantPagesParams`.
+    pub old_entries: [u64; 2usize],
+    /// `[batch, n_heads, n_new_pages]` each.
+    pub new_entries: [u64; 2usize],
+    /** `[batch, n_heads, n_positions]`: `64 * page + token` of the old entries. Of a negative one the
+    token is row `position` of the cache.*/
+    pub slot_of: u64,
+    /// `[batch, n_heads, n_positions]`: the same of the new entries, where a list names a position.
+    pub new_slots: u64,
+    /** `[batch, n_lists, n_runs, n_pages, 64]`: positions. Others are of no token, and zeros become
+    pages of them.*/
+    pub indices: u64,
+    /// `[batch, n_lists, n_runs]`, or null: how many of each run's indices count; else all.
+    pub counts: u64,
+    /** The same, or null: which page of the new entries a run's first is; else `n_pages` times its
+    number. Past the entries nothing is written.*/
+    pub first_pages: u64,
+    /// Pages of a run, and runs of a list.
+    pub n_pages: u32,
+    pub n_runs: u32,
+    /// Lists of a request: 1, or one for each head.
+    pub n_lists: u32,
+    pub n_old_pages: u32,
+    pub n_new_pages: u32,
+    pub n_positions: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of QuantRetierParams"][::core::mem::size_of::<QuantRetierParams>() - 296usize];
+    ["Alignment of QuantRetierParams"][::core::mem::align_of::<QuantRetierParams>() - 8usize];
+    ["Offset of field: QuantRetierParams::kv"]
+        [::core::mem::offset_of!(QuantRetierParams, kv) - 0usize];
+    ["Offset of field: QuantRetierParams::pools"]
+        [::core::mem::offset_of!(QuantRetierParams, pools) - 112usize];
+    ["Offset of field: QuantRetierParams::channels"]
+        [::core::mem::offset_of!(QuantRetierParams, channels) - 168usize];
+    ["Offset of field: QuantRetierParams::old_entries"]
+        [::core::mem::offset_of!(QuantRetierParams, old_entries) - 200usize];
+    ["Offset of field: QuantRetierParams::new_entries"]
+        [::core::mem::offset_of!(QuantRetierParams, new_entries) - 216usize];
+    ["Offset of field: QuantRetierParams::slot_of"]
+        [::core::mem::offset_of!(QuantRetierParams, slot_of) - 232usize];
+    ["Offset of field: QuantRetierParams::new_slots"]
+        [::core::mem::offset_of!(QuantRetierParams, new_slots) - 240usize];
+    ["Offset of field: QuantRetierParams::indices"]
+        [::core::mem::offset_of!(QuantRetierParams, indices) - 248usize];
+    ["Offset of field: QuantRetierParams::counts"]
+        [::core::mem::offset_of!(QuantRetierParams, counts) - 256usize];
+    ["Offset of field: QuantRetierParams::first_pages"]
+        [::core::mem::offset_of!(QuantRetierParams, first_pages) - 264usize];
+    ["Offset of field: QuantRetierParams::n_pages"]
+        [::core::mem::offset_of!(QuantRetierParams, n_pages) - 272usize];
+    ["Offset of field: QuantRetierParams::n_runs"]
+        [::core::mem::offset_of!(QuantRetierParams, n_runs) - 276usize];
+    ["Offset of field: QuantRetierParams::n_lists"]
+        [::core::mem::offset_of!(QuantRetierParams, n_lists) - 280usize];
+    ["Offset of field: QuantRetierParams::n_old_pages"]
+        [::core::mem::offset_of!(QuantRetierParams, n_old_pages) - 284usize];
+    ["Offset of field: QuantRetierParams::n_new_pages"]
+        [::core::mem::offset_of!(QuantRetierParams, n_new_pages) - 288usize];
+    ["Offset of field: QuantRetierParams::n_positions"]
+        [::core::mem::offset_of!(QuantRetierParams, n_positions) - 292usize];
+};
+/** New tokens into a paged cache. A block of 128 threads has `block_tokens` of a request's tokens;
+of more than 1,024 of them, a first launch counts each 1,024.*/
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct QuantAppendParams {
+    /// With keys and values, bf16 or f16; `lengths` are those before.
+    pub kv: LacunaKvView,
+    /** `[batch, n_tokens, n_heads, row_len]` of the cache's type, tokens `key_stride` elements apart:
+    a multiple of 8, as the address is of 16 bytes.*/
+    pub keys: u64,
+    /// The same, `value_stride` elements apart.
+    pub values: u64,
+    /// `[batch]`, or null: how many of a request's tokens there are; else all.
+    pub counts: u64,
+    /// `[batch, n_tokens]`, or null: not 0 where a token is kept; else all are.
+    pub keeps: u64,
+    /// `[batch, n_tokens]`, or null: the position of each token; else those from the length on.
+    pub positions: u64,
+    /** `[n_positions, rotary_dim]`, from a multiple of 16 bytes on: cosines of each position's
+    angles, and then their sines. Null where `turn` is 0.*/
+    pub cos_sin: u64,
+    /// `[batch]`, out: how many rows each request then has.
+    pub new_lengths: u64,
+    /// `[batch]`, or null, out: how many kept tokens found no room.
+    pub dropped: u64,
+    /** `[batch, n_tiles, 2]`, or null where `n_tiles` is 1: kept tokens of each 1,024, and the least
+    of these whose row is of no page, were all tokens kept; or 2^32 - 1.*/
+    pub tiles: u64,
+    pub key_stride: u64,
+    pub value_stride: u64,
+    pub n_tokens: u32,
+    pub n_tiles: u32,
+    /// A power of two up to 128.
+    pub block_tokens: u32,
+    /// At least 1. Positions outside count as the nearest.
+    pub n_positions: u32,
+    /// The first so many elements of a key are turned: a multiple of 16.
+    pub rotary_dim: u32,
+    /// As `Turn` in common/turn.cuh.
+    pub turn: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of QuantAppendParams"][::core::mem::size_of::<QuantAppendParams>() - 224usize];
+    ["Alignment of QuantAppendParams"][::core::mem::align_of::<QuantAppendParams>() - 8usize];
+    ["Offset of field: QuantAppendParams::kv"]
+        [::core::mem::offset_of!(QuantAppendParams, kv) - 0usize];
+    ["Offset of field: QuantAppendParams::keys"]
+        [::core::mem::offset_of!(QuantAppendParams, keys) - 112usize];
+    ["Offset of field: QuantAppendParams::values"]
+        [::core::mem::offset_of!(QuantAppendParams, values) - 120usize];
+    ["Offset of field: QuantAppendParams::counts"]
+        [::core::mem::offset_of!(QuantAppendParams, counts) - 128usize];
+    ["Offset of field: QuantAppendParams::keeps"]
+        [::core::mem::offset_of!(QuantAppendParams, keeps) - 136usize];
+    ["Offset of field: QuantAppendParams::positions"]
+        [::core::mem::offset_of!(QuantAppendParams, positions) - 144usize];
+    ["Offset of field: QuantAppendParams::cos_sin"]
+        [::core::mem::offset_of!(QuantAppendParams, cos_sin) - 152usize];
+    ["Offset of field: QuantAppendParams::new_lengths"]
+        [::core::mem::offset_of!(QuantAppendParams, new_lengths) - 160usize];
+    ["Offset of field: QuantAppendParams::dropped"]
+        [::core::mem::offset_of!(QuantAppendParams, dropped) - 168usize];
+    ["Offset of field: QuantAppendParams::tiles"]
+        [::core::mem::offset_of!(QuantAppendParams, tiles) - 176usize];
+    ["Offset of field: QuantAppendParams::key_stride"]
+        [::core::mem::offset_of!(QuantAppendParams, key_stride) - 184usize];
+    ["Offset of field: QuantAppendParams::value_stride"]
+        [::core::mem::offset_of!(QuantAppendParams, value_stride) - 192usize];
+    ["Offset of field: QuantAppendParams::n_tokens"]
+        [::core::mem::offset_of!(QuantAppendParams, n_tokens) - 200usize];
+    ["Offset of field: QuantAppendParams::n_tiles"]
+        [::core::mem::offset_of!(QuantAppendParams, n_tiles) - 204usize];
+    ["Offset of field: QuantAppendParams::block_tokens"]
+        [::core::mem::offset_of!(QuantAppendParams, block_tokens) - 208usize];
+    ["Offset of field: QuantAppendParams::n_positions"]
+        [::core::mem::offset_of!(QuantAppendParams, n_positions) - 212usize];
+    ["Offset of field: QuantAppendParams::rotary_dim"]
+        [::core::mem::offset_of!(QuantAppendParams, rotary_dim) - 216usize];
+    ["Offset of field: QuantAppendParams::turn"]
+        [::core::mem::offset_of!(QuantAppendParams, turn) - 220usize];
+};
+/// What is found of the channels of keys, or of values.
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct QuantMeasured {
+    /** `[batch, n_heads, n_spans, head_dim]`, or null, out: root mean squares of what is left when
+    offsets are taken away.*/
+    pub scales: u64,
+    /// The same, or null, out: means.
+    pub offsets: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of QuantMeasured"][::core::mem::size_of::<QuantMeasured>() - 16usize];
+    ["Alignment of QuantMeasured"][::core::mem::align_of::<QuantMeasured>() - 8usize];
+    ["Offset of field: QuantMeasured::scales"]
+        [::core::mem::offset_of!(QuantMeasured, scales) - 0usize];
+    ["Offset of field: QuantMeasured::offsets"]
+        [::core::mem::offset_of!(QuantMeasured, offsets) - 8usize];
+};
+/** Statistics of the channels of rows that lists name. A block of `row_len` threads has 8 pages of
+a span of keys, or of values.*/
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct QuantMeasureParams {
+    /// With keys and values, bf16 or f16; rows of up to 256 elements, a multiple of 32.
+    pub kv: LacunaKvView,
+    /// Of keys, and of values.
+    pub measured: [QuantMeasured; 2usize],
+    /// As in `QuantPagesParams`.
+    pub indices: u64,
+    pub counts: u64,
+    /// `[batch, n_heads, 2, n_spans]`, or null where `n_pieces` is 1: zeros, before and afterwards.
+    pub tickets: u64,
+    /** `[batch, n_heads, 2, n_spans, n_pieces, 3, row_len]`, or null the same: of each channel how
+    many, and as bits of f32 their mean and the sum of squares around it.*/
+    pub pieces: u64,
+    pub n_pages: u32,
+    pub n_lists: u32,
+    pub span_pages: u32,
+    pub n_spans: u32,
+    /// Of 8 pages, of a span.
+    pub n_pieces: u32,
+    /// Zero; keeps the size a multiple of the alignment on both sides.
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of QuantMeasureParams"][::core::mem::size_of::<QuantMeasureParams>() - 200usize];
+    ["Alignment of QuantMeasureParams"][::core::mem::align_of::<QuantMeasureParams>() - 8usize];
+    ["Offset of field: QuantMeasureParams::kv"]
+        [::core::mem::offset_of!(QuantMeasureParams, kv) - 0usize];
+    ["Offset of field: QuantMeasureParams::measured"]
+        [::core::mem::offset_of!(QuantMeasureParams, measured) - 112usize];
+    ["Offset of field: QuantMeasureParams::indices"]
+        [::core::mem::offset_of!(QuantMeasureParams, indices) - 144usize];
+    ["Offset of field: QuantMeasureParams::counts"]
+        [::core::mem::offset_of!(QuantMeasureParams, counts) - 152usize];
+    ["Offset of field: QuantMeasureParams::tickets"]
+        [::core::mem::offset_of!(QuantMeasureParams, tickets) - 160usize];
+    ["Offset of field: QuantMeasureParams::pieces"]
+        [::core::mem::offset_of!(QuantMeasureParams, pieces) - 168usize];
+    ["Offset of field: QuantMeasureParams::n_pages"]
+        [::core::mem::offset_of!(QuantMeasureParams, n_pages) - 176usize];
+    ["Offset of field: QuantMeasureParams::n_lists"]
+        [::core::mem::offset_of!(QuantMeasureParams, n_lists) - 180usize];
+    ["Offset of field: QuantMeasureParams::span_pages"]
+        [::core::mem::offset_of!(QuantMeasureParams, span_pages) - 184usize];
+    ["Offset of field: QuantMeasureParams::n_spans"]
+        [::core::mem::offset_of!(QuantMeasureParams, n_spans) - 188usize];
+    ["Offset of field: QuantMeasureParams::n_pieces"]
+        [::core::mem::offset_of!(QuantMeasureParams, n_pieces) - 192usize];
+    ["Offset of field: QuantMeasureParams::reserved"]
+        [::core::mem::offset_of!(QuantMeasureParams, reserved) - 196usize];
+};
 /** Rows of a paged cache, one after the other, that queries attend to: a range of them, or blocks
 by their numbers.*/
 #[repr(C)]
@@ -2354,7 +2584,7 @@ const _: () = {
         [::core::mem::offset_of!(SelectMergeParams, reserved) - 164usize];
 };
 /// Every entry of the images, with the size and the alignment of the struct that it takes.
-pub const ENTRIES: [(&str, usize, usize); 36] = [
+pub const ENTRIES: [(&str, usize, usize); 40] = [
     ("decode_bf16", size_of::<HuffmanDecodeParams>(), align_of::<HuffmanDecodeParams>()),
     ("mma_products", size_of::<MmaProductsParams>(), align_of::<MmaProductsParams>()),
     ("wgmma_products", size_of::<MmaProductsParams>(), align_of::<MmaProductsParams>()),
@@ -2385,6 +2615,9 @@ pub const ENTRIES: [(&str, usize, usize); 36] = [
     ("merge_partials", size_of::<AttentionMergeParams>(), align_of::<AttentionMergeParams>()),
     ("copy_pages", size_of::<AttentionCopyPagesParams>(), align_of::<AttentionCopyPagesParams>()),
     ("tier_resolve", size_of::<AttentionTierParams>(), align_of::<AttentionTierParams>()),
+    ("count_appended", size_of::<QuantAppendParams>(), align_of::<QuantAppendParams>()),
+    ("append_kv", size_of::<QuantAppendParams>(), align_of::<QuantAppendParams>()),
+    ("measure_channels", size_of::<QuantMeasureParams>(), align_of::<QuantMeasureParams>()),
     ("quantize_pages", size_of::<QuantPagesParams>(), align_of::<QuantPagesParams>()),
     ("dequantize_pages", size_of::<QuantPagesParams>(), align_of::<QuantPagesParams>()),
     (
@@ -2399,4 +2632,5 @@ pub const ENTRIES: [(&str, usize, usize); 36] = [
         align_of::<QuantWeighSaliencyParams>(),
     ),
     ("measure_norms", size_of::<QuantNormsParams>(), align_of::<QuantNormsParams>()),
+    ("retier_pages", size_of::<QuantRetierParams>(), align_of::<QuantRetierParams>()),
 ];

@@ -24,12 +24,7 @@ fn cpu() {
 }
 
 fn main() -> ExitCode {
-    let cases = [
-        append::cases(),
-        channels::cases(),
-        pages::cases(),
-        retier::cases(),
-        saliency::cases(),
-    ];
+    let cases =
+        [append::cases(), channels::cases(), pages::cases(), retier::cases(), saliency::cases()];
     house::run("quant", cases.into_iter().flatten().collect(), cpu)
 }
