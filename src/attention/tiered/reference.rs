@@ -226,10 +226,8 @@ impl<'a, T: Half> Sums<'a, T> {
     fn score(&self, keys: &Page, channels: &Channels<'_>) -> Vec<f32> {
         let tokens = 0..STEP as usize;
         if !keys.tier().is_coded() {
-            let key = |token| -> Vec<T> {
-                (0..self.query.len()).map(|c| keys.number(token, c)).collect()
-            };
-            return tokens.map(|token| self.rule.logit(self.query, &key(token), 0.0)).collect();
+            let logit = |token| self.rule.logit(self.query, &keys.numbers::<T>(token), 0.0);
+            return tokens.map(logit).collect();
         }
         let folded = self.fold(channels);
         let logit = |token| {
