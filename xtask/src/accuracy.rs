@@ -1,6 +1,7 @@
 //! How much accuracy formats of a KV cache cost: on synthetic rows, and on those of a trained model.
 
 mod data;
+mod kernel;
 mod measure;
 mod minilm;
 mod own;
@@ -80,7 +81,17 @@ fn preamble() -> String {
          \x20 sequences.\n\
          - worst: the largest output error of a head, both through the format.\n\
          \n\
-         \"60 % 4, 40 % 2\" has the 60 % of tokens that probe queries attend to most at 4 bits.\n"
+         \"60 % 4, 40 % 2\" has the 60 % of tokens that probe queries attend to most at 4 bits.\n\
+         \n\
+         Where heads are stored as 64 elements or 128, a second table is of `attend_tiered` over our pages, by the\n\
+         reference that its kernel is equal to, with Hopper's tensor cores. It is of every second head, and of {}\n\
+         queries of each: what says every rounding is slow. Tokens that fill no page of their tier wait as bf16.\n\
+         Errors are of attention's output, as above:\n\
+         \n\
+         - format: f64 over what is stored, against f64 over keys and values as they were.\n\
+         - arithmetic: the kernel, against f64 over what is stored; worst, the largest of a head.\n\
+         - total: the kernel, against f64 over keys and values as they were.\n",
+        kernel::N_QUERIES,
     )
 }
 
@@ -112,7 +123,7 @@ fn tables(part: Part) -> Result<String> {
     let schemes = schemes::all();
     let table = |set: &Set| {
         let (rows, entropy) = measure::measure(set, &schemes);
-        table(&set.name, &rows, entropy)
+        table(&set.name, &rows, entropy) + &kernel_table(&kernel::measure(set))
     };
     Ok([text].into_iter().chain(sets.iter().map(table)).collect::<Vec<_>>().join("\n"))
 }
@@ -131,6 +142,21 @@ fn table(name: &str, rows: &[Row], entropy: f64) -> String {
             let _ = write!(text, "| {error:.4} ");
         }
         text += "|\n";
+    }
+    text
+}
+
+/// Nothing of heads that `attend_tiered` does not take.
+fn kernel_table(rows: &[kernel::Row]) -> String {
+    if rows.is_empty() {
+        return String::new();
+    }
+    let mut text =
+        "\n| `attend_tiered` over | format | arithmetic | total | worst arithmetic |\n".to_owned();
+    text += "|---|--:|--:|--:|--:|\n";
+    for kernel::Row { name, format, arithmetic, total, worst } in rows {
+        let _ =
+            writeln!(text, "| {name} | {format:.5} | {arithmetic:.5} | {total:.5} | {worst:.5} |");
     }
     text
 }

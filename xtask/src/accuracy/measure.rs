@@ -144,14 +144,18 @@ impl<'a> Exact<'a> {
 
 /// Squares of differences and of what they are differences from.
 #[derive(Debug, Clone, Copy, Default)]
-struct Ratio {
+pub(crate) struct Ratio {
     difference: f64,
     whole: f64,
     n: usize,
 }
 
 impl Ratio {
-    fn add(&mut self, exact: impl Iterator<Item = f64>, near: impl Iterator<Item = f64>) {
+    pub(crate) fn add(
+        &mut self,
+        exact: impl Iterator<Item = f64>,
+        near: impl Iterator<Item = f64>,
+    ) {
         for (exact, near) in exact.zip(near) {
             self.difference += (near - exact) * (near - exact);
             self.whole += exact * exact;
@@ -159,7 +163,7 @@ impl Ratio {
         }
     }
 
-    fn root(&self) -> f64 {
+    pub(crate) fn root(&self) -> f64 {
         (self.difference / self.whole).sqrt()
     }
 }

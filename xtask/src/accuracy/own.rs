@@ -1,6 +1,7 @@
 //! Our own format (src/quant/format.md), by the reference that its kernels are equal to.
 
-use lacuna::quant::reference::{Channels, dequantize, quantize};
+use half::bf16;
+use lacuna::quant::reference::{Channels, dequantize, normalize, quantize};
 use lacuna::quant::{PageShape, Part, Tier};
 
 use super::data::{Pools, Rows, Shape};
@@ -17,7 +18,7 @@ pub(crate) struct Tiered {
 
 impl Tiered {
     /// A head's tokens, and the tier of each.
-    fn tier_of(&self, pools: &Pools, head: usize, n_tokens: usize) -> Vec<Tier> {
+    pub(crate) fn tier_of(&self, pools: &Pools, head: usize, n_tokens: usize) -> Vec<Tier> {
         let mut tiers = vec![self.rest; n_tokens];
         if self.important != self.rest {
             pools.important[head].iter().for_each(|&token| tiers[token] = self.important);
@@ -29,32 +30,66 @@ impl Tiered {
         let Shape { n_tokens, n_heads, d } = rows.shape();
         let mut changed = rows.clone();
         for head in 0..n_heads {
-            let row = |token: usize| &rows.elements()[rows.offset(token, head)..][..d];
-            let mut offsets = vec![0.0_f32; d];
-            if part == Part::Keys {
-                for token in 0..n_tokens {
-                    offsets.iter_mut().zip(row(token)).for_each(|(sum, x)| *sum += x);
-                }
-                offsets.iter_mut().for_each(|sum| *sum /= n_tokens as f32);
-            }
-            let mut scales = vec![0.0_f32; d];
-            for token in 0..n_tokens {
-                for ((sum, x), offset) in scales.iter_mut().zip(row(token)).zip(&offsets) {
-                    *sum += (x - offset) * (x - offset);
-                }
-            }
-            for scale in &mut scales {
-                *scale = (*scale / n_tokens as f32).sqrt().max(f32::MIN_POSITIVE);
-            }
-            let channels = Channels { scales: Some(&scales), offsets: Some(&offsets) };
+            let numbers = Numbers::of(rows, head, part);
+            let channels = numbers.channels();
             for (token, tier) in self.tier_of(pools, head, n_tokens).into_iter().enumerate() {
-                let y = row(token).iter().zip(&scales).zip(&offsets);
-                let y: Vec<f32> = y.map(|((x, scale), offset)| (x - offset) / scale).collect();
+                let y = normalize(numbers.row(token), &channels);
                 let found = dequantize(&quantize(tier, &y), &channels);
                 changed.elements_mut()[rows.offset(token, head)..][..d].copy_from_slice(&found);
             }
         }
         changed
+    }
+}
+
+/// A head's rows, and what its channels are relative to.
+pub(crate) struct Numbers {
+    elements: Vec<bf16>,
+    scales: Vec<f32>,
+    offsets: Vec<f32>,
+}
+
+impl Numbers {
+    pub(crate) fn of(rows: &Rows, head: usize, part: Part) -> Self {
+        let Shape { n_tokens, d, .. } = rows.shape();
+        let mut offsets = vec![0.0_f32; d];
+        if part == Part::Keys {
+            for token in 0..n_tokens {
+                offsets.iter_mut().zip(rows.row(token, head)).for_each(|(sum, x)| *sum += x);
+            }
+            offsets.iter_mut().for_each(|sum| *sum /= n_tokens as f32);
+        }
+        let mut scales = vec![0.0_f32; d];
+        for token in 0..n_tokens {
+            for ((sum, x), offset) in scales.iter_mut().zip(rows.row(token, head)).zip(&offsets) {
+                *sum += (x - offset) * (x - offset);
+            }
+        }
+        for scale in &mut scales {
+            *scale = (*scale / n_tokens as f32).sqrt().max(f32::MIN_POSITIVE);
+        }
+        let elements = (0..n_tokens).flat_map(|token| rows.row(token, head));
+        Self { elements: elements.map(|x| bf16::from_f32(*x)).collect(), scales, offsets }
+    }
+
+    /// `[n_tokens, d]`.
+    pub(crate) fn elements(&self) -> &[bf16] {
+        &self.elements
+    }
+
+    /// `[n_tokens, 1, d]`.
+    pub(crate) fn rows(&self) -> Rows {
+        let elements = self.elements.iter().map(|x| x.to_f32());
+        Rows::new(1, self.scales.len(), elements.collect())
+    }
+
+    pub(crate) fn row(&self, token: usize) -> &[bf16] {
+        let d = self.scales.len();
+        &self.elements[token * d..][..d]
+    }
+
+    pub(crate) fn channels(&self) -> Channels<'_> {
+        Channels { scales: Some(&self.scales), offsets: Some(&self.offsets) }
     }
 }
 
