@@ -24,7 +24,10 @@ __device__ __forceinline__ Fixed fix(uint32_t greatest) {
   return {__uint_as_float((exponent - 13) << 23), __uint_as_float((267 - exponent) << 23)};
 }
 
-// The integer, in the lower 16 bits.
+// The bits of an integer 0 in fixed point, and that of a number: its bits less these.
+constexpr uint32_t kFixedZero = 0x4B400000;
+
+// The lower 16 bits are the integer.
 __device__ __forceinline__ uint32_t to_fixed(float x, const Fixed& fixed) {
   return __float_as_uint(__fmaf_rn(x, fixed.inverse, 12582912.0f));
 }

@@ -150,6 +150,7 @@ struct Tiered {
   }
 
   // Of a page's tokens, from its tail; zeros past the last.
+  template <uint32_t kMiddle>
   __device__ __forceinline__ void load_affine(const uint8_t* tail, uint32_t n) {
     for (uint32_t t = threadIdx.x % 32; t < kStep; t += 32) {
       Affine affine = {0.0f, 0.0f};
@@ -163,6 +164,9 @@ struct Tiered {
         affine.step = words[t];
         affine.least = words[kStep + t];
       }
+      if (kMiddle != 0) {
+        affine.least = __fmaf_rn(static_cast<float>(kMiddle), affine.step, affine.least);
+      }
       chip.affine[t] = affine;
     }
     __syncwarp();
@@ -171,7 +175,7 @@ struct Tiered {
   template <uint32_t kTag>
   __device__ __forceinline__ void score_codes(const Step& step, const uint8_t* stage,
                                               float (&products)[kStrips][4]) {
-    load_affine(stage + 32 * kDim, step.n);
+    load_affine<0>(stage + 32 * kDim, step.n);
     const Folded folded[2] = {chip.folded[2 * pair()], chip.folded[2 * pair() + 1]};
     uint32_t planes[kDim / 32][2][2];
 #pragma unroll
@@ -363,7 +367,9 @@ struct Tiered {
   __device__ __forceinline__ void add_codes(const Step& step, const uint8_t* stage,
                                             const float (&weights)[kStrips][4],
                                             const float (&of_step)[2]) {
-    load_affine(stage + 32 * kDim, step.n);
+    // What rounding takes from weights is then multiplied by codes about 0.
+    constexpr uint32_t kMiddle = 1u << ((16 >> kTag) - 1);
+    load_affine<kMiddle>(stage + 32 * kDim, step.n);
     float scaled[kStrips][4];
     uint32_t top[2] = {0, 0};
     float least[2] = {0.0f, 0.0f};
@@ -384,13 +390,24 @@ struct Tiered {
       }
     }
     const Fixed fixed[2] = {fix(top[0]), fix(top[1])};
+    // Of eight tokens.
+    uint32_t total[2] = {0u - 2 * kStrips * kFixedZero, 0u - 2 * kStrips * kFixedZero};
 #pragma unroll
     for (uint32_t i = 0; i < 4 * kStrips; ++i) {
       const uint32_t word = to_fixed(scaled[i / 4][i % 4], fixed[i % 2]);
+      total[i % 2] += word;
       *weight(i % 2, i / 2 * 8 + group()) = static_cast<uint16_t>(word);
     }
-    least[0] = add_over_groups(least[0]);
-    least[1] = add_over_groups(least[1]);
+#pragma unroll
+    for (uint32_t j = 0; j < 2; ++j) {
+#pragma unroll
+      for (uint32_t apart = 4; apart < 32; apart *= 2) {
+        total[j] += __shfl_xor_sync(0xFFFFFFFFu, total[j], apart);
+      }
+      const float middle = __fmul_rn(-static_cast<float>(kMiddle), fixed[j].unit);
+      const float sum = __int2float_rn(static_cast<int32_t>(total[j]));
+      least[j] = __fmaf_rn(middle, sum, add_over_groups(least[j]));
+    }
     __syncwarp();
     // Of rows of queries `group`, tokens of each 32.
     uint32_t planes[2][2][2];

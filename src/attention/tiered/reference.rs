@@ -270,13 +270,15 @@ impl<'a, T: Half> Sums<'a, T> {
             .collect();
         let (unit, inverse) = fix(&scaled);
         let codes = to_fixed(&scaled, inverse);
+        // What rounding takes from weights is multiplied by codes about 0.
+        let middle = (1_u32 << (values.tier().bits() - 1)) as f32;
         let mut least = [0.0_f32; 8];
-        for (token, (_, _, own)) in rows.iter().enumerate() {
-            let own = if token < n { *own } else { 0.0 };
+        for (token, (_, step, own)) in rows.iter().enumerate().take(n) {
             let lane = &mut least[token % 8];
-            *lane = weights[token].mul_add(own, *lane);
+            *lane = weights[token].mul_add(middle.mul_add(*step, *own), *lane);
         }
-        let least = add_tree(least);
+        let total: i32 = codes.iter().sum();
+        let least = (-middle * unit).mul_add(total as f32, add_tree(least));
         for (c, output) in self.output.iter_mut().enumerate() {
             let products = rows.iter().zip(&codes);
             let sum: i32 = products.map(|((row, _, _), code)| i32::from(row[c]) * code).sum();
