@@ -3,13 +3,14 @@
 use std::cell::RefCell;
 
 use half::bf16;
+use lacuna::attention::LogBase;
 use lacuna::attention::reference::TieredAttended;
 use lacuna::attention::{TieredInputs, TieredPlan, attend_tiered};
 use lacuna::element::{Half, Real};
-use lacuna::kv::KvLists;
+use lacuna::kv::{KvLayout, KvLists, KvShape};
 use lacuna::mma::Model;
 use lacuna::quant::reference::Channels;
-use lacuna::quant::{ChannelViews, PagesPlan, PagesShape, Tail, Tier, TierPools};
+use lacuna::quant::{ChannelViews, Page, PagesPlan, PagesShape, Part, Tail, Tier, TierPools};
 use lacuna::{Buffer, Error, Queue};
 
 use crate::attend::problem::{Case, Problem, Results, assert_results};
@@ -25,6 +26,7 @@ pub(crate) struct Paged<T> {
     pub(crate) counts: Option<Vec<u32>>,
     pub(crate) scales: [Option<Vec<f32>>; 2],
     pub(crate) offsets: [Option<Vec<f32>>; 2],
+    pub(crate) has_logits: bool,
 }
 
 /// What proptest and tables vary.
@@ -65,7 +67,7 @@ impl<T: Half> Paged<T> {
         let shape = PagesShape {
             lists: pages.lists,
             span_pages: pages.span_pages,
-            n_pool_pages: [n + 1, n + 2, n + 3, n + 4],
+            n_pool_pages: [2 * n + 1, n + 2, n + 3, n + 4],
             tail: pages.tail,
             ..PagesShape::of(layout, pages.n_pages)
         };
@@ -105,7 +107,81 @@ impl<T: Half> Paged<T> {
             let offset = |random: &mut Random| random.normal() * 0.5;
             pages.has_offsets.then(|| (0..n_channels).map(|_| offset(&mut random)).collect())
         });
-        Self { problem, plan, pools, entries, counts, scales, offsets }
+        Self { problem, plan, pools, entries, counts, scales, offsets, has_logits: true }
+    }
+
+    pub(crate) fn with_base(self, base: LogBase) -> Self {
+        let pages = *self.plan.pages();
+        let problem = self.problem.clone().with_base(base);
+        self.of(problem, pages)
+    }
+
+    pub(crate) fn with_three_stages(self) -> Self {
+        let plan = self.plan.with_three_stages();
+        Self { plan, ..self }
+    }
+
+    /// What keys' and values' pages are of, of a request and head.
+    pub(crate) fn page(&self, part: Part, entry: u32) -> Option<Page> {
+        let tier = Tier::of_entry(entry);
+        let shape = self.plan.pages().page(part);
+        let n_bytes = shape.page_bytes(tier);
+        let first = (entry & 0x3FFF_FFFF) as usize * n_bytes;
+        let bytes = self.pools[tier.tag() as usize].get(first..first + n_bytes)?.to_vec();
+        Some(Page::from_bytes(shape, tier, bytes).unwrap())
+    }
+
+    /// Of a span of a head, `b * n_heads + h`.
+    pub(crate) fn channels(&self, part: Part, head: usize, span: usize) -> Channels<'_> {
+        let pages = self.plan.pages();
+        let d = self.plan.attend().shape().head_dim as usize;
+        let first = (head * pages.n_spans() as usize + span) * d;
+        Channels {
+            scales: self.scales[part as usize].as_ref().map(|all| &all[first..][..d]),
+            offsets: self.offsets[part as usize].as_ref().map(|all| &all[first..][..d]),
+        }
+    }
+
+    /// Some of the pages of all lists, each of a span of its own, without counts, before other segments.
+    pub(crate) fn of_pages(&self, problem: Problem<T>, pages: std::ops::Range<usize>) -> Self {
+        let shape = *self.plan.pages().shape();
+        assert!(shape.span_pages == 1 && self.counts.is_none());
+        let n_pages = pages.len() as u64;
+        let plan = PagesPlan::new(PagesShape { n_pages, ..shape }).unwrap();
+        let n = shape.n_pages as usize;
+        let d = self.plan.attend().shape().head_dim as usize;
+        let entries = self.entries.each_ref().map(|all| {
+            all.chunks(n).flat_map(|list| list[pages.clone()].to_vec()).collect::<Vec<_>>()
+        });
+        let floats = |all: &Option<Vec<f32>>| {
+            let all = all.as_ref()?;
+            let of_list = |list: &[f32]| list[pages.start * d..pages.end * d].to_vec();
+            Some(all.chunks(n * d).flat_map(of_list).collect::<Vec<_>>())
+        };
+        let [scales, offsets] = [&self.scales, &self.offsets].map(|all| all.each_ref().map(floats));
+        Self { entries, scales, offsets, ..self.clone() }.of(problem, plan)
+    }
+
+    /// The same requests in another order, or some of them.
+    pub(crate) fn of_requests(&self, requests: &[usize]) -> Self {
+        let n = self.plan.attend().shape().batch as usize;
+        let problem = self.problem.of_requests(requests);
+        let shape = *self.plan.pages().shape();
+        let kv = KvShape { batch: requests.len() as u64, ..*shape.layout.shape() };
+        let layout = KvLayout::new(kv).unwrap();
+        let plan = PagesPlan::new(PagesShape { layout, ..shape }).unwrap();
+        let entries = self.entries.each_ref().map(|all| pick(all, n, requests));
+        let counts = self.counts.as_ref().map(|all| pick(all, n, requests));
+        let floats = |all: &Option<Vec<f32>>| all.as_ref().map(|all| pick(all, n, requests));
+        let [scales, offsets] = [&self.scales, &self.offsets].map(|all| all.each_ref().map(floats));
+        Self { entries, counts, scales, offsets, ..self.clone() }.of(problem, plan)
+    }
+
+    /// With other sizes.
+    fn of(self, mut problem: Problem<T>, pages: PagesPlan) -> Self {
+        let plan = TieredPlan::new(problem.plan, pages).unwrap();
+        problem.plan = *plan.attend();
+        Self { problem, plan, ..self }
     }
 
     /// The results, and the logits.
@@ -124,7 +200,9 @@ impl<T: Half> Paged<T> {
         };
         let pools = self.pools.each_ref().map(|pool| queue.upload(pool).unwrap());
         let pages = TieredInputs {
-            pools: TierPools { pools: pools.each_ref().map(|pool| Some(pool.view())) },
+            pools: TierPools {
+                pools: pools.each_ref().map(|pool| (!pool.is_empty()).then(|| pool.view())),
+            },
             key_entries: key_entries.view(),
             value_entries: value_entries.view(),
             counts: counts.as_ref().map(Buffer::view),
@@ -135,7 +213,9 @@ impl<T: Half> Paged<T> {
         let logits = RefCell::new(queue.upload(&vec![7.0_f32; n_logits])?);
         let results = self.problem.launch(queue, |inputs, outputs| {
             let mut logits = logits.borrow_mut();
-            attend_tiered(queue, &self.plan, inputs, &pages, outputs, Some(&logits.view_mut()))
+            let view = logits.view_mut();
+            let logits = self.has_logits.then_some(&view);
+            attend_tiered(queue, &self.plan, inputs, &pages, outputs, logits)
         })?;
         let logits = queue.download(&logits.borrow().view())?;
         Ok((results, logits.into_iter().map(f32::to_bits).collect()))
@@ -172,12 +252,20 @@ impl<T: Half> Paged<T> {
                 let first = (token * shape.n_q_heads as usize + q) * own.len();
                 // Of zeros, one.
                 let own: Vec<f32> = own.iter().map(|logit| f32::from_f32(logit + 0.0)).collect();
-                logits.borrow_mut()[first..][..own.len()].copy_from_slice(&own);
+                if self.has_logits {
+                    logits.borrow_mut()[first..][..own.len()].copy_from_slice(&own);
+                }
                 (output, log_sum)
             });
             (results, logits.into_inner().into_iter().map(f32::to_bits).collect())
         })
     }
+}
+
+/// What each of `n` requests has as much of, of some of them.
+fn pick<E: Clone>(all: &[E], n: usize, requests: &[usize]) -> Vec<E> {
+    let own = all.len() / n;
+    requests.iter().flat_map(|b| all[b * own..(b + 1) * own].to_vec()).collect()
 }
 
 /// Codes of any bytes, steps and zero points as quantizing leaves them, and numbers.
@@ -235,4 +323,26 @@ pub(crate) fn assert_same<T: Half, O: Real>(paged: &Paged<T>) {
             );
         }
     }
+}
+
+/// A request has the bits of another, of two launches of so many requests.
+#[track_caller]
+pub(crate) fn assert_request(
+    (one, logits): &(Results<f32>, Vec<u32>),
+    at: usize,
+    n: usize,
+    (other, other_logits): &(Results<f32>, Vec<u32>),
+    other_at: usize,
+    n_others: usize,
+) {
+    let own = |all: &[u32], n: usize, b: usize| all[b * all.len() / n..][..all.len() / n].to_vec();
+    assert_eq!(own(&one.log_sums, n, at), own(&other.log_sums, n_others, other_at));
+    assert_eq!(own(logits, n, at), own(other_logits, n_others, other_at));
+    // The last request has no end of a stride.
+    let bits = |results: &Results<f32>, n: usize, b: usize| -> Vec<u32> {
+        let own = (results.outputs.len() + 16) / n;
+        let all = results.outputs[b * own..].iter().take(own - 16);
+        all.map(|x| x.to_bits()).collect()
+    };
+    assert_eq!(bits(one, n, at), bits(other, n_others, other_at));
 }
