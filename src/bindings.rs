@@ -2584,7 +2584,7 @@ const _: () = {
         [::core::mem::offset_of!(SelectMergeParams, reserved) - 164usize];
 };
 /// Every entry of the images, with the size and the alignment of the struct that it takes.
-pub const ENTRIES: [(&str, usize, usize); 40] = [
+pub const ENTRIES: [(&str, usize, usize); 42] = [
     ("decode_bf16", size_of::<HuffmanDecodeParams>(), align_of::<HuffmanDecodeParams>()),
     ("mma_products", size_of::<MmaProductsParams>(), align_of::<MmaProductsParams>()),
     ("wgmma_products", size_of::<MmaProductsParams>(), align_of::<MmaProductsParams>()),
@@ -2609,7 +2609,9 @@ pub const ENTRIES: [(&str, usize, usize); 40] = [
     ("attend_128", size_of::<AttentionAttendParams>(), align_of::<AttentionAttendParams>()),
     ("attend_256", size_of::<AttentionAttendParams>(), align_of::<AttentionAttendParams>()),
     ("attend_low_rank", size_of::<AttentionLowRankParams>(), align_of::<AttentionLowRankParams>()),
-    ("entry", size_of::<AttentionTieredParams>(), align_of::<AttentionTieredParams>()),
+    ("attend_tiered_64", size_of::<AttentionTieredParams>(), align_of::<AttentionTieredParams>()),
+    ("attend_tiered_128", size_of::<AttentionTieredParams>(), align_of::<AttentionTieredParams>()),
+    ("attend_tiered_256", size_of::<AttentionTieredParams>(), align_of::<AttentionTieredParams>()),
     ("prefill_128", size_of::<AttentionPrefillParams>(), align_of::<AttentionPrefillParams>()),
     ("prefill_256", size_of::<AttentionPrefillParams>(), align_of::<AttentionPrefillParams>()),
     ("merge_partials", size_of::<AttentionMergeParams>(), align_of::<AttentionMergeParams>()),

@@ -161,10 +161,11 @@ __device__ __forceinline__ void expand_floats(float (&values)[8], const uint32_t
 // 2^x of x from -125 to 0, within 1.01 units in the last place, 1 of 0 and more; 0 of anything
 // less, and of NaN. A polynomial on [-1/2, 1/2], where x less its nearest integer is exact.
 __device__ __forceinline__ float exp2_of(float x) {
-  if (!(x >= -125.0f)) return 0.0f;
-  x = x > 0.0f ? 0.0f : x;
-  const int32_t n = __float2int_rn(x);
-  const float f = __fsub_rn(x, __int2float_rn(n));
+  const float most = x > 0.0f ? 0.0f : x;
+  // Adding it leaves the nearest integer in the lowest bits, which conversions would take longer
+  // for.
+  const float shifted = __fadd_rn(most, 12582912.0f);
+  const float f = __fsub_rn(most, __fsub_rn(shifted, 12582912.0f));
   float p = 0x1.444p-13f;
   p = __fmaf_rn(p, f, 0x1.5f48cp-10f);
   p = __fmaf_rn(p, f, 0x1.3b2a1cp-7f);
@@ -172,7 +173,8 @@ __device__ __forceinline__ float exp2_of(float x) {
   p = __fmaf_rn(p, f, 0x1.ebfbep-3f);
   p = __fmaf_rn(p, f, 0x1.62e43p-1f);
   p = __fmaf_rn(p, f, 1.0f);
-  return __uint_as_float(__float_as_uint(p) + (static_cast<uint32_t>(n) << 23));
+  const float power = __uint_as_float(__float_as_uint(p) + (__float_as_uint(shifted) << 23));
+  return x >= -125.0f ? power : 0.0f;
 }
 
 // The logarithm to base 2 of a normal number above 0: a series of atanh on [sqrt(1/2), sqrt(2)].
