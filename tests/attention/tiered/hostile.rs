@@ -1,72 +1,11 @@
 //! Entries, counts, pages and channels of anything: nothing is read that is not there, and the bits are the reference's.
 
-use lacuna::element::Half;
 use lacuna::mma::Model;
 use lacuna::quant::{Tail, Tier};
 
 use super::problem::*;
-use super::{alone, case};
 use crate::attend::problem::{Brain, Case, Short};
 use crate::common::{self, Random};
-
-const WILD: [f32; 10] =
-    [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0, -0.0, 1e-40, -1e-42, -3.0, f32::MAX, 1e-36];
-
-fn wild(random: &mut Random) -> f32 {
-    WILD[random.next() as usize % WILD.len()]
-}
-
-/// Some of all that a launch reads on the device.
-pub(super) fn spoil<T: Half>(paged: &mut Paged<T>, seed: u64) {
-    let mut random = Random(seed ^ 0xBAD);
-    spoil_entries(paged, &mut random);
-    if let Some(counts) = &mut paged.counts {
-        for count in counts.iter_mut().step_by(2) {
-            *count = u32::MAX - random.next() as u32 % 100;
-        }
-    }
-    for all in paged.scales.iter_mut().chain(&mut paged.offsets).flatten() {
-        if random.next() % 2 == 0 {
-            continue;
-        }
-        let n = all.len().max(1);
-        for _ in 0..n / 150 + 1 {
-            if let Some(x) = all.get_mut(random.next() as usize % n) {
-                *x = wild(&mut random);
-            }
-        }
-    }
-    // Of a pool all bytes, of another some, of another none, and one that is not there.
-    let first = random.next() as usize;
-    let [all, some, none] = [0, 1, 2].map(|i| (first + i) % 4);
-    paged.pools[all].iter_mut().for_each(|byte| *byte = random.next() as u8);
-    for byte in paged.pools[some].iter_mut().step_by(997) {
-        *byte = random.next() as u8;
-    }
-    paged.pools[none].clear();
-    for segment in &mut paged.problem.segments {
-        let n = segment.keys.len().max(1);
-        for pool in [&mut segment.keys, &mut segment.values] {
-            if let Some(x) = pool.get_mut(random.next() as usize % n) {
-                *x = T::from_f32(wild(&mut random));
-            }
-        }
-    }
-}
-
-fn spoil_entries<T: Half>(paged: &mut Paged<T>, random: &mut Random) {
-    let n_pool_pages = paged.plan.pages().shape().n_pool_pages;
-    for entry in paged.entries.iter_mut().flatten() {
-        let tag = random.next() as u32 % 4;
-        match random.next() % 12 {
-            0 => *entry = u32::MAX,
-            1 => *entry = tag << 30 | n_pool_pages[tag as usize] as u32,
-            2 => *entry = tag << 30 | (n_pool_pages[tag as usize] - 1) as u32,
-            3 => *entry = tag << 30 | (random.next() as u32 & 0x3FFF_FFFF),
-            _ => {}
-        }
-    }
-}
 
 #[test]
 fn wild_entries_and_counts_are_bounded() {

@@ -179,7 +179,7 @@ fn each_tier_is_near_what_its_pages_stand_for() {
             for (has_scales, has_offsets) in [(false, false), (true, true)] {
                 let pages =
                     Pages { tiers: vec![tier], tail, has_scales, has_offsets, ..Pages::default() };
-                let case = pages_alone(Case { n_queries: 2, head_dim: 128, ..super::case() });
+                let case = pages_alone(Case { n_queries: 2, head_dim: 128, ..case() });
                 assert_near(&Paged::<Brain>::new(&case, &pages), most_off);
                 assert_near(&Paged::<Short>::new(&case, &pages), most_off);
             }
@@ -191,7 +191,7 @@ fn each_tier_is_near_what_its_pages_stand_for() {
 #[test]
 fn all_together_are_near_what_they_stand_for() {
     for (soft_cap, has_sinks) in [(None, false), (Some(4.0), true)] {
-        let case = Case { n_queries: 3, group: 3, soft_cap, has_sinks, ..super::case() };
+        let case = Case { n_queries: 3, group: 3, soft_cap, has_sinks, ..case() };
         let pages = Pages { has_counts: true, n_pages: 9, ..Pages::default() };
         assert_near(&Paged::<Brain>::new(&case, &pages), 1e-3);
         assert_near(&Paged::<Short>::new(&case, &pages), 1e-3);
@@ -202,7 +202,7 @@ fn all_together_are_near_what_they_stand_for() {
 #[test]
 fn peaked_and_flat_logits_are_near() {
     for (factor, most_off) in [(0.0, 1e-4), (1e-6, 1e-4), (10.0, 4e-3), (100.0, 2e-2)] {
-        let case = Case { n_queries: 2, ..super::case() };
+        let case = Case { n_queries: 2, ..case() };
         let mut paged = Paged::<Brain>::new(&case, &Pages::default());
         for query in &mut paged.problem.queries {
             *query = Brain::from_f32(query.to_f32() * factor);
@@ -236,7 +236,7 @@ fn assert_alike(one: &(Vec<f64>, Vec<f64>), other: &(Vec<f64>, Vec<f64>), most_o
 /// Weights are exact but for a page's unit, and for what numbers are rounded to.
 #[test]
 fn the_order_of_pages_is_but_rounding() {
-    let case = pages_alone(Case { n_queries: 2, ..super::case() });
+    let case = pages_alone(Case { n_queries: 2, ..case() });
     let pages = Pages { n_pages: 11, span_pages: 11, ..Pages::default() };
     let paged = Paged::<Brain>::new(&case, &pages);
     let mut reversed = paged.clone();
@@ -250,7 +250,7 @@ fn the_order_of_pages_is_but_rounding() {
 /// What one launch sums, two do that each have some of the pages, when they are merged.
 #[test]
 fn pages_in_two_launches_are_pages_in_one() {
-    let case = Case { n_queries: 2, ..super::case() };
+    let case = Case { n_queries: 2, ..case() };
     let pages = Pages { n_pages: 9, span_pages: 1, ..Pages::default() };
     let all = Paged::<Brain>::new(&case, &pages);
     assert_same::<_, f32>(&all);

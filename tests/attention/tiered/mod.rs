@@ -17,19 +17,6 @@ use crate::attend::laws::{ORDERS, any_case, any_size};
 use crate::attend::problem::{Brain, Case, Part, Short, assert_results};
 use crate::common::{self, Random};
 
-fn case() -> Case {
-    let waiting = Part::of(Tokens::Blocks { n_blocks: 70, block_size: 1 });
-    let waiting = Part { lists: KvLists::PerHead, has_counts: true, has_biases: true, ..waiting };
-    let parts = vec![waiting, Part::of(Tokens::last(20)).masked(Mask::Causal)];
-    Case { lengths: vec![90, 33], n_heads: 2, head_dim: 64, parts, ..Case::default() }
-}
-
-/// A request and head, and no rows but of pages.
-fn alone() -> Case {
-    let parts = vec![Part::of(Tokens::first(0))];
-    Case { lengths: vec![9], group: 1, head_dim: 64, parts, ..Case::default() }
-}
-
 #[test]
 fn each_tier_alone() {
     for tier in Tier::ALL {
@@ -94,6 +81,15 @@ fn splits_of_more_than_four_steps() {
         let pages = Pages { n_pages, span_pages: 100, tiers, ..Pages::default() };
         assert_same::<_, f32>(&Paged::<Brain>::new(&case, &pages));
     }
+}
+
+/// A warp has several steps, of pages and of rows, between others that are not there; and more than it holds the entries of.
+#[test]
+fn many_steps_of_a_warp() {
+    let paged = sparse::<Brain>();
+    assert_same::<_, f32>(&paged);
+    assert_same::<_, f32>(&paged.with_three_stages());
+    assert_same::<_, f32>(&endless::<Short>());
 }
 
 #[test]
@@ -374,7 +370,9 @@ prop_compose! {
     ) -> Pages {
         let lists = if is_per_head { KvLists::PerHead } else { KvLists::PerRequest };
         let tail = if has_minimums { Tail::Minimums } else { Tail::ZeroPoints };
-        Pages { n_pages, span_pages, lists, tail, has_counts, has_scales, has_offsets, tiers }
+        Pages {
+            n_pages, span_pages, lists, tail, has_counts, has_scales, has_offsets, tiers, ..Pages::default()
+        }
     }
 }
 
@@ -397,13 +395,13 @@ proptest! {
             let mut paged = Paged::<Short>::new(&case, &pages);
             paged.has_logits = has_logits;
             if has_three { paged = paged.with_three_stages(); }
-            if is_hostile { hostile::spoil(&mut paged, case.seed); }
+            if is_hostile { spoil(&mut paged, case.seed); }
             assert_same::<_, Short>(&paged);
         } else {
             let mut paged = Paged::<Brain>::new(&case, &pages);
             paged.has_logits = has_logits;
             if has_three { paged = paged.with_three_stages(); }
-            if is_hostile { hostile::spoil(&mut paged, case.seed); }
+            if is_hostile { spoil(&mut paged, case.seed); }
             assert_same::<_, f32>(&paged);
         }
     }

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use half::bf16;
 use lacuna::attention::LogBase;
 use lacuna::attention::reference::TieredAttended;
-use lacuna::attention::{TieredInputs, TieredPlan, attend_tiered};
+use lacuna::attention::{Mask, TieredInputs, TieredPlan, Tokens, attend_tiered};
 use lacuna::element::{Half, Real};
 use lacuna::kv::{KvLayout, KvLists, KvShape};
 use lacuna::mma::Model;
@@ -13,7 +13,7 @@ use lacuna::quant::reference::Channels;
 use lacuna::quant::{ChannelViews, Page, PagesPlan, PagesShape, Part, Tail, Tier, TierPools};
 use lacuna::{Buffer, Error, Queue};
 
-use crate::attend::problem::{Case, Problem, Results, assert_results};
+use crate::attend::problem::{Case, Part as Segment, Problem, Results, assert_results};
 use crate::common::Random;
 
 /// A problem of `attend`, and the pages that stand before its segments.
@@ -39,6 +39,8 @@ pub(crate) struct Pages {
     pub(crate) has_counts: bool,
     pub(crate) has_scales: bool,
     pub(crate) has_offsets: bool,
+    /// Of a tier's pool, at most.
+    pub(crate) most_pool_pages: u64,
     /// Of each page by turns.
     pub(crate) tiers: Vec<Tier>,
 }
@@ -53,6 +55,7 @@ impl Default for Pages {
             has_counts: false,
             has_scales: true,
             has_offsets: true,
+            most_pool_pages: u64::MAX,
             tiers: Tier::ALL.to_vec(),
         }
     }
@@ -67,7 +70,7 @@ impl<T: Half> Paged<T> {
         let shape = PagesShape {
             lists: pages.lists,
             span_pages: pages.span_pages,
-            n_pool_pages: [2 * n + 1, n + 2, n + 3, n + 4],
+            n_pool_pages: [2 * n + 1, n + 2, n + 3, n + 4].map(|n| n.min(pages.most_pool_pages)),
             tail: pages.tail,
             ..PagesShape::of(layout, pages.n_pages)
         };
@@ -139,6 +142,15 @@ impl<T: Half> Paged<T> {
         Channels {
             scales: self.scales[part as usize].as_ref().map(|all| &all[first..][..d]),
             offsets: self.offsets[part as usize].as_ref().map(|all| &all[first..][..d]),
+        }
+    }
+
+    /// All other pages are none.
+    pub(crate) fn keep(&mut self, is_kept: impl Fn(usize) -> bool) {
+        let n_pages = self.plan.pages().shape().n_pages as usize;
+        for list in self.entries.iter_mut().flat_map(|all| all.chunks_mut(n_pages)) {
+            let none = list.iter_mut().enumerate().filter(|(p, _)| !is_kept(*p));
+            none.for_each(|(_, entry)| *entry = u32::MAX);
         }
     }
 
@@ -259,6 +271,102 @@ impl<T: Half> Paged<T> {
             });
             (results, logits.into_inner().into_iter().map(f32::to_bits).collect())
         })
+    }
+}
+
+/// What waits, and a window.
+pub(crate) fn case() -> Case {
+    let waiting = Segment::of(Tokens::Blocks { n_blocks: 70, block_size: 1 });
+    let waiting =
+        Segment { lists: KvLists::PerHead, has_counts: true, has_biases: true, ..waiting };
+    let parts = vec![waiting, Segment::of(Tokens::last(20)).masked(Mask::Causal)];
+    Case { lengths: vec![90, 33], n_heads: 2, head_dim: 64, parts, ..Case::default() }
+}
+
+/// A request and head, and no rows but of pages.
+pub(crate) fn alone() -> Case {
+    let parts = vec![Segment::of(Tokens::first(0))];
+    Case { lengths: vec![9], group: 1, head_dim: 64, parts, ..Case::default() }
+}
+
+/// Of 16 steps of a split each warp has four: pages of all tiers, and in the last splits rows; most pages are not there.
+pub(crate) fn sparse<T: Half>() -> Paged<T> {
+    let parts = vec![Segment { has_biases: true, ..Segment::of(Tokens::ALL) }];
+    let case = Case { lengths: vec![64 * 17 + 5], parts, group: 3, ..alone() };
+    let pages = Pages { n_pages: 499, span_pages: 3, most_pool_pages: 20, ..Pages::default() };
+    let mut paged = Paged::<T>::new(&case, &pages);
+    let is_there = |p: usize| (16..32).contains(&p) || p >= 487 || p % 100 == 77;
+    paged.keep(is_there);
+    paged.counts = Some(vec![64 * 499 - 10]);
+    paged
+}
+
+/// A warp's entries are more than are on chip at once.
+pub(crate) fn endless<T: Half>() -> Paged<T> {
+    let pages = Pages { n_pages: 8200, span_pages: 8200, most_pool_pages: 3, ..Pages::default() };
+    let mut paged = Paged::<T>::new(&alone(), &pages);
+    paged.keep(|p| p % 128 == 0 || p % 511 == 3);
+    paged.has_logits = false;
+    paged
+}
+
+/// What is no number, or one that nothing makes.
+pub(crate) const WILD: [f32; 10] =
+    [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0, -0.0, 1e-40, -1e-42, -3.0, f32::MAX, 1e-36];
+
+fn wild(random: &mut Random) -> f32 {
+    WILD[random.next() as usize % WILD.len()]
+}
+
+/// Some of all that a launch reads on the device.
+pub(crate) fn spoil<T: Half>(paged: &mut Paged<T>, seed: u64) {
+    let mut random = Random(seed ^ 0xBAD);
+    spoil_entries(paged, &mut random);
+    if let Some(counts) = &mut paged.counts {
+        for count in counts.iter_mut().step_by(2) {
+            *count = u32::MAX - random.next() as u32 % 100;
+        }
+    }
+    for all in paged.scales.iter_mut().chain(&mut paged.offsets).flatten() {
+        if random.next() % 2 == 0 {
+            continue;
+        }
+        let n = all.len().max(1);
+        for _ in 0..n / 150 + 1 {
+            if let Some(x) = all.get_mut(random.next() as usize % n) {
+                *x = wild(&mut random);
+            }
+        }
+    }
+    // Of a pool all bytes, of another some, of another none, and one that is not there.
+    let first = random.next() as usize;
+    let [all, some, none] = [0, 1, 2].map(|i| (first + i) % 4);
+    paged.pools[all].iter_mut().for_each(|byte| *byte = random.next() as u8);
+    for byte in paged.pools[some].iter_mut().step_by(997) {
+        *byte = random.next() as u8;
+    }
+    paged.pools[none].clear();
+    for segment in &mut paged.problem.segments {
+        let n = segment.keys.len().max(1);
+        for pool in [&mut segment.keys, &mut segment.values] {
+            if let Some(x) = pool.get_mut(random.next() as usize % n) {
+                *x = T::from_f32(wild(&mut random));
+            }
+        }
+    }
+}
+
+pub(crate) fn spoil_entries<T: Half>(paged: &mut Paged<T>, random: &mut Random) {
+    let n_pool_pages = paged.plan.pages().shape().n_pool_pages;
+    for entry in paged.entries.iter_mut().flatten() {
+        let tag = random.next() as u32 % 4;
+        match random.next() % 12 {
+            0 => *entry = u32::MAX,
+            1 => *entry = tag << 30 | n_pool_pages[tag as usize] as u32,
+            2 => *entry = tag << 30 | (n_pool_pages[tag as usize] - 1) as u32,
+            3 => *entry = tag << 30 | (random.next() as u32 & 0x3FFF_FFFF),
+            _ => {}
+        }
     }
 }
 
