@@ -235,17 +235,25 @@ struct Tiered {
     }
   }
 
-  // Products become logits to base 2.
-  __device__ __forceinline__ void mask_step(const Step& step, float (&logits)[kStrips][4]) const {
+  // Products become logits to base 2. Says whether all count, and none is far off or no number.
+  __device__ __forceinline__ bool mask_step(const Step& step, float (&logits)[kStrips][4]) const {
     const AttentionLogits& rule = params.attend.logits;
     if (step.is_page && rule.cap_scale == 0.0f) {
+      float squares = 0.0f;
 #pragma unroll
       for (uint32_t i = 0; i < 4 * kStrips; ++i) {
         float& logit = logits[i / 4][i % 4];
-        logit = clamp_logit(__fmul_rn(logit, rule.log2_scale));
-        if (i / 2 * 8 + group() >= step.n) logit = minus_infinity();
+        logit = __fmul_rn(logit, rule.log2_scale);
+        squares = __fmaf_rn(logit, logit, squares);
       }
-      return;
+      const bool is_plain = step.n == kStep && squares < kMostLog2 * kMostLog2 / 4.0f;
+      if (__all_sync(0xFFFFFFFFu, is_plain)) return true;
+#pragma unroll
+      for (uint32_t i = 0; i < 4 * kStrips; ++i) {
+        float& logit = logits[i / 4][i % 4];
+        logit = i / 2 * 8 + group() < step.n ? clamp_logit(logit) : minus_infinity();
+      }
+      return false;
     }
     const StepTokens& tokens = chip.tokens[step.ordinal % 2];
     const uint32_t row = rows.tile * kQueries + 2 * pair();
@@ -264,6 +272,7 @@ struct Tiered {
       float& logit = logits[i / 4][i % 4];
       logit = is_seen ? to_logit(rule, logit, bias) : minus_infinity();
     }
+    return false;
   }
 
   // Writes what weights are 2 to the power of; of null as if nothing stood there.
@@ -294,13 +303,15 @@ struct Tiered {
   }
 
   // Relative to what is no less than any logit; which become weights.
-  __device__ __forceinline__ void weigh_step(float (&logits)[kStrips][4]) {
-    int32_t next[2] = {greatest[0], greatest[1]};
+  __device__ __forceinline__ void weigh_step(bool is_plain, float (&logits)[kStrips][4]) {
+    // NaN is less than any.
+    float most[2] = {minus_infinity(), minus_infinity()};
 #pragma unroll
     for (uint32_t i = 0; i < 4 * kStrips; ++i) {
       const float logit = logits[i / 4][i % 4];
-      if (logit == logit) next[i % 2] = max(next[i % 2], ceiling(logit));
+      most[i % 2] = logit > most[i % 2] ? logit : most[i % 2];
     }
+    int32_t next[2] = {max(greatest[0], ceiling(most[0])), max(greatest[1], ceiling(most[1]))};
 #pragma unroll
     for (uint32_t apart = 4; apart < 32; apart *= 2) {
 #pragma unroll
@@ -309,9 +320,12 @@ struct Tiered {
       }
     }
     raise(next);
+    const float from[2] = {__int2float_rn(greatest[0]), __int2float_rn(greatest[1])};
 #pragma unroll
     for (uint32_t i = 0; i < 4 * kStrips; ++i) {
-      logits[i / 4][i % 4] = weigh(logits[i / 4][i % 4], greatest[i % 2]);
+      float& logit = logits[i / 4][i % 4];
+      const float weight = exp2_of(__fsub_rn(logit, from[i % 2]));
+      logit = is_plain || logit == logit ? weight : logit;
     }
   }
 
@@ -463,9 +477,9 @@ struct Tiered {
     } else {
       score_codes<3>(step, stage, weights);
     }
-    mask_step(step, weights);
+    const bool is_plain = mask_step(step, weights);
     store_logits(step, weights);
-    weigh_step(weights);
+    weigh_step(is_plain, weights);
     float of_step[2];
 #pragma unroll
     for (uint32_t j = 0; j < 2; ++j) {
