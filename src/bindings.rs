@@ -2622,6 +2622,7 @@ pub const ENTRIES: [(&str, usize, usize); 42] = [
     ("measure_channels", size_of::<QuantMeasureParams>(), align_of::<QuantMeasureParams>()),
     ("quantize_pages", size_of::<QuantPagesParams>(), align_of::<QuantPagesParams>()),
     ("dequantize_pages", size_of::<QuantPagesParams>(), align_of::<QuantPagesParams>()),
+    ("retier_pages", size_of::<QuantRetierParams>(), align_of::<QuantRetierParams>()),
     (
         "begin_saliency",
         size_of::<QuantBeginSaliencyParams>(),
@@ -2634,5 +2635,4 @@ pub const ENTRIES: [(&str, usize, usize); 42] = [
         align_of::<QuantWeighSaliencyParams>(),
     ),
     ("measure_norms", size_of::<QuantNormsParams>(), align_of::<QuantNormsParams>()),
-    ("retier_pages", size_of::<QuantRetierParams>(), align_of::<QuantRetierParams>()),
 ];

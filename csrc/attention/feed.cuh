@@ -227,12 +227,15 @@ struct Feed {
   __device__ __forceinline__ void copy_codes(const uint8_t* page, uint32_t tag, uint32_t i,
                                              uint8_t* stage) const {
     const uint32_t lane = threadIdx.x % 32;
-    const uint32_t n_bytes = tag == 3 ? 16 * kDim : 32 * kDim;
-    const uint8_t* codes = page + i * n_bytes;
+    const uint8_t* codes = page + i * 32 * kDim + 16 * lane;
+    uint8_t* to = stage + 16 * lane;
+    // Pieces of 2 bits are half as long, and have no second.
+    constexpr uint32_t kHalf = 16 * kDim;
 #pragma unroll
-    for (uint32_t first = 0; first < 32 * kDim; first += 16 * 32) {
-      const uint32_t at = first + 16 * lane;
-      if (at < n_bytes) copy_async<16>(stage + at, codes + at);
+    for (uint32_t at = 0; at < kHalf; at += 16 * 32) copy_async<16>(to + at, codes + at);
+    if (tag != 3) {
+#pragma unroll
+      for (uint32_t at = kHalf; at < 2 * kHalf; at += 16 * 32) copy_async<16>(to + at, codes + at);
     }
     const uint8_t* tail = page + 8 * kDim * bits_of(tag);
     const uint32_t n_tail = 4 * kPageTokens << params.tiers.pools.tail;

@@ -194,7 +194,8 @@ struct Tiered {
       for (uint32_t i = 0; i < 4; ++i) {
         const Affine affine = chip.affine[strip * 16 + i / 2 * 8 + group()];
         const Folded& of = folded[i % 2];
-        const float code = __fmaf_rn(affine.step, sums[i], __fmul_rn(affine.least, of.sum));
+        const float sum = is_fourfold<kTag>(i) ? __fmul_rn(sums[i], 0.25f) : sums[i];
+        const float code = __fmaf_rn(affine.step, sum, __fmul_rn(affine.least, of.sum));
         products[strip][i] = __fmaf_rn(code, of.unit, of.offset);
       }
     }
@@ -321,11 +322,19 @@ struct Tiered {
     }
     raise(next);
     const float from[2] = {__int2float_rn(greatest[0]), __int2float_rn(greatest[1])};
+    if (is_plain) {
+#pragma unroll
+      for (uint32_t i = 0; i < 4 * kStrips; ++i) {
+        float& logit = logits[i / 4][i % 4];
+        logit = exp2_of_negative(__fsub_rn(logit, from[i % 2]));
+      }
+      return;
+    }
 #pragma unroll
     for (uint32_t i = 0; i < 4 * kStrips; ++i) {
       float& logit = logits[i / 4][i % 4];
       const float weight = exp2_of(__fsub_rn(logit, from[i % 2]));
-      logit = is_plain || logit == logit ? weight : logit;
+      logit = logit == logit ? weight : logit;
     }
   }
 
@@ -382,9 +391,6 @@ struct Tiered {
     }
     least[0] = add_over_groups(least[0]);
     least[1] = add_over_groups(least[1]);
-    const bool has_offsets = params.tiers.channels[1].offsets != nullptr;
-    const float mass[2] = {has_offsets ? add_over_groups(of_step[0]) : 0.0f,
-                           has_offsets ? add_over_groups(of_step[1]) : 0.0f};
     __syncwarp();
     // Of rows of queries `group`, tokens of each 32.
     uint32_t planes[2][2][2];
@@ -407,13 +413,21 @@ struct Tiered {
 #pragma unroll
       for (uint32_t i = 0; i < 4; ++i) {
         const uint32_t channel = strip * 16 + i / 2 * 8 + group();
-        const float sum = __fmaf_rn(sums[i], fixed[i % 2].unit, least[i % 2]);
+        const float own = fixed[i % 2].unit;
+        // A power of two stays one.
+        const float unit = is_fourfold<kTag>(i) ? __fmul_rn(own, 0.25f) : own;
+        const float sum = __fmaf_rn(sums[i], unit, least[i % 2]);
         float& output = outputs[strip][i];
         output = __fmaf_rn(sum, chip.channels[0][channel], output);
-        if (has_offsets) {
-          output = __fmaf_rn(chip.channels[1][channel], mass[i % 2], output);
-        }
       }
+    }
+    if (params.tiers.channels[1].offsets == nullptr) return;
+    const float mass[2] = {add_over_groups(of_step[0]), add_over_groups(of_step[1])};
+#pragma unroll
+    for (uint32_t i = 0; i < 4 * kOutputStrips; ++i) {
+      const uint32_t channel = i / 2 * 8 + group();
+      float& output = outputs[i / 4][i % 4];
+      output = __fmaf_rn(chip.channels[1][channel], mass[i % 2], output);
     }
   }
 

@@ -158,14 +158,12 @@ __device__ __forceinline__ void expand_floats(float (&values)[8], const uint32_t
   }
 }
 
-// 2^x of x from -125 to 0, within 1.01 units in the last place, 1 of 0 and more; 0 of anything
-// less, and of NaN. A polynomial on [-1/2, 1/2], where x less its nearest integer is exact.
-__device__ __forceinline__ float exp2_of(float x) {
-  const float most = x > 0.0f ? 0.0f : x;
+// 2^x of what is not above 0: as the next.
+__device__ __forceinline__ float exp2_of_negative(float x) {
   // Adding it leaves the nearest integer in the lowest bits, which conversions would take longer
   // for.
-  const float shifted = __fadd_rn(most, 12582912.0f);
-  const float f = __fsub_rn(most, __fsub_rn(shifted, 12582912.0f));
+  const float shifted = __fadd_rn(x, 12582912.0f);
+  const float f = __fsub_rn(x, __fsub_rn(shifted, 12582912.0f));
   float p = 0x1.444p-13f;
   p = __fmaf_rn(p, f, 0x1.5f48cp-10f);
   p = __fmaf_rn(p, f, 0x1.3b2a1cp-7f);
@@ -176,6 +174,10 @@ __device__ __forceinline__ float exp2_of(float x) {
   const float power = __uint_as_float(__float_as_uint(p) + (__float_as_uint(shifted) << 23));
   return x >= -125.0f ? power : 0.0f;
 }
+
+// 2^x of x from -125 to 0, within 1.01 units in the last place, 1 of 0 and more; 0 of anything
+// less, and of NaN. A polynomial on [-1/2, 1/2], where x less its nearest integer is exact.
+__device__ __forceinline__ float exp2_of(float x) { return exp2_of_negative(x > 0.0f ? 0.0f : x); }
 
 // The logarithm to base 2 of a normal number above 0: a series of atanh on [sqrt(1/2), sqrt(2)].
 __device__ __forceinline__ float log2_of(float x) {

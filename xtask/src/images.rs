@@ -179,15 +179,15 @@ pub(crate) const IMAGES: &[Image] = &[
     },
     Image {
         room: "quant",
-        source: "csrc/quant/saliency.cu",
-        target: "compute_80",
-        path: "ptx/quant-saliency.sm80.ptx",
-    },
-    Image {
-        room: "quant",
         source: "csrc/quant/retier.cu",
         target: "compute_80",
         path: "ptx/quant-retier.sm80.ptx",
+    },
+    Image {
+        room: "quant",
+        source: "csrc/quant/saliency.cu",
+        target: "compute_80",
+        path: "ptx/quant-saliency.sm80.ptx",
     },
 ];
 
