@@ -40,7 +40,7 @@ fn kernel(entry: &'static str, mutations: &'static [Mutation]) -> Kernel {
 
 /// Left out is what `attend` has in the same headers, and what changes no result. Only time: pitches, copies past a split's end, spans
 /// that are entered twice, votes before sums are raised and before logits are clamped. One of two guards: positions past a step's last, which
-/// `find_token` finds nothing at. What nobody reads: a second copy of a page's tail, rows of sums past the last. The last wait for copies, since all
+/// `find_token` finds nothing at. What nobody reads: a second copy of a page's tail, rows of sums past the last. The barrier before entries are read anew, since pieces of the step before have others. The last wait for copies, since all
 /// that is not empty was waited for.
 const MUTATIONS: &[Mutation] = &[
     // Codes: fixed point.
@@ -102,7 +102,6 @@ const MUTATIONS: &[Mutation] = &[
     ),
     of("is_there ? min_of(kStep, n_slots - next.first) : 0", 0, "is_there ? kStep : 0"),
     // Entries.
-    of("__syncwarp();", 0, ""),
     of("__syncwarp();", 1, ""),
     of("own = n + threadIdx.x % 32", 0, "own = threadIdx.x % 32"),
     of("uint64_t{part.b} * params.attend.n_heads + part.head", 0, "part.head"),

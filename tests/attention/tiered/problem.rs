@@ -150,7 +150,7 @@ impl<T: Half> Paged<T> {
         let n_pages = self.plan.pages().shape().n_pages as usize;
         for list in self.entries.iter_mut().flat_map(|all| all.chunks_mut(n_pages)) {
             let none = list.iter_mut().enumerate().filter(|(p, _)| !is_kept(*p));
-            none.for_each(|(_, entry)| *entry = u32::MAX);
+            none.for_each(|(_, entry)| *entry |= 0x3FFF_FFFF);
         }
     }
 
