@@ -55,6 +55,7 @@ mod tier;
 #[path = "../attention/tier/problem.rs"]
 #[allow(dead_code, reason = "tests use all of it")]
 mod tier_problem;
+mod tiered;
 mod topk;
 
 use std::ffi::c_void;

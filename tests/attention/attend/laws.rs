@@ -207,7 +207,7 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn any_part()(
+    pub(crate) fn any_part()(
         tokens in any_tokens(), is_per_head: bool, mask in 0..3_u32, window in 1..60_u64,
         has_counts: bool, has_biases: bool,
     ) -> Part {
@@ -223,7 +223,7 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn any_case()(
+    pub(crate) fn any_case()(
         seed in 0..1_000_u64,
         lengths in proptest::collection::vec(0..200_u32, 1..4),
         n_heads in 1..3_u64, group in 1..=16_u64, n_queries in 1..=8_u64, head_dim in 1..=10_u64,

@@ -3,16 +3,17 @@
 use std::cell::RefCell;
 
 use half::bf16;
+use lacuna::attention::LogBase;
 use lacuna::attention::reference::TieredAttended;
-use lacuna::attention::{TieredInputs, TieredPlan, attend_tiered};
+use lacuna::attention::{Mask, TieredInputs, TieredPlan, Tokens, attend_tiered};
 use lacuna::element::{Half, Real};
-use lacuna::kv::KvLists;
+use lacuna::kv::{KvLayout, KvLists, KvShape};
 use lacuna::mma::Model;
 use lacuna::quant::reference::Channels;
-use lacuna::quant::{ChannelViews, PagesPlan, PagesShape, Tail, Tier, TierPools};
+use lacuna::quant::{ChannelViews, Page, PagesPlan, PagesShape, Part, Tail, Tier, TierPools};
 use lacuna::{Buffer, Error, Queue};
 
-use crate::attend::problem::{Case, Problem, Results, assert_results};
+use crate::attend::problem::{Case, Part as Segment, Problem, Results, assert_results};
 use crate::common::Random;
 
 /// A problem of `attend`, and the pages that stand before its segments.
@@ -25,6 +26,7 @@ pub(crate) struct Paged<T> {
     pub(crate) counts: Option<Vec<u32>>,
     pub(crate) scales: [Option<Vec<f32>>; 2],
     pub(crate) offsets: [Option<Vec<f32>>; 2],
+    pub(crate) has_logits: bool,
 }
 
 /// What proptest and tables vary.
@@ -37,6 +39,8 @@ pub(crate) struct Pages {
     pub(crate) has_counts: bool,
     pub(crate) has_scales: bool,
     pub(crate) has_offsets: bool,
+    /// Of a tier's pool, at most.
+    pub(crate) most_pool_pages: u64,
     /// Of each page by turns.
     pub(crate) tiers: Vec<Tier>,
 }
@@ -51,6 +55,7 @@ impl Default for Pages {
             has_counts: false,
             has_scales: true,
             has_offsets: true,
+            most_pool_pages: u64::MAX,
             tiers: Tier::ALL.to_vec(),
         }
     }
@@ -65,7 +70,7 @@ impl<T: Half> Paged<T> {
         let shape = PagesShape {
             lists: pages.lists,
             span_pages: pages.span_pages,
-            n_pool_pages: [n + 1, n + 2, n + 3, n + 4],
+            n_pool_pages: [2 * n + 1, n + 2, n + 3, n + 4].map(|n| n.min(pages.most_pool_pages)),
             tail: pages.tail,
             ..PagesShape::of(layout, pages.n_pages)
         };
@@ -105,7 +110,90 @@ impl<T: Half> Paged<T> {
             let offset = |random: &mut Random| random.normal() * 0.5;
             pages.has_offsets.then(|| (0..n_channels).map(|_| offset(&mut random)).collect())
         });
-        Self { problem, plan, pools, entries, counts, scales, offsets }
+        Self { problem, plan, pools, entries, counts, scales, offsets, has_logits: true }
+    }
+
+    pub(crate) fn with_base(self, base: LogBase) -> Self {
+        let pages = *self.plan.pages();
+        let problem = self.problem.clone().with_base(base);
+        self.of(problem, pages)
+    }
+
+    pub(crate) fn with_three_stages(self) -> Self {
+        let plan = self.plan.with_three_stages();
+        Self { plan, ..self }
+    }
+
+    /// What keys' and values' pages are of, of a request and head.
+    pub(crate) fn page(&self, part: Part, entry: u32) -> Option<Page> {
+        let tier = Tier::of_entry(entry);
+        let shape = self.plan.pages().page(part);
+        let n_bytes = shape.page_bytes(tier);
+        let first = (entry & 0x3FFF_FFFF) as usize * n_bytes;
+        let bytes = self.pools[tier.tag() as usize].get(first..first + n_bytes)?.to_vec();
+        Some(Page::from_bytes(shape, tier, bytes).unwrap())
+    }
+
+    /// Of a span of a head, `b * n_heads + h`.
+    pub(crate) fn channels(&self, part: Part, head: usize, span: usize) -> Channels<'_> {
+        let pages = self.plan.pages();
+        let d = self.plan.attend().shape().head_dim as usize;
+        let first = (head * pages.n_spans() as usize + span) * d;
+        Channels {
+            scales: self.scales[part as usize].as_ref().map(|all| &all[first..][..d]),
+            offsets: self.offsets[part as usize].as_ref().map(|all| &all[first..][..d]),
+        }
+    }
+
+    /// All other pages are none.
+    pub(crate) fn keep(&mut self, is_kept: impl Fn(usize) -> bool) {
+        let n_pages = self.plan.pages().shape().n_pages as usize;
+        for list in self.entries.iter_mut().flat_map(|all| all.chunks_mut(n_pages)) {
+            let none = list.iter_mut().enumerate().filter(|(p, _)| !is_kept(*p));
+            none.for_each(|(_, entry)| *entry |= 0x3FFF_FFFF);
+        }
+    }
+
+    /// Some of the pages of all lists, each of a span of its own, without counts, before other segments.
+    pub(crate) fn of_pages(&self, problem: Problem<T>, pages: std::ops::Range<usize>) -> Self {
+        let shape = *self.plan.pages().shape();
+        assert!(shape.span_pages == 1 && self.counts.is_none());
+        let n_pages = pages.len() as u64;
+        let plan = PagesPlan::new(PagesShape { n_pages, ..shape }).unwrap();
+        let n = shape.n_pages as usize;
+        let d = self.plan.attend().shape().head_dim as usize;
+        let entries = self.entries.each_ref().map(|all| {
+            all.chunks(n).flat_map(|list| list[pages.clone()].to_vec()).collect::<Vec<_>>()
+        });
+        let floats = |all: &Option<Vec<f32>>| {
+            let all = all.as_ref()?;
+            let of_list = |list: &[f32]| list[pages.start * d..pages.end * d].to_vec();
+            Some(all.chunks(n * d).flat_map(of_list).collect::<Vec<_>>())
+        };
+        let [scales, offsets] = [&self.scales, &self.offsets].map(|all| all.each_ref().map(floats));
+        Self { entries, scales, offsets, ..self.clone() }.of(problem, plan)
+    }
+
+    /// The same requests in another order, or some of them.
+    pub(crate) fn of_requests(&self, requests: &[usize]) -> Self {
+        let n = self.plan.attend().shape().batch as usize;
+        let problem = self.problem.of_requests(requests);
+        let shape = *self.plan.pages().shape();
+        let kv = KvShape { batch: requests.len() as u64, ..*shape.layout.shape() };
+        let layout = KvLayout::new(kv).unwrap();
+        let plan = PagesPlan::new(PagesShape { layout, ..shape }).unwrap();
+        let entries = self.entries.each_ref().map(|all| pick(all, n, requests));
+        let counts = self.counts.as_ref().map(|all| pick(all, n, requests));
+        let floats = |all: &Option<Vec<f32>>| all.as_ref().map(|all| pick(all, n, requests));
+        let [scales, offsets] = [&self.scales, &self.offsets].map(|all| all.each_ref().map(floats));
+        Self { entries, counts, scales, offsets, ..self.clone() }.of(problem, plan)
+    }
+
+    /// With other sizes.
+    fn of(self, mut problem: Problem<T>, pages: PagesPlan) -> Self {
+        let plan = TieredPlan::new(problem.plan, pages).unwrap();
+        problem.plan = *plan.attend();
+        Self { problem, plan, ..self }
     }
 
     /// The results, and the logits.
@@ -124,7 +212,9 @@ impl<T: Half> Paged<T> {
         };
         let pools = self.pools.each_ref().map(|pool| queue.upload(pool).unwrap());
         let pages = TieredInputs {
-            pools: TierPools { pools: pools.each_ref().map(|pool| Some(pool.view())) },
+            pools: TierPools {
+                pools: pools.each_ref().map(|pool| (!pool.is_empty()).then(|| pool.view())),
+            },
             key_entries: key_entries.view(),
             value_entries: value_entries.view(),
             counts: counts.as_ref().map(Buffer::view),
@@ -135,7 +225,9 @@ impl<T: Half> Paged<T> {
         let logits = RefCell::new(queue.upload(&vec![7.0_f32; n_logits])?);
         let results = self.problem.launch(queue, |inputs, outputs| {
             let mut logits = logits.borrow_mut();
-            attend_tiered(queue, &self.plan, inputs, &pages, outputs, Some(&logits.view_mut()))
+            let view = logits.view_mut();
+            let logits = self.has_logits.then_some(&view);
+            attend_tiered(queue, &self.plan, inputs, &pages, outputs, logits)
         })?;
         let logits = queue.download(&logits.borrow().view())?;
         Ok((results, logits.into_iter().map(f32::to_bits).collect()))
@@ -172,12 +264,116 @@ impl<T: Half> Paged<T> {
                 let first = (token * shape.n_q_heads as usize + q) * own.len();
                 // Of zeros, one.
                 let own: Vec<f32> = own.iter().map(|logit| f32::from_f32(logit + 0.0)).collect();
-                logits.borrow_mut()[first..][..own.len()].copy_from_slice(&own);
+                if self.has_logits {
+                    logits.borrow_mut()[first..][..own.len()].copy_from_slice(&own);
+                }
                 (output, log_sum)
             });
             (results, logits.into_inner().into_iter().map(f32::to_bits).collect())
         })
     }
+}
+
+/// What waits, and a window.
+pub(crate) fn case() -> Case {
+    let waiting = Segment::of(Tokens::Blocks { n_blocks: 70, block_size: 1 });
+    let waiting =
+        Segment { lists: KvLists::PerHead, has_counts: true, has_biases: true, ..waiting };
+    let parts = vec![waiting, Segment::of(Tokens::last(20)).masked(Mask::Causal)];
+    Case { lengths: vec![90, 33], n_heads: 2, head_dim: 64, parts, ..Case::default() }
+}
+
+/// A request and head, and no rows but of pages.
+pub(crate) fn alone() -> Case {
+    let parts = vec![Segment::of(Tokens::first(0))];
+    Case { lengths: vec![9], group: 1, head_dim: 64, parts, ..Case::default() }
+}
+
+/// Of 16 steps of a split each warp has four: pages of all tiers, and in the last splits rows; most pages are not there.
+pub(crate) fn sparse<T: Half>() -> Paged<T> {
+    let parts = vec![Segment { has_biases: true, ..Segment::of(Tokens::ALL) }];
+    let case = Case { lengths: vec![64 * 17 + 5], parts, group: 3, ..alone() };
+    let pages = Pages { n_pages: 499, span_pages: 3, most_pool_pages: 20, ..Pages::default() };
+    let mut paged = Paged::<T>::new(&case, &pages);
+    let is_there = |p: usize| (16..32).contains(&p) || p >= 487 || p % 100 == 77;
+    paged.keep(is_there);
+    paged.counts = Some(vec![64 * 499 - 10]);
+    paged
+}
+
+/// A warp's entries are more than are on chip at once.
+pub(crate) fn endless<T: Half>() -> Paged<T> {
+    let pages = Pages { n_pages: 8200, span_pages: 8200, most_pool_pages: 3, ..Pages::default() };
+    let mut paged = Paged::<T>::new(&alone(), &pages);
+    paged.keep(|p| p % 128 == 0 || p % 511 == 3);
+    paged.has_logits = false;
+    paged
+}
+
+/// What is no number, or one that nothing makes.
+pub(crate) const WILD: [f32; 10] =
+    [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0, -0.0, 1e-40, -1e-42, -3.0, f32::MAX, 1e-36];
+
+fn wild(random: &mut Random) -> f32 {
+    WILD[random.next() as usize % WILD.len()]
+}
+
+/// Some of all that a launch reads on the device.
+pub(crate) fn spoil<T: Half>(paged: &mut Paged<T>, seed: u64) {
+    let mut random = Random(seed ^ 0xBAD);
+    spoil_entries(paged, &mut random);
+    if let Some(counts) = &mut paged.counts {
+        for count in counts.iter_mut().step_by(2) {
+            *count = u32::MAX - random.next() as u32 % 100;
+        }
+    }
+    for all in paged.scales.iter_mut().chain(&mut paged.offsets).flatten() {
+        if random.next() % 2 == 0 {
+            continue;
+        }
+        let n = all.len().max(1);
+        for _ in 0..n / 150 + 1 {
+            if let Some(x) = all.get_mut(random.next() as usize % n) {
+                *x = wild(&mut random);
+            }
+        }
+    }
+    // Of a pool all bytes, of another some, of another none, and one that is not there.
+    let first = random.next() as usize;
+    let [all, some, none] = [0, 1, 2].map(|i| (first + i) % 4);
+    paged.pools[all].iter_mut().for_each(|byte| *byte = random.next() as u8);
+    for byte in paged.pools[some].iter_mut().step_by(997) {
+        *byte = random.next() as u8;
+    }
+    paged.pools[none].clear();
+    for segment in &mut paged.problem.segments {
+        let n = segment.keys.len().max(1);
+        for pool in [&mut segment.keys, &mut segment.values] {
+            if let Some(x) = pool.get_mut(random.next() as usize % n) {
+                *x = T::from_f32(wild(&mut random));
+            }
+        }
+    }
+}
+
+pub(crate) fn spoil_entries<T: Half>(paged: &mut Paged<T>, random: &mut Random) {
+    let n_pool_pages = paged.plan.pages().shape().n_pool_pages;
+    for entry in paged.entries.iter_mut().flatten() {
+        let tag = random.next() as u32 % 4;
+        match random.next() % 12 {
+            0 => *entry = u32::MAX,
+            1 => *entry = tag << 30 | n_pool_pages[tag as usize] as u32,
+            2 => *entry = tag << 30 | (n_pool_pages[tag as usize] - 1) as u32,
+            3 => *entry = tag << 30 | (random.next() as u32 & 0x3FFF_FFFF),
+            _ => {}
+        }
+    }
+}
+
+/// What each of `n` requests has as much of, of some of them.
+fn pick<E: Clone>(all: &[E], n: usize, requests: &[usize]) -> Vec<E> {
+    let own = all.len() / n;
+    requests.iter().flat_map(|b| all[b * own..(b + 1) * own].to_vec()).collect()
 }
 
 /// Codes of any bytes, steps and zero points as quantizing leaves them, and numbers.
@@ -235,4 +431,26 @@ pub(crate) fn assert_same<T: Half, O: Real>(paged: &Paged<T>) {
             );
         }
     }
+}
+
+/// A request has the bits of another, of two launches of so many requests.
+#[track_caller]
+pub(crate) fn assert_request(
+    (one, logits): &(Results<f32>, Vec<u32>),
+    at: usize,
+    n: usize,
+    (other, other_logits): &(Results<f32>, Vec<u32>),
+    other_at: usize,
+    n_others: usize,
+) {
+    let own = |all: &[u32], n: usize, b: usize| all[b * all.len() / n..][..all.len() / n].to_vec();
+    assert_eq!(own(&one.log_sums, n, at), own(&other.log_sums, n_others, other_at));
+    assert_eq!(own(logits, n, at), own(other_logits, n_others, other_at));
+    // The last request has no end of a stride.
+    let bits = |results: &Results<f32>, n: usize, b: usize| -> Vec<u32> {
+        let own = (results.outputs.len() + 16) / n;
+        let all = results.outputs[b * own..].iter().take(own - 16);
+        all.map(|x| x.to_bits()).collect()
+    };
+    assert_eq!(bits(one, n, at), bits(other, n_others, other_at));
 }
