@@ -10,8 +10,9 @@ const ROPE_BASE: f64 = 500_000.0;
 /// Of each head, pairs of channels that hardly turn: what is asked for, and among them those with a mean.
 const SLOW_PAIRS: f64 = 0.65;
 const FAR_PAIRS: [f64; 2] = [0.78, 0.94];
-/// One token of so many is a heavy one.
+/// One token of so many is a heavy one; of every other of them values are so many times smaller, as those of attention sinks are.
 const HEAVY: usize = 24;
+const HUSHED: f32 = 16.0;
 
 /// Sizes of a stream.
 #[derive(Debug, Clone, Copy)]
@@ -64,6 +65,7 @@ impl Stream {
         for t in 0..n_tokens {
             let topic = t / n_topic;
             let is_heavy = t < 4 || random.below(HEAVY) == 0;
+            let is_hushed = t < 4 || is_heavy && random.below(2) == 0;
             for h in 0..n_heads {
                 let direction = &directions[topic * n_heads + h];
                 let strength = if is_heavy { 0.75 * root } else { 0.0 };
@@ -74,7 +76,8 @@ impl Stream {
                     }
                     keys.push(bf16::from_f32(x));
                 }
-                values.extend(random.row(d));
+                let size = if is_hushed { HUSHED.recip() } else { 1.0 };
+                values.extend((0..d).map(|_| bf16::from_f32(size * random.normal())));
             }
             for q in 0..n_q_heads {
                 let direction = &directions[topic * n_heads + q / (n_q_heads / n_heads)];

@@ -21,10 +21,10 @@ const SHORT: Sizes =
     Sizes { n_tokens: 720, n_q_heads: 4, n_heads: 2, head_dim: 64, n_topic: 240, seed: 5 };
 const OF_SHORT: Settings = Settings {
     n_q_heads: 4,
-    n_new: 24,
+    n_new: 40,
     n_sinks: 3,
     n_window: 40,
-    n_between: 72,
+    n_between: 70,
     shares: [0.1, 0.2, 0.4, 0.3],
     decay: 0.9,
 };
@@ -36,7 +36,7 @@ fn samples(
     look: impl FnMut(&TieredKv, &Rows) -> lacuna::Result<()>,
 ) -> Vec<Sample> {
     let exact = exact(stream, settings.n_new, stream.sizes.n_tokens);
-    run(queue, stream, &exact, settings, 72, look).unwrap()
+    run(queue, stream, &exact, settings, 120, look).unwrap()
 }
 
 /// Pages of each pool are free, or in one place.
@@ -60,6 +60,7 @@ fn every_token_is_in_one_place() {
         samples(&queue, &stream, OF_SHORT, |kv, rows| {
             n_looks += 1;
             let n = rows.n_tokens();
+            assert_eq!(queue.download(&rows.view().lengths)?, [n as u32], "none was dropped");
             let [sinks, recent] = kv.held();
             let n_paged = recent.start - sinks.end;
             assert_eq!(n_paged % PAGE, 0);
@@ -222,12 +223,12 @@ fn attention_is_off_by_what_tiers_lose() {
         let of_4 = worst([0.0, 0.0, 1.0, 0.0]);
         let of_2 = worst([0.0, 0.0, 0.0, 1.0]);
         let tiered = worst(OF_SHORT.shares);
-        println!("{of_16} {of_8} {of_4} {of_2} {tiered}");
         assert!(of_16 < 0.01, "{of_16}");
-        assert!(of_8 < 0.025, "{of_8}");
-        assert!((0.02..0.25).contains(&of_4), "{of_4}");
-        assert!((0.1..1.0).contains(&of_2), "{of_2}");
-        assert!(tiered < of_2 && tiered < 0.2, "{tiered}");
+        assert!(of_8 < 0.01, "{of_8}");
+        assert!((0.02..0.15).contains(&of_4), "{of_4}");
+        assert!((0.1..0.7).contains(&of_2), "{of_2}");
+        // Fewer bits than 4 for three tokens in ten, and yet: they matter less.
+        assert!(tiered < 0.05, "{tiered}");
     }
 }
 
