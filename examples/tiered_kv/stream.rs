@@ -69,8 +69,8 @@ impl Stream {
             for h in 0..n_heads {
                 let direction = &directions[topic * n_heads + h];
                 let strength = if is_heavy { 0.75 * root } else { 0.0 };
-                for c in 0..d {
-                    let mut x = random.normal() + strength * direction[c];
+                for (c, along) in direction.iter().enumerate() {
+                    let mut x = random.normal() + strength * along;
                     if far.iter().any(|pair| c == *pair + h % 2 * half) {
                         x = 9.0 + 2.0 * x;
                     }
