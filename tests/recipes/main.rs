@@ -13,6 +13,7 @@ mod lazy_llm;
 mod oracle;
 mod quest;
 mod shadow_kv;
+mod tiered_kv;
 mod token_select;
 mod zip_cache;
 mod zip_vl;
