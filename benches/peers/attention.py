@@ -19,8 +19,8 @@ There are N_SETS copies of what is read, in turn, so that none is in a cache. to
 keys and values of one request and head one after the other; where tokens are picked, they were gathered before, and
 torch-gather gathers them too. torch-causal is the same of many queries under causal_lower_right, over keys and values that
 were repeated for each query head before. FlashInfer is BatchDecodeWithPagedKVCacheWrapper: pages are the cache's where all of
-their tokens count, and else single tokens, lists of each head being requests of one head. Of fp8, keys and values were rounded before to e4m3 times a scale of all,
-by which the greatest of them is e4m3's.
+their tokens count, and else single tokens, lists of each head being requests of one head. Of fp8, keys and values were rounded
+before to e4m3 times a scale of all keys and one of all values, by which the greatest is e4m3's.
 """
 
 import json
