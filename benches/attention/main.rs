@@ -11,6 +11,7 @@ mod peers;
 mod prefill;
 mod rows;
 mod tier;
+mod tiered;
 
 use std::process::ExitCode;
 
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         merge::cases(),
         copy::cases(),
         tier::cases(),
+        tiered::cases(),
     ];
     house::run("attention", cases.into_iter().flatten().collect(), cpu)
 }

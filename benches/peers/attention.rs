@@ -59,6 +59,8 @@ impl Peer for Attention<'_> {
             "torch-causal" => "torch SDPA, causal_lower_right",
             "torch-gather" => "torch gather and SDPA",
             "flashinfer" => "FlashInfer paged decode",
+            "flashinfer-fp8" => "FlashInfer paged decode of FP8",
+            "flashinfer-fp8-tensor-cores" => "FlashInfer paged decode of FP8, tensor cores",
             _ => "FlashInfer paged decode, tensor cores",
         }
     }
