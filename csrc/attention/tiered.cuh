@@ -71,11 +71,11 @@ struct Tiered {
   __device__ __forceinline__ uint32_t pair() const { return threadIdx.x % 4; }
 
   // Of a span of pages: queries times its channels' scales, in fixed point, and what values'
-  // channels are relative to.
+  // channels are relative to. A piece has been taken since others were read, and a tail is loaded
+  // before these are.
   __device__ __forceinline__ void enter_span(uint32_t next) {
     if (next == span) return;
     span = next;
-    __syncwarp();
     const uint64_t head = uint64_t{part.b} * params.attend.n_heads + part.head;
     const uint64_t channel = (head * params.tiers.n_spans + next) * kDim;
     const QuantChannels& keys = params.tiers.channels[0];
@@ -92,7 +92,6 @@ struct Tiered {
                keys.scales != nullptr ? keys.scales + channel : nullptr,
                keys.offsets != nullptr ? keys.offsets + channel : nullptr);
     }
-    __syncwarp();
   }
 
   // By eight lanes.

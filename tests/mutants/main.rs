@@ -120,6 +120,8 @@ impl Kernel {
         // SAFETY: the source ends with this function.
         let same = unsafe { *library.get::<Entry>(b"mutant").unwrap() };
         assert!(!is_caught(same), "the kernel itself, compiled as a mutant, is caught");
+        // Texts that are not there are found before anything is compiled.
+        self.mutations.iter().for_each(|mutation| drop(self.mutate(mutation)));
         let survivors = Mutex::new(Vec::new());
         let next = AtomicUsize::new(0);
         let run = || {

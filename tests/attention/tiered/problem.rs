@@ -328,7 +328,7 @@ pub(crate) fn spoil<T: Half>(paged: &mut Paged<T>, seed: u64) {
         }
     }
     for all in paged.scales.iter_mut().chain(&mut paged.offsets).flatten() {
-        if random.next() % 2 == 0 {
+        if random.next().is_multiple_of(2) {
             continue;
         }
         let n = all.len().max(1);
