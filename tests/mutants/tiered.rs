@@ -287,11 +287,6 @@ const MUTATIONS: &[Mutation] = &[
     of("load_affine<kMiddle>(stage + 32 * kDim, step.n);", 0, ""),
     of("chip.affine[i / 2 * 8 + group()]", 0, "chip.affine[i / 2 * 8]"),
     of(
-        "top[i % 2] = max(top[i % 2], __float_as_uint(product) & 0x7FFFFFFF);",
-        0,
-        "top[i % 2] = max(top[i % 2], __float_as_uint(product));",
-    ),
-    of(
         "__fmaf_rn(weight, affine.least, least[i % 2])",
         0,
         "__fadd_rn(__fmul_rn(weight, affine.least), least[i % 2])",
@@ -401,7 +396,6 @@ const MUTATIONS: &[Mutation] = &[
     of("(part.n_positions + kStep - 1) / kStep", 0, "part.n_positions / kStep"),
     of("(n_steps + part.split_len - 1) / part.split_len", 0, "n_steps / part.split_len"),
     of("if (part.n_splits == 0) part.n_splits = 1;", 0, ""),
-    of("if (params.tiers.logits != nullptr) clear_logits", 0, "clear_logits"),
     of("clear_logits(params, part, rows, n_page_steps);", 0, ";"),
     of("if (blockIdx.x >= part.n_splits) return;", 0, ""),
     of(
