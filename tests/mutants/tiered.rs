@@ -287,6 +287,11 @@ const MUTATIONS: &[Mutation] = &[
     of("load_affine<kMiddle>(stage + 32 * kDim, step.n);", 0, ""),
     of("chip.affine[i / 2 * 8 + group()]", 0, "chip.affine[i / 2 * 8]"),
     of(
+        "top[i % 2] = max(top[i % 2], __float_as_uint(product) & 0x7FFFFFFF);",
+        0,
+        "top[i % 2] = max(top[i % 2], __float_as_uint(product));",
+    ),
+    of(
         "__fmaf_rn(weight, affine.least, least[i % 2])",
         0,
         "__fadd_rn(__fmul_rn(weight, affine.least), least[i % 2])",
@@ -415,6 +420,7 @@ const MUTATIONS: &[Mutation] = &[
     of("words + warp * kQueries * (kDim + kExtraWords)", 0, "words"),
     of("__syncthreads();", 3, ""),
     of("rows, kWarps, dynamic", 0, "rows, 2, dynamic"),
+    of("if (params.tiers.logits != nullptr) clear_logits", 0, "clear_logits"),
 ];
 
 /// What is the other entries' own.
@@ -597,12 +603,19 @@ fn skipped() -> Paged<Brain> {
     paged
 }
 
-/// Queries that do not see all of the last rows, nor what those before them see; nobody asks for logits.
+/// Queries that do not see all of the last rows, nor what those before them see, nor pages; nobody asks for logits.
 fn narrow() -> Paged<Brain> {
     let parts = vec![Part::of(Tokens::last(20)).masked(Mask::Window(2))];
     let case = Case { n_queries: 5, parts, ..case() };
     let mut paged = Paged::new(&case, &Pages { n_pages: 1, ..Pages::default() });
     paged.has_logits = false;
+    paged.counts = Some(vec![0; paged.plan.pages().n_lists() as usize]);
+    paged
+}
+
+/// Tokens that weigh alike, whatever their keys.
+fn alike(mut paged: Paged<Brain>) -> Paged<Brain> {
+    paged.problem.queries.fill(Brain::from_f32(0.0));
     paged
 }
 
@@ -648,6 +661,7 @@ fn problems() -> Vec<Differs> {
         hold::<_, f32>(of_numbers(1e-20, -1e-25)),
         hold::<_, f32>(of_numbers(1e10, 1e10)),
         hold::<_, f32>(negative(-0.003)),
+        hold::<_, f32>(alike(negative(-0.003))),
         hold::<_, f32>(nothing()),
         hold::<_, f32>(narrow()),
         hold::<_, f32>(of_no_number()),
