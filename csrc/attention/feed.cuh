@@ -18,6 +18,13 @@ constexpr uint32_t kWarps = 4;
 constexpr uint32_t kWeightPitch = kStep + 16;
 // Entries of a warp's steps that are on chip.
 constexpr uint32_t kEntries = 32;
+// Strips of 16 positions.
+constexpr uint32_t kStrips = kStep / 16;
+
+// Of a lane: rows of queries `2 pair` and `2 pair + 1`; tokens `group` and `group + 8` of each
+// strip, or such channels.
+__device__ __forceinline__ uint32_t group_of_lane() { return threadIdx.x % 32 / 4; }
+__device__ __forceinline__ uint32_t pair_of_lane() { return threadIdx.x % 4; }
 
 // What stands at the positions of a step of segments.
 struct StepTokens {
@@ -275,6 +282,30 @@ struct Feed {
     return stage;
   }
 };
+
+// Of a page's tokens, from its tail, relative to a code; zeros past the last.
+template <uint32_t kMiddle>
+__device__ __forceinline__ void load_affine(const AttentionTieredParams& params,
+                                            const uint8_t* tail, uint32_t n, Affine (&all)[kStep]) {
+  for (uint32_t t = threadIdx.x % 32; t < kStep; t += 32) {
+    Affine affine = {0.0f, 0.0f};
+    if (t < n && params.tiers.pools.tail == kZeroPoints) {
+      const uint16_t* halves = reinterpret_cast<const uint16_t*>(tail);
+      affine.step = from_bf16(halves[t]);
+      const int32_t zero = static_cast<int32_t>(uint32_t{halves[kStep + t]} << 16) >> 16;
+      affine.least = __fmul_rn(affine.step, __fmul_rn(__int2float_rn(-zero), 0.0625f));
+    } else if (t < n) {
+      const float* words = reinterpret_cast<const float*>(tail);
+      affine.step = words[t];
+      affine.least = words[kStep + t];
+    }
+    if (kMiddle != 0) {
+      affine.least = __fmaf_rn(static_cast<float>(kMiddle), affine.step, affine.least);
+    }
+    all[t] = affine;
+  }
+  __syncwarp();
+}
 
 }  // namespace
 
