@@ -887,8 +887,8 @@ const _: () = {
     ["Offset of field: AttentionTiers::reserved"]
         [::core::mem::offset_of!(AttentionTiers, reserved) - 148usize];
 };
-/** Attention over tiered pages and segments: 8 of a head's rows of queries have a block, of each
-split of positions; `TieredPlan::grid` says all of it.*/
+/** Attention over tiered pages and segments: 8 of a head's rows of queries have a block, or all
+where there are up to 4, of each split of positions; `TieredPlan::grid` says all of it.*/
 #[repr(C)]
 #[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct AttentionTieredParams {
@@ -2584,7 +2584,7 @@ const _: () = {
         [::core::mem::offset_of!(SelectMergeParams, reserved) - 164usize];
 };
 /// Every entry of the images, with the size and the alignment of the struct that it takes.
-pub const ENTRIES: [(&str, usize, usize); 42] = [
+pub const ENTRIES: [(&str, usize, usize); 45] = [
     ("decode_bf16", size_of::<HuffmanDecodeParams>(), align_of::<HuffmanDecodeParams>()),
     ("mma_products", size_of::<MmaProductsParams>(), align_of::<MmaProductsParams>()),
     ("wgmma_products", size_of::<MmaProductsParams>(), align_of::<MmaProductsParams>()),
@@ -2609,9 +2609,28 @@ pub const ENTRIES: [(&str, usize, usize); 42] = [
     ("attend_128", size_of::<AttentionAttendParams>(), align_of::<AttentionAttendParams>()),
     ("attend_256", size_of::<AttentionAttendParams>(), align_of::<AttentionAttendParams>()),
     ("attend_low_rank", size_of::<AttentionLowRankParams>(), align_of::<AttentionLowRankParams>()),
-    ("attend_tiered_64", size_of::<AttentionTieredParams>(), align_of::<AttentionTieredParams>()),
-    ("attend_tiered_128", size_of::<AttentionTieredParams>(), align_of::<AttentionTieredParams>()),
-    ("attend_tiered_256", size_of::<AttentionTieredParams>(), align_of::<AttentionTieredParams>()),
+    ("attend_tiered_64x4", size_of::<AttentionTieredParams>(), align_of::<AttentionTieredParams>()),
+    ("attend_tiered_64x8", size_of::<AttentionTieredParams>(), align_of::<AttentionTieredParams>()),
+    (
+        "attend_tiered_128x4",
+        size_of::<AttentionTieredParams>(),
+        align_of::<AttentionTieredParams>(),
+    ),
+    (
+        "attend_tiered_128x8",
+        size_of::<AttentionTieredParams>(),
+        align_of::<AttentionTieredParams>(),
+    ),
+    (
+        "attend_tiered_256x4",
+        size_of::<AttentionTieredParams>(),
+        align_of::<AttentionTieredParams>(),
+    ),
+    (
+        "attend_tiered_256x8",
+        size_of::<AttentionTieredParams>(),
+        align_of::<AttentionTieredParams>(),
+    ),
     ("prefill_128", size_of::<AttentionPrefillParams>(), align_of::<AttentionPrefillParams>()),
     ("prefill_256", size_of::<AttentionPrefillParams>(), align_of::<AttentionPrefillParams>()),
     ("merge_partials", size_of::<AttentionMergeParams>(), align_of::<AttentionMergeParams>()),

@@ -25,11 +25,12 @@ __device__ __forceinline__ Fixed fix(uint32_t greatest) {
 }
 
 // The bits of an integer 0 in fixed point, and that of a number: its bits less these.
-constexpr uint32_t kFixedZero = 0x4B400000;
+constexpr uint32_t kFixedZero = 0x4B400080;
 
-// The lower 16 bits are the integer.
+// The lower 16 bits are the integer and 128: the upper eight of them are what is multiplied by 256,
+// and what is left, from -128 on, is the lower eight with the highest bit the other way.
 __device__ __forceinline__ uint32_t to_fixed(float x, const Fixed& fixed) {
-  return __float_as_uint(__fmaf_rn(x, fixed.inverse, 12582912.0f));
+  return __float_as_uint(__fmaf_rn(x, fixed.inverse, 12583040.0f));
 }
 
 // A lane's words of a tile as operand A.
@@ -68,16 +69,23 @@ constexpr uint32_t together_of(uint32_t tag, uint32_t n_tiles) {
   return tag == 3 && n_tiles % 4 == 0 ? 4 : tag >= 2 && n_tiles % 2 == 0 ? 2 : 1;
 }
 
-// Sums of the products of a strip's tiles with the planes of each: both planes' as one, some of
-// them fourfold.
-template <uint32_t kTag, uint32_t kTiles>
+// Whether products with codes of a strip's first or second eight rows are four times what they must
+// be.
+template <uint32_t kTag>
+__device__ __forceinline__ constexpr bool is_fourfold(uint32_t half) {
+  return kTag == 3 && half == 1;
+}
+
+// Sums of the products of a strip's tiles with the planes of each: both planes' as one. Columns of
+// one product are both planes of four rows of queries, those of a row next to each other; of two
+// products the planes of eight.
+template <uint32_t kTag, uint32_t kTiles, uint32_t kProducts>
 __device__ __forceinline__ void multiply_codes(const uint8_t* strip,
-                                               const uint32_t (&planes)[kTiles][2][2],
-                                               float (&sums)[4]) {
+                                               const uint32_t (&planes)[kTiles][kProducts][2],
+                                               float (&sums)[2 * kProducts]) {
   constexpr uint32_t kTogether = together_of(kTag, kTiles);
   constexpr uint32_t kWords = 8 >> kTag;
-  int32_t high[4] = {};
-  int32_t low[4] = {};
+  int32_t all[kProducts][4] = {};
 #pragma unroll
   for (uint32_t first = 0; first < kTiles; first += kTogether) {
     uint32_t words[kTogether * kWords];
@@ -86,18 +94,23 @@ __device__ __forceinline__ void multiply_codes(const uint8_t* strip,
     for (uint32_t j = 0; j < kTogether; ++j) {
       uint32_t a[4];
       expand_codes<kTag>(words + j * kWords, a);
-      mma_u8_s8(high, a, planes[first + j][0]);
-      mma_u8(low, a, planes[first + j][1]);
+      if constexpr (kProducts == 1) {
+        // Way of 2 bits and 4 bits: 16 elements a product.
+        mma_u8_s8(all[0], a, planes[first + j][0]);
+      } else {
+        // Way of 2 bits and 4 bits: 8 elements a product.
+        mma_u8_s8(all[0], a, planes[first + j][0]);
+        // Way of 2 bits and 4 bits: 8 elements a product.
+        mma_u8_s8(all[1], a, planes[first + j][1]);
+      }
     }
   }
 #pragma unroll
-  for (uint32_t j = 0; j < 4; ++j) sums[j] = __int2float_rn(high[j] * 256 + low[j]);
-}
-
-// Whether a sum is four times what it must be.
-template <uint32_t kTag>
-__device__ __forceinline__ constexpr bool is_fourfold(uint32_t j) {
-  return kTag == 3 && j >= 2;
+  for (uint32_t i = 0; i < 2 * kProducts; ++i) {
+    const int32_t high = kProducts == 1 ? all[0][2 * i] : all[0][i];
+    const int32_t low = kProducts == 1 ? all[0][2 * i + 1] : all[kProducts - 1][i];
+    sums[i] = __int2float_rn(high * 256 + low);
+  }
 }
 
 }  // namespace

@@ -132,8 +132,8 @@ typedef struct AttentionTiers {
   uint32_t reserved;
 } AttentionTiers;
 
-/// Attention over tiered pages and segments: 8 of a head's rows of queries have a block, of each
-/// split of positions; `TieredPlan::grid` says all of it.
+/// Attention over tiered pages and segments: 8 of a head's rows of queries have a block, or all
+/// where there are up to 4, of each split of positions; `TieredPlan::grid` says all of it.
 typedef struct AttentionTieredParams {
   /// Of one set, with as many tiles and splits as `TieredPlan` says.
   AttentionAttendParams attend;

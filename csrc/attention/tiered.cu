@@ -1,23 +1,42 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-// Attention over tiered pages, and rows as they are stored: an entry for each dimension of heads.
+// Attention over tiered pages, and rows as they are stored: an entry for each dimension of
+// heads, and for up to 4 and 8 of a head's rows of queries.
 // src/attention/tiered/reference.rs is the specification.
 
 #include "tiered.cuh"
 
-LACUNA_ENTRY(attend_tiered_64, AttentionTieredParams, 128) {
+LACUNA_ENTRY(attend_tiered_64x4, AttentionTieredParams, 128) {
   LACUNA_SHARED(TieredShared, shared);
   LACUNA_DYNAMIC_SHARED(dynamic);
-  attend_tiers<64>(params, reinterpret_cast<uint4*>(dynamic), shared);
+  attend_tiers<64, 4>(params, reinterpret_cast<uint4*>(dynamic), shared);
 }
 
-LACUNA_ENTRY(attend_tiered_128, AttentionTieredParams, 128) {
+LACUNA_ENTRY(attend_tiered_64x8, AttentionTieredParams, 128) {
   LACUNA_SHARED(TieredShared, shared);
   LACUNA_DYNAMIC_SHARED(dynamic);
-  attend_tiers<128>(params, reinterpret_cast<uint4*>(dynamic), shared);
+  attend_tiers<64, 8>(params, reinterpret_cast<uint4*>(dynamic), shared);
 }
 
-LACUNA_ENTRY(attend_tiered_256, AttentionTieredParams, 128) {
+LACUNA_ENTRY(attend_tiered_128x4, AttentionTieredParams, 128) {
   LACUNA_SHARED(TieredShared, shared);
   LACUNA_DYNAMIC_SHARED(dynamic);
-  attend_tiers<256>(params, reinterpret_cast<uint4*>(dynamic), shared);
+  attend_tiers<128, 4>(params, reinterpret_cast<uint4*>(dynamic), shared);
+}
+
+LACUNA_ENTRY(attend_tiered_128x8, AttentionTieredParams, 128) {
+  LACUNA_SHARED(TieredShared, shared);
+  LACUNA_DYNAMIC_SHARED(dynamic);
+  attend_tiers<128, 8>(params, reinterpret_cast<uint4*>(dynamic), shared);
+}
+
+LACUNA_ENTRY(attend_tiered_256x4, AttentionTieredParams, 128) {
+  LACUNA_SHARED(TieredShared, shared);
+  LACUNA_DYNAMIC_SHARED(dynamic);
+  attend_tiers<256, 4>(params, reinterpret_cast<uint4*>(dynamic), shared);
+}
+
+LACUNA_ENTRY(attend_tiered_256x8, AttentionTieredParams, 128) {
+  LACUNA_SHARED(TieredShared, shared);
+  LACUNA_DYNAMIC_SHARED(dynamic);
+  attend_tiers<256, 8>(params, reinterpret_cast<uint4*>(dynamic), shared);
 }

@@ -33,7 +33,7 @@ __device__ __forceinline__ void clear_logits(const AttentionTieredParams& params
   const uint32_t n_rest = static_cast<uint32_t>(params.tiers.n_positions);
   const uint32_t step = gridDim.x * blockDim.x;
   for (uint32_t r = 0; r < rows.n; ++r) {
-    const QueryRow row = locate_query(attend, rows.tile * kQueries + r);
+    const QueryRow row = locate_query(attend, rows.tile * part.tile_rows + r);
     const uint64_t token = uint64_t{part.b} * attend.n_queries + row.query;
     const uint64_t head = uint64_t{part.head} * attend.group + row.in_group;
     float* target = params.tiers.logits +
@@ -48,7 +48,7 @@ __device__ __forceinline__ void clear_logits(const AttentionTieredParams& params
   }
 }
 
-template <uint32_t kDim>
+template <uint32_t kDim, uint32_t kQueries>
 __device__ __forceinline__ void attend_tiers(const AttentionTieredParams& params, uint4* dynamic,
                                              TieredShared& shared) {
   const AttentionAttendParams& attend = params.attend;
@@ -80,29 +80,38 @@ __device__ __forceinline__ void attend_tiers(const AttentionTieredParams& params
   commit_copies();
   const uint32_t warp = threadIdx.x / 32;
   uint8_t* chips = reinterpret_cast<uint8_t*>(dynamic + kQueries * pitch_of(kDim));
-  Chip<kDim>& chip = *(reinterpret_cast<Chip<kDim>*>(chips) + warp);
+  Chip<kDim, kQueries>& chip = *(reinterpret_cast<Chip<kDim, kQueries>*>(chips) + warp);
   const uint32_t first = blockIdx.x * part.split_len;
-  Feed<kDim> feed(params, part, shared.positions, chip, chips + kWarps * sizeof(Chip<kDim>),
-                  n_slots, first, min_of(first + part.split_len, n_steps));
+  Feed<kDim, kQueries> feed(params, part, shared.positions, chip,
+                            chips + kWarps * sizeof(Chip<kDim, kQueries>), n_slots, first,
+                            min_of(first + part.split_len, n_steps));
   wait_copies<0>();
   __syncthreads();
-  Scores<kDim> scores = {params, part, rows, chip, dynamic, feed, ~0u};
-  Weighed<kDim> weighed(params, rows, chip, feed);
+  Scores<kDim, kQueries> scores = {params, part, rows, chip, dynamic, 0};
+  Weighed<kDim, kQueries> weighed(params, rows, chip);
   // A step is known before the one before it is multiplied.
   feed.prepare(0);
   feed.begin();
   for (uint32_t n = 0; feed.has_step(n); ++n) {
-    const Step step = feed.next;
+    const Step step = feed.step(n);
     feed.prepare(n + 1);
-    const uint8_t* stage = feed.take();
-    if (step.n == 0) {
-      feed.take();
-      scores.store_logits(step, nullptr);
-      continue;
+    // Of a step that is not there, an empty piece of each.
+    OfStep<kQueries> of_step;
+    for (uint32_t i = 0; i < n_pieces_of(step.tags[0]); ++i) {
+      const uint8_t* stage = feed.take();
+      if (step.n != 0) scores.score_piece(step, i, stage, of_step);
     }
-    float logits[kStrips][4];
-    const bool is_plain = scores.score_step(step, stage, logits);
-    weighed.add_step(step, is_plain, logits);
+    if (step.n != 0) {
+      const bool is_plain = scores.mask_step(step, of_step);
+      scores.store_logits(step, of_step);
+      weighed.weigh_step(is_plain, of_step);
+    } else {
+      scores.store_logits(step, nullptr);
+    }
+    for (uint32_t i = 0; i < n_pieces_of(step.tags[1]); ++i) {
+      const uint8_t* stage = feed.take();
+      if (step.n != 0) weighed.add_piece(step, i, stage, of_step);
+    }
   }
   wait_copies<0>();
   __syncthreads();

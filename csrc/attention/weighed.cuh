@@ -16,167 +16,192 @@ __device__ __forceinline__ float add_over_groups(float value) {
   return value;
 }
 
-template <uint32_t kDim>
+template <uint32_t kDim, uint32_t kQueries>
 struct Weighed {
+  enum : uint32_t { kOwn = own_of(kQueries), kOfStrip = 2 * kOwn, kOfStep = kStrips * kOfStrip };
+
   const AttentionTieredParams& params;
   const Rows& rows;
-  Chip<kDim>& chip;
-  Feed<kDim>& feed;
-  float outputs[kDim / 16][4];
-  Compensated masses[2];
+  Chip<kDim, kQueries>& chip;
+  float outputs[kDim / 16][kOfStrip];
+  Compensated masses[kOwn];
   // What rounding weights for values that are numbers added to their sum.
-  float excess[2];
-  int32_t greatest[2];
+  float excess[kOwn];
+  int32_t greatest[kOwn];
+  // Of the step's weights: their sum; what fixed point is times, and what is added to its products.
+  float of_step[kOwn];
+  float unit[kOwn];
+  float least[kOwn];
 
   __device__ __forceinline__ Weighed(const AttentionTieredParams& params, const Rows& rows,
-                                     Chip<kDim>& chip, Feed<kDim>& feed)
-      : params(params),
-        rows(rows),
-        chip(chip),
-        feed(feed),
-        outputs{},
-        masses{},
-        excess{},
-        greatest{kNoScore, kNoScore} {}
+                                     Chip<kDim, kQueries>& chip)
+      : params(params), rows(rows), chip(chip), outputs{}, masses{}, excess{} {
+    for (int32_t& of_row : greatest) of_row = kNoScore;
+  }
 
   // Relative to what is no less than any logit; which become weights.
-  __device__ __forceinline__ void weigh_step(bool is_plain, float (&logits)[kStrips][4]) {
-    // NaN is less than any.
-    float most[2] = {minus_infinity(), minus_infinity()};
+  __device__ __forceinline__ void weigh_step(bool is_plain, OfStep<kQueries>& logits) {
+    int32_t next[kOwn];
 #pragma unroll
-    for (uint32_t i = 0; i < 4 * kStrips; ++i) {
-      const float logit = logits[i / 4][i % 4];
-      most[i % 2] = logit > most[i % 2] ? logit : most[i % 2];
+    for (uint32_t j = 0; j < kOwn; ++j) {
+      // NaN is less than any.
+      float most = minus_infinity();
+#pragma unroll
+      for (uint32_t i = j; i < kOfStep; i += kOwn) most = logits[i] > most ? logits[i] : most;
+      next[j] = max(greatest[j], ceiling(most));
     }
-    int32_t next[2] = {max(greatest[0], ceiling(most[0])), max(greatest[1], ceiling(most[1]))};
 #pragma unroll
     for (uint32_t apart = 4; apart < 32; apart *= 2) {
 #pragma unroll
-      for (uint32_t j = 0; j < 2; ++j) {
+      for (uint32_t j = 0; j < kOwn; ++j) {
         next[j] = max(next[j], __shfl_xor_sync(0xFFFFFFFFu, next[j], apart));
       }
     }
     raise(next);
-    const float from[2] = {__int2float_rn(greatest[0]), __int2float_rn(greatest[1])};
+    float from[kOwn];
+#pragma unroll
+    for (uint32_t j = 0; j < kOwn; ++j) from[j] = __int2float_rn(greatest[j]);
     if (is_plain) {
 #pragma unroll
-      for (uint32_t i = 0; i < 4 * kStrips; ++i) {
-        float& logit = logits[i / 4][i % 4];
-        logit = exp2_of_negative(__fsub_rn(logit, from[i % 2]));
+      for (uint32_t i = 0; i < kOfStep; ++i) {
+        // Way of 2 bits and 4 bits: here.
+        logits[i] = exp2_of_negative(__fsub_rn(logits[i], from[i % kOwn]));
       }
-      return;
+    } else {
+#pragma unroll
+      for (uint32_t i = 0; i < kOfStep; ++i) {
+        const float weight = exp2_of(__fsub_rn(logits[i], from[i % kOwn]));
+        logits[i] = logits[i] == logits[i] ? weight : logits[i];
+      }
     }
 #pragma unroll
-    for (uint32_t i = 0; i < 4 * kStrips; ++i) {
-      float& logit = logits[i / 4][i % 4];
-      const float weight = exp2_of(__fsub_rn(logit, from[i % 2]));
-      logit = logit == logit ? weight : logit;
+    for (uint32_t j = 0; j < kOwn; ++j) {
+      of_step[j] = __fadd_rn(logits[j], logits[kOwn + j]);
+#pragma unroll
+      for (uint32_t i = kOfStrip + j; i < kOfStep; i += kOfStrip) {
+        of_step[j] = __fadd_rn(of_step[j], __fadd_rn(logits[i], logits[kOwn + i]));
+      }
+      masses[j].add(of_step[j]);
     }
   }
 
-  __device__ __forceinline__ void raise(const int32_t (&next)[2]) {
-    const bool is_same = next[0] == greatest[0] && next[1] == greatest[1];
+  __device__ __forceinline__ void raise(const int32_t (&next)[kOwn]) {
+    bool is_same = true;
+#pragma unroll
+    for (uint32_t j = 0; j < kOwn; ++j) is_same = is_same && next[j] == greatest[j];
     if (!__any_sync(0xFFFFFFFFu, !is_same)) return;
-    const float scales[2] = {scale_of(greatest[0], next[0]), scale_of(greatest[1], next[1])};
 #pragma unroll
-    for (uint32_t i = 0; i < kDim / 16; ++i) {
+    for (uint32_t j = 0; j < kOwn; ++j) {
+      const float scale = scale_of(greatest[j], next[j]);
 #pragma unroll
-      for (uint32_t j = 0; j < 4; ++j) outputs[i][j] = __fmul_rn(outputs[i][j], scales[j % 2]);
-    }
+      for (uint32_t strip = 0; strip < kDim / 16; ++strip) {
 #pragma unroll
-    for (uint32_t j = 0; j < 2; ++j) {
-      masses[j].scale(scales[j]);
-      excess[j] = __fmul_rn(excess[j], scales[j]);
+        for (uint32_t i = j; i < kOfStrip; i += kOwn) {
+          outputs[strip][i] = __fmul_rn(outputs[strip][i], scale);
+        }
+      }
+      masses[j].scale(scale);
+      excess[j] = __fmul_rn(excess[j], scale);
       greatest[j] = next[j];
     }
   }
 
-  __device__ __forceinline__ uint16_t* weight(uint32_t j, uint32_t token) const {
-    return &chip.weights[2 * pair_of_lane() + j][token];
+  __device__ __forceinline__ uint16_t* weight(uint32_t i) const {
+    return &chip.weights[kOwn * pair_of_lane() + i % kOwn][i / kOwn * 8 + group_of_lane()];
   }
 
-  template <uint32_t kTag>
-  __device__ __forceinline__ void add_codes(const Step& step, const uint8_t* stage,
-                                            const float (&weights)[kStrips][4],
-                                            const float (&of_step)[2]) {
-    // What rounding takes from weights is then multiplied by codes about 0.
-    constexpr uint32_t kMiddle = 1u << ((16 >> kTag) - 1);
-    load_affine<kMiddle>(params, stage + 32 * kDim, step.n, chip.affine);
-    float scaled[kStrips][4];
-    uint32_t top[2] = {0, 0};
-    float least[2] = {0.0f, 0.0f};
+  // Weights times steps, in fixed point, and what is added to their products with codes. These are
+  // about their middle, since they multiply what rounding takes from weights.
+  template <uint32_t kMiddle>
+  __device__ __forceinline__ void fix_weights(const OfStep<kQueries>& weights) {
+    float scaled[kOfStep];
+    uint32_t top[kOwn] = {};
 #pragma unroll
-    for (uint32_t i = 0; i < 4 * kStrips; ++i) {
-      const Affine affine = chip.affine[i / 2 * 8 + group_of_lane()];
-      const float weight = weights[i / 4][i % 4];
-      const float product = __fmul_rn(weight, affine.step);
-      scaled[i / 4][i % 4] = product;
-      top[i % 2] = max(top[i % 2], __float_as_uint(product) & 0x7FFFFFFF);
-      least[i % 2] = __fmaf_rn(weight, affine.least, least[i % 2]);
+    for (uint32_t j = 0; j < kOwn; ++j) least[j] = 0.0f;
+#pragma unroll
+    for (uint32_t i = 0; i < kOfStep; ++i) {
+      const Affine affine = chip.affine[i / kOwn * 8 + group_of_lane()];
+      scaled[i] = __fmul_rn(weights[i], affine.step);
+      top[i % kOwn] = max(top[i % kOwn], __float_as_uint(scaled[i]) & 0x7FFFFFFF);
+      least[i % kOwn] = __fmaf_rn(weights[i], affine.least, least[i % kOwn]);
     }
 #pragma unroll
-    for (uint32_t apart = 4; apart < 32; apart *= 2) {
-#pragma unroll
-      for (uint32_t j = 0; j < 2; ++j) {
-        top[j] = max(top[j], __shfl_xor_sync(0xFFFFFFFFu, top[j], apart));
-      }
-    }
-    const Fixed fixed[2] = {fix(top[0]), fix(top[1])};
-    // Of eight tokens.
-    uint32_t total[2] = {0u - 2 * kStrips * kFixedZero, 0u - 2 * kStrips * kFixedZero};
-#pragma unroll
-    for (uint32_t i = 0; i < 4 * kStrips; ++i) {
-      const uint32_t word = to_fixed(scaled[i / 4][i % 4], fixed[i % 2]);
-      total[i % 2] += word;
-      *weight(i % 2, i / 2 * 8 + group_of_lane()) = static_cast<uint16_t>(word);
-    }
-#pragma unroll
-    for (uint32_t j = 0; j < 2; ++j) {
+    for (uint32_t j = 0; j < kOwn; ++j) {
 #pragma unroll
       for (uint32_t apart = 4; apart < 32; apart *= 2) {
-        total[j] += __shfl_xor_sync(0xFFFFFFFFu, total[j], apart);
+        top[j] = max(top[j], __shfl_xor_sync(0xFFFFFFFFu, top[j], apart));
       }
-      const float middle = __fmul_rn(-static_cast<float>(kMiddle), fixed[j].unit);
-      const float sum = __int2float_rn(static_cast<int32_t>(total[j]));
+      const Fixed fixed = fix(top[j]);
+      unit[j] = fixed.unit;
+      // Of eight tokens.
+      uint32_t total = 0u - 2 * kStrips * kFixedZero;
+#pragma unroll
+      for (uint32_t i = j; i < kOfStep; i += kOwn) {
+        const uint32_t word = to_fixed(scaled[i], fixed);
+        total += word;
+        *weight(i) = static_cast<uint16_t>(word);
+      }
+#pragma unroll
+      for (uint32_t apart = 4; apart < 32; apart *= 2) {
+        total += __shfl_xor_sync(0xFFFFFFFFu, total, apart);
+      }
+      const float middle = __fmul_rn(-static_cast<float>(kMiddle), fixed.unit);
+      const float sum = __int2float_rn(static_cast<int32_t>(total));
       least[j] = __fmaf_rn(middle, sum, add_over_groups(least[j]));
     }
     __syncwarp();
-    // Of rows of queries `group`, tokens of each 32.
-    uint32_t planes[2][2][2];
+  }
+
+  // Of strips of channels from `kFirst` on; of a piece that begins with them.
+  template <uint32_t kTag, uint32_t kFirst, uint32_t kEnd>
+  __device__ __forceinline__ void add_codes(const uint8_t* stage) {
+    // Of a row of queries, tokens of each 32.
+    uint32_t planes[2][kOwn][2];
 #pragma unroll
     for (uint32_t i = 0; i < 4; ++i) {
-      const uint16_t* first = &chip.weights[group_of_lane()][i * 16 + 4 * pair_of_lane()];
+      const uint32_t group = group_of_lane();
+      const uint16_t* first = &chip.weights[group * kQueries / 8][i * 16 + 4 * pair_of_lane()];
       const uint2 two = *reinterpret_cast<const uint2*>(first);
-      planes[i / 2][0][i % 2] = __byte_perm(two.x, two.y, 0x7531);
-      planes[i / 2][1][i % 2] = __byte_perm(two.x, two.y, 0x6420);
-    }
-    constexpr uint32_t kOutputStrips = kDim / 16;
-    const uint32_t strip_bytes = 128 * (16 >> kTag);
-#pragma unroll
-    for (uint32_t strip = 0; strip < kDim / 16; ++strip) {
-      if (kTag == 1 && strip == kOutputStrips / 2) {
-        stage = feed.take() - kOutputStrips / 2 * strip_bytes;
+      const uint32_t high = __byte_perm(two.x, two.y, 0x7531);
+      const uint32_t low = __byte_perm(two.x, two.y, 0x6420) ^ 0x80808080;
+      if constexpr (kOwn == 1) {
+        planes[i / 2][0][i % 2] = group % 2 == 0 ? high : low;
+      } else {
+        planes[i / 2][0][i % 2] = high;
+        planes[i / 2][1][i % 2] = low;
       }
-      float sums[4];
-      multiply_codes<kTag>(stage + strip * strip_bytes, planes, sums);
+    }
 #pragma unroll
-      for (uint32_t i = 0; i < 4; ++i) {
-        const uint32_t channel = strip * 16 + i / 2 * 8 + group_of_lane();
-        const float own = fixed[i % 2].unit;
+    for (uint32_t strip = kFirst; strip < kEnd; ++strip) {
+      float sums[kOfStrip];
+      multiply_codes<kTag>(stage + (strip - kFirst) * 128 * (16 >> kTag), planes, sums);
+#pragma unroll
+      for (uint32_t i = 0; i < kOfStrip; ++i) {
+        const uint32_t channel = strip * 16 + i / kOwn * 8 + group_of_lane();
+        const float own = unit[i % kOwn];
         // A power of two stays one.
-        const float unit = is_fourfold<kTag>(i) ? __fmul_rn(own, 0.25f) : own;
-        const float sum = __fmaf_rn(sums[i], unit, least[i % 2]);
+        const float of_code = is_fourfold<kTag>(i / kOwn) ? __fmul_rn(own, 0.25f) : own;
+        const float sum = __fmaf_rn(sums[i], of_code, least[i % kOwn]);
         float& output = outputs[strip][i];
         output = __fmaf_rn(sum, chip.channels[0][channel], output);
       }
     }
+  }
+
+  // What was taken from values, once a step.
+  __device__ __forceinline__ void add_offsets() {
     if (params.tiers.channels[1].offsets == nullptr) return;
-    const float mass[2] = {add_over_groups(of_step[0]), add_over_groups(of_step[1])};
+    float mass[kOwn];
 #pragma unroll
-    for (uint32_t i = 0; i < 4 * kOutputStrips; ++i) {
-      const uint32_t channel = i / 2 * 8 + group_of_lane();
-      float& output = outputs[i / 4][i % 4];
-      output = __fmaf_rn(chip.channels[1][channel], mass[i % 2], output);
+    for (uint32_t j = 0; j < kOwn; ++j) mass[j] = add_over_groups(of_step[j]);
+#pragma unroll
+    for (uint32_t strip = 0; strip < kDim / 16; ++strip) {
+#pragma unroll
+      for (uint32_t i = 0; i < kOfStrip; ++i) {
+        const uint32_t channel = strip * 16 + i / kOwn * 8 + group_of_lane();
+        float& output = outputs[strip][i];
+        output = __fmaf_rn(chip.channels[1][channel], mass[i % kOwn], output);
+      }
     }
   }
 
@@ -190,76 +215,90 @@ struct Weighed {
     for (uint32_t strip = 0; strip < kDim / 16; ++strip) {
       uint32_t a[4];
       load_matrices_transposed(a, values + 2 * strip);
-      multiply<kIsBf16>(outputs[strip], a, b);
+      // Columns are of eight rows, or two of each of four.
+      float sums[4];
+#pragma unroll
+      for (uint32_t i = 0; i < 4; ++i) sums[i] = outputs[strip][i * kOwn / 2];
+      multiply<kIsBf16>(sums, a, b);
+#pragma unroll
+      for (uint32_t i = 0; i < kOfStrip; ++i) outputs[strip][i] = sums[i * 2 / kOwn];
     }
   }
 
-  __device__ __forceinline__ void add_numbers(const uint8_t* stage,
-                                              const float (&weights)[kStrips][4]) {
+  // Rounded as values are.
+  __device__ __forceinline__ void round_weights(const OfStep<kQueries>& weights) {
     const uint32_t element = params.attend.logits.element;
 #pragma unroll
-    for (uint32_t i = 0; i < 4 * kStrips; ++i) {
-      const float exact = weights[i / 4][i % 4];
-      const uint32_t half = element == kFloatBf16 ? to_bf16(exact) : to_f16(exact);
+    for (uint32_t i = 0; i < kOfStep; ++i) {
+      const uint32_t half = element == kFloatBf16 ? to_bf16(weights[i]) : to_f16(weights[i]);
       const float rounded = element == kFloatBf16 ? from_bf16(half) : from_f16(half);
-      excess[i % 2] = __fadd_rn(excess[i % 2], __fsub_rn(rounded, exact));
-      *weight(i % 2, i / 2 * 8 + group_of_lane()) = static_cast<uint16_t>(half);
+      excess[i % kOwn] = __fadd_rn(excess[i % kOwn], __fsub_rn(rounded, weights[i]));
+      *weight(i) = static_cast<uint16_t>(half);
     }
     __syncwarp();
-#pragma unroll 1
-    for (uint32_t strip = 0; strip < kStrips; ++strip) {
-      if (strip != 0) stage = feed.take();
-      const uint16_t* first = &chip.weights[group_of_lane()][strip * 16 + 2 * pair_of_lane()];
-      const uint32_t b[2] = {*reinterpret_cast<const uint32_t*>(first),
-                             *reinterpret_cast<const uint32_t*>(first + 8)};
-      if (element == kFloatBf16) {
-        multiply_values<true>(stage, b);
-      } else {
-        multiply_values<false>(stage, b);
-      }
+  }
+
+  // Of one strip of tokens.
+  __device__ __forceinline__ void add_numbers(const uint8_t* stage, uint32_t strip) {
+    const uint16_t* first =
+        &chip.weights[group_of_lane() * kQueries / 8][strip * 16 + 2 * pair_of_lane()];
+    const uint32_t b[2] = {*reinterpret_cast<const uint32_t*>(first),
+                           *reinterpret_cast<const uint32_t*>(first + 8)};
+    if (params.attend.logits.element == kFloatBf16) {
+      multiply_values<true>(stage, b);
+    } else {
+      multiply_values<false>(stage, b);
     }
   }
 
-  // Of the step's logits, and of its values, from their first piece on.
-  __device__ __forceinline__ void add_step(const Step& step, bool is_plain,
-                                           float (&weights)[kStrips][4]) {
-    weigh_step(is_plain, weights);
-    float of_step[2];
-#pragma unroll
-    for (uint32_t j = 0; j < 2; ++j) {
-      of_step[j] = __fadd_rn(weights[0][j], weights[0][2 + j]);
-#pragma unroll
-      for (uint32_t strip = 1; strip < kStrips; ++strip) {
-        const float two = __fadd_rn(weights[strip][j], weights[strip][2 + j]);
-        of_step[j] = __fadd_rn(of_step[j], two);
-      }
-      masses[j].add(of_step[j]);
+  template <uint32_t kTag, uint32_t kFirst, uint32_t kEnd>
+  __device__ __forceinline__ void add_piece_of(const Step& step, const uint8_t* stage,
+                                               const OfStep<kQueries>& weights) {
+    constexpr uint32_t kMiddle = 1u << ((16 >> kTag) - 1);
+    if (kFirst == 0) {
+      load_affine<kMiddle>(params, stage + 32 * kDim, step.n, chip.affine);
+      fix_weights<kMiddle>(weights);
     }
-    const uint8_t* stage = feed.take();
-    if (step.tag(1) == 0) {
-      add_numbers(stage, weights);
-    } else if (step.tag(1) == 1) {
-      add_codes<1>(step, stage, weights, of_step);
-    } else if (step.tag(1) == 2) {
-      add_codes<2>(step, stage, weights, of_step);
+    add_codes<kTag, kFirst, kEnd>(stage);
+    if (kEnd == kDim / 16) add_offsets();
+  }
+
+  // Of a piece of a step that is there, and its weights.
+  __device__ __forceinline__ void add_piece(const Step& step, uint32_t piece, const uint8_t* stage,
+                                            const OfStep<kQueries>& weights) {
+    constexpr uint32_t kAll = kDim / 16;
+    if (step.tags[1] == 0) {
+      if (piece == 0) round_weights(weights);
+      add_numbers(stage, piece);
+    } else if (step.tags[1] == 3) {
+      // Way of 2 bits: here.
+      // Way of 4 bits: not here.
+      add_piece_of<3, 0, kAll>(step, stage, weights);
+    } else if (step.tags[1] == 2) {
+      // Way of 4 bits: here.
+      // Way of 2 bits: not here.
+      add_piece_of<2, 0, kAll>(step, stage, weights);
+    } else if (piece == 0) {
+      // Way of 2 bits and 4 bits: not here.
+      add_piece_of<1, 0, kAll / 2>(step, stage, weights);
     } else {
-      add_codes<3>(step, stage, weights, of_step);
+      add_piece_of<1, kAll / 2, kAll>(step, stage, weights);
     }
   }
 
   // As a part of the rows of queries.
   __device__ __forceinline__ void store(uint32_t* words) const {
 #pragma unroll
-    for (uint32_t j = 0; j < 2; ++j) {
+    for (uint32_t j = 0; j < kOwn; ++j) {
       const float mass = add_over_groups(__fadd_rn(masses[j].sum, masses[j].lost));
       const float sum = __fadd_rn(mass, add_over_groups(excess[j]));
-      const uint32_t r = 2 * pair_of_lane() + j;
+      const uint32_t r = kOwn * pair_of_lane() + j;
       if (r >= rows.n) continue;
       uint32_t* row = words + r * (kDim + kExtraWords);
 #pragma unroll
       for (uint32_t strip = 0; strip < kDim / 16; ++strip) {
         row[16 * strip + group_of_lane()] = __float_as_uint(outputs[strip][j]);
-        row[16 * strip + 8 + group_of_lane()] = __float_as_uint(outputs[strip][2 + j]);
+        row[16 * strip + 8 + group_of_lane()] = __float_as_uint(outputs[strip][kOwn + j]);
       }
       if (group_of_lane() != 0) continue;
       row[kDim + kSumWord] = __float_as_uint(sum);

@@ -8,7 +8,7 @@ use lacuna::kv::KvLists;
 use lacuna::quant::{Part as Of, Tail, Tier};
 use lacuna::simt::Entry;
 
-use self::problem::{Paged, Pages, alone, case, endless, sparse, spoil, spoil_entries};
+use self::problem::{Paged, Pages, endless, sparse, spoil, spoil_entries};
 use crate::attend::problem::{Brain, Case, Part, Results, Short};
 use crate::attend::{Differs, beside, model};
 use crate::common::Random;
@@ -51,103 +51,124 @@ const MUTATIONS: &[Mutation] = &[
     of("exponent < 14", 0, "exponent < 15"),
     of("exponent - 13", 0, "exponent - 12"),
     of("267 - exponent", 0, "266 - exponent"),
-    of("12582912.0f", 0, "8388608.0f"),
+    of("12583040.0f", 0, "12582912.0f"),
+    of("0x4B400080", 0, "0x4B400000"),
     // Registers, words and planes.
     of("a[i] = words[i];", 0, "a[i] = words[i ^ 1];"),
     of("words[i % 2] >> i / 2 * 4", 0, "words[i / 2] >> i % 2 * 4"),
     of(" & 0x0F0F0F0F", 0, ""),
     of("words[0] >> i / 2 * 4", 0, "words[0] >> i % 2 * 4"),
     of("0x03030303u << i % 2 * 2", 0, "0x03030303u"),
-    of("kTag == 3 && j >= 2", 0, "kTag == 3"),
+    of("kTag == 3 && half == 1", 0, "kTag == 3"),
     of(" & 0x03030303u << i % 2 * 2", 0, ""),
     of("words[2] = four.z;", 0, "words[2] = four.w;"),
     of("words[1] = two.y;", 0, "words[1] = two.x;"),
     of("tag >= 2 && n_tiles % 2 == 0 ? 2", 0, "tag > 2 && n_tiles % 2 == 0 ? 2"),
     of("words + j * kWords", 0, "words"),
     of("planes[first + j][0]", 0, "planes[j][0]"),
+    of("planes[first + j][1]", 0, "planes[j][1]"),
     of("planes[first + j][1]", 0, "planes[first + j][0]"),
-    of("mma_u8_s8(high", 0, "mma_u8(high"),
-    of("mma_u8(low", 0, "mma_u8_s8(low"),
-    of("high[j] * 256 + low[j]", 0, "high[j] * 256"),
+    of("mma_u8_s8(all[0]", 0, "mma_u8(all[0]"),
+    of("mma_u8_s8(all[1]", 0, "mma_u8(all[1]"),
+    of("all[0][i]", 0, "all[0][0]"),
+    of("all[kProducts - 1][i]", 0, "all[0][i]"),
+    of("high * 256 + low", 0, "high * 256"),
     // Pieces of steps.
-    of("n == 0 ? 1 : tag(part)", 0, "tag(part)"),
-    of("tag(part) == 0 ? 4", 0, "tag(part) == 0 ? 3"),
-    of("tag(part) == 1 ? 2 : 1", 0, "1"),
+    of("0x1124u", 0, "0x1123u"),
+    of("0x1124u", 0, "0x1114u"),
+    of("0x1124u", 0, "0x1224u"),
+    of("0x1124u", 0, "0x2124u"),
+    of("kNoPage = 3", 0, "kNoPage = 2"),
+    of("static_cast<uint32_t>(page) & 3", 0, "static_cast<uint32_t>(page) & 1"),
     of("(n_slots + kStep - 1) / kStep", 0, "n_slots / kStep"),
     of("first_step(first + threadIdx.x / 32)", 0, "first_step(first)"),
-    of(
-        "stages = all_stages + threadIdx.x / 32 * params.tiers.n_stages * stage_bytes();",
-        0,
-        "stages = all_stages;",
-    ),
-    of("(4 * kPageTokens << params.tiers.pools.tail)", 0, "4 * kPageTokens"),
-    of("piece = ahead.n_pieces(0) + ahead.n_pieces(1);", 0, "piece = 0;"),
+    of("kStageBytes = 32 * kDim + 8 * kPageTokens", 0, "kStageBytes = 32 * kDim + 4 * kPageTokens"),
+    of("kStageStride = kWarps * kStageBytes", 0, "kStageStride = kStageBytes"),
+    of("stage_at = threadIdx.x / 32 * kStageBytes;", 0, "stage_at = 0;"),
+    of("n_copied = 0;", 0, "n_copied = 1;"),
     of("i < params.tiers.n_stages; ++i", 0, "i < 2; ++i"),
     of("first_step + n * kWarps < end_step", 0, "first_step + n * kWarps <= end_step"),
     // A step.
-    of("next = {};", 0, ""),
-    of("next.ordinal = n;", 0, ""),
+    of("step.ordinal = n;", 0, "step.ordinal = 0;"),
+    of("2 * n % (2 * kKnownSteps)", 0, "2 * n % kKnownSteps"),
+    of("tag_of(pages[0]);", 0, "tag_of(pages[1]);"),
+    of("tag_of(pages[1]);", 0, "tag_of(pages[0]);"),
     of("i < n_page_steps;", 0, "i <= n_page_steps;"),
-    of("(i - n_page_steps) * kStep", 0, "0"),
-    of("min_of(kStep, part.n_positions - next.first)", 0, "kStep"),
-    of("find_tokens(chip.tokens[n % 2])", 0, "find_tokens(chip.tokens[0])"),
-    of("if (n % kEntries == 0) load_entries(n);", 0, "if (n == 0) load_entries(n);"),
-    of("next.first = i * kStep;", 0, ""),
-    of("chip.entries[p][n % kEntries]", 0, "chip.entries[p][0]"),
-    of("next.entries[p] = entry;", 0, "next.entries[0] = entry;"),
-    of("is_there && (entry", 0, "(entry"),
-    of("(entry & 0x3FFFFFFF) <", 0, "(entry & 0x3FFFFFFF) <="),
+    of("step.is_page ? i : i - n_page_steps", 0, "i"),
     of(
-        "is_there ? min_of(kStep, n_slots - next.first) : 0",
+        "step.is_page ? n_slots : part.n_positions",
         0,
-        "min_of(kStep, n_slots - next.first)",
+        "step.is_page ? kStep * n_page_steps : part.n_positions",
     ),
-    of("is_there ? min_of(kStep, n_slots - next.first) : 0", 0, "is_there ? kStep : 0"),
-    // Entries.
-    of("__syncwarp();", 1, ""),
-    of("own = n + threadIdx.x % 32", 0, "own = threadIdx.x % 32"),
+    of("step.is_page ? n_slots : part.n_positions", 0, "n_slots"),
+    of("pages[0] != kNoPage ? min_of", 0, "true ? min_of"),
+    of("min_of(kStep, n_all - step.first)", 0, "kStep"),
+    of("n % (kKnownSteps / 2) == 0", 0, "n % kKnownSteps == 0"),
+    of("i >= n_page_steps && i < end_step) find_tokens", 0, "i >= n_page_steps) find_tokens"),
+    of("chip.tokens[n % 2]", 0, "chip.tokens[0]"),
+    // Pages.
+    of("own = n + threadIdx.x % 32 / 2", 0, "own = threadIdx.x % 32 / 2"),
+    of("own = n + threadIdx.x % 32 / 2", 0, "own = n + threadIdx.x % 16"),
+    of("i >= n_page_steps && i < end_step ? 0", 0, "i >= n_page_steps ? 0"),
+    of("i >= n_page_steps && i < end_step ? 0", 0, "i < end_step ? 0"),
     of("uint64_t{part.b} * params.attend.n_heads + part.head", 0, "part.head"),
     of("uint64_t{part.b} * params.attend.n_heads + part.head", 0, "part.b"),
-    of("i < end_step && i < n_page_steps", 0, "i < end_step"),
-    of("params.tiers.entries[p]", 0, "params.tiers.entries[0]"),
+    of("i < n_page_steps && i < end_step", 0, "i < end_step"),
+    of("threadIdx.x % 2 == 0 ?", 0, "true ?"),
     of("head * params.tiers.n_pages + i", 0, "i"),
+    of("number < pools.n_pages[tag]", 0, "number <= pools.n_pages[tag]"),
+    of("number < pools.n_pages[tag]", 0, "number < pools.n_pages[0]"),
+    of(
+        "reinterpret_cast<uint64_t>(pools.pages[tag]) + at",
+        0,
+        "reinterpret_cast<uint64_t>(pools.pages[tag])",
+    ),
+    of("is_other ? page", 0, "true ? page"),
+    of("(2 * n + threadIdx.x % 32) % (2 * kKnownSteps)", 0, "threadIdx.x % 32"),
+    of("__syncwarp();", 0, ""),
     // Rows.
-    of("next.first + i)", 0, "i)"),
+    of("part.head, first + i)", 0, "part.head, i)"),
+    of("first + i < part.n_positions", 0, "true"),
+    of("of_split - n_page_steps", 0, "of_split"),
     of("tokens.values[i] = token.value;", 0, "tokens.values[i] = token.key;"),
     of("tokens.biases[i] = token.bias;", 0, "tokens.biases[i] = 0.0f;"),
-    of("__syncwarp();", 2, ""),
+    of("__syncwarp();", 1, ""),
     // Copies.
-    of("if (ahead.n != 0) {", 0, "{"),
-    of("stages + stage_in * stage_bytes()", 0, "stages"),
-    of("piece - ahead.n_pieces(0)", 0, "piece"),
-    of("is_key ? ahead.entries[0] : ahead.entries[1]", 0, "ahead.entries[0]"),
-    of("if (ahead.is_page) {", 0, "{"),
+    of("if (found != kNoPage) {", 0, "{"),
+    of("chip.pages[n_copied % (2 * kKnownSteps)]", 0, "chip.pages[n_copied % kKnownSteps]"),
+    of("(found - tag)", 0, "(found)"),
+    of("stage = stages + stage_at", 0, "stage = stages"),
+    of("piece = 0;\n      ++n_copied;", 0, "++n_copied;"),
+    of("piece = 0;\n      ++n_copied;", 0, "piece = 0;"),
     of("page_bytes_of(tag, kDim, pools.tail)", 0, "page_bytes_of(tag, kDim, 0)"),
-    of("chip.tokens[ahead.ordinal % 2]", 0, "chip.tokens[0]"),
-    of("is_key ? tokens.keys : tokens.values", 0, "tokens.keys"),
-    of("i * kTile, stage", 0, "0, stage"),
+    of("chip.tokens[n_copied / 2 % 2]", 0, "chip.tokens[0]"),
+    of("n_copied % 2 == 0 ? tokens.keys", 0, "true ? tokens.keys"),
+    of("piece * kTile", 0, "0"),
     of("commit_copies();", 0, ""),
-    of("if (++stage_in == params.tiers.n_stages) stage_in = 0;", 0, "++stage_in;"),
-    of("if (tag != 3) {", 0, "{"),
-    of("page + i * 32 * kDim", 0, "page"),
+    of("stage_at += kStageStride;", 0, ""),
+    of("if (stage_at >= n_all) stage_at -= n_all;", 0, ""),
+    of("params.tiers.n_stages * kStageStride", 0, "2 * kStageStride"),
+    of("if (tag == 3) return;", 0, ""),
+    of("page + piece * 32 * kDim", 0, "page"),
     of("at = kHalf; at < 2 * kHalf", 0, "at = kHalf; at < kHalf"),
     of("at = 0; at < kHalf", 0, "at = 512; at < kHalf"),
-    of("page + 8 * kDim * bits_of(tag)", 0, "page + 32 * kDim"),
+    of("kHalf << (3 - tag)", 0, "kHalf << (4 - tag)"),
+    of("tail, has_tail);", 0, "tail);"),
     of("4 * kPageTokens << params.tiers.pools.tail;", 0, "4 * kPageTokens;"),
-    of("i == 0 && 16 * lane < n_tail", 0, "i == 0"),
-    of("uint64_t{first + row} * 2 * kDim", 0, "uint64_t{row} * 2 * kDim"),
-    of("rows[first + row]", 0, "rows[row]"),
-    of("first + row < ahead.n && from != nullptr", 0, "from != nullptr"),
-    of("first + row < ahead.n && from != nullptr", 0, "first + row < ahead.n"),
-    of("params.attend.queries, is_there)", 0, "params.attend.queries, true)"),
-    of("row * pitch_of(kDim) + chunk", 0, "row * (pitch_of(kDim) - 1) + chunk"),
+    of("piece == 0 && 16 * lane < 4 * kPageTokens", 0, "16 * lane < 4 * kPageTokens"),
+    of("uint64_t{row} * 2 * kDim", 0, "uint64_t{row % kTile} * 2 * kDim"),
+    of("rows[row]", 0, "rows[row % kTile]"),
+    of("row < n ? page", 0, "true ? page"),
+    of("(first_step + n_copied / 2 * kWarps) * kStep", 0, "first_step * kStep"),
+    of("if (page == nullptr) from", 0, "from"),
+    of("params.attend.queries, from != nullptr)", 0, "params.attend.queries, true)"),
+    of("at / kChunks * pitch_of(kDim) + chunk", 0, "at / kChunks * (pitch_of(kDim) - 1) + chunk"),
+    of("__syncwarp();", 2, ""),
     of("__syncwarp();", 3, ""),
-    of("__syncwarp();", 4, ""),
     of("copy_next();\n    if (", 0, "if ("),
     of("wait_copies<1>();", 0, "wait_copies<2>();"),
     of("wait_copies<2>();", 0, "wait_copies<3>();"),
-    of("stages + stage_out * stage_bytes()", 0, "stages"),
-    of("if (++stage_out == params.tiers.n_stages) stage_out = 0;", 0, "++stage_out;"),
+    of("return stages + stage_at;", 0, "return stages;"),
     // Splits and trees.
     of("kLeastSteps = 4", 0, "kLeastSteps = 8"),
     of("n_steps > kMostParts * n", 0, "n_steps >= kMostParts * n"),
@@ -156,8 +177,8 @@ const MUTATIONS: &[Mutation] = &[
     of("apart = 4; apart < 32; apart *= 2", 0, "apart = 4; apart < 16; apart *= 2"),
     // Spans, and queries in fixed point.
     of("uint64_t{part.b} * params.attend.n_heads + part.head", 1, "part.head"),
-    of("(head * params.tiers.n_spans + next) * kDim", 0, "head * params.tiers.n_spans * kDim"),
-    of("(head * params.tiers.n_spans + next) * kDim", 0, "(head + next) * kDim"),
+    of("(head * params.tiers.n_spans + span) * kDim", 0, "head * params.tiers.n_spans * kDim"),
+    of("(head * params.tiers.n_spans + span) * kDim", 0, "(head + span) * kDim"),
     of("keys = params.tiers.channels[0]", 0, "keys = params.tiers.channels[1]"),
     of("values = params.tiers.channels[1]", 0, "values = params.tiers.channels[0]"),
     of("values.scales != nullptr ? ", 0, "true ? "),
@@ -182,15 +203,16 @@ const MUTATIONS: &[Mutation] = &[
         "apart = kDotLanes / 4; apart > 0; apart /= 2",
     ),
     of("(word >> 8 & 0xFF)", 0, "(word >> 8)"),
-    of("planes[1][e / 4] |= (word & 0xFF)", 0, "planes[1][e / 4] |= word"),
-    of("static_cast<int32_t>(word << 16) >> 16", 0, "static_cast<int32_t>(word & 0xFFFF)"),
+    of("((word & 0xFF) ^ 0x80)", 0, "(word ^ 0x80)"),
+    of("((word & 0xFF) ^ 0x80)", 0, "(word & 0xFF)"),
+    of("sum += word - kFixedZero;", 0, "sum += word & 0xFFFF;"),
     of("&chip.planes[p][row][c]", 0, "&chip.planes[0][row][c]"),
     of(
         "apart = kDotLanes / 2; apart > 0; apart /= 2",
         1,
         "apart = kDotLanes / 4; apart > 0; apart /= 2",
     ),
-    of("{fixed.unit, __int2float_rn(sum), offset}", 0, "{fixed.unit, __int2float_rn(sum), 0.0f}"),
+    of("{fixed.unit, total, offset}", 0, "{fixed.unit, total, 0.0f}"),
     // What tokens' codes are relative to.
     of(
         "t < n && params.tiers.pools.tail == kZeroPoints",
@@ -207,55 +229,62 @@ const MUTATIONS: &[Mutation] = &[
     of("0.0625f", 0, "0.125f"),
     of("} else if (t < n) {", 0, "} else {"),
     of("affine.least = words[kStep + t];", 0, "affine.least = words[t];"),
-    of("__syncwarp();", 5, ""),
+    of("__syncwarp();", 4, ""),
     // Products with keys.
     of("load_affine<0>(params, stage + 32 * kDim, step.n, chip.affine);", 0, ""),
-    of("chip.folded[2 * pair_of_lane() + 1]", 0, "chip.folded[2 * pair_of_lane()]"),
-    of("planes[tile][p][1] = words[4];", 0, "planes[tile][p][1] = words[0];"),
-    of("chip.planes[p][group_of_lane()][32 * tile]", 0, "chip.planes[p][group_of_lane()][0]"),
-    of("strip_bytes = 32 * kDim >> kTag", 0, "strip_bytes = 16 * kDim >> kTag"),
-    of("kTag == 1 && strip == kStrips / 2", 0, "false"),
-    of("feed.take() - strip * strip_bytes", 0, "feed.take()"),
+    of("chip.folded[kOwn * pair_of_lane() + j]", 0, "chip.folded[kOwn * pair_of_lane()]"),
+    of("planes[tile][j][1] = words[4];", 0, "planes[tile][j][1] = words[0];"),
+    of("plane + 32 * tile", 0, "plane"),
+    of("chip.planes[j][group % kQueries]", 0, "chip.planes[0][group % kQueries]"),
+    of("(32 * kDim >> kTag)", 0, "(16 * kDim >> kTag)"),
+    of("stage + (strip - kFirst)", 0, "stage + strip"),
     of(
-        "chip.affine[strip * 16 + i / 2 * 8 + group_of_lane()]",
+        "chip.affine[strip * 16 + i / kOwn * 8 + group_of_lane()]",
         0,
         "chip.affine[strip * 16 + group_of_lane()]",
     ),
-    of("folded[i % 2]", 0, "folded[i / 2]"),
+    of("folded[i % kOwn]", 0, "folded[i / kOwn]"),
     of(
         "__fmaf_rn(affine.step, sum, __fmul_rn(affine.least, of.sum))",
         0,
         "__fmaf_rn(affine.least, of.sum, __fmul_rn(affine.step, sum))",
     ),
-    of("is_fourfold<kTag>(i) ? __fmul_rn(sums[i], 0.25f)", 0, "false ? __fmul_rn(sums[i], 0.25f)"),
+    of(
+        "is_fourfold<kTag>(i / kOwn) ? __fmul_rn(sums[i], 0.25f)",
+        0,
+        "false ? __fmul_rn(sums[i], 0.25f)",
+    ),
     of("__fmaf_rn(code, of.unit, of.offset)", 0, "__fmul_rn(code, of.unit)"),
     of("lane % 16 * pitch + lane / 16", 0, "lane % 16 * pitch + lane / 8 % 2"),
-    of("lane % 8 * pitch + lane / 8 % 2", 0, "lane % 8 * pitch"),
+    of("lane % 8 * kQueries / 8 * pitch + lane / 8 % 2", 0, "lane % 8 * kQueries / 8 * pitch"),
     of("k = 0; k < kDim / 16; ++k", 0, "k = kDim / 16; k-- > 0;"),
-    of("if (strip != 0) stage = feed.take();", 0, ""),
     of("params.attend.logits.element == kFloatBf16", 0, "true"),
-    of("if (i / 4 == strip) products", 0, "products"),
+    of("if (i / kOfStrip == strip) products", 0, "products"),
     // Logits.
     of("step.is_page && rule.cap_scale == 0.0f", 0, "step.is_page"),
     of("step.is_page && rule.cap_scale == 0.0f", 0, "rule.cap_scale == 0.0f"),
     of("step.n == kStep && squares", 0, "squares"),
     of("step.n == kStep && squares < kMostLog2 * kMostLog2 / 4.0f", 0, "step.n == kStep"),
     of("squares = __fmaf_rn(logit, logit, squares);", 0, "squares = __fmul_rn(logit, logit);"),
-    of("i / 2 * 8 + group_of_lane() < step.n ?", 0, "i / 2 * 8 + group_of_lane() <= step.n ?"),
-    of("clamp_logit(logit)", 0, "logit"),
+    of("i / kOwn * 8 + group_of_lane() < step.n;", 0, "i / kOwn * 8 + group_of_lane() <= step.n;"),
+    of("clamp_logit(logits[i])", 0, "logits[i]"),
     of("return false;", 0, "return true;"),
     of("chip.tokens[step.ordinal % 2]", 0, "chip.tokens[0]"),
-    of("rows.tile * kQueries + 2 * pair_of_lane()", 0, "2 * pair_of_lane()"),
-    of("(row + 1) / params.attend.group", 0, "row / params.attend.group"),
+    of("rows.tile * kQueries + kOwn * pair_of_lane() + j", 0, "kOwn * pair_of_lane() + j"),
+    of(
+        "kOwn * pair_of_lane() + j) / params.attend.group",
+        0,
+        "kOwn * pair_of_lane()) / params.attend.group",
+    ),
     of("is_seen = token < step.n;", 0, "is_seen = true;"),
     of("if (!step.is_page) {", 0, "{"),
     of("begin = seen & 0xFFFF", 0, "begin = 0"),
     of("(seen >> 16) - begin", 0, "(seen >> 16)"),
     of("bias = tokens.biases[token];", 0, ""),
     of(
-        "is_seen ? to_logit(rule, logit, bias) : minus_infinity()",
+        "is_seen ? to_logit(rule, logits[i], bias) : minus_infinity()",
         0,
-        "to_logit(rule, logit, bias)",
+        "to_logit(rule, logits[i], bias)",
     ),
     of("return false;", 1, "return true;"),
     // Logits that are written.
@@ -270,50 +299,50 @@ const MUTATIONS: &[Mutation] = &[
     of("canonical(__fadd_rn(logit, 0.0f))", 0, "canonical(logit)"),
     of("if (position >= n) continue;", 0, ""),
     // Weights.
-    of("logit > most[i % 2] ? logit", 0, "logit < most[i % 2] ? logit"),
-    of("max(greatest[0], ceiling(most[0]))", 0, "ceiling(most[0])"),
+    of("logits[i] > most ?", 0, "logits[i] < most ?"),
+    of("max(greatest[j], ceiling(most))", 0, "ceiling(most)"),
     of("apart = 4; apart < 32; apart *= 2", 1, "apart = 4; apart < 16; apart *= 2"),
     of("raise(next);", 0, ""),
-    of("__fsub_rn(logit, from[i % 2])", 0, "__fsub_rn(logit, from[0])"),
+    of("__fsub_rn(logits[i], from[i % kOwn])", 0, "__fsub_rn(logits[i], from[0])"),
     of("if (is_plain) {", 0, "if (true) {"),
-    of("__fsub_rn(logit, from[i % 2])", 1, "__fsub_rn(logit, from[0])"),
-    of("logit == logit ? weight : logit", 0, "weight"),
-    of("outputs[i][j] = __fmul_rn(outputs[i][j], scales[j % 2]);", 0, ";"),
-    of("scales[j % 2]", 0, "scales[j / 2]"),
-    of("masses[j].scale(scales[j]);", 0, ""),
-    of("excess[j] = __fmul_rn(excess[j], scales[j]);", 0, ""),
+    of("__fsub_rn(logits[i], from[i % kOwn])", 1, "__fsub_rn(logits[i], from[0])"),
+    of("logits[i] == logits[i] ? weight : logits[i]", 0, "weight"),
+    of("outputs[strip][i] = __fmul_rn(outputs[strip][i], scale);", 0, ";"),
+    of("is_same && next[j] == greatest[j]", 0, "next[j] == greatest[j]"),
+    of("masses[j].scale(scale);", 0, ""),
+    of("excess[j] = __fmul_rn(excess[j], scale);", 0, ""),
     of("greatest[j] = next[j];", 0, ""),
-    of("of_step[j] = __fadd_rn(weights[0][j], weights[0][2 + j]);", 0, "of_step[j] = 0.0f;"),
+    of("of_step[j] = __fadd_rn(logits[j], logits[kOwn + j]);", 0, "of_step[j] = 0.0f;"),
     of(
-        "uint32_t strip = 1; strip < kStrips; ++strip",
+        "of_step[j] = __fadd_rn(of_step[j], __fadd_rn(logits[i], logits[kOwn + i]));",
         0,
-        "uint32_t strip = kStrips - 1; strip > 0; --strip",
+        "of_step[j] = __fadd_rn(__fadd_rn(of_step[j], logits[i]), logits[kOwn + i]);",
     ),
     // Products with codes of values.
     of("load_affine<kMiddle>(params, stage + 32 * kDim, step.n, chip.affine);", 0, ""),
-    of("chip.affine[i / 2 * 8 + group_of_lane()]", 0, "chip.affine[i / 2 * 8]"),
+    of("chip.affine[i / kOwn * 8 + group_of_lane()]", 0, "chip.affine[i / kOwn * 8]"),
     of(
-        "top[i % 2] = max(top[i % 2], __float_as_uint(product) & 0x7FFFFFFF);",
+        "max(top[i % kOwn], __float_as_uint(scaled[i]) & 0x7FFFFFFF)",
         0,
-        "top[i % 2] = max(top[i % 2], __float_as_uint(product));",
+        "max(top[i % kOwn], __float_as_uint(scaled[i]))",
     ),
     of(
-        "__fmaf_rn(weight, affine.least, least[i % 2])",
+        "__fmaf_rn(weights[i], affine.least, least[i % kOwn])",
         0,
-        "__fadd_rn(__fmul_rn(weight, affine.least), least[i % 2])",
+        "__fadd_rn(__fmul_rn(weights[i], affine.least), least[i % kOwn])",
     ),
     of("apart = 4; apart < 32; apart *= 2", 2, "apart = 4; apart < 16; apart *= 2"),
-    of("fix(top[1])", 0, "fix(top[0])"),
+    of("fix(top[j])", 0, "fix(top[0])"),
     of(
-        "*weight(i % 2, i / 2 * 8 + group_of_lane()) = static_cast<uint16_t>(word);",
+        "*weight(i) = static_cast<uint16_t>(word);",
         0,
-        "*weight(i % 2, i / 2 * 8 + group_of_lane()) = static_cast<uint16_t>(word & 0xFF);",
+        "*weight(i) = static_cast<uint16_t>(word & 0xFF);",
     ),
     of("add_over_groups(least[j])", 0, "least[j]"),
     // What weights are together, and what codes are relative to.
-    of("total[i % 2] += word;", 0, ""),
-    of("total[j] += __shfl_xor_sync(0xFFFFFFFFu, total[j], apart);", 0, ""),
-    of("0u - 2 * kStrips * kFixedZero, 0u", 0, "0u, 0u"),
+    of("total += word;", 0, ""),
+    of("total += __shfl_xor_sync(0xFFFFFFFFu, total, apart);", 0, ""),
+    of("0u - 2 * kStrips * kFixedZero", 0, "0u"),
     of("1u << ((16 >> kTag) - 1)", 0, "(1u << ((16 >> kTag) - 1)) - 1"),
     of("-static_cast<float>(kMiddle)", 0, "static_cast<float>(kMiddle)"),
     of("if (kMiddle != 0) {", 0, "if (false) {"),
@@ -322,19 +351,21 @@ const MUTATIONS: &[Mutation] = &[
         0,
         "params.tiers.channels[0].offsets == nullptr",
     ),
-    of("{add_over_groups(of_step[0]), ", 0, "{of_step[0], "),
-    of("add_over_groups(of_step[1])}", 0, "add_over_groups(of_step[0])}"),
-    of("__syncwarp();", 6, ""),
+    of("add_over_groups(of_step[j])", 0, "of_step[j]"),
+    of("add_over_groups(of_step[j])", 0, "add_over_groups(of_step[0])"),
+    of("if (kEnd == kDim / 16) add_offsets();", 0, "add_offsets();"),
+    of("__syncwarp();", 5, ""),
     of("i * 16 + 4 * pair_of_lane()", 0, "i * 16 + 2 * pair_of_lane()"),
     of("0x7531", 0, "0x6420"),
     of("planes[i / 2][1][i % 2]", 0, "planes[i % 2][1][i / 2]"),
+    of(" ^ 0x80808080", 0, ""),
     of("128 * (16 >> kTag)", 0, "64 * (16 >> kTag)"),
-    of("kTag == 1 && strip == kOutputStrips / 2", 0, "false"),
-    of("feed.take() - kOutputStrips / 2 * strip_bytes", 0, "feed.take()"),
-    of("strip * 16 + i / 2 * 8 + group_of_lane();", 0, "strip * 16 + group_of_lane();"),
-    of("__fmaf_rn(sums[i], unit, least[i % 2])", 0, "__fmul_rn(sums[i], unit)"),
-    of("is_fourfold<kTag>(i) ? __fmul_rn(own, 0.25f)", 0, "false ? __fmul_rn(own, 0.25f)"),
-    of("fixed[i % 2].unit", 0, "fixed[0].unit"),
+    of("stage + (strip - kFirst)", 1, "stage + strip"),
+    of("strip * 16 + i / kOwn * 8 + group_of_lane();", 0, "strip * 16 + group_of_lane();"),
+    of("strip * 16 + i / kOwn * 8 + group_of_lane();", 1, "strip * 16 + group_of_lane();"),
+    of("__fmaf_rn(sums[i], of_code, least[i % kOwn])", 0, "__fmul_rn(sums[i], of_code)"),
+    of("is_fourfold<kTag>(i / kOwn) ? __fmul_rn(own, 0.25f)", 0, "false ? __fmul_rn(own, 0.25f)"),
+    of("unit[i % kOwn]", 0, "unit[0]"),
     of(
         "__fmaf_rn(sum, chip.channels[0][channel], output)",
         0,
@@ -342,35 +373,47 @@ const MUTATIONS: &[Mutation] = &[
     ),
     of("chip.channels[0][channel]", 0, "chip.channels[1][channel]"),
     of(
-        "__fmaf_rn(chip.channels[1][channel], mass[i % 2], output)",
+        "__fmaf_rn(chip.channels[1][channel], mass[i % kOwn], output)",
         0,
-        "__fadd_rn(__fmul_rn(chip.channels[1][channel], mass[i % 2]), output)",
+        "__fadd_rn(__fmul_rn(chip.channels[1][channel], mass[i % kOwn]), output)",
     ),
-    of("mass[i % 2], output", 0, "mass[0], output"),
+    of("mass[i % kOwn], output", 0, "mass[0], output"),
     // Products with values that are numbers.
     of("lane % 8 + lane / 16 * 8", 0, "lane % 16"),
     of("row * pitch_of(kDim) + lane / 8 % 2", 0, "row * pitch_of(kDim)"),
     of("load_matrices_transposed(a", 0, "load_matrices(a"),
     of("values + 2 * strip", 0, "values + strip"),
-    of("half = element == kFloatBf16 ? to_bf16(exact) : to_f16(exact)", 0, "half = to_bf16(exact)"),
+    of(
+        "half = element == kFloatBf16 ? to_bf16(weights[i]) : to_f16(weights[i])",
+        0,
+        "half = to_bf16(weights[i])",
+    ),
+    of("i * kOwn / 2", 0, "0"),
+    of("i * 2 / kOwn]", 0, "0]"),
     of("element == kFloatBf16 ? from_bf16(half) : from_f16(half)", 0, "from_f16(half)"),
-    of("excess[i % 2] = __fadd_rn(excess[i % 2], __fsub_rn(rounded, exact));", 0, ""),
-    of("__fsub_rn(rounded, exact)", 0, "__fsub_rn(exact, rounded)"),
-    of("__syncwarp();", 7, ""),
-    of("if (strip != 0) stage = feed.take();", 1, ""),
+    of("excess[i % kOwn] = __fadd_rn(excess[i % kOwn], __fsub_rn(rounded, weights[i]));", 0, ""),
+    of("__fsub_rn(rounded, weights[i])", 0, "__fsub_rn(weights[i], rounded)"),
+    of("if (piece == 0) round_weights(weights);", 0, "round_weights(weights);"),
+    of("add_numbers(stage, piece)", 0, "add_numbers(stage, 0)"),
+    of("__syncwarp();", 6, ""),
     of("strip * 16 + 2 * pair_of_lane()", 0, "2 * pair_of_lane()"),
     of("uint32_t*>(first + 8)", 0, "uint32_t*>(first)"),
-    of("if (element == kFloatBf16) {", 0, "if (true) {"),
+    of("params.attend.logits.element == kFloatBf16", 1, "true"),
     // Steps.
-    of("if (step.n == 0) {\n      feed.take();", 0, "if (step.n == 0) {"),
+    of("if (step.n != 0) scores", 0, "scores"),
+    of("if (step.n != 0) {", 0, "if (true) {"),
+    of("if (step.n != 0) weighed", 0, "weighed"),
     of("scores.store_logits(step, nullptr);", 0, ""),
-    of("step.tag(0) != 0 || step.tag(1) != 0", 0, "step.tag(0) != 0"),
-    of("step.tag(0) != 0 || step.tag(1) != 0", 0, "step.tag(1) != 0"),
-    of("step.first / kStep / params.tiers.span_pages", 0, "step.first / kStep"),
-    of("step.first / kStep / params.tiers.span_pages", 0, "0"),
-    of("store_logits(step, logits);", 0, ""),
+    of("step.tags[0] != 0 || step.tags[1] != 0", 0, "step.tags[0] != 0"),
+    of("step.tags[0] != 0 || step.tags[1] != 0", 0, "step.tags[1] != 0"),
+    of("slot / kStep / params.tiers.span_pages", 0, "slot / kStep"),
+    of("slot / kStep / params.tiers.span_pages", 0, "0"),
+    of("is_last ? ~0u : ", 0, ""),
+    of("step.first >= span_end", 0, "step.first > span_end"),
+    of("(span + 1) * params.tiers.span_pages", 0, "span * params.tiers.span_pages + 2"),
+    of("scores.store_logits(step, of_step);", 0, ""),
     of("__fadd_rn(mass, add_over_groups(excess[j]))", 0, "mass"),
-    of("outputs[strip][2 + j]", 0, "outputs[strip][j]"),
+    of("outputs[strip][kOwn + j]", 0, "outputs[strip][j]"),
     of(
         "row[kDim + kSumWord] = __float_as_uint(sum);",
         0,
@@ -383,7 +426,7 @@ const MUTATIONS: &[Mutation] = &[
     ),
     // Logits of nothing.
     of("r < rows.n; ++r", 0, "r < 1; ++r"),
-    of("rows.tile * kQueries + r", 1, "r"),
+    of("rows.tile * part.tile_rows + r", 0, "r"),
     of("uint64_t{part.b} * attend.n_queries + row.query", 1, "row.query"),
     of("uint64_t{part.head} * attend.group + row.in_group", 1, "row.in_group"),
     of("i = kStep * n_page_steps + own", 0, "i = own"),
@@ -437,21 +480,47 @@ const OF_LONGER_HEADS: &[Mutation] = &[
     of("first / kTogether * 32", 0, "0"),
     of("first / kTogether * 32", 0, "first * 32"),
     of("planes[first + j][0]", 0, "planes[j][0]"),
-    of("16 * lane < n_tail", 0, "16 * lane < n_tail / 2"),
+    of("planes[first + j][1]", 0, "planes[j][1]"),
     of("at < kHalf; at += 16 * 32", 0, "at < 16 * 64; at += 16 * 32"),
     of("constexpr uint32_t kChunks = (kDim + 63) / 64;", 0, "constexpr uint32_t kChunks = 1;"),
     of("64 * j + 8 * lane", 0, "8 * lane"),
     of("64 * j + 8 * lane", 1, "8 * lane"),
-    of("feed.take() - strip * strip_bytes", 0, "feed.take()"),
-    of("feed.take() - kOutputStrips / 2 * strip_bytes", 0, "feed.take()"),
     of("c < kDim; c += 32", 0, "c < 64; c += 32"),
     of("tile < kDim / 32; ++tile", 0, "tile < 2; ++tile"),
 ];
 
+/// What is the entries' own that have four rows of queries: columns of products are both planes of each.
+const OF_FOUR_ROWS: &[Mutation] = &[
+    of("all[0][2 * i]", 0, "all[0][i]"),
+    of("all[0][2 * i + 1]", 0, "all[0][2 * i]"),
+    of("chip.planes[group % 2][group / 2]", 0, "chip.planes[0][group / 2]"),
+    of("chip.planes[group % 2][group / 2]", 0, "chip.planes[group % 2][group % 4]"),
+    of("lane % 8 * kQueries / 8 * pitch", 0, "lane % kQueries * pitch"),
+    of("of_strip[i % kOfStrip * 2 / kOwn]", 0, "of_strip[i % kOfStrip]"),
+    of("group * kQueries / 8", 0, "group % kQueries"),
+    of("group % 2 == 0 ? high : low", 0, "high"),
+    of("group % 2 == 0 ? high : low", 0, "low"),
+    of("group_of_lane() * kQueries / 8", 0, "group_of_lane() % kQueries"),
+    of("i * kOwn / 2", 0, "i * kOwn / 4"),
+    of("sums[i * 2 / kOwn]", 0, "sums[i]"),
+    of("kOwn * pair_of_lane() + j) / params", 0, "2 * pair_of_lane() + j) / params"),
+];
+
 unsafe extern "C" {
-    fn lacuna_simt_attend_tiered_64(params: *const c_void, is_checked: u32);
-    fn lacuna_simt_attend_tiered_128(params: *const c_void, is_checked: u32);
-    fn lacuna_simt_attend_tiered_256(params: *const c_void, is_checked: u32);
+    fn lacuna_simt_attend_tiered_64x4(params: *const c_void, is_checked: u32);
+    fn lacuna_simt_attend_tiered_64x8(params: *const c_void, is_checked: u32);
+    fn lacuna_simt_attend_tiered_128x8(params: *const c_void, is_checked: u32);
+    fn lacuna_simt_attend_tiered_256x8(params: *const c_void, is_checked: u32);
+}
+
+/// More rows of a head's queries than four.
+fn case() -> Case {
+    Case { group: 5, ..problem::case() }
+}
+
+/// The same.
+fn alone() -> Case {
+    Case { group: 5, ..problem::alone() }
 }
 
 /// Logits stand after log-sums.
@@ -676,18 +745,26 @@ fn problems() -> Vec<Differs> {
         hold::<_, f32>(hostile(1, Tail::ZeroPoints)),
         hold::<_, f32>(hostile(2, Tail::Minimums)),
         hold::<_, f32>(of_256_steps()),
-        hold::<_, f32>(sparse::<Brain>()),
-        hold::<_, f32>(sparse::<Brain>().with_three_stages()),
-        hold::<_, f32>(endless::<Short>()),
+        hold::<_, f32>(sparse::<Brain>(5)),
+        hold::<_, f32>(sparse::<Brain>(5).with_three_stages()),
+        hold::<_, f32>(endless::<Short>(5)),
     ]
 }
 
 #[test]
 fn every_mutation_of_attend_tiered_64_is_caught() {
-    let own: Entry = lacuna_simt_attend_tiered_64;
+    let own: Entry = lacuna_simt_attend_tiered_64x8;
     let problems = problems();
-    kernel("attend_tiered_64", MUTATIONS)
+    kernel("attend_tiered_64x8", MUTATIONS)
         .assert_all_caught(own, |entry| problems.iter().any(|differs| differs(own, entry)));
+}
+
+#[test]
+fn every_mutation_of_four_rows_is_caught() {
+    let own: Entry = lacuna_simt_attend_tiered_64x4;
+    let case = Case { n_queries: 2, ..problem::case() };
+    let differs = hold::<_, f32>(Paged::<Brain>::new(&case, &Pages::default()));
+    kernel("attend_tiered_64x4", OF_FOUR_ROWS).assert_all_caught(own, |entry| differs(own, entry));
 }
 
 #[test]
@@ -696,8 +773,8 @@ fn every_mutation_of_longer_heads_is_caught() {
     let of = |head_dim| Case { head_dim, n_queries: 2, ..case() };
     let problems =
         [128, 256].map(|head_dim| hold::<_, f32>(Paged::<Brain>::new(&of(head_dim), &minimums)));
-    let own: [Entry; 2] = [lacuna_simt_attend_tiered_128, lacuna_simt_attend_tiered_256];
-    for (i, entry) in ["attend_tiered_128", "attend_tiered_256"].into_iter().enumerate() {
+    let own: [Entry; 2] = [lacuna_simt_attend_tiered_128x8, lacuna_simt_attend_tiered_256x8];
+    for (i, entry) in ["attend_tiered_128x8", "attend_tiered_256x8"].into_iter().enumerate() {
         kernel(entry, OF_LONGER_HEADS)
             .assert_all_caught(own[i], |entry| problems[i](own[i], entry));
     }

@@ -135,10 +135,13 @@ impl Shape {
 
 impl Case for Shape {
     fn kernel(&self) -> &'static str {
-        match self.head_dim {
-            64 => "attention/attend_tiered_64",
-            128 => "attention/attend_tiered_128",
-            _ => "attention/attend_tiered_256",
+        match (self.head_dim, self.group) {
+            (64, ..=4) => "attention/attend_tiered_64x4",
+            (64, _) => "attention/attend_tiered_64x8",
+            (128, ..=4) => "attention/attend_tiered_128x4",
+            (128, _) => "attention/attend_tiered_128x8",
+            (_, ..=4) => "attention/attend_tiered_256x4",
+            _ => "attention/attend_tiered_256x8",
         }
     }
 

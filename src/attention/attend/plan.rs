@@ -297,6 +297,12 @@ impl AttendPlan {
         Self { n_warps: 4, n_sets: 1, tile_rows, n_splits, ..self }
     }
 
+    /// Rows of queries of a tile.
+    #[cfg(any(feature = "cuda", feature = "simt"))]
+    pub(crate) fn tile_rows(&self) -> u64 {
+        self.tile_rows
+    }
+
     /// The grid of the launch: a block for each split of the longest row, 32 rows of a head's queries, and request.
     #[cfg(any(feature = "cuda", feature = "simt"))]
     pub fn grid(&self) -> Grid {

@@ -13,21 +13,25 @@ use crate::quant::{ChannelViews, TierPools};
 use crate::queue::Queue;
 use crate::region::Role;
 
-kernel_params!(AttentionTieredParams, "attention", "attend_tiered_128");
+/// The same struct for each kernel: of heads of so many elements, and so many rows of a head's queries.
+macro_rules! kernels {
+    ($($name:ident, $entry:literal;)*) => {$(
+        #[derive(Clone, Copy)]
+        #[repr(transparent)]
+        struct $name(#[allow(dead_code, reason = "the kernel reads it")] AttentionTieredParams);
 
-/// The same struct for the kernel of heads of 64.
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-struct Of64(#[allow(dead_code, reason = "the kernel reads it")] AttentionTieredParams);
+        kernel_params!($name, "attention", $entry);
+    )*};
+}
 
-kernel_params!(Of64, "attention", "attend_tiered_64");
-
-/// And of 256.
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-struct Of256(#[allow(dead_code, reason = "the kernel reads it")] AttentionTieredParams);
-
-kernel_params!(Of256, "attention", "attend_tiered_256");
+kernels! {
+    Of64x4, "attend_tiered_64x4";
+    Of64x8, "attend_tiered_64x8";
+    Of128x4, "attend_tiered_128x4";
+    Of128x8, "attend_tiered_128x8";
+    Of256x4, "attend_tiered_256x4";
+    Of256x8, "attend_tiered_256x8";
+}
 
 /// The pages that [`attend_tiered`] reads.
 #[derive(Debug, Clone, Copy)]
@@ -114,10 +118,13 @@ pub fn attend_tiered<T: Half, O: Real>(
     };
     // SAFETY: the plan's sizes are below the limits of the struct's fields.
     unsafe {
-        match plan.attend().shape().head_dim {
-            64 => arguments.launch(&plan.grid(), &Of64(params)),
-            128 => arguments.launch(&plan.grid(), &params),
-            _ => arguments.launch(&plan.grid(), &Of256(params)),
+        match (plan.attend().shape().head_dim, plan.rows()) {
+            (64, 4) => arguments.launch(&plan.grid(), &Of64x4(params)),
+            (64, _) => arguments.launch(&plan.grid(), &Of64x8(params)),
+            (128, 4) => arguments.launch(&plan.grid(), &Of128x4(params)),
+            (128, _) => arguments.launch(&plan.grid(), &Of128x8(params)),
+            (_, 4) => arguments.launch(&plan.grid(), &Of256x4(params)),
+            _ => arguments.launch(&plan.grid(), &Of256x8(params)),
         }
     }
 }

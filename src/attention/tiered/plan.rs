@@ -4,7 +4,7 @@ use crate::attention::AttendPlan;
 use crate::error::check_below;
 #[cfg(any(feature = "cuda", feature = "simt"))]
 use crate::launch::Grid;
-use crate::quant::{PagesPlan, Part, Tier};
+use crate::quant::{PagesPlan, Part, Tail, Tier};
 use crate::{Error, Result};
 
 /// Positions of a step, of which a warp has all.
@@ -12,8 +12,8 @@ pub(super) const STEP: u64 = 64;
 /// Steps of a split, at least, and splits of a row, at most.
 const LEAST_STEPS: u64 = 4;
 const MOST_SPLITS: u64 = 64;
-/// Rows of queries of a block, and its warps.
-const ROWS: u64 = 8;
+/// Rows of queries of a block, where a head has no more than the first and where it has; and its warps.
+const ROWS: [u64; 2] = [4, 8];
 pub(super) const WARPS: u64 = 4;
 
 /// A launch of [`attend_tiered`](crate::attention::attend_tiered).
@@ -72,7 +72,8 @@ impl TieredPlan {
         }
         let n_steps = pages.shape().n_pages + attend.n_positions().div_ceil(STEP);
         let n_splits = n_steps.div_ceil(LEAST_STEPS).clamp(1, MOST_SPLITS);
-        let attend = attend.with_tiles(ROWS, n_splits);
+        let n_rows = shape.n_queries * attend.group();
+        let attend = attend.with_tiles(ROWS[usize::from(n_rows > ROWS[0])], n_splits);
         let n_blocks = attend.n_heads() * attend.n_tiles();
         check_below("blocks of queries and heads", n_blocks, 1 << 16, "0..65536")?;
         check_below("words of the workspace", attend.workspace_len(), 1 << 40, "0..2^40")?;
@@ -120,31 +121,38 @@ impl TieredPlan {
         Tier::ALL.into_iter().map(of_tier).sum::<u64>() + self.attend.least_bytes(output_bytes)
     }
 
+    /// Rows of queries of a block.
+    #[cfg(any(feature = "cuda", feature = "simt"))]
+    pub(super) fn rows(&self) -> u64 {
+        self.attend.tile_rows()
+    }
+
     #[cfg(any(feature = "cuda", feature = "simt"))]
     pub(super) fn n_stages(&self) -> u64 {
         self.n_stages
     }
 
-    /// The grid of the launch: a block for each split of the longest row, 8 rows of a head's queries, and request. Heads of 128 take 70 KiB of
-    /// dynamic shared memory (with three stages 87), and those of 256 take 116, which devices of compute capability 8.6, 8.9 and 12.0 do not have.
+    /// The grid of the launch: a block for each split of the longest row, 8 rows of a head's queries (4 where it has no more), and request. Heads of 128 take 73 KiB of
+    /// dynamic shared memory (with three stages 91; of 4 rows 65 and 83), and those of 256 take 119 (106), which devices of compute capability 8.6, 8.9 and 12.0 do not have.
     #[cfg(any(feature = "cuda", feature = "simt"))]
     pub fn grid(&self) -> Grid {
         let shape = self.attend.shape();
         let d = shape.head_dim;
-        let stage = 32 * d + self.pages.shape().tail.bytes() as u64;
+        let stage = 32 * d + Tail::Minimums.bytes() as u64;
+        let rows = self.rows();
         // Of a warp: what stands at positions, what tokens' codes are multiplied by, queries in fixed point, channels of values,
-        // what is said of rows of queries, weights, entries; and pieces.
+        // what is said of rows of queries, weights, addresses of pages; and pieces.
         let of_warp = 2 * STEP * 24
             + STEP * 8
-            + 2 * ROWS * (d + 16)
+            + 2 * rows * (d + 16)
             + 8 * d
-            + 12 * ROWS
-            + 2 * ROWS * (STEP + 16)
-            + 256
+            + 12 * rows
+            + 2 * rows * (STEP + 16)
+            + 512
             + self.n_stages * stage;
-        let n_queries = ROWS * (d / 8 + 1) * 16;
+        let n_queries = rows * (d / 8 + 1) * 16;
         // And afterwards the sums of all warps, and what is said of parts that are merged.
-        let n_sums = WARPS * ROWS * (d + 4);
+        let n_sums = WARPS * rows * (d + 4);
         let n_merge = (3 * self.attend.n_splits().max(WARPS) + 1) * 16;
         let n_shared = (n_queries + WARPS * of_warp).max(4 * (n_sums + n_merge));
         let n_heads = self.attend.n_heads() * self.attend.n_tiles();

@@ -20,8 +20,10 @@ use crate::common::{self, Random};
 #[test]
 fn each_tier_alone() {
     for tier in Tier::ALL {
-        let paged = Paged::<Brain>::new(&case(), &Pages { tiers: vec![tier], ..Pages::default() });
-        assert_same::<_, f32>(&paged);
+        for group in [2, 5] {
+            let pages = Pages { tiers: vec![tier], ..Pages::default() };
+            assert_same::<_, f32>(&Paged::<Brain>::new(&Case { group, ..case() }, &pages));
+        }
     }
 }
 
@@ -29,11 +31,14 @@ fn each_tier_alone() {
 fn tiers_together() {
     for (head_dim, tail) in [(64, Tail::ZeroPoints), (128, Tail::Minimums), (256, Tail::ZeroPoints)]
     {
-        let case = Case { head_dim, n_queries: 3, group: 5, has_sinks: true, ..case() };
-        let pages = Pages { tail, has_counts: true, n_pages: 9, ..Pages::default() };
-        assert_same::<_, f32>(&Paged::<Brain>::new(&case, &pages));
-        assert_same::<_, Short>(&Paged::<Short>::new(&case, &pages));
-        assert_same::<_, Brain>(&Paged::<Brain>::new(&case, &pages).with_three_stages());
+        // Of a head, rows that a block of four has, and rows of two blocks of eight.
+        for (group, n_queries) in [(2, 2), (5, 3)] {
+            let case = Case { head_dim, n_queries, group, has_sinks: true, ..case() };
+            let pages = Pages { tail, has_counts: true, n_pages: 9, ..Pages::default() };
+            assert_same::<_, f32>(&Paged::<Brain>::new(&case, &pages));
+            assert_same::<_, Short>(&Paged::<Short>::new(&case, &pages));
+            assert_same::<_, Brain>(&Paged::<Brain>::new(&case, &pages).with_three_stages());
+        }
     }
 }
 
@@ -86,10 +91,12 @@ fn splits_of_more_than_four_steps() {
 /// A warp has several steps, of pages and of rows, between others that are not there; and more than it holds the entries of.
 #[test]
 fn many_steps_of_a_warp() {
-    let paged = sparse::<Brain>();
-    assert_same::<_, f32>(&paged);
-    assert_same::<_, f32>(&paged.with_three_stages());
-    assert_same::<_, f32>(&endless::<Short>());
+    for group in [3, 5] {
+        let paged = sparse::<Brain>(group);
+        assert_same::<_, f32>(&paged);
+        assert_same::<_, f32>(&paged.with_three_stages());
+        assert_same::<_, f32>(&endless::<Short>(group));
+    }
 }
 
 #[test]

@@ -290,9 +290,9 @@ pub(crate) fn alone() -> Case {
 }
 
 /// Of 16 steps of a split each warp has four: pages of all tiers, and in the last splits rows; most pages are not there.
-pub(crate) fn sparse<T: Half>() -> Paged<T> {
+pub(crate) fn sparse<T: Half>(group: u64) -> Paged<T> {
     let parts = vec![Segment { has_biases: true, ..Segment::of(Tokens::ALL) }];
-    let case = Case { lengths: vec![64 * 17 + 5], parts, group: 3, ..alone() };
+    let case = Case { lengths: vec![64 * 17 + 5], parts, group, ..alone() };
     let pages = Pages { n_pages: 499, span_pages: 3, most_pool_pages: 20, ..Pages::default() };
     let mut paged = Paged::<T>::new(&case, &pages);
     let is_there = |p: usize| (16..32).contains(&p) || p >= 487 || p % 100 == 77;
@@ -302,9 +302,9 @@ pub(crate) fn sparse<T: Half>() -> Paged<T> {
 }
 
 /// A warp's entries are more than are on chip at once.
-pub(crate) fn endless<T: Half>() -> Paged<T> {
+pub(crate) fn endless<T: Half>(group: u64) -> Paged<T> {
     let pages = Pages { n_pages: 8200, span_pages: 8200, most_pool_pages: 3, ..Pages::default() };
-    let mut paged = Paged::<T>::new(&alone(), &pages);
+    let mut paged = Paged::<T>::new(&Case { group, ..alone() }, &pages);
     paged.keep(|p| p % 128 == 0 || p % 511 == 3);
     paged.has_logits = false;
     paged

@@ -28,6 +28,9 @@ pub(super) struct Budget {
     #[serde(default)]
     inner_loops: Figure,
     instructions_per_element: Option<Figure>,
+    /// Instructions per element, of each way by its name.
+    #[serde(default)]
+    ways: BTreeMap<String, Figure>,
 }
 
 /// A figure for all targets, or for each by its name.
@@ -114,10 +117,32 @@ impl Budget {
         ]
         .into_iter()
         .filter_map(|(what, figure)| Some((what, figure?)))
+        .chain(self.ways.iter().map(|(name, figure)| (name.as_str(), figure)))
     }
 
     fn check(&self, row: &Row, faults: &mut Vec<String>) {
         let Row { kernel, target, .. } = row;
+        for way in &row.ways {
+            let name = &way.name;
+            let found = way.per_element();
+            match self.ways.get(name).and_then(|figure| figure.on(target)) {
+                Some(budget) if found > budget => faults.push(format!(
+                    "{kernel} on {target}: the way of {name} has {found} instructions an element, and its \
+                     budget is {budget}; make it less, or raise the budget in {PATH} and say why in the commit"
+                )),
+                Some(_) => {}
+                None => faults.push(format!(
+                    "{kernel} on {target}: the way of {name} has {found} instructions an element and no \
+                     budget; give it one in {PATH}"
+                )),
+            }
+        }
+        for name in self.ways.keys().filter(|name| row.ways.iter().all(|way| way.name != **name)) {
+            faults.push(format!(
+                "{kernel} on {target}: the way of {name} has a budget and is no way of the kernel; mark it, or \
+                 remove the budget from {PATH}"
+            ));
+        }
         for (what, found) in row.figures() {
             let figure = self.figures().find(|(name, _)| *name == what).map(|(_, figure)| figure);
             let budget = figure.and_then(|figure| figure.on(target));
@@ -153,6 +178,7 @@ impl Budget {
 #[cfg(test)]
 mod tests {
     use super::super::inner::InnerLoop;
+    use super::super::ways::Way;
     use super::*;
 
     const BUDGETS: &str = r#"
@@ -165,10 +191,12 @@ instructions_per_element = 2.5
 ["room/fill"]
 registers = 16
 shared_bytes = 0
+ways = { "zeros" = 0.5 }
 "#;
 
     fn row(kernel: &str, target: &str) -> Row {
         let inner = InnerLoop { place: "room/copy.cu:7".to_owned(), instructions: 10, elements: 4 };
+        let way = Way { name: "zeros".to_owned(), instructions: 8, elements: 16 };
         let is_copy = kernel == "room/copy";
         Row {
             kernel: kernel.to_owned(),
@@ -180,6 +208,7 @@ shared_bytes = 0
             barriers: 0,
             instructions_per_element: is_copy.then_some(2.5),
             inner_loops: if is_copy { vec![inner] } else { Vec::new() },
+            ways: if is_copy { Vec::new() } else { vec![way] },
         }
     }
 
@@ -233,6 +262,15 @@ shared_bytes = 0
         one(|rows| rows.push(row("room/copy", "sm_86")), "registers is 32 and has no budget");
         one(|rows| drop(rows.remove(1)), "room/copy on sm_90, where it does not run");
         one(|rows| rows[0].instructions_per_element = None, "has a budget and is unknown");
+        one(
+            |rows| rows[2].ways[0].instructions = 9,
+            "the way of zeros has 0.56 instructions an element, and",
+        );
+        one(|rows| rows[2].ways.clear(), "the way of zeros has a budget and is no way");
+        one(
+            |rows| rows[0].ways = rows[2].ways.clone(),
+            "the way of zeros has 0.5 instructions an element and no",
+        );
         one(|rows| rows[0].inner_loops.clear(), "0 inner loops, and 1 in");
         one(|rows| rows[2].instructions_per_element = Some(1.0), "is 1 and has no budget");
     }

@@ -36,11 +36,11 @@ impl MarkedLine {
 
     /// Whether it has a loop to be found.
     pub(super) fn counts(&self) -> bool {
-        self.marker.meaning != Meaning::NotThisWay
+        matches!(self.marker.meaning, Meaning::Counts { .. })
     }
 
     /// Where in the place of an instruction the statement is.
-    fn position(&self, place: &[Line]) -> Option<usize> {
+    pub(super) fn position(&self, place: &[Line]) -> Option<usize> {
         let is_marked = |line: &Line| {
             self.marker.lines.contains(&line.number) && shorten(&line.file) == self.file
         };
@@ -50,12 +50,14 @@ impl MarkedLine {
 
 /// The inner loops of a kernel, in the order of the markers.
 pub(super) fn find(kernel: &Kernel, marked_lines: &[MarkedLine]) -> Result<Vec<InnerLoop>> {
+    let of_loops = marked_lines
+        .iter()
+        .filter(|marked| !matches!(marked.marker.meaning, Meaning::OfWays { .. }));
+    let (others, marked_lines): (Vec<_>, Vec<_>) = of_loops.partition(|marked| !marked.counts());
     if marked_lines.is_empty() {
         return Ok(Vec::new());
     }
     let loops = loops::find(kernel)?;
-    let (others, marked_lines): (Vec<_>, Vec<_>) =
-        marked_lines.iter().partition(|marked| !marked.counts());
     let is_other = |i: &Instruction| others.iter().any(|other| other.position(&i.place).is_some());
     let of_others: Vec<_> = kernel.instructions.iter().map(is_other).collect();
     let mut seen = BTreeSet::new();

@@ -13,13 +13,20 @@ pub(super) struct Loop {
     pub(super) body: Vec<usize>,
 }
 
+/// Where each instruction may go on, and all that are reached, each before its successors but for the ends of loops.
+pub(super) fn find_order(kernel: &Kernel) -> Result<(Vec<Vec<usize>>, Vec<usize>)> {
+    let n = kernel.instructions.len();
+    let successors = (0..n).map(|i| follow(kernel, i)).collect::<Result<Vec<_>>>()?;
+    let order = sort_topologically(&successors);
+    Ok((successors, order))
+}
+
 /// Every natural loop; loops with the same first instruction are one.
 ///
 /// A call goes on after itself: the function called is no part of the loop.
 pub(super) fn find(kernel: &Kernel) -> Result<Vec<Loop>> {
     let n = kernel.instructions.len();
-    let successors = (0..n).map(|i| follow(kernel, i)).collect::<Result<Vec<_>>>()?;
-    let order = sort_topologically(&successors);
+    let (successors, order) = find_order(kernel)?;
     let mut predecessors = vec![Vec::new(); n];
     for &from in &order {
         for &to in &successors[from] {
@@ -92,6 +99,8 @@ fn follow(kernel: &Kernel, i: usize) -> Result<Vec<usize>> {
         "BRA" | "JMP" => (true, !is_alone || !instruction.operands.starts_with('`')),
         "BRX" | "BRXU" | "JMX" | "JMXU" => (true, !is_alone),
         "EXIT" | "RET" | "KILL" => (false, !is_alone),
+        // Out of a loop, where threads meet after it; functions have names of their own.
+        "CALL" if instruction.operands.contains("`(.L_x_") => (true, !is_alone),
         "CALL" | "BSSY" => (false, true),
         "BSYNC" if !ends_where_expected(kernel, i) => {
             return Err(fail("does not end where its BSSY says"));
@@ -312,6 +321,24 @@ mod tests {
         "#;
         let code = format!("sample:\n{code}");
         assert_eq!(bodies(&code), [vec![0, 1, 2, 3, 4]]);
+    }
+
+    #[test]
+    fn calls_of_labels_are_jumps() {
+        let code = "
+            .outer:
+            BSSY B0, `(.L_x_1)
+            .inner:
+            LDS R1, [R0]
+            @P0 CALL.REL.NOINC `(.L_x_0)
+            BRA `(.inner)
+            .L_x_0:
+            BSYNC B0
+            .L_x_1:
+            @P1 BRA `(.outer)
+            EXIT
+        ";
+        assert_eq!(bodies(code), [vec![0, 1, 2, 3, 4, 5], vec![1, 2, 3]]);
     }
 
     #[test]

@@ -5,6 +5,10 @@
 //!
 //! `// Inner loop: not this way.` speaks of the next statement too: what is counted does not pass it.
 //! Where types share a loop, that leaves out what the others do alone.
+//!
+//! `// Way of 2 bits: here.` speaks of the next statement too: the way of that name, round the loop that has all its
+//! statements, passes this one, wherever it was inlined; `// Way of 2 bits: not here.` that it need not, whatever it inlines, and
+//! `// Way of 2 bits: 16 elements a product.` what it does there. Several ways are `2 bits and 4 bits`.
 
 use std::ops::RangeInclusive;
 
@@ -12,6 +16,9 @@ use crate::Result;
 
 /// How every marker begins.
 const MARK: &str = "// Inner loop: ";
+
+/// Or how those of ways begin.
+const WAY: &str = "// Way of ";
 
 /// What a marked statement does once for so many elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,12 +55,26 @@ impl Action {
 }
 
 /// What a marker says of its statement.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Meaning {
     /// The loop around it executes it once for so many elements.
     Counts { elements: u32, action: Action },
     /// It is not on the way that is counted.
     NotThisWay,
+    /// What the ways of these names do.
+    OfWays { names: Vec<String>, step: Step },
+}
+
+/// What a way does at a statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    Passes,
+    Avoids,
+    /// Where it passes it, so many elements.
+    Counts {
+        elements: u32,
+        action: Action,
+    },
 }
 
 /// A statement, and what a comment says of it.
@@ -68,13 +89,15 @@ pub(super) struct Marker {
 pub(super) fn parse(file: &str, source: &str) -> Result<Vec<Marker>> {
     let mut markers = Vec::new();
     for (line, number) in source.lines().zip(1_u32..) {
-        if !line.to_lowercase().contains(MARK.trim_end().to_lowercase().as_str()) {
+        let is_like = |mark: &str| line.to_lowercase().contains(&mark.trim_end().to_lowercase());
+        if !is_like(MARK) && !is_like(WAY) {
             continue;
         }
         let meaning = read(line.trim()).ok_or_else(|| {
             format!(
                 "{file}:{number}: not a marker; write `{MARK}8 elements a store.` on a line alone \
-                 (or `a load`, `a product`, `an atomic`, `a multiplication`), or `{MARK}not this way.`"
+                 (or `a load`, `a product`, `an atomic`, `a multiplication`), or `{MARK}not this way.`; \
+                 `{WAY}2 bits and 4 bits: here.`, `not here`, or `16 elements a product`"
             )
         })?;
         let n_more = source
@@ -89,21 +112,64 @@ pub(super) fn parse(file: &str, source: &str) -> Result<Vec<Marker>> {
 }
 
 fn read(line: &str) -> Option<Meaning> {
-    let words = line.strip_prefix(MARK)?.strip_suffix('.')?;
+    let line = line.strip_suffix('.')?;
+    if let Some(words) = line.strip_prefix(WAY) {
+        let (names, words) = words.split_once(": ")?;
+        let names: Vec<_> = names.split(" and ").map(str::to_owned).collect();
+        let step = match words {
+            "here" => Step::Passes,
+            "not here" => Step::Avoids,
+            _ => {
+                let (elements, action) = read_count(words)?;
+                Step::Counts { elements, action }
+            }
+        };
+        return names
+            .iter()
+            .all(|name| !name.is_empty())
+            .then_some(Meaning::OfWays { names, step });
+    }
+    let words = line.strip_prefix(MARK)?;
     if words == "not this way" {
         return Some(Meaning::NotThisWay);
     }
+    let (elements, action) = read_count(words)?;
+    Some(Meaning::Counts { elements, action })
+}
+
+/// `8 elements a store`.
+fn read_count(words: &str) -> Option<(u32, Action)> {
     let (elements, words) = words.split_once(' ')?;
     let (noun, action) = words.split_once(' ')?;
     let elements = elements.parse().ok().filter(|&n| n > 0)?;
     let (_, action) = Action::WORDS.into_iter().find(|(word, _)| *word == action)?;
-    matches!((elements, noun), (1, "element") | (2.., "elements"))
-        .then_some(Meaning::Counts { elements, action })
+    matches!((elements, noun), (1, "element") | (2.., "elements")).then_some((elements, action))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn markers_of_ways_name_them() {
+        let source = "// Way of 2 bits and 4 bits: here.\nf();\n// Way of 8 bits: not here.\ng();\n\
+                      // Way of 2 bits: 16 elements a product.\nh();\n";
+        let of = |lines, names: &[&str], step| {
+            let names = names.iter().map(|&name| name.to_owned()).collect();
+            Marker { lines, meaning: Meaning::OfWays { names, step } }
+        };
+        let count = Step::Counts { elements: 16, action: Action::Product };
+        let expected = [
+            of(2..=2, &["2 bits", "4 bits"], Step::Passes),
+            of(4..=4, &["8 bits"], Step::Avoids),
+            of(6..=6, &["2 bits"], count),
+        ];
+        assert_eq!(parse("a.cu", source).unwrap(), expected);
+        for line in ["// Way of : here.", "// Way of 2 bits: there.", "// way of 2 bits: here"] {
+            let error = parse("a.cu", &format!("{line}\nf();\n")).unwrap_err();
+            assert!(error.starts_with("a.cu:1: not a marker"), "{error}");
+        }
+    }
 
     #[test]
     fn markers_speak_of_the_next_statement() {

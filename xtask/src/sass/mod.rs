@@ -9,6 +9,8 @@
 //! iteration (`inner`). Instructions by elements, summed over the inner loops, are the figure. Where
 //! types share a loop, a second comment names what others do alone: no way past that is counted.
 //!
+//! **Ways.** Where a loop's data say what it does, markers name ways round it, and each has a figure of its own (`ways`).
+//!
 //! **What it is not.** Each instruction of a loop's body counts once: one that few threads take too,
 //! and one of a loop inside, however often that goes round. A function that is called and not
 //! inlined is not in it. Several loads that the compiler made one are one copy. The code is that of
@@ -21,6 +23,7 @@ mod listing;
 mod loops;
 mod markers;
 mod ptxas;
+mod ways;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -32,6 +35,7 @@ use crate::images::{self, Compiler, Image};
 use crate::{Result, root, wheels};
 use inner::{InnerLoop, MarkedLine};
 use listing::{Instruction, Kernel};
+use ways::Way;
 
 /// The newest of CUDA 12: it knows every target.
 const PTXAS: (&str, &str, &str) =
@@ -69,6 +73,7 @@ struct Row {
     /// None where no loop is marked.
     instructions_per_element: Option<f64>,
     inner_loops: Vec<InnerLoop>,
+    ways: Vec<Way>,
 }
 
 impl Row {
@@ -84,9 +89,21 @@ impl Row {
         ]
     }
 
-    /// `42.75 = 35/1 + 31/4`.
+    /// `42.75 = 35/1 + 31/4`, or `2 bits: 1.92 = 983/512`.
     fn describe_cost(&self) -> String {
-        let Some(cost) = self.instructions_per_element else { return "-".to_owned() };
+        let of_way = |way: &Way| {
+            format!(
+                "{}: {:.2} = {}/{}",
+                way.name,
+                way.per_element(),
+                way.instructions,
+                way.elements
+            )
+        };
+        let ways: Vec<_> = self.ways.iter().map(of_way).collect();
+        let Some(cost) = self.instructions_per_element else {
+            return if ways.is_empty() { "-".to_owned() } else { ways.join(", ") };
+        };
         let terms: Vec<_> = self
             .inner_loops
             .iter()
@@ -135,7 +152,7 @@ fn print_json(rows: &[Row]) -> Result<()> {
 
 fn print_table(rows: &[Row]) {
     println!(
-        "{:<22} {:<7} {:>9} {:>6} {:>6} {:>7} {:>8}  instructions per element, by inner loop",
+        "{:<22} {:<7} {:>9} {:>6} {:>6} {:>7} {:>8}  instructions per element, by inner loop or way",
         "kernel", "target", "registers", "spills", "stack", "shared", "barriers"
     );
     for row in rows {
@@ -281,6 +298,7 @@ fn make_rows(image: &Image, target: &str, log: &str, kernels: &[Kernel]) -> Resu
             barriers: usage.barriers,
             instructions_per_element: inner::count_per_element(&inner_loops),
             inner_loops,
+            ways: ways::find(kernel, &marked_lines)?,
         });
     }
     // A header's statement need not be in every image.
