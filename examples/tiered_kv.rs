@@ -464,7 +464,7 @@ pub struct Sample {
     pub bytes: Bytes,
     /// Bits of each element of keys and values.
     pub bits: f64,
-    /// Of attention, against f64: the root of the mean square since the sample before.
+    /// Of attention's outputs, relative to those in f64: the root of the mean square since the sample before.
     pub error: f64,
 }
 

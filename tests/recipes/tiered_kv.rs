@@ -209,6 +209,17 @@ fn the_most_salient_have_the_most_bits() {
         [256, 319, 511].map(|t| tier_of(&places, t)),
         [Tier::T8, Tier::T8, Tier::T2].map(Some)
     );
+    // Of keys and of values.
+    assert_eq!(places.n_pages(), [0, 4, 8, 4]);
+}
+
+/// 0.1 and 0.2 are more than 0.3 in f64, and three pages of ten are no four.
+#[test]
+fn shares_of_whole_pages_have_no_page_more() {
+    let shares = [0.1, 0.2, 0.4, 0.3];
+    let mut places = Places::new(1, Places::n_pool_pages(1, 640, shares), shares);
+    places.retier(0..640, &[0.0; 640], 640);
+    assert_eq!(places.n_pages(), [2, 4, 8, 6]);
 }
 
 #[test]
