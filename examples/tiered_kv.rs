@@ -49,9 +49,9 @@ pub struct Settings {
     pub n_q_heads: u64,
     /// Tokens of a step: 1 at decoding.
     pub n_new: usize,
-    /// The first tokens, and so many of the last at least, stay numbers.
+    /// So many of the first tokens stay numbers.
     pub n_sinks: usize,
-    /// The same of the last.
+    /// And so many of the last, at least.
     pub n_window: usize,
     /// Tokens from one re-tiering to the next.
     pub n_between: usize,
@@ -129,7 +129,7 @@ pub struct Step<'a> {
     pub is_probe: bool,
 }
 
-/// Bytes of a cache.
+/// Bytes of a cache that are in use. Pools have room for more pages than that, and requests share them in an engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bytes {
     /// Pages of tiers that are in use.
@@ -138,7 +138,8 @@ pub struct Bytes {
     pub rows: u64,
     /// Tables of both, the list of rows, and channels.
     pub tables: u64,
-    /// What attention does not read, and choosing tiers does: saliency, norms and where tokens are, 16 a token and head.
+    /// What attention does not read, and choosing tiers does: of each token and head a sum, a count, a norm and where it is, 4 each. What a
+    /// re-tiering needs for itself, as scores and lists of tokens, is not of one layer.
     pub policy: u64,
     /// All keys and values as bf16, and their page table.
     pub bf16: u64,
@@ -305,6 +306,9 @@ impl TieredKv {
 
     /// Gives older tokens their tiers, if enough have come since the last time: two launches, the first time three, and the engine has rows back.
     ///
+    /// A token matters as much as probes attended to it, over how many saw it (ZipCache's score), times the L1 norm of its value (as in CriticalKV,
+    /// arXiv:2502.03805, but without its floor and before the output projection).
+    ///
     /// Which tokens have which tier is decided on the host, by scores that are downloaded: that no token rises is a sort of those that may
     /// have a tier, and pages come from a free list. An engine reads the scores of all layers at once, and decides while the next step is under way.
     pub fn retier(&mut self, queue: &Queue, rows: &mut Rows) -> Result<()> {
@@ -374,6 +378,11 @@ impl TieredKv {
     /// `[n_q_heads, head_dim]`, of the last step.
     pub fn outputs(&self) -> View<'_, f32> {
         self.outputs.view()
+    }
+
+    /// `[n_heads, n_rows]`: how much each token mattered at the last re-tiering, which is what its bits are chosen by.
+    pub fn scores(&self) -> View<'_, f32> {
+        self.scores.view()
     }
 
     /// Where the last re-tiering put the tokens that it moved, as the kernel says.
@@ -447,7 +456,7 @@ impl Settings {
 pub struct Sample {
     /// All of them.
     pub n_tokens: usize,
-    /// Tokens of a head that are numbers.
+    /// Tokens of a head that are not in pages.
     pub n_numbers: usize,
     /// And that have 16, 8, 4 and 2 bits.
     pub n_of_tiers: [usize; 4],
@@ -455,7 +464,7 @@ pub struct Sample {
     pub bytes: Bytes,
     /// Bits of each element of keys and values.
     pub bits: f64,
-    /// Of attention, against f64: the root of the mean square since the sample before.
+    /// Of attention's outputs, relative to those in f64: the root of the mean square since the sample before.
     pub error: f64,
 }
 
@@ -562,13 +571,13 @@ pub const SHARES: [[f64; 4]; 3] = [[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], S
 /// The table of a cache.
 pub fn table(name: &str, samples: &[Sample]) -> String {
     let mut table = format!(
-        "{name}\n tokens  numbers   16   8     4     2 bits   bits/element   KB   of bf16   policy KB   error\n"
+        "{name}\n tokens  numbers   16   8     4     2 bits   bits/element   KB   of bf16   policy KB   relative error\n"
     );
     for sample in samples {
         let [of_16, of_8, of_4, of_2] = sample.n_of_tiers;
         let kb = |n_bytes: u64| n_bytes as f64 / 1e3;
         table += &format!(
-            "{:>7} {:>8} {of_16:>4} {of_8:>3} {of_4:>5} {of_2:>5} {:>19} {:>6.1} {:>8.1} % {:>10.1} {:>7}\n",
+            "{:>7} {:>8} {of_16:>4} {of_8:>3} {of_4:>5} {of_2:>5} {:>19} {:>6.1} {:>8.1} % {:>10.1} {:>16}\n",
             sample.n_tokens,
             sample.n_numbers,
             short(sample.bits),

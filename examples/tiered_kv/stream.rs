@@ -105,28 +105,34 @@ impl Stream {
     /// What the queries of token `t` attend to all tokens up to it: `[n_q_heads, head_dim]`.
     pub fn attention(&self, t: usize) -> Vec<f64> {
         let Sizes { n_q_heads, n_heads, head_dim: d, .. } = self.sizes;
-        let scale = (d as f64).sqrt().recip();
         let mut outputs = Vec::with_capacity(n_q_heads * d);
         for q in 0..n_q_heads {
             let head = q / (n_q_heads / n_heads);
-            let query = &self.queries[(t * n_q_heads + q) * d..][..d];
-            let row = |i: usize| (i * n_heads + head) * d;
-            let logit = |i: usize| -> f64 {
-                let key = &self.exact_keys[row(i)..][..d];
-                scale * query.iter().zip(key).map(|(x, y)| x.to_f64() * y).sum::<f64>()
-            };
-            let logits: Vec<_> = (0..=t).map(logit).collect();
-            let greatest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            let (mut sum, mut output) = (0.0, vec![0.0; d]);
-            for (i, logit) in logits.into_iter().enumerate() {
-                let weight = (logit - greatest).exp();
-                sum += weight;
-                let value = &self.values[row(i)..][..d];
+            let mut output = vec![0.0; d];
+            for (i, weight) in self.weights(t, q).into_iter().enumerate() {
+                let value = &self.values[(i * n_heads + head) * d..][..d];
                 output.iter_mut().zip(value).for_each(|(x, value)| *x += weight * value.to_f64());
             }
-            outputs.extend(output.iter().map(|x| x / sum));
+            outputs.extend(output);
         }
         outputs
+    }
+
+    /// How much of its attention query `q` of token `t` gives each token up to it.
+    pub fn weights(&self, t: usize, q: usize) -> Vec<f64> {
+        let Sizes { n_q_heads, n_heads, head_dim: d, .. } = self.sizes;
+        let scale = (d as f64).sqrt().recip();
+        let head = q / (n_q_heads / n_heads);
+        let query = &self.queries[(t * n_q_heads + q) * d..][..d];
+        let logit = |i: usize| -> f64 {
+            let key = &self.exact_keys[(i * n_heads + head) * d..][..d];
+            scale * query.iter().zip(key).map(|(x, y)| x.to_f64() * y).sum::<f64>()
+        };
+        let logits: Vec<_> = (0..=t).map(logit).collect();
+        let greatest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let weights: Vec<_> = logits.iter().map(|logit| (logit - greatest).exp()).collect();
+        let sum: f64 = weights.iter().sum();
+        weights.iter().map(|weight| weight / sum).collect()
     }
 }
 

@@ -73,13 +73,17 @@ fn preamble() -> String {
          Made by `{REMEDY}`; xtask/src/accuracy/schemes.rs says what each format is. Keys, values and\n\
          queries are bf16; softmax and sums are f64.\n\
          \n\
-         - bits: an element of keys and one of values takes, scales and the like included.\n\
+         - bits: an element of keys and one of values takes, scales and the like included. Every token is\n\
+         \x20 quantised, those too that KIVI and tiered pages keep as numbers until a group or a page is full.\n\
          - K, V: root mean square of the error over that of the elements.\n\
          - logits: root mean square of the error of `q . k / sqrt(d)`.\n\
          - output: root mean square of the error of attention's output over that of the output, with keys\n\
          \x20 alone, values alone and both through the format; all are means over heads, layers and\n\
          \x20 sequences.\n\
          - worst: the largest output error of a head, both through the format.\n\
+         \n\
+         Below a table is where tiered pages do not have the lowest output error: of each format of theirs, those\n\
+         of others that take no more bits, keys and values together, and lose less.\n\
          \n\
          \"60 % 4, 40 % 2\" has the 60 % of tokens that probe queries attend to most at 4 bits.\n\
          \n\
@@ -123,7 +127,7 @@ fn tables(part: Part) -> Result<String> {
     let schemes = schemes::all();
     let table = |set: &Set| {
         let (rows, entropy) = measure::measure(set, &schemes);
-        table(&set.name, &rows, entropy) + &kernel_table(&kernel::measure(set))
+        table(&set.name, &rows, entropy) + &losses(&rows) + &kernel_table(&kernel::measure(set))
     };
     Ok([text].into_iter().chain(sets.iter().map(table)).collect::<Vec<_>>().join("\n"))
 }
@@ -142,6 +146,36 @@ fn table(name: &str, rows: &[Row], entropy: f64) -> String {
             let _ = write!(text, "| {error:.4} ");
         }
         text += "|\n";
+    }
+    text
+}
+
+/// Which of others' formats lose less than one of ours at no more bits.
+fn losses(rows: &[Row]) -> String {
+    let mut text = String::new();
+    let is_ours = |row: &&Row| row.name.starts_with("tiered pages");
+    for ours in rows.iter().filter(is_ours) {
+        let n_bits = |row: &Row| row.bits[0] + row.bits[1];
+        let is_better = |row: &&Row| {
+            !is_ours(row) && n_bits(row) <= n_bits(ours) && row.mean.output < ours.mean.output
+        };
+        let better: Vec<_> = rows
+            .iter()
+            .filter(is_better)
+            .map(|row| format!("{} ({:.4})", row.name, row.mean.output))
+            .collect();
+        if !better.is_empty() {
+            let _ = writeln!(
+                text,
+                "\nNot the lowest: {} ({:.4}); less at no more bits: {}.",
+                ours.name,
+                ours.mean.output,
+                better.join("; ")
+            );
+        }
+    }
+    if text.is_empty() {
+        text += "\nNo format that takes no more bits loses less than tiered pages.\n";
     }
     text
 }
@@ -173,4 +207,31 @@ fn softmax(weights: &mut [f64]) -> f64 {
     }
     weights.iter_mut().for_each(|weight| *weight /= sum);
     libm::log(sum) - moment / sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::measure::Errors;
+    use super::*;
+
+    #[test]
+    fn where_ours_lose_more_it_is_said() {
+        let row = |name: &str, bits, output| {
+            let mean = Errors { output, ..Errors::default() };
+            Row { name: name.to_owned(), bits, mean, worst: 0.0 }
+        };
+        let mut rows = vec![
+            row("a", [4.5, 4.0], 0.25),
+            row("b", [4.5, 4.5], 0.125),
+            row("c", [2.0, 2.0], 0.5),
+            row("tiered pages, 4", [4.25, 4.25], 0.375),
+            row("tiered pages, 2", [2.0, 2.0], 0.5),
+        ];
+        let said =
+            "\nNot the lowest: tiered pages, 4 (0.3750); less at no more bits: a (0.2500).\n";
+        assert_eq!(losses(&rows), said);
+        rows.remove(0);
+        let said = "\nNo format that takes no more bits loses less than tiered pages.\n";
+        assert_eq!(losses(&rows), said);
+    }
 }

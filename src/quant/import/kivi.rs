@@ -6,6 +6,7 @@ use super::pack::{bits_of, check_len, code_of_word, narrow, number, put_in_word}
 use super::pages::{ImportedPages, Relative, RowsShape};
 use super::zip_cache::{check_absent, check_own};
 use crate::element::Real;
+use crate::error::check_below;
 use crate::quant::{Part, Tail, Tier};
 use crate::{Error, Result};
 
@@ -53,6 +54,8 @@ fn check_keys(shape: &RowsShape, group: u64) -> Result<()> {
         let allowed = "the multiples of 64: a page of 64 tokens has one scale of each channel";
         return Err(Error::Range { what: "tokens of a group", value: group, allowed });
     }
+    // Of no tokens any group is a multiple.
+    check_below("tokens of a group", group, (1 << 26) + 1, "0..=2^26")?;
     if !shape.n_tokens.is_multiple_of(group) {
         let (what, allowed) = ("tokens of a list", "whole groups");
         return Err(Error::Range { what, value: shape.n_tokens, allowed });

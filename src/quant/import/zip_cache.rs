@@ -13,7 +13,7 @@ use crate::{Error, Result};
 /// they are, the scheme's own numbers of tokens say.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ZipCacheValues<'a, T: Real> {
-    /// With as many tokens as the pool has.
+    /// With as many tokens as the pool has. Of a pool without tokens nothing is kept, and what belongs to channels does not come back.
     pub shape: RowsShape,
     /// 8, 4 or 2 bits.
     pub tier: Tier,
@@ -31,7 +31,7 @@ pub struct ZipCacheValues<'a, T: Real> {
 /// Keys of one pool: a step and a minimum for each channel, of all its tokens.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ZipCacheKeys<'a, T: Real> {
-    /// With as many tokens as the pool has.
+    /// With as many tokens as the pool has. Of a pool without tokens nothing is kept, and what belongs to channels does not come back.
     pub shape: RowsShape,
     /// 8, 4 or 2 bits.
     pub tier: Tier,

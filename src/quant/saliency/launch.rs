@@ -213,7 +213,8 @@ pub struct SaliencyInputs<'a> {
 }
 
 /// Scores of tokens, which [`topk_rows`](crate::select::topk_rows) ranks (its lengths are these), from running saliency: that of ZipCache
-/// (arXiv:2405.14256), with norms of values that of CriticalKV (arXiv:2502.03805).
+/// (arXiv:2405.14256), or with norms what CriticalKV (arXiv:2502.03805) fills the second half of its budget by. Its norms are of values that are projected,
+/// each query head's by its own part of the projection; here all query heads of a head of keys have one norm.
 ///
 /// ```text
 /// saliency        = sums[b, h, i] / counts[b, h, i], or without `is_per_probe` sums[b, h, i]

@@ -216,7 +216,7 @@ impl SaliencyPlan {
 /// A norm of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Norm {
-    /// The sum of magnitudes, as CriticalKV has it.
+    /// The sum of magnitudes, as CriticalKV has it of projected values.
     #[default]
     L1,
     /// The root of the sum of squares.

@@ -59,6 +59,18 @@ fn a_tensor_of_another_shape_is_named() {
             &format!("tokens of a group: {group} is outside {groups}"),
         );
     }
+    let none = RowsShape { n_tokens: 0, ..shape };
+    let other = KiviKeys {
+        shape: none,
+        group: 1 << 40,
+        codes: vec![].into(),
+        scales: Vec::<f16>::new().into(),
+        minimums: vec![].into(),
+        ..keys.clone()
+    };
+    assert_refused(other.import(WIDE), "tokens of a group: 1099511627776 is outside 0..=2^26");
+    let other = KiviKeys { group: 1 << 26, ..other };
+    other.import(WIDE).unwrap().check().unwrap();
     let other = KiviKeys { group: 128, ..keys.clone() };
     assert_refused(other.import(WIDE), "tokens of a list: 64 is outside whole groups");
     let mut other = keys.clone();
@@ -199,6 +211,12 @@ fn pages_of_another_scheme_do_not_come_back_as_one() {
     let bare = ImportedPages { scales: Some(vec![1.0; 128]), ..tokens.clone() };
     let error = ZipCacheValues::<f32>::export(&bare).unwrap_err();
     assert!(matches!(error, Error::Element { allowed: "what the first head has", .. }), "{error}");
+    // A pool without tokens keeps nothing of its channels.
+    let none = RowsShape { n_tokens: 0, ..shape };
+    let (keys, _) = scheme::zip_cache_keys::<f16>(none, Tier::T4, &mut random);
+    let pages = keys.import(WIDE).unwrap();
+    assert!(pages.dequantize().unwrap().is_empty());
+    assert_refused(ZipCacheKeys::<f16>::export(&pages), "steps: expected 128, got 0");
     // f16 does not hold what f32 did.
     let error = Int8PerToken::<f16>::export(&tokens).unwrap_err();
     assert!(

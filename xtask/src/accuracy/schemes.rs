@@ -91,8 +91,9 @@ fn change_blocks(rows: &Rows, length: usize, change: impl Fn(&mut [f32])) -> Row
 /// Keys (`mixed_channelwiseQ`): a minimum and a step per channel over all tokens of a pool. Values
 /// (`channel_separate_mixed_tokenwiseQ`): `c = sqrt(max |x|)` per channel over all tokens, then a
 /// minimum and a step of `x / c` per token, over all heads at once; where pools differ from head to
-/// head, the j-th token of each head's pool shares them. All in fp16, ties to even, nothing clipped.
-/// They keep token numbers of each pool; a bit per token and head is counted here.
+/// head, the j-th token of each head's pool shares them. All in fp16, ties to even; theirs clips nothing,
+/// and a code that the rounding of minimum and step puts outside is clamped here. They keep token
+/// numbers of each pool; a bit per token and head is counted here.
 struct ZipCache {
     important_bits: u32,
     rest_bits: u32,
