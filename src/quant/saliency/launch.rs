@@ -290,10 +290,7 @@ pub fn measure_norms<T: Float>(
     norms: &mut ViewMut<'_, f32>,
 ) -> Result<()> {
     let shape = plan.shape();
-    if cache.layout != shape.layout {
-        let (what, expected) = ("elements of the cache's pool", shape.layout.pool_len());
-        return Err(Error::Shape { what, expected, got: cache.layout.pool_len() });
-    }
+    cache.check_layout(&shape.layout)?;
     check_same("pools of values", 1, cache.values.iter().len())?;
     let mut arguments = Arguments::new(queue);
     let mut kv = cache.params(&mut arguments)?;
