@@ -48,8 +48,9 @@ pub struct ChannelViewsMut<'a> {
 /// One launch; no allocation, copy or synchronisation.
 ///
 /// # Errors
-/// [`Error::Shape`](crate::Error::Shape), [`Error::Range`](crate::Error::Range), [`Error::WrongQueue`](crate::Error::WrongQueue) and
-/// [`Error::WrongStream`](crate::Error::WrongStream) before anything is launched; [`Error::Driver`](crate::Error::Driver) where the launch fails.
+/// [`Error::Shape`](crate::Error::Shape), [`Error::Range`](crate::Error::Range), [`Error::Number`](crate::Error::Number) for a cache with scales,
+/// [`Error::WrongQueue`](crate::Error::WrongQueue) and [`Error::WrongStream`](crate::Error::WrongStream) before anything is launched;
+/// [`Error::Driver`](crate::Error::Driver) where the launch fails.
 pub fn measure_channels<T: Half>(
     queue: &Queue,
     plan: &ChannelsPlan,

@@ -24,7 +24,7 @@ kernel_params!(QuantNormsParams, "quant", "measure_norms");
 pub struct SaliencyState<'a> {
     /// `[batch, n_heads, n_tokens]`: sums of the weights that probes gave each token.
     pub sums: ViewMut<'a, f32>,
-    /// The same: how many probes, rows of queries, saw it. Exact up to 2^24, where they stay.
+    /// The same: how many probes, rows of queries, saw it. Exact up to 2^24.
     pub counts: ViewMut<'a, f32>,
 }
 
@@ -141,8 +141,8 @@ pub struct StepLogits<'a> {
 /// (arXiv:2306.14048) accumulates and ZipCache (arXiv:2405.14256) normalises, at decoding.
 ///
 /// ```text
-/// rows        = queries q, heads g of the group of h: with a finite log_sum[b, q, g]
-/// seeing      = rows whose logit[b, q, g, p] is not -inf
+/// rows        = queries q, heads g of the group of h; a log_sum[b, q, g] that is not finite counts as +inf
+/// seeing      = rows whose logit[b, q, g, p] - log_sum[b, q, g] is not -inf
 /// sums[b, h, tokens[b, h, p]]   = decay * what it was + sum over seeing: 2^(logit[b, q, g, p] - log_sum[b, q, g] to base 2)
 /// counts[b, h, tokens[b, h, p]] = decay * what it was + how many are seeing
 /// ```
@@ -157,7 +157,7 @@ pub struct StepLogits<'a> {
 /// In f32, rows in ascending order of queries and of heads of the group: bit for bit
 /// [`reference::Seen::add`](crate::quant::reference::Seen::add). A row adds 1 to a token at most, whatever its logits: a logit above the
 /// log-sum counts as it. Of a NaN logit nothing is added, and the row counts: else its token would stay fresh. A row with a log-sum that is infinite
-/// or NaN sees nothing.
+/// or NaN, as NaN logits make it, sees what those are of (and those of +inf), and nothing else.
 ///
 /// # Stream
 /// One launch; no allocation, copy or synchronisation.
