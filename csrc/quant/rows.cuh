@@ -76,7 +76,7 @@ __device__ __forceinline__ float magnitude(float x) {
   return __uint_as_float(__float_as_uint(x) & 0x7FFFFFFF);
 }
 
-// Of what is far from what no integer holds.
+// To the nearest integer, of what is far below 2^31.
 __device__ __forceinline__ float round_even(float x) { return __int2float_rn(__float2int_rn(x)); }
 
 // The codes of the row in a slot, by 8 lanes, of which each has `load` give it eight elements from
