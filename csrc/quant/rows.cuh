@@ -124,7 +124,8 @@ __device__ __forceinline__ void quantize_row(const Work& work, uint32_t d, uint3
       }
     }
     const float deviation = __fsqrt_rn(__fdiv_rn(add_over_lanes(squares), n));
-    is_about_mean = deviation < whole;
+    // 0 too of numbers whose squares are nothing.
+    is_about_mean = deviation > 0.0f && deviation < whole;
     if (is_about_mean) step = deviation;
   }
   const float farthest = magnitude(least) > magnitude(most) ? magnitude(least) : magnitude(most);

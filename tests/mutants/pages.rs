@@ -101,6 +101,7 @@ const QUANTIZE: &[Mutation] = &[
         0,
         "__fdiv_rn(add_over_lanes(squares), n)",
     ),
+    of("deviation > 0.0f && ", 0, ""),
     of("if (is_about_mean) step = deviation;", 0, ""),
     of(
         "magnitude(least) > magnitude(most) ? magnitude(least) : magnitude(most)",
@@ -234,6 +235,13 @@ fn every_mutation_of_quantize_pages_is_caught() {
         Case { lengths: vec![150], has_scales: false, has_offsets: false, ..Case::default() };
     let full = Problem { counts: Some(vec![64, 192]), ..full.build::<bf16>() };
     brains.push((full.clone(), full.expected_pools()));
+    let tiers = vec![Tier::T2];
+    let tiny = Case { tiers, has_scales: false, has_offsets: false, ..Case::default() };
+    let mut tiny = tiny.build::<bf16>();
+    for element in tiny.rows.iter_mut().flatten() {
+        *element = bf16::from_f32(element.to_f32() * 2.0_f32.powi(-90));
+    }
+    brains.push((tiny.clone(), tiny.expected_pools()));
     let mut zeros = Case { has_scales: false, has_offsets: false, ..Case::default() }.build();
     zeros.rows.iter_mut().for_each(|rows| rows.fill(f16::NEG_ZERO));
     shorts.push((zeros.clone(), zeros.expected_pools()));

@@ -25,7 +25,7 @@ kernel_params!(ToNumbers, "quant", "dequantize_pages");
 /// Which rows stand in which pages, and what their channels are relative to.
 #[derive(Debug, Clone, Copy)]
 pub struct PageLists<'a> {
-    /// `[batch, n_lists, n_pages, 64]`: numbers of a request's rows. One that is of no row, as -1, is a slot of nothing.
+    /// `[batch, n_lists, n_pages, 64]`, of a request one list or one for each head: numbers of a request's rows. One that is of no row, as -1, is a slot of nothing.
     pub indices: View<'a, i32>,
     /// `[batch, n_lists]`: how many of each list's indices count; else all.
     pub counts: Option<View<'a, u32>>,

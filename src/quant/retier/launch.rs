@@ -27,7 +27,7 @@ pub struct RetierInputs<'a, T> {
     pub old_key_entries: View<'a, u32>,
     /// The same of values.
     pub old_value_entries: View<'a, u32>,
-    /// `[batch, n_lists, n_runs, n_pages, 64]`: positions of tokens, in the order in which they shall stand; ascending, a page's bytes do
+    /// `[batch, n_lists, n_runs, n_pages, 64]`, of a request one list or one for each head: positions of tokens, in the order in which they shall stand; ascending, a page's bytes do
     /// not depend on where tokens were. One of no token, as -1, is a slot of nothing.
     pub indices: View<'a, i32>,
     /// `[batch, n_lists, n_runs]`: how many of each run's indices count; else all.

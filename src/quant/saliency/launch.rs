@@ -46,7 +46,7 @@ impl SaliencyState<'_> {
 /// What a prompt's probes attended to.
 #[derive(Debug, Clone, Copy)]
 pub struct MassesOfPrompt<'a> {
-    /// `[batch, n_heads, mass_stride]`, as [`column_mass`](crate::select::column_mass) leaves them.
+    /// `[batch, n_heads, mass_stride]`, as [`column_mass`](crate::select::column_mass) leaves them: [`MassPlan::masses_len`] elements.
     pub masses: View<'a, f32>,
     /// `[batch, n_probes]`: tokens that a probe sees, as `column_mass` had them.
     pub n_visible: View<'a, u32>,
