@@ -95,6 +95,7 @@ pub struct QuantPools {
     pub n_pages: [u32; 4usize],
     /// What pages of codes end with: 0 for steps and zero points, 1 for steps and minimums.
     pub tail: u32,
+    /// Zero; keeps the size a multiple of the alignment on both sides.
     pub reserved: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]

@@ -277,9 +277,8 @@ impl<T: Float> KvView<'_, T> {
         Ok(())
     }
 
-    /// Refuses a cache of another layout than the plan's, one without values, and one with scales: of bf16 and f16 there
-    /// are none.
-    pub(crate) fn check_planned(&self, layout: &KvLayout) -> Result<()> {
+    /// Refuses a cache of another layout than the plan's.
+    pub(crate) fn check_layout(&self, layout: &KvLayout) -> Result<()> {
         let [got, expected] = [self.layout.shape(), layout.shape()];
         for (what, expected, got) in [
             ("requests of the cache", expected.batch, got.batch),
@@ -297,6 +296,12 @@ impl<T: Float> KvView<'_, T> {
                 return Err(Error::Shape { what, expected, got });
             }
         }
+        Ok(())
+    }
+
+    /// The same, and one without values, and one with scales: of bf16 and f16 there are none.
+    pub(crate) fn check_planned(&self, layout: &KvLayout) -> Result<()> {
+        self.check_layout(layout)?;
         check_same("pools of values", 1, self.values.iter().len())?;
         for (what, value) in
             [("scale of keys", self.key_scale), ("scale of values", self.value_scale)]

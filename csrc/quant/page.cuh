@@ -13,7 +13,7 @@ constexpr uint32_t kPageTokens = 64;
 constexpr uint32_t kTileRows = 16;
 constexpr uint32_t kTileColumns = 32;
 
-// Of a tag, but 0.
+// Of a tag.
 __device__ __forceinline__ uint32_t bits_of(uint32_t tag) { return 16u >> tag; }
 
 // What pages of codes end with.
@@ -98,47 +98,75 @@ struct Work {
   const float* offsets;
 };
 
-__device__ __forceinline__ Work find_work(const QuantPagesParams& params) {
+// A block's request, head, and part, of the grid of all kernels of pages.
+__device__ __forceinline__ Work begin_work() {
   Work work = {};
   work.b = blockIdx.z / 2;
   work.part = blockIdx.z % 2;
   work.head = blockIdx.y;
-  const uint32_t p = blockIdx.x;
-  const uint32_t list = params.n_lists == 1 ? work.b : work.b * params.n_lists + work.head;
-  const uint32_t n_slots = params.n_pages * kPageTokens;
-  uint32_t n = n_slots;
-  if (params.counts != nullptr && params.counts[list] < n) n = params.counts[list];
-  const uint32_t first = p * kPageTokens;
-  if (first >= n) return work;
-  const uint64_t head = uint64_t{work.b} * params.kv.n_heads + work.head;
-  const uint32_t entry = params.entries[work.part][head * params.n_pages + p];
-  const uint32_t number = entry & 0x3FFFFFFF;
-  work.tag = entry >> 30;
-  if (number >= params.pools.n_pages[work.tag]) return work;
-  const uint32_t d = params.kv.row_len;
-  work.page = params.pools.pages[work.tag] +
-              uint64_t{number} * page_bytes_of(work.tag, d, params.pools.tail);
-  work.indices = params.indices + uint64_t{list} * n_slots + first;
-  work.n_tokens = n - first < kPageTokens ? n - first : kPageTokens;
-  work.n_rows = count_rows(params.kv, work.b);
-  const QuantChannels& channels = params.channels[work.part];
-  const uint32_t span = p / params.span_pages;
-  const uint64_t channel = (head * params.n_spans + span) * d;
-  work.scales = channels.scales != nullptr ? channels.scales + channel : nullptr;
-  work.offsets = channels.offsets != nullptr ? channels.offsets + channel : nullptr;
   return work;
 }
 
-// The address of the row in a slot; null where it is none.
-__device__ __forceinline__ const uint8_t* find_row(const QuantPagesParams& params, const Work& work,
-                                                   uint32_t slot) {
+// Gives it the slots of page `p` of a list of so many, as far as they count; false where none does.
+__device__ __forceinline__ bool take_slots(const int32_t* indices, const uint32_t* counts,
+                                           uint64_t list, uint32_t n_slots, uint32_t p,
+                                           Work& work) {
+  uint32_t n = n_slots;
+  if (counts != nullptr && counts[list] < n) n = counts[list];
+  const uint32_t first = p * kPageTokens;
+  if (first >= n) return false;
+  work.indices = indices + list * n_slots + first;
+  work.n_tokens = n - first < kPageTokens ? n - first : kPageTokens;
+  return true;
+}
+
+// And what its channels are relative to, from element `channel` on.
+__device__ __forceinline__ void take_channels(const QuantChannels& channels, uint64_t channel,
+                                              Work& work) {
+  work.scales = channels.scales != nullptr ? channels.scales + channel : nullptr;
+  work.offsets = channels.offsets != nullptr ? channels.offsets + channel : nullptr;
+}
+
+// The page that an entry names; null of none.
+__device__ __forceinline__ uint8_t* find_page(const QuantPools& pools, uint32_t entry, uint32_t d) {
+  const uint32_t tag = entry >> 30;
+  const uint32_t number = entry & 0x3FFFFFFF;
+  if (number >= pools.n_pages[tag]) return nullptr;
+  return pools.pages[tag] + uint64_t{number} * page_bytes_of(tag, d, pools.tail);
+}
+
+__device__ __forceinline__ Work find_work(const QuantPagesParams& params) {
+  Work work = begin_work();
+  const uint32_t p = blockIdx.x;
+  const uint32_t list = params.n_lists == 1 ? work.b : work.b * params.n_lists + work.head;
+  const uint32_t n_slots = params.n_pages * kPageTokens;
+  if (!take_slots(params.indices, params.counts, list, n_slots, p, work)) return work;
+  const uint64_t head = uint64_t{work.b} * params.kv.n_heads + work.head;
+  const uint32_t entry = params.entries[work.part][head * params.n_pages + p];
+  const uint32_t d = params.kv.row_len;
+  work.tag = entry >> 30;
+  work.page = find_page(params.pools, entry, d);
+  work.n_rows = count_rows(params.kv, work.b);
+  const uint32_t span = p / params.span_pages;
+  take_channels(params.channels[work.part], (head * params.n_spans + span) * d, work);
+  return work;
+}
+
+// The address of a row of the block's part; null where it is none.
+__device__ __forceinline__ const uint8_t* find_row(const LacunaKvView& kv, const Work& work,
+                                                   uint32_t row) {
+  if (row >= work.n_rows) return nullptr;
+  const uint64_t element = locate_kv(kv, work.b, row, work.head);
+  if (element == kNoRow) return nullptr;
+  return (work.part == 0 ? kv.keys : kv.values) + 2 * element;
+}
+
+// The same of the row that a slot names.
+__device__ __forceinline__ const uint8_t* find_row_in_slot(const LacunaKvView& kv, const Work& work,
+                                                           uint32_t slot) {
   if (slot >= work.n_tokens) return nullptr;
   // A negative number is large.
-  const uint32_t row = static_cast<uint32_t>(work.indices[slot]);
-  if (row >= work.n_rows) return nullptr;
-  const uint64_t element = locate_kv(params.kv, work.b, row, work.head);
-  if (element == kNoRow) return nullptr;
-  return (work.part == 0 ? params.kv.keys : params.kv.values) + 2 * element;
+  return find_row(kv, work, static_cast<uint32_t>(work.indices[slot]));
 }
 
 }  // namespace

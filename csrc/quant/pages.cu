@@ -16,7 +16,7 @@ __device__ __forceinline__ void copy_rows(const QuantPagesParams& params, const 
   const uint32_t n_chunks = params.kv.row_len / 8;
   for (uint32_t i = threadIdx.x; i < kPageTokens * n_chunks; i += kThreads) {
     const uint32_t slot = i / n_chunks;
-    const uint8_t* row = find_row(params, work, slot);
+    const uint8_t* row = find_row_in_slot(params.kv, work, slot);
     uint4 four = make_uint4(0, 0, 0, 0);
     if (row != nullptr) four = reinterpret_cast<const uint4*>(row)[i - slot * n_chunks];
     reinterpret_cast<uint4*>(work.page)[i] = four;
@@ -75,7 +75,7 @@ LACUNA_ENTRY(quantize_pages, QuantPagesParams, kThreads) {
   constexpr uint32_t kTogether = kThreads / kDotLanes;
   for (uint32_t first = 0; first < kPageTokens; first += kTogether) {
     const uint32_t slot = first + threadIdx.x / kDotLanes;
-    const uint8_t* row = find_row(params, work, slot);
+    const uint8_t* row = find_row_in_slot(params.kv, work, slot);
     quantize_row(work, params.kv.row_len, slot, false, shared, [&](uint32_t channel, float(&y)[8]) {
       if (row != nullptr) load_chunk(shared.channels, row, params.kv.element, channel, y);
     });
@@ -102,7 +102,7 @@ LACUNA_ENTRY(dequantize_pages, QuantPagesParams, kThreads) {
     const uint32_t slot = i / n_chunks;
     const uint32_t chunk = i - slot * n_chunks;
     // The launch has it to write.
-    uint8_t* row = const_cast<uint8_t*>(find_row(params, work, slot));
+    uint8_t* row = const_cast<uint8_t*>(find_row_in_slot(params.kv, work, slot));
     if (row == nullptr) continue;
     reinterpret_cast<uint4*>(row)[chunk] =
         work.tag == 0 ? bytes[i] : read_chunk(params, work, order, page, slot, 8 * chunk);

@@ -13,6 +13,7 @@ typedef struct QuantPools {
   uint32_t n_pages[4];
   /// What pages of codes end with: 0 for steps and zero points, 1 for steps and minimums.
   uint32_t tail;
+  /// Zero; keeps the size a multiple of the alignment on both sides.
   uint32_t reserved;
 } QuantPools;
 

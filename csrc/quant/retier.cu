@@ -23,15 +23,6 @@ struct Retiered {
   alignas(16) uint32_t targets[kWarps][kPageTokens];
 };
 
-// Null of no page.
-__device__ __forceinline__ uint8_t* find_page(const QuantRetierParams& params, uint32_t entry) {
-  const uint32_t tag = entry >> 30;
-  const uint32_t number = entry & 0x3FFFFFFF;
-  if (number >= params.pools.n_pages[tag]) return nullptr;
-  return params.pools.pages[tag] +
-         uint64_t{number} * page_bytes_of(tag, params.kv.row_len, kZeroPoints);
-}
-
 // What a block has, and which of the new entries is that of its page.
 struct Target {
   Work work;
@@ -40,36 +31,25 @@ struct Target {
 };
 
 __device__ __forceinline__ Target find_target(const QuantRetierParams& params) {
-  Target target = {};
+  Target target = {begin_work(), 0, 0};
   Work& work = target.work;
-  work.b = blockIdx.z / 2;
-  work.part = blockIdx.z % 2;
-  work.head = blockIdx.y;
   target.head = uint64_t{work.b} * params.kv.n_heads + work.head;
   const uint32_t number = blockIdx.x / params.n_pages;
   const uint32_t p = blockIdx.x - number * params.n_pages;
   const uint32_t list = params.n_lists == 1 ? work.b : work.b * params.n_lists + work.head;
   const uint64_t run = uint64_t{list} * params.n_runs + number;
   const uint32_t n_slots = params.n_pages * kPageTokens;
-  uint32_t n = n_slots;
-  if (params.counts != nullptr && params.counts[run] < n) n = params.counts[run];
-  const uint32_t first = p * kPageTokens;
-  if (first >= n) return target;
   uint64_t at = number * params.n_pages;
   if (params.first_pages != nullptr) at = params.first_pages[run];
   at += p;
   if (at >= params.n_new_pages) return target;
+  if (!take_slots(params.indices, params.counts, run, n_slots, p, work)) return target;
   target.p = static_cast<uint32_t>(at);
-  work.indices = params.indices + run * n_slots + first;
-  work.n_tokens = n - first < kPageTokens ? n - first : kPageTokens;
   work.n_rows = params.kv.lengths != nullptr ? count_rows(params.kv, work.b) : 0;
   const uint32_t entry = params.new_entries[work.part][target.head * params.n_new_pages + target.p];
   work.tag = entry >> 30;
-  work.page = find_page(params, entry);
-  const QuantChannels& channels = params.channels[work.part];
-  const uint64_t channel = target.head * params.kv.row_len;
-  work.scales = channels.scales != nullptr ? channels.scales + channel : nullptr;
-  work.offsets = channels.offsets != nullptr ? channels.offsets + channel : nullptr;
+  work.page = find_page(params.pools, entry, params.kv.row_len);
+  take_channels(params.channels[work.part], target.head * params.kv.row_len, work);
   return target;
 }
 
@@ -90,10 +70,7 @@ __device__ __forceinline__ void place_token(const QuantRetierParams& params, con
   }
   const int32_t place = params.slot_of[of_head];
   if (place < 0) {
-    if (position >= work.n_rows) return;
-    const uint64_t element = locate_kv(params.kv, work.b, position, work.head);
-    if (element == kNoRow) return;
-    shared.rows[slot] = (work.part == 0 ? params.kv.keys : params.kv.values) + 2 * element;
+    shared.rows[slot] = find_row(params.kv, work, position);
     return;
   }
   const uint32_t p = static_cast<uint32_t>(place) / kPageTokens;
@@ -101,7 +78,7 @@ __device__ __forceinline__ void place_token(const QuantRetierParams& params, con
   if (p >= params.n_old_pages) return;
   const uint32_t entry = params.old_entries[work.part][target.head * params.n_old_pages + p];
   const uint32_t tag = entry >> 30;
-  const uint8_t* page = find_page(params, entry);
+  const uint8_t* page = find_page(params.pools, entry, d);
   if (page == nullptr) return;
   if (tag == 0) {
     shared.rows[slot] = page + uint64_t{2} * d * token;
@@ -151,7 +128,7 @@ __device__ __forceinline__ void scatter_codes(const QuantRetierParams& params, u
   const uint32_t bits = bits_of(tag);
   const uint32_t d = params.kv.row_len;
   const Order order(tag, part == 0 ? d : kPageTokens);
-  const uint8_t* page = find_page(params, entry);
+  const uint8_t* page = find_page(params.pools, entry, d);
   const uint32_t ones = 0x01010101 * ((1u << bits) - 1);
   for (uint32_t i = 4 * threadIdx.x; i < 2 * d * bits; i += 4 * kThreads) {
     WordPlace places[4];

@@ -76,7 +76,7 @@ __device__ __forceinline__ float magnitude(float x) {
   return __uint_as_float(__float_as_uint(x) & 0x7FFFFFFF);
 }
 
-// Of what is far from what no integer holds.
+// To the nearest integer, of what is far below 2^31.
 __device__ __forceinline__ float round_even(float x) { return __int2float_rn(__float2int_rn(x)); }
 
 // The codes of the row in a slot, by 8 lanes, of which each has `load` give it eight elements from
@@ -124,7 +124,8 @@ __device__ __forceinline__ void quantize_row(const Work& work, uint32_t d, uint3
       }
     }
     const float deviation = __fsqrt_rn(__fdiv_rn(add_over_lanes(squares), n));
-    is_about_mean = deviation < whole;
+    // 0 too of numbers whose squares are nothing.
+    is_about_mean = deviation > 0.0f && deviation < whole;
     if (is_about_mean) step = deviation;
   }
   const float farthest = magnitude(least) > magnitude(most) ? magnitude(least) : magnitude(most);

@@ -84,7 +84,7 @@ impl PageShape {
         (8 * self.page_bytes(tier)) as f64 / (TOKENS * self.head_dim) as f64
     }
 
-    /// Bytes of its elements, before scales and zero points.
+    /// Bytes of its elements, before the tail.
     pub fn code_bytes(&self, tier: Tier) -> usize {
         TOKENS * self.head_dim * tier.bits() as usize / 8
     }

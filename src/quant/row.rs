@@ -76,7 +76,8 @@ pub fn quantize(tier: Tier, row: &[f32]) -> Row {
         let mean = number::dot(row, &ones) / row.len() as f32;
         let apart: Vec<f32> = row.iter().map(|y| y - mean).collect();
         let deviation = (number::dot(&apart, &apart) / row.len() as f32).sqrt();
-        if deviation < whole {
+        // 0 too of numbers whose squares are nothing.
+        if deviation > 0.0 && deviation < whole {
             (step, middle) = (deviation, Some(mean));
         }
     }

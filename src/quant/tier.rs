@@ -29,7 +29,7 @@ impl Tier {
         }
     }
 
-    /// Whether its elements are codes, with scales and zero points beside them.
+    /// Whether its elements are codes, with a [`Tail`] beside them.
     pub const fn is_coded(self) -> bool {
         !matches!(self, Self::T16)
     }

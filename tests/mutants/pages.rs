@@ -52,15 +52,16 @@ const QUANTIZE: &[Mutation] = &[
     of("blockIdx.z % 2", 0, "0"),
     of("params.n_lists == 1 ? work.b : ", 0, ""),
     of("work.b * params.n_lists + work.head", 0, "work.b"),
-    of("params.counts != nullptr && ", 0, ""),
-    of("params.counts[list] < n", 0, "false"),
-    of("if (first >= n) return work;", 0, ""),
-    of("if (first >= n) return work;", 0, "if (first > n) return work;"),
+    of("counts != nullptr && ", 0, ""),
+    of("counts[list] < n", 0, "false"),
+    of("if (first >= n) return false;", 0, ""),
+    of("if (first >= n) return false;", 0, "if (first > n) return false;"),
+    of("p, work)) return work;", 0, "p, work)) work.n_tokens = 0;"),
     of("uint64_t{work.b} * params.kv.n_heads + work.head", 0, "work.head"),
     of("entry & 0x3FFFFFFF", 0, "entry & 0x1FFFFFFF"),
-    of("if (number >= params.pools.n_pages[work.tag]) return work;", 0, ""),
-    of("number >= params.pools.n_pages", 0, "number > params.pools.n_pages"),
-    of("uint64_t{list} * n_slots + first", 0, "uint64_t{list} * n_slots"),
+    of("if (number >= pools.n_pages[tag]) return nullptr;", 0, ""),
+    of("number >= pools.n_pages", 0, "number > pools.n_pages"),
+    of("list * n_slots + first", 0, "list * n_slots"),
     of("n - first < kPageTokens ? n - first : kPageTokens", 0, "kPageTokens"),
     of("params.channels[work.part]", 0, "params.channels[0]"),
     of("p / params.span_pages", 0, "0"),
@@ -69,7 +70,7 @@ const QUANTIZE: &[Mutation] = &[
     of("if (slot >= work.n_tokens) return nullptr;", 0, ""),
     of("if (row >= work.n_rows) return nullptr;", 0, ""),
     of("if (element == kNoRow) return nullptr;", 0, ""),
-    of("work.part == 0 ? params.kv.keys : params.kv.values", 0, "params.kv.keys"),
+    of("work.part == 0 ? kv.keys : kv.values", 0, "kv.keys"),
     // A row's codes, and each of its roundings.
     of("value = keep(value, ", 0, "value = (value, "),
     of("__fsub_rn(y[e], channels.offsets[channel + e])", 0, "y[e]"),
@@ -100,6 +101,7 @@ const QUANTIZE: &[Mutation] = &[
         0,
         "__fdiv_rn(add_over_lanes(squares), n)",
     ),
+    of("deviation > 0.0f && ", 0, ""),
     of("if (is_about_mean) step = deviation;", 0, ""),
     of(
         "magnitude(least) > magnitude(most) ? magnitude(least) : magnitude(most)",
@@ -233,6 +235,13 @@ fn every_mutation_of_quantize_pages_is_caught() {
         Case { lengths: vec![150], has_scales: false, has_offsets: false, ..Case::default() };
     let full = Problem { counts: Some(vec![64, 192]), ..full.build::<bf16>() };
     brains.push((full.clone(), full.expected_pools()));
+    let tiers = vec![Tier::T2];
+    let tiny = Case { tiers, has_scales: false, has_offsets: false, ..Case::default() };
+    let mut tiny = tiny.build::<bf16>();
+    for element in tiny.rows.iter_mut().flatten() {
+        *element = bf16::from_f32(element.to_f32() * 2.0_f32.powi(-90));
+    }
+    brains.push((tiny.clone(), tiny.expected_pools()));
     let mut zeros = Case { has_scales: false, has_offsets: false, ..Case::default() }.build();
     zeros.rows.iter_mut().for_each(|rows| rows.fill(f16::NEG_ZERO));
     shorts.push((zeros.clone(), zeros.expected_pools()));

@@ -245,6 +245,18 @@ fn a_row_by_hand() {
     assert_eq!(found.codes[..4], [3, 0, 2, 1]);
 }
 
+/// Numbers whose squares f32 does not hold have their levels over their whole range.
+#[test]
+fn rows_of_tiny_numbers_keep_their_shape() {
+    for exponent in [-70, -76, -90, -110] {
+        let row: Vec<f32> = (0..32).map(|i| (i as f32 - 15.5) * 2.0_f32.powi(exponent)).collect();
+        let found = dequantize(&quantize(Tier::T2, &row), &Channels::default());
+        // Half of a third of 31, and what roundings of a step and a zero point cost.
+        let most = 6.0 * 2.0_f32.powi(exponent);
+        assert!(row.iter().zip(&found).all(|(x, y)| (x - y).abs() < most), "{exponent}: {found:?}");
+    }
+}
+
 prop_compose! {
     fn any_row()(
         n in 1..=8_usize,

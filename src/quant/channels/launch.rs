@@ -16,7 +16,7 @@ kernel_params!(QuantMeasureParams, "quant", "measure_channels");
 /// Which rows are measured: what [`PageLists`](crate::quant::PageLists) will name.
 #[derive(Debug, Clone, Copy)]
 pub struct MeasuredRows<'a> {
-    /// `[batch, n_lists, n_pages, 64]`: numbers of a request's rows. One that is of no row, as -1, counts for nothing.
+    /// `[batch, n_lists, n_pages, 64]`, of a request one list or one for each head: numbers of a request's rows. One that is of no row, as -1, counts for nothing.
     pub indices: View<'a, i32>,
     /// `[batch, n_lists]`: how many of each list's indices count; else all.
     pub counts: Option<View<'a, u32>>,
@@ -48,8 +48,9 @@ pub struct ChannelViewsMut<'a> {
 /// One launch; no allocation, copy or synchronisation.
 ///
 /// # Errors
-/// [`Error::Shape`](crate::Error::Shape), [`Error::Range`](crate::Error::Range), [`Error::WrongQueue`](crate::Error::WrongQueue) and
-/// [`Error::WrongStream`](crate::Error::WrongStream) before anything is launched; [`Error::Driver`](crate::Error::Driver) where the launch fails.
+/// [`Error::Shape`](crate::Error::Shape), [`Error::Range`](crate::Error::Range), [`Error::Number`](crate::Error::Number) for a cache with scales,
+/// [`Error::WrongQueue`](crate::Error::WrongQueue) and [`Error::WrongStream`](crate::Error::WrongStream) before anything is launched;
+/// [`Error::Driver`](crate::Error::Driver) where the launch fails.
 pub fn measure_channels<T: Half>(
     queue: &Queue,
     plan: &ChannelsPlan,

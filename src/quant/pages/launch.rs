@@ -25,7 +25,7 @@ kernel_params!(ToNumbers, "quant", "dequantize_pages");
 /// Which rows stand in which pages, and what their channels are relative to.
 #[derive(Debug, Clone, Copy)]
 pub struct PageLists<'a> {
-    /// `[batch, n_lists, n_pages, 64]`: numbers of a request's rows. One that is of no row, as -1, is a slot of nothing.
+    /// `[batch, n_lists, n_pages, 64]`, of a request one list or one for each head: numbers of a request's rows. One that is of no row, as -1, is a slot of nothing.
     pub indices: View<'a, i32>,
     /// `[batch, n_lists]`: how many of each list's indices count; else all.
     pub counts: Option<View<'a, u32>>,
@@ -43,7 +43,8 @@ pub struct PageLists<'a> {
 /// What channels are relative to.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ChannelViews<'a> {
-    /// `[batch, n_heads, n_spans, head_dim]`: what numbers are divided by; else 1. One that is 0 or no number makes zeros.
+    /// `[batch, n_heads, n_spans, head_dim]`: what numbers are divided by; else 1. One that is 0 makes its numbers the greatest
+    /// there are, beside which a token's others are lost; of one that is NaN its channel is NaN when it is read, and no other.
     pub scales: Option<View<'a, f32>>,
     /// The same: what is taken from them before; else 0.
     pub offsets: Option<View<'a, f32>>,
@@ -52,14 +53,14 @@ pub struct ChannelViews<'a> {
 /// The tiers' pools, of 16, 8, 4 and 2 bits: [`PagesPlan::pool_bytes`] each, from a multiple of 16 bytes on.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TierPools<'a> {
-    /// By [`Tier::tag`]; none of a tier without pages.
+    /// By [`Tier::tag`]; none of a tier without pages. One that is left out has none, whatever the plan says.
     pub pools: [Option<View<'a, u8>>; 4],
 }
 
 /// The same, to write.
 #[derive(Debug, Default)]
 pub struct TierPoolsMut<'a> {
-    /// By [`Tier::tag`]; none of a tier without pages.
+    /// By [`Tier::tag`]; none of a tier without pages. One that is left out has none, whatever the plan says.
     pub pools: [Option<ViewMut<'a, u8>>; 4],
 }
 
@@ -74,14 +75,16 @@ pub struct TierPoolsMut<'a> {
 /// a captured graph serves them.
 ///
 /// # Numerics
-/// Bit for bit [`Page::quantize`](crate::quant::Page::quantize) of each page's rows; of slots of nothing zeros.
+/// Bit for bit [`Page::quantize`](crate::quant::Page::quantize) of each page's rows; of slots of nothing zeros. A page of whose indices none
+/// counts is not written.
 ///
 /// # Stream
 /// One launch; no allocation, copy or synchronisation.
 ///
 /// # Errors
-/// [`Error::Shape`](crate::Error::Shape), [`Error::Range`](crate::Error::Range), [`Error::WrongQueue`](crate::Error::WrongQueue) and
-/// [`Error::WrongStream`](crate::Error::WrongStream) before anything is launched; [`Error::Driver`](crate::Error::Driver) where the launch fails.
+/// [`Error::Shape`](crate::Error::Shape), [`Error::Range`](crate::Error::Range), [`Error::Number`](crate::Error::Number) for a cache with scales,
+/// [`Error::WrongQueue`](crate::Error::WrongQueue) and [`Error::WrongStream`](crate::Error::WrongStream) before anything is launched;
+/// [`Error::Driver`](crate::Error::Driver) where the launch fails.
 pub fn quantize_pages<T: Half>(
     queue: &Queue,
     plan: &PagesPlan,

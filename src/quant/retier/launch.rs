@@ -27,7 +27,7 @@ pub struct RetierInputs<'a, T> {
     pub old_key_entries: View<'a, u32>,
     /// The same of values.
     pub old_value_entries: View<'a, u32>,
-    /// `[batch, n_lists, n_runs, n_pages, 64]`: positions of tokens, in the order in which they shall stand; ascending, a page's bytes do
+    /// `[batch, n_lists, n_runs, n_pages, 64]`, of a request one list or one for each head: positions of tokens, in the order in which they shall stand; ascending, a page's bytes do
     /// not depend on where tokens were. One of no token, as -1, is a slot of nothing.
     pub indices: View<'a, i32>,
     /// `[batch, n_lists, n_runs]`: how many of each run's indices count; else all.
@@ -51,7 +51,8 @@ pub struct RetierInputs<'a, T> {
 pub struct RetierOutputs<'a> {
     /// Old pages and new ones.
     pub pools: TierPoolsMut<'a>,
-    /// `[batch, n_heads, n_positions]`: where each token that a list names is in the new tables. Others' are left alone.
+    /// `[batch, n_heads, n_positions]`: where each token that a list names is in the new tables, also in an entry of no page. Others'
+    /// are left alone.
     pub new_slots: ViewMut<'a, i32>,
 }
 
@@ -140,7 +141,8 @@ pub struct RetierOutputs<'a> {
 /// Bit for bit [`reference::retier_page`](crate::quant::reference::retier_page) of each page's tokens. One that stays in its tier keeps its bits.
 /// From codes to codes it is [`quantize`](crate::quant::reference::quantize) of `s * (q - z / 16)`: channels are not applied and taken away again. From
 /// numbers, those of 16 bits and those that wait, it is what [`quantize_pages`](crate::quant::quantize_pages) makes; to 16 bits
-/// `fma(s * (q - z / 16), c, o)`, rounded to `T`. Slots of nothing, and tokens that are nowhere, become zeros.
+/// `fma(s * (q - z / 16), c, o)`, rounded to `T`. Slots of nothing, and tokens that are nowhere, become zeros. A page of whose indices none counts
+/// is not written.
 ///
 /// # Stream
 /// One launch; no allocation, copy or synchronisation.

@@ -24,7 +24,7 @@ kernel_params!(QuantNormsParams, "quant", "measure_norms");
 pub struct SaliencyState<'a> {
     /// `[batch, n_heads, n_tokens]`: sums of the weights that probes gave each token.
     pub sums: ViewMut<'a, f32>,
-    /// The same: how many probes, rows of queries, saw it. Exact up to 2^24, where they stay.
+    /// The same: how many probes, rows of queries, saw it. Exact up to 2^24.
     pub counts: ViewMut<'a, f32>,
 }
 
@@ -46,7 +46,7 @@ impl SaliencyState<'_> {
 /// What a prompt's probes attended to.
 #[derive(Debug, Clone, Copy)]
 pub struct MassesOfPrompt<'a> {
-    /// `[batch, n_heads, mass_stride]`, as [`column_mass`](crate::select::column_mass) leaves them.
+    /// `[batch, n_heads, mass_stride]`, as [`column_mass`](crate::select::column_mass) leaves them: [`MassPlan::masses_len`] elements.
     pub masses: View<'a, f32>,
     /// `[batch, n_probes]`: tokens that a probe sees, as `column_mass` had them.
     pub n_visible: View<'a, u32>,
@@ -141,8 +141,8 @@ pub struct StepLogits<'a> {
 /// (arXiv:2306.14048) accumulates and ZipCache (arXiv:2405.14256) normalises, at decoding.
 ///
 /// ```text
-/// rows        = queries q, heads g of the group of h: with a finite log_sum[b, q, g]
-/// seeing      = rows whose logit[b, q, g, p] is not -inf
+/// rows        = queries q, heads g of the group of h; a log_sum[b, q, g] that is not finite counts as +inf
+/// seeing      = rows whose logit[b, q, g, p] - log_sum[b, q, g] is not -inf
 /// sums[b, h, tokens[b, h, p]]   = decay * what it was + sum over seeing: 2^(logit[b, q, g, p] - log_sum[b, q, g] to base 2)
 /// counts[b, h, tokens[b, h, p]] = decay * what it was + how many are seeing
 /// ```
@@ -157,7 +157,7 @@ pub struct StepLogits<'a> {
 /// In f32, rows in ascending order of queries and of heads of the group: bit for bit
 /// [`reference::Seen::add`](crate::quant::reference::Seen::add). A row adds 1 to a token at most, whatever its logits: a logit above the
 /// log-sum counts as it. Of a NaN logit nothing is added, and the row counts: else its token would stay fresh. A row with a log-sum that is infinite
-/// or NaN sees nothing.
+/// or NaN, as NaN logits make it, sees what those are of (and those of +inf), and nothing else.
 ///
 /// # Stream
 /// One launch; no allocation, copy or synchronisation.
@@ -291,10 +291,7 @@ pub fn measure_norms<T: Float>(
     norms: &mut ViewMut<'_, f32>,
 ) -> Result<()> {
     let shape = plan.shape();
-    if cache.layout != shape.layout {
-        let (what, expected) = ("elements of the cache's pool", shape.layout.pool_len());
-        return Err(Error::Shape { what, expected, got: cache.layout.pool_len() });
-    }
+    cache.check_layout(&shape.layout)?;
     check_same("pools of values", 1, cache.values.iter().len())?;
     let mut arguments = Arguments::new(queue);
     let mut kv = cache.params(&mut arguments)?;

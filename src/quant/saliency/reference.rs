@@ -22,8 +22,8 @@ impl Seen {
     /// And then a step's rows of queries: queries ascending, of each the heads of the group, each row with the token's logit to base 2 and
     /// its own log-sum-exp.
     ///
-    /// A row without a finite log-sum is no probe: it sees nothing, as if that were infinite. Of a NaN logit nothing is added, but it counts:
-    /// else its token would stay fresh. Where no row counts, what was there stays.
+    /// A row without a finite log-sum is no probe: as if that were +inf, it sees no finite logit. Of a NaN logit, and of one of +inf in such a row,
+    /// nothing is added, but it counts: else its token would stay fresh. Where no row counts, what was there stays.
     pub fn add(self, shape: &SaliencyShape, rows: impl IntoIterator<Item = [f32; 2]>) -> Self {
         let mut new = Self::default();
         for [logit, log_sum] in rows {
@@ -60,7 +60,7 @@ pub fn weigh_token(shape: &SaliencyShape, heads: &[(Seen, Option<f32>)]) -> f32 
 }
 
 /// The norm of a row, of elements as they are in the cache: in the order of [`number::dot`](crate::number::dot), of magnitudes with ones or of
-/// the row with itself; then times the values' scale.
+/// the row with itself; then times the magnitude of the values' scale.
 pub fn norm_of_row(row: &[f32], norm: Norm, scale: f32) -> f32 {
     let magnitudes: Vec<f32> = row.iter().map(|x| x.abs()).collect();
     let measured = match norm {

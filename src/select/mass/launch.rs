@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::MassPlan;
+use crate::Result;
 use crate::bindings::SelectMassParams;
 use crate::buffer::{View, ViewMut};
 use crate::element::Float;
@@ -10,7 +11,6 @@ use crate::launch::{Arguments, check_aligned, check_same, kernel_params};
 use crate::queue::Queue;
 use crate::region::Role;
 use crate::select::Score;
-use crate::{Error, Result};
 
 kernel_params!(SelectMassParams, "select", "probe_rows");
 
@@ -69,8 +69,8 @@ pub struct MassOutputs<'a> {
 /// Two launches; no allocation, copy or synchronisation.
 ///
 /// # Errors
-/// [`Error::Shape`], [`Error::Range`], [`Error::WrongQueue`] and [`Error::WrongStream`] before anything
-/// is launched; [`Error::Driver`] where a launch fails.
+/// [`Error::Shape`](crate::Error::Shape), [`Error::Range`](crate::Error::Range), [`Error::WrongQueue`](crate::Error::WrongQueue) and
+/// [`Error::WrongStream`](crate::Error::WrongStream) before anything is launched; [`Error::Driver`](crate::Error::Driver) where a launch fails.
 pub fn column_mass<Q: Score, K: Float>(
     queue: &Queue,
     plan: &MassPlan,
@@ -113,10 +113,7 @@ fn params<Q: Score, K: Float>(
     arguments: &mut Arguments<'_>,
 ) -> Result<SelectMassParams> {
     let shape = plan.shape();
-    if inputs.cache.layout != shape.layout {
-        let (what, expected) = ("elements of the cache's pool", shape.layout.pool_len());
-        return Err(Error::Shape { what, expected, got: inputs.cache.layout.pool_len() });
-    }
+    inputs.cache.check_layout(&shape.layout)?;
     let n_seen = plan.batch() * shape.n_probes;
     Ok(SelectMassParams {
         kv: inputs.cache.params(arguments)?,

@@ -142,10 +142,7 @@ fn params<Q: Score, K: Float, S: Score>(
     arguments: &mut Arguments<'_>,
 ) -> Result<SelectScoreParams> {
     let shape = plan.shape();
-    if inputs.cache.layout != shape.layout {
-        let (what, expected) = ("elements of the cache's pool", shape.layout.pool_len());
-        return Err(Error::Shape { what, expected, got: inputs.cache.layout.pool_len() });
-    }
+    inputs.cache.check_layout(&shape.layout)?;
     let batch = shape.layout.shape().batch;
     Ok(SelectScoreParams {
         kv: inputs.cache.params(arguments)?,

@@ -128,6 +128,18 @@ fn rows_of_negative_zeros_are_zeros() {
     }
 }
 
+/// Their squares are nothing.
+#[test]
+fn rows_of_tiny_numbers() {
+    let (has_scales, has_offsets) = (false, false);
+    let case = Case { tiers: vec![Tier::T2], has_scales, has_offsets, ..Case::default() };
+    let mut problem = case.build::<bf16>();
+    for element in problem.rows.iter_mut().flatten() {
+        *element = bf16::from_f32(element.to_f32() * 2.0_f32.powi(-90));
+    }
+    assert_same(&problem);
+}
+
 #[test]
 fn every_schedule_and_both_kinds_of_fibres() {
     let problem = Case { head_dim: 96, ..Case::default() }.build::<bf16>();

@@ -5,7 +5,8 @@ pub(crate) mod problem;
 
 use half::{bf16, f16};
 use lacuna::element::{E4m3, E5m2};
-use lacuna::quant::{Norm, NormsPlan, NormsShape, SaliencyPlan, SaliencyShape};
+use lacuna::kv::{KvLayout, KvShape, KvView};
+use lacuna::quant::{Norm, NormsPlan, NormsShape, SaliencyPlan, SaliencyShape, measure_norms};
 use lacuna::select::{MassPlan, MassShape};
 use lacuna::{Error, Queue};
 use proptest::prelude::*;
@@ -240,6 +241,38 @@ fn what_does_not_fit_is_refused_with_what_does() {
     assert_eq!(short(Problem { tokens, ..problem.clone() }), text);
     let case = NormCase { n_tokens: (1 << 26) + 1, ..NormCase::default() };
     assert_eq!(case.plan().unwrap_err().to_string(), "tokens: 67108865 is outside 0..=2^26");
+}
+
+/// By what differs, also where both pools have as many elements.
+#[test]
+fn a_cache_of_another_layout_than_the_plans_is_refused() {
+    let queue = &common::queues()[0];
+    let shape = KvShape {
+        batch: 1,
+        n_heads: 2,
+        row_len: 8,
+        n_pages: 1,
+        page_size: 4,
+        table_stride: 1,
+        ..KvShape::default()
+    };
+    let [planned, layout] = [shape.nhd(), shape.hnd()].map(|shape| KvLayout::new(shape).unwrap());
+    assert_eq!(planned.pool_len(), layout.pool_len());
+    let plan = NormsPlan::new(NormsShape::of(planned)).unwrap();
+    let pool = queue.upload(&vec![bf16::ONE; layout.pool_len() as usize]).unwrap();
+    let (page_table, lengths) = (queue.upload(&[0]).unwrap(), queue.upload(&[4]).unwrap());
+    let cache = KvView {
+        layout,
+        keys: pool.view(),
+        values: Some(pool.view()),
+        page_table: page_table.view(),
+        lengths: lengths.view(),
+        key_scale: 1.0,
+        value_scale: 1.0,
+    };
+    let mut norms = queue.upload(&[0.0; 8]).unwrap();
+    let error = measure_norms(queue, &plan, &cache, None, &mut norms.view_mut()).unwrap_err();
+    assert_eq!(error.to_string(), "stride between the cache's rows: expected 16, got 8");
 }
 
 /// Means and sums over all heads cannot be added to.
