@@ -277,7 +277,10 @@ impl TieredKv {
         let [scales, offsets, of_values] =
             [scales, offsets, of_values].map(|x| x.filter(|_| self.has_channels));
         let pages = TieredInputs {
-            pools: TierPools { pools: self.pools.each_ref().map(|pool| Some(pool.view())) },
+            pools: TierPools {
+                pools: self.pools.each_ref().map(|pool| Some(pool.view())),
+                status: None,
+            },
             key_entries: self.entries[0].view(),
             value_entries: self.entries[1].view(),
             counts: None,
@@ -363,7 +366,10 @@ impl TieredKv {
             key_channels: ChannelViews { scales, offsets },
             value_channels: ChannelViews { scales: of_values, offsets: None },
         };
-        let pools = TierPoolsMut { pools: self.pools.each_mut().map(|pool| Some(pool.view_mut())) };
+        let pools = TierPoolsMut {
+            pools: self.pools.each_mut().map(|pool| Some(pool.view_mut())),
+            status: None,
+        };
         let mut outputs = RetierOutputs { pools, new_slots: self.new_slots.view_mut() };
         retier_pages(queue, &self.retier, &inputs, &mut outputs)?;
         self.upload_positions(queue)?;

@@ -92,6 +92,10 @@ pub struct QuantPools {
     /** `[n_pages]` pages of `8 * head_dim * bits` bytes, and `256 << tail` more of codes; multiples
     of 16 bytes. Null where there is none.*/
     pub pages: [u64; 4usize],
+    /** `[1]`, or null: raised to `(2^32 - 1 - i) << 32 | reason` by entry `i` of a table whose page
+    is not there and whose number is not 2^30 - 1; never cleared. 1 of keys, 2 of values; 3 and 4
+    of the old ones.*/
+    pub status: u64,
     pub n_pages: [u32; 4usize],
     /// What pages of codes end with: 0 for steps and zero points, 1 for steps and minimums.
     pub tail: u32,
@@ -100,14 +104,15 @@ pub struct QuantPools {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of QuantPools"][::core::mem::size_of::<QuantPools>() - 56usize];
+    ["Size of QuantPools"][::core::mem::size_of::<QuantPools>() - 64usize];
     ["Alignment of QuantPools"][::core::mem::align_of::<QuantPools>() - 8usize];
     ["Offset of field: QuantPools::pages"][::core::mem::offset_of!(QuantPools, pages) - 0usize];
+    ["Offset of field: QuantPools::status"][::core::mem::offset_of!(QuantPools, status) - 32usize];
     ["Offset of field: QuantPools::n_pages"]
-        [::core::mem::offset_of!(QuantPools, n_pages) - 32usize];
-    ["Offset of field: QuantPools::tail"][::core::mem::offset_of!(QuantPools, tail) - 48usize];
+        [::core::mem::offset_of!(QuantPools, n_pages) - 40usize];
+    ["Offset of field: QuantPools::tail"][::core::mem::offset_of!(QuantPools, tail) - 56usize];
     ["Offset of field: QuantPools::reserved"]
-        [::core::mem::offset_of!(QuantPools, reserved) - 52usize];
+        [::core::mem::offset_of!(QuantPools, reserved) - 60usize];
 };
 /// What the channels of keys, or of values, are relative to, for each span of pages of a list.
 #[repr(C)]
@@ -156,28 +161,28 @@ pub struct QuantPagesParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of QuantPagesParams"][::core::mem::size_of::<QuantPagesParams>() - 248usize];
+    ["Size of QuantPagesParams"][::core::mem::size_of::<QuantPagesParams>() - 256usize];
     ["Alignment of QuantPagesParams"][::core::mem::align_of::<QuantPagesParams>() - 8usize];
     ["Offset of field: QuantPagesParams::kv"]
         [::core::mem::offset_of!(QuantPagesParams, kv) - 0usize];
     ["Offset of field: QuantPagesParams::pools"]
         [::core::mem::offset_of!(QuantPagesParams, pools) - 112usize];
     ["Offset of field: QuantPagesParams::channels"]
-        [::core::mem::offset_of!(QuantPagesParams, channels) - 168usize];
+        [::core::mem::offset_of!(QuantPagesParams, channels) - 176usize];
     ["Offset of field: QuantPagesParams::entries"]
-        [::core::mem::offset_of!(QuantPagesParams, entries) - 200usize];
+        [::core::mem::offset_of!(QuantPagesParams, entries) - 208usize];
     ["Offset of field: QuantPagesParams::indices"]
-        [::core::mem::offset_of!(QuantPagesParams, indices) - 216usize];
+        [::core::mem::offset_of!(QuantPagesParams, indices) - 224usize];
     ["Offset of field: QuantPagesParams::counts"]
-        [::core::mem::offset_of!(QuantPagesParams, counts) - 224usize];
+        [::core::mem::offset_of!(QuantPagesParams, counts) - 232usize];
     ["Offset of field: QuantPagesParams::n_pages"]
-        [::core::mem::offset_of!(QuantPagesParams, n_pages) - 232usize];
+        [::core::mem::offset_of!(QuantPagesParams, n_pages) - 240usize];
     ["Offset of field: QuantPagesParams::n_lists"]
-        [::core::mem::offset_of!(QuantPagesParams, n_lists) - 236usize];
+        [::core::mem::offset_of!(QuantPagesParams, n_lists) - 244usize];
     ["Offset of field: QuantPagesParams::span_pages"]
-        [::core::mem::offset_of!(QuantPagesParams, span_pages) - 240usize];
+        [::core::mem::offset_of!(QuantPagesParams, span_pages) - 248usize];
     ["Offset of field: QuantPagesParams::n_spans"]
-        [::core::mem::offset_of!(QuantPagesParams, n_spans) - 244usize];
+        [::core::mem::offset_of!(QuantPagesParams, n_spans) - 252usize];
 };
 /** Running saliency of tokens, as a prompt's probes leave it. 256 threads a block, of eight tokens
 of a head of keys each; blocks for tokens, heads and requests.*/
@@ -431,40 +436,40 @@ pub struct QuantRetierParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of QuantRetierParams"][::core::mem::size_of::<QuantRetierParams>() - 296usize];
+    ["Size of QuantRetierParams"][::core::mem::size_of::<QuantRetierParams>() - 304usize];
     ["Alignment of QuantRetierParams"][::core::mem::align_of::<QuantRetierParams>() - 8usize];
     ["Offset of field: QuantRetierParams::kv"]
         [::core::mem::offset_of!(QuantRetierParams, kv) - 0usize];
     ["Offset of field: QuantRetierParams::pools"]
         [::core::mem::offset_of!(QuantRetierParams, pools) - 112usize];
     ["Offset of field: QuantRetierParams::channels"]
-        [::core::mem::offset_of!(QuantRetierParams, channels) - 168usize];
+        [::core::mem::offset_of!(QuantRetierParams, channels) - 176usize];
     ["Offset of field: QuantRetierParams::old_entries"]
-        [::core::mem::offset_of!(QuantRetierParams, old_entries) - 200usize];
+        [::core::mem::offset_of!(QuantRetierParams, old_entries) - 208usize];
     ["Offset of field: QuantRetierParams::new_entries"]
-        [::core::mem::offset_of!(QuantRetierParams, new_entries) - 216usize];
+        [::core::mem::offset_of!(QuantRetierParams, new_entries) - 224usize];
     ["Offset of field: QuantRetierParams::slot_of"]
-        [::core::mem::offset_of!(QuantRetierParams, slot_of) - 232usize];
+        [::core::mem::offset_of!(QuantRetierParams, slot_of) - 240usize];
     ["Offset of field: QuantRetierParams::new_slots"]
-        [::core::mem::offset_of!(QuantRetierParams, new_slots) - 240usize];
+        [::core::mem::offset_of!(QuantRetierParams, new_slots) - 248usize];
     ["Offset of field: QuantRetierParams::indices"]
-        [::core::mem::offset_of!(QuantRetierParams, indices) - 248usize];
+        [::core::mem::offset_of!(QuantRetierParams, indices) - 256usize];
     ["Offset of field: QuantRetierParams::counts"]
-        [::core::mem::offset_of!(QuantRetierParams, counts) - 256usize];
+        [::core::mem::offset_of!(QuantRetierParams, counts) - 264usize];
     ["Offset of field: QuantRetierParams::first_pages"]
-        [::core::mem::offset_of!(QuantRetierParams, first_pages) - 264usize];
+        [::core::mem::offset_of!(QuantRetierParams, first_pages) - 272usize];
     ["Offset of field: QuantRetierParams::n_pages"]
-        [::core::mem::offset_of!(QuantRetierParams, n_pages) - 272usize];
+        [::core::mem::offset_of!(QuantRetierParams, n_pages) - 280usize];
     ["Offset of field: QuantRetierParams::n_runs"]
-        [::core::mem::offset_of!(QuantRetierParams, n_runs) - 276usize];
+        [::core::mem::offset_of!(QuantRetierParams, n_runs) - 284usize];
     ["Offset of field: QuantRetierParams::n_lists"]
-        [::core::mem::offset_of!(QuantRetierParams, n_lists) - 280usize];
+        [::core::mem::offset_of!(QuantRetierParams, n_lists) - 288usize];
     ["Offset of field: QuantRetierParams::n_old_pages"]
-        [::core::mem::offset_of!(QuantRetierParams, n_old_pages) - 284usize];
+        [::core::mem::offset_of!(QuantRetierParams, n_old_pages) - 292usize];
     ["Offset of field: QuantRetierParams::n_new_pages"]
-        [::core::mem::offset_of!(QuantRetierParams, n_new_pages) - 288usize];
+        [::core::mem::offset_of!(QuantRetierParams, n_new_pages) - 296usize];
     ["Offset of field: QuantRetierParams::n_positions"]
-        [::core::mem::offset_of!(QuantRetierParams, n_positions) - 292usize];
+        [::core::mem::offset_of!(QuantRetierParams, n_positions) - 300usize];
 };
 /** New tokens into a paged cache. A block of 128 threads has `block_tokens` of a request's tokens;
 of more than 1,024 of them, a first launch counts each 1,024.*/
@@ -861,32 +866,32 @@ pub struct AttentionTiers {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of AttentionTiers"][::core::mem::size_of::<AttentionTiers>() - 152usize];
+    ["Size of AttentionTiers"][::core::mem::size_of::<AttentionTiers>() - 160usize];
     ["Alignment of AttentionTiers"][::core::mem::align_of::<AttentionTiers>() - 8usize];
     ["Offset of field: AttentionTiers::pools"]
         [::core::mem::offset_of!(AttentionTiers, pools) - 0usize];
     ["Offset of field: AttentionTiers::channels"]
-        [::core::mem::offset_of!(AttentionTiers, channels) - 56usize];
+        [::core::mem::offset_of!(AttentionTiers, channels) - 64usize];
     ["Offset of field: AttentionTiers::entries"]
-        [::core::mem::offset_of!(AttentionTiers, entries) - 88usize];
+        [::core::mem::offset_of!(AttentionTiers, entries) - 96usize];
     ["Offset of field: AttentionTiers::counts"]
-        [::core::mem::offset_of!(AttentionTiers, counts) - 104usize];
+        [::core::mem::offset_of!(AttentionTiers, counts) - 112usize];
     ["Offset of field: AttentionTiers::logits"]
-        [::core::mem::offset_of!(AttentionTiers, logits) - 112usize];
+        [::core::mem::offset_of!(AttentionTiers, logits) - 120usize];
     ["Offset of field: AttentionTiers::n_positions"]
-        [::core::mem::offset_of!(AttentionTiers, n_positions) - 120usize];
+        [::core::mem::offset_of!(AttentionTiers, n_positions) - 128usize];
     ["Offset of field: AttentionTiers::n_pages"]
-        [::core::mem::offset_of!(AttentionTiers, n_pages) - 128usize];
+        [::core::mem::offset_of!(AttentionTiers, n_pages) - 136usize];
     ["Offset of field: AttentionTiers::n_lists"]
-        [::core::mem::offset_of!(AttentionTiers, n_lists) - 132usize];
+        [::core::mem::offset_of!(AttentionTiers, n_lists) - 140usize];
     ["Offset of field: AttentionTiers::span_pages"]
-        [::core::mem::offset_of!(AttentionTiers, span_pages) - 136usize];
+        [::core::mem::offset_of!(AttentionTiers, span_pages) - 144usize];
     ["Offset of field: AttentionTiers::n_spans"]
-        [::core::mem::offset_of!(AttentionTiers, n_spans) - 140usize];
+        [::core::mem::offset_of!(AttentionTiers, n_spans) - 148usize];
     ["Offset of field: AttentionTiers::n_stages"]
-        [::core::mem::offset_of!(AttentionTiers, n_stages) - 144usize];
+        [::core::mem::offset_of!(AttentionTiers, n_stages) - 152usize];
     ["Offset of field: AttentionTiers::reserved"]
-        [::core::mem::offset_of!(AttentionTiers, reserved) - 148usize];
+        [::core::mem::offset_of!(AttentionTiers, reserved) - 156usize];
 };
 /** Attention over tiered pages and segments: 8 of a head's rows of queries have a block, or all
 where there are up to 4, of each split of positions; `TieredPlan::grid` says all of it.*/
@@ -899,7 +904,7 @@ pub struct AttentionTieredParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of AttentionTieredParams"][::core::mem::size_of::<AttentionTieredParams>() - 1008usize];
+    ["Size of AttentionTieredParams"][::core::mem::size_of::<AttentionTieredParams>() - 1016usize];
     ["Alignment of AttentionTieredParams"]
         [::core::mem::align_of::<AttentionTieredParams>() - 8usize];
     ["Offset of field: AttentionTieredParams::attend"]

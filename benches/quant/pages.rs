@@ -296,7 +296,13 @@ impl Work for Launch {
                     key_scale: 1.0,
                     value_scale: 1.0,
                 };
-                quantize_pages(queue, &self.plan, &source, &lists, &mut TierPoolsMut { pools })
+                quantize_pages(
+                    queue,
+                    &self.plan,
+                    &source,
+                    &lists,
+                    &mut TierPoolsMut { pools, status: None },
+                )
             }
             Way::ToRows => {
                 let pools = self.pools.each_ref().map(|pool| Some(pool.view()));

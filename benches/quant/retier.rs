@@ -332,8 +332,10 @@ impl Work for Launch {
             value_channels: channels,
         };
         let pools = self.pools.each_mut().map(|pool| Some(pool.view_mut()));
-        let mut outputs =
-            RetierOutputs { pools: TierPoolsMut { pools }, new_slots: self.new_slots.view_mut() };
+        let mut outputs = RetierOutputs {
+            pools: TierPoolsMut { pools, status: None },
+            new_slots: self.new_slots.view_mut(),
+        };
         retier_pages(queue, &self.plan, &inputs, &mut outputs)
     }
 

@@ -177,20 +177,17 @@ struct Feed {
   // Of 16 steps; keys and values of each are two lanes', and either is nowhere where the other is.
   __device__ __forceinline__ void find_pages(uint32_t n) const {
     const uint32_t own = n + threadIdx.x % 32 / 2;
+    const uint32_t of = threadIdx.x % 2;
     const uint32_t i = first_step + own * kWarps;
     uint64_t page = i >= n_page_steps && i < end_step ? 0 : kNoPage;
     if (i < n_page_steps && i < end_step) {
       const uint64_t head = uint64_t{part.b} * params.attend.n_heads + part.head;
-      const uint32_t* entries =
-          threadIdx.x % 2 == 0 ? params.tiers.entries[0] : params.tiers.entries[1];
-      const uint32_t entry = entries[head * params.tiers.n_pages + i];
-      const uint32_t tag = entry >> 30;
-      const uint32_t number = entry & 0x3FFFFFFF;
+      const uint64_t at = head * params.tiers.n_pages + i;
+      const uint32_t entry = (of == 0 ? params.tiers.entries[0] : params.tiers.entries[1])[at];
       const QuantPools& pools = params.tiers.pools;
-      if (number < pools.n_pages[tag]) {
-        const uint64_t at = uint64_t{number} * page_bytes_of(tag, kDim, pools.tail);
-        page = reinterpret_cast<uint64_t>(pools.pages[tag]) + at + tag;
-      }
+      report_entry(pools, entry, at, 1 + of);
+      const uint8_t* found = find_page(pools, entry, kDim);
+      if (found != nullptr) page = reinterpret_cast<uint64_t>(found) + (entry >> 30);
     }
     const uint32_t is_there = page != kNoPage ? 1 : 0;
     const bool is_other = __shfl_xor_sync(0xFFFFFFFFu, is_there, 1) != 0;

@@ -127,10 +127,21 @@ __device__ __forceinline__ void take_channels(const QuantChannels& channels, uin
   work.offsets = channels.offsets != nullptr ? channels.offsets + channel : nullptr;
 }
 
+// The number of no page, of whatever tag.
+constexpr uint32_t kNoNumber = 0x3FFFFFFF;
+
+// Says so where an entry names a page that is not there; `at` is its place in its table.
+__device__ __forceinline__ void report_entry(const QuantPools& pools, uint32_t entry, uint64_t at,
+                                             uint32_t reason) {
+  const uint32_t number = entry & kNoNumber;
+  if (pools.status == nullptr || number == kNoNumber || number < pools.n_pages[entry >> 30]) return;
+  atomicMax(pools.status, (uint64_t{0xFFFFFFFF} - at) << 32 | reason);
+}
+
 // The page that an entry names; null of none.
 __device__ __forceinline__ uint8_t* find_page(const QuantPools& pools, uint32_t entry, uint32_t d) {
   const uint32_t tag = entry >> 30;
-  const uint32_t number = entry & 0x3FFFFFFF;
+  const uint32_t number = entry & kNoNumber;
   if (number >= pools.n_pages[tag]) return nullptr;
   return pools.pages[tag] + uint64_t{number} * page_bytes_of(tag, d, pools.tail);
 }
@@ -142,7 +153,9 @@ __device__ __forceinline__ Work find_work(const QuantPagesParams& params) {
   const uint32_t n_slots = params.n_pages * kPageTokens;
   if (!take_slots(params.indices, params.counts, list, n_slots, p, work)) return work;
   const uint64_t head = uint64_t{work.b} * params.kv.n_heads + work.head;
-  const uint32_t entry = params.entries[work.part][head * params.n_pages + p];
+  const uint64_t at = head * params.n_pages + p;
+  const uint32_t entry = params.entries[work.part][at];
+  if (threadIdx.x == 0) report_entry(params.pools, entry, at, 1 + work.part);
   const uint32_t d = params.kv.row_len;
   work.tag = entry >> 30;
   work.page = find_page(params.pools, entry, d);

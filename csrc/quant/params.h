@@ -10,6 +10,10 @@ typedef struct QuantPools {
   /// `[n_pages]` pages of `8 * head_dim * bits` bytes, and `256 << tail` more of codes; multiples
   /// of 16 bytes. Null where there is none.
   DEVICE_PTR(uint8_t) pages[4];
+  /// `[1]`, or null: raised to `(2^32 - 1 - i) << 32 | reason` by entry `i` of a table whose page
+  /// is not there and whose number is not 2^30 - 1; never cleared. 1 of keys, 2 of values; 3 and 4
+  /// of the old ones.
+  DEVICE_PTR(uint64_t) status;
   uint32_t n_pages[4];
   /// What pages of codes end with: 0 for steps and zero points, 1 for steps and minimums.
   uint32_t tail;

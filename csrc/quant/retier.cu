@@ -46,7 +46,9 @@ __device__ __forceinline__ Target find_target(const QuantRetierParams& params) {
   if (!take_slots(params.indices, params.counts, run, n_slots, p, work)) return target;
   target.p = static_cast<uint32_t>(at);
   work.n_rows = params.kv.lengths != nullptr ? count_rows(params.kv, work.b) : 0;
-  const uint32_t entry = params.new_entries[work.part][target.head * params.n_new_pages + target.p];
+  const uint64_t at_entry = target.head * params.n_new_pages + target.p;
+  const uint32_t entry = params.new_entries[work.part][at_entry];
+  if (threadIdx.x == 0) report_entry(params.pools, entry, at_entry, 1 + work.part);
   work.tag = entry >> 30;
   work.page = find_page(params.pools, entry, params.kv.row_len);
   take_channels(params.channels[work.part], target.head * params.kv.row_len, work);
@@ -76,7 +78,9 @@ __device__ __forceinline__ void place_token(const QuantRetierParams& params, con
   const uint32_t p = static_cast<uint32_t>(place) / kPageTokens;
   const uint32_t token = static_cast<uint32_t>(place) % kPageTokens;
   if (p >= params.n_old_pages) return;
-  const uint32_t entry = params.old_entries[work.part][target.head * params.n_old_pages + p];
+  const uint64_t at = target.head * params.n_old_pages + p;
+  const uint32_t entry = params.old_entries[work.part][at];
+  report_entry(params.pools, entry, at, 3 + work.part);
   const uint32_t tag = entry >> 30;
   const uint8_t* page = find_page(params.pools, entry, d);
   if (page == nullptr) return;

@@ -4,6 +4,7 @@
 mod append;
 mod channels;
 pub mod import;
+mod missing;
 mod page;
 mod pages;
 mod retier;
@@ -17,6 +18,7 @@ pub use append::{AppendPlan, AppendShape};
 pub use channels::ChannelsPlan;
 #[cfg(any(feature = "cuda", feature = "simt"))]
 pub use channels::{ChannelViewsMut, MeasuredRows, measure_channels};
+pub use missing::{EntryTable, MissingPage};
 pub use page::{Page, PageShape, Place};
 #[cfg(any(feature = "cuda", feature = "simt"))]
 pub use pages::{

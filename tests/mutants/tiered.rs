@@ -40,8 +40,8 @@ fn kernel(entry: &'static str, mutations: &'static [Mutation]) -> Kernel {
     }
 }
 
-/// Left out is what `attend` has in the same headers, and what changes no result. Only time: pitches, copies past a split's end, spans
-/// that are entered twice, votes before sums are raised and before logits are clamped. One of two guards: positions past a step's last, which
+/// Left out is what `attend` has in the same headers, and what changes no result. Only time: pitches, copies and rows past a split's end, spans
+/// that are entered twice, logits of a step of nothing, votes before sums are raised and before logits are clamped. One of two guards: positions past a step's last, which
 /// `find_token` finds nothing at. What nobody reads: a second copy of a page's tail, rows of sums past the last. The barrier before entries are read anew, since pieces of the step before have others. The last wait for copies, since all
 /// that is not empty was waited for.
 const MUTATIONS: &[Mutation] = &[
@@ -65,10 +65,10 @@ const MUTATIONS: &[Mutation] = &[
     of("words[1] = two.y;", 0, "words[1] = two.x;"),
     of("tag >= 2 && n_tiles % 2 == 0 ? 2", 0, "tag > 2 && n_tiles % 2 == 0 ? 2"),
     of("words + j * kWords", 0, "words"),
-    of("planes[first + j][0]", 0, "planes[j][0]"),
+    of("planes[first + j][0]", 1, "planes[j][0]"),
     of("planes[first + j][1]", 0, "planes[j][1]"),
     of("planes[first + j][1]", 0, "planes[first + j][0]"),
-    of("mma_u8_s8(all[0]", 0, "mma_u8(all[0]"),
+    of("mma_u8_s8(all[0]", 1, "mma_u8(all[0]"),
     of("mma_u8_s8(all[1]", 0, "mma_u8(all[1]"),
     of("all[0][i]", 0, "all[0][0]"),
     of("all[kProducts - 1][i]", 0, "all[0][i]"),
@@ -78,7 +78,6 @@ const MUTATIONS: &[Mutation] = &[
     of("0x1124u", 0, "0x1114u"),
     of("0x1124u", 0, "0x1224u"),
     of("0x1124u", 0, "0x2124u"),
-    of("kNoPage = 3", 0, "kNoPage = 2"),
     of("static_cast<uint32_t>(page) & 3", 0, "static_cast<uint32_t>(page) & 1"),
     of("(n_slots + kStep - 1) / kStep", 0, "n_slots / kStep"),
     of("first_step(first + threadIdx.x / 32)", 0, "first_step(first)"),
@@ -104,7 +103,6 @@ const MUTATIONS: &[Mutation] = &[
     of("pages[0] != kNoPage ? min_of", 0, "true ? min_of"),
     of("min_of(kStep, n_all - step.first)", 0, "kStep"),
     of("n % (kKnownSteps / 2) == 0", 0, "n % kKnownSteps == 0"),
-    of("i >= n_page_steps && i < end_step) find_tokens", 0, "i >= n_page_steps) find_tokens"),
     of("chip.tokens[n % 2]", 0, "chip.tokens[0]"),
     // Pages.
     of("own = n + threadIdx.x % 32 / 2", 0, "own = threadIdx.x % 32 / 2"),
@@ -114,21 +112,18 @@ const MUTATIONS: &[Mutation] = &[
     of("uint64_t{part.b} * params.attend.n_heads + part.head", 0, "part.head"),
     of("uint64_t{part.b} * params.attend.n_heads + part.head", 0, "part.b"),
     of("i < n_page_steps && i < end_step", 0, "i < end_step"),
-    of("threadIdx.x % 2 == 0 ?", 0, "true ?"),
+    of("of == 0 ?", 0, "true ?"),
     of("head * params.tiers.n_pages + i", 0, "i"),
-    of("number < pools.n_pages[tag]", 0, "number <= pools.n_pages[tag]"),
-    of("number < pools.n_pages[tag]", 0, "number < pools.n_pages[0]"),
-    of(
-        "reinterpret_cast<uint64_t>(pools.pages[tag]) + at",
-        0,
-        "reinterpret_cast<uint64_t>(pools.pages[tag])",
-    ),
+    of("report_entry(pools, entry, at, 1 + of);", 0, ""),
+    of("entry, at, 1 + of)", 0, "entry, at, 1)"),
+    of("entry, at, 1 + of)", 0, "entry, i, 1 + of)"),
+    of("+ (entry >> 30)", 0, ""),
+    of("if (found != nullptr) page", 0, "page"),
     of("is_other ? page", 0, "true ? page"),
     of("(2 * n + threadIdx.x % 32) % (2 * kKnownSteps)", 0, "threadIdx.x % 32"),
     of("__syncwarp();", 0, ""),
     // Rows.
     of("part.head, first + i)", 0, "part.head, i)"),
-    of("first + i < part.n_positions", 0, "true"),
     of("of_split - n_page_steps", 0, "of_split"),
     of("tokens.values[i] = token.value;", 0, "tokens.values[i] = token.key;"),
     of("tokens.biases[i] = token.bias;", 0, "tokens.biases[i] = 0.0f;"),
@@ -401,7 +396,6 @@ const MUTATIONS: &[Mutation] = &[
     of("params.attend.logits.element == kFloatBf16", 1, "true"),
     // Steps.
     of("if (step.n != 0) scores", 0, "scores"),
-    of("if (step.n != 0) {", 0, "if (true) {"),
     of("if (step.n != 0) weighed", 0, "weighed"),
     of("scores.store_logits(step, nullptr);", 0, ""),
     of("step.tags[0] != 0 || step.tags[1] != 0", 0, "step.tags[0] != 0"),
@@ -479,7 +473,7 @@ const OF_LONGER_HEADS: &[Mutation] = &[
     of("words[3] = four.w;", 0, "words[3] = four.y;"),
     of("first / kTogether * 32", 0, "0"),
     of("first / kTogether * 32", 0, "first * 32"),
-    of("planes[first + j][0]", 0, "planes[j][0]"),
+    of("planes[first + j][0]", 1, "planes[j][0]"),
     of("planes[first + j][1]", 0, "planes[j][1]"),
     of("at < kHalf; at += 16 * 32", 0, "at < 16 * 64; at += 16 * 32"),
     of("constexpr uint32_t kChunks = (kDim + 63) / 64;", 0, "constexpr uint32_t kChunks = 1;"),
@@ -523,13 +517,15 @@ fn alone() -> Case {
     Case { group: 5, ..problem::alone() }
 }
 
-/// Logits stand after log-sums.
+/// Logits and the status stand after log-sums.
 fn hold<T: Half + Sync, O: Real + Sync + 'static>(paged: Paged<T>) -> Differs {
-    let join = |(results, logits): (Results<O>, Vec<u32>)| Results {
-        log_sums: [results.log_sums, logits].concat(),
+    let join = |(results, logits, status): (Results<O>, Vec<u32>, u64)| Results {
+        log_sums: [results.log_sums, logits, vec![status as u32, (status >> 32) as u32]].concat(),
         ..results
     };
-    beside(join(paged.expect::<O>(model())), move |queue| paged.attend::<O>(queue).map(join))
+    let (results, logits) = paged.expect::<O>(model());
+    let expected = join((results, logits, paged.expect_status()));
+    beside(expected, move |queue| paged.attend_with_status::<O>(queue).map(join))
 }
 
 fn plain() -> Paged<Brain> {
@@ -592,15 +588,19 @@ fn without(which: usize) -> Paged<Brain> {
 
 /// What is no number stands past a list's count, of pages of one tier.
 fn past_the_count(tier: Tier, tail: Tail) -> Paged<Brain> {
-    let pages = Pages { tiers: vec![tier], tail, n_pages: 1, ..Pages::default() };
+    let pages = Pages { tiers: vec![tier], tail, n_pages: 5, ..Pages::default() };
     let mut paged = Paged::<Brain>::new(&alone(), &pages);
-    paged.counts = Some(vec![37]);
+    // The second of a warp's pages, and alone in its place.
+    paged.counts = Some(vec![4 * 64 + 37]);
+    for entries in &mut paged.entries {
+        entries.clone_from(&(0..5).map(|p| tier.tag() << 30 | p).collect());
+    }
     let shape = paged.plan.pages().page(Of::Keys);
-    for page in paged.pools[tier.tag() as usize].chunks_mut(shape.page_bytes(tier)) {
-        for t in 37..64 {
-            let at = if tier.is_coded() { shape.scale_byte(tier, t) } else { 2 * 64 * t };
-            page[at..at + 4].fill(0xFF);
-        }
+    let n_bytes = shape.page_bytes(tier);
+    let page = &mut paged.pools[tier.tag() as usize][4 * n_bytes..][..n_bytes];
+    for t in 37..64 {
+        let at = if tier.is_coded() { shape.scale_byte(tier, t) } else { 2 * 64 * t };
+        page[at..at + 4].fill(0xFF);
     }
     paged
 }

@@ -70,6 +70,7 @@ impl Work for Launch {
         let pages = TieredInputs {
             pools: TierPools {
                 pools: self.pools.each_ref().map(|pool| pool.as_ref().map(Buffer::view)),
+                status: None,
             },
             key_entries: self.entries[0].view(),
             value_entries: self.entries[1].view(),

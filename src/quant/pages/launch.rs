@@ -55,6 +55,10 @@ pub struct ChannelViews<'a> {
 pub struct TierPools<'a> {
     /// By [`Tier::tag`]; none of a tier without pages. One that is left out has none, whatever the plan says.
     pub pools: [Option<View<'a, u8>>; 4],
+    /// `[1]`: a status word, raised where an entry names a page that its pool does not have
+    /// ([`MissingPage::from_status`](crate::quant::MissingPage::from_status)); never cleared. Such an entry is of no page
+    /// either way.
+    pub status: Option<&'a ViewMut<'a, u64>>,
 }
 
 /// The same, to write.
@@ -62,6 +66,8 @@ pub struct TierPools<'a> {
 pub struct TierPoolsMut<'a> {
     /// By [`Tier::tag`]; none of a tier without pages. One that is left out has none, whatever the plan says.
     pub pools: [Option<ViewMut<'a, u8>>; 4],
+    /// As that of [`TierPools`].
+    pub status: Option<ViewMut<'a, u64>>,
 }
 
 /// Rows of a paged cache as tiered pages: keys and values in one launch, each page in the tier that its entry names (the format:
@@ -95,10 +101,7 @@ pub fn quantize_pages<T: Half>(
     let mut arguments = Arguments::new(queue);
     check_written(plan.shape().tail)?;
     source.check_planned(&plan.shape().layout)?;
-    let pools = each_pool(plan, |at, n_bytes| {
-        let pool = targets.pools[at].as_ref();
-        pool.map(|pool| arguments.written(Role::InOut, POOL, pool, n_bytes)).transpose()
-    })?;
+    let pools = targets.params(plan, &mut arguments)?;
     let kv = source.params(&mut arguments)?;
     let params = lists.params(plan, kv, pools, &mut arguments)?;
     // SAFETY: the plan's sizes are below the limits of the struct's fields.
@@ -136,15 +139,18 @@ pub fn dequantize_pages<T: Half>(
     unsafe { arguments.launch(&plan.grid(), &ToNumbers(params)) }
 }
 
-pub(in crate::quant) const POOL: &str = "pool of pages";
+const POOL: &str = "pool of pages";
+const STATUS: &str = "status of entries";
 
 /// The pools that the plan has and `find` gives an address of, by tag and bytes.
-pub(in crate::quant) fn each_pool(
+fn each_pool(
     plan: &PagesPlan,
+    status: u64,
     mut find: impl FnMut(usize, u64) -> Result<Option<u64>>,
 ) -> Result<QuantPools> {
     let mut pools = QuantPools {
         pages: [0; 4],
+        status,
         n_pages: [0; 4],
         tail: plan.shape().tail.number(),
         reserved: 0,
@@ -168,8 +174,23 @@ impl TierPools<'_> {
         plan: &PagesPlan,
         arguments: &mut Arguments<'_>,
     ) -> Result<QuantPools> {
-        each_pool(plan, |at, n_bytes| {
+        let status = arguments.optional_written(Role::InOut, STATUS, self.status, 1)?;
+        each_pool(plan, status, |at, n_bytes| {
             self.pools[at].as_ref().map(|pool| arguments.input(POOL, pool, n_bytes)).transpose()
+        })
+    }
+}
+
+impl TierPoolsMut<'_> {
+    pub(crate) fn params(
+        &self,
+        plan: &PagesPlan,
+        arguments: &mut Arguments<'_>,
+    ) -> Result<QuantPools> {
+        let status = arguments.optional_written(Role::InOut, STATUS, self.status.as_ref(), 1)?;
+        each_pool(plan, status, |at, n_bytes| {
+            let pool = self.pools[at].as_ref();
+            pool.map(|pool| arguments.written(Role::InOut, POOL, pool, n_bytes)).transpose()
         })
     }
 }

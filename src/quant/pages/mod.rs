@@ -8,6 +8,4 @@ mod plan;
 pub use launch::{
     ChannelViews, PageLists, TierPools, TierPoolsMut, dequantize_pages, quantize_pages,
 };
-#[cfg(any(feature = "cuda", feature = "simt"))]
-pub(super) use launch::{POOL, each_pool};
 pub use plan::{PagesPlan, PagesShape};

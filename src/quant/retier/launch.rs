@@ -8,7 +8,6 @@ use crate::buffer::{View, ViewMut};
 use crate::element::Half;
 use crate::kv::KvView;
 use crate::launch::{Arguments, kernel_params};
-use crate::quant::pages::{POOL, each_pool};
 use crate::quant::{ChannelViews, TierPoolsMut};
 use crate::queue::Queue;
 use crate::region::Role;
@@ -129,7 +128,8 @@ pub struct RetierOutputs<'a> {
 ///     value_channels: ChannelViews::default(),
 /// };
 /// let [of_4, of_2] = &mut pools;
-/// let pools = TierPoolsMut { pools: [None, None, Some(of_4.view_mut()), Some(of_2.view_mut())] };
+/// let pools = [None, None, Some(of_4.view_mut()), Some(of_2.view_mut())];
+/// let pools = TierPoolsMut { pools, status: None };
 /// let mut outputs = RetierOutputs { pools, new_slots: new_slots.view_mut() };
 /// retier_pages(&queue, &plan, &inputs, &mut outputs)?;
 /// // The third token is the second of page 0; the second is the first of page 2.
@@ -160,10 +160,7 @@ pub fn retier_pages<T: Half>(
     let (shape, pages) = (plan.shape(), plan.pages());
     let layout = shape.pages.layout;
     let mut arguments = Arguments::new(queue);
-    let pools = each_pool(pages, |at, n_bytes| {
-        let pool = outputs.pools.pools[at].as_ref();
-        pool.map(|pool| arguments.written(Role::InOut, POOL, pool, n_bytes)).transpose()
-    })?;
+    let pools = outputs.pools.params(pages, &mut arguments)?;
     let kv = match &inputs.cache {
         None => layout.params::<T>(),
         Some(cache) => {

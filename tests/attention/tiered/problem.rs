@@ -10,7 +10,9 @@ use lacuna::element::{Half, Real};
 use lacuna::kv::{KvLayout, KvLists, KvShape};
 use lacuna::mma::Model;
 use lacuna::quant::reference::Channels;
-use lacuna::quant::{ChannelViews, Page, PagesPlan, PagesShape, Part, Tail, Tier, TierPools};
+use lacuna::quant::{
+    ChannelViews, MissingPage, Page, PagesPlan, PagesShape, Part, Tail, Tier, TierPools,
+};
 use lacuna::{Buffer, Error, Queue};
 
 use crate::attend::problem::{Case, Part as Segment, Problem, Results, assert_results};
@@ -198,6 +200,14 @@ impl<T: Half> Paged<T> {
 
     /// The results, and the logits.
     pub(crate) fn attend<O: Real>(&self, queue: &Queue) -> Result<(Results<O>, Vec<u32>), Error> {
+        self.attend_with_status(queue).map(|(results, logits, _)| (results, logits))
+    }
+
+    /// And the status word.
+    pub(crate) fn attend_with_status<O: Real>(
+        &self,
+        queue: &Queue,
+    ) -> Result<(Results<O>, Vec<u32>, u64), Error> {
         let [key_entries, value_entries] =
             [queue.upload(&self.entries[0])?, queue.upload(&self.entries[1])?];
         let counts = self.counts.as_ref().map(|all| queue.upload(all)).transpose()?;
@@ -211,9 +221,12 @@ impl<T: Half> Paged<T> {
             offsets: offsets[part].as_ref().map(Buffer::view),
         };
         let pools = self.pools.each_ref().map(|pool| queue.upload(pool).unwrap());
+        let mut status = queue.upload(&[0_u64])?;
+        let status_view = status.view_mut();
         let pages = TieredInputs {
             pools: TierPools {
                 pools: pools.each_ref().map(|pool| (!pool.is_empty()).then(|| pool.view())),
+                status: self.has_logits.then_some(&status_view),
             },
             key_entries: key_entries.view(),
             value_entries: value_entries.view(),
@@ -230,7 +243,34 @@ impl<T: Half> Paged<T> {
             attend_tiered(queue, &self.plan, inputs, &pages, outputs, logits)
         })?;
         let logits = queue.download(&logits.borrow().view())?;
-        Ok((results, logits.into_iter().map(f32::to_bits).collect()))
+        let status = queue.download(&status.view())?[0];
+        Ok((results, logits.into_iter().map(f32::to_bits).collect(), status))
+    }
+
+    /// Of the first entry that counts and whose page is not there.
+    pub(crate) fn expect_status(&self) -> u64 {
+        let shape = self.plan.pages().shape();
+        let n_pages = shape.n_pages as usize;
+        let n_heads = self.plan.attend().n_heads() as usize;
+        let per_request = shape.lists.per_request(&shape.layout) as usize;
+        let is_missing = |part: usize, i: usize| {
+            let (b, h, p) = (i / n_pages / n_heads, i / n_pages % n_heads, i % n_pages);
+            let list = b * per_request + if per_request == 1 { 0 } else { h };
+            let n_slots = self.counts.as_ref().map_or(u32::MAX, |counts| counts[list]);
+            let is_skipped = self.problem.skips.as_ref().is_some_and(|skips| skips[b] != 0);
+            let entry = self.entries[part][i];
+            let (tag, number) = ((entry >> 30) as usize, entry & MissingPage::NONE);
+            let n_there = if self.pools[tag].is_empty() { 0 } else { shape.n_pool_pages[tag] };
+            let is_there = u64::from(number) < n_there || number == MissingPage::NONE;
+            !is_skipped && 64 * p < n_slots as usize && !is_there
+        };
+        let first = (0..self.entries[0].len()).find_map(|i| {
+            [1, 0].into_iter().find(|&part| is_missing(part, i)).map(|part| (i, part))
+        });
+        let status = first.map_or(0, |(i, part)| {
+            u64::from(u32::MAX - i as u32) << 32 | if part == 0 { 1 } else { 2 }
+        });
+        if self.has_logits { status } else { 0 }
     }
 
     pub(crate) fn with_reference<R>(
@@ -416,9 +456,10 @@ fn pool<T: Half>(plan: &PagesPlan, tier: Tier, random: &mut Random) -> Vec<u8> {
 pub(crate) fn assert_same<T: Half, O: Real>(paged: &Paged<T>) {
     for queue in crate::common::queues() {
         let Some(model) = crate::common::model_of(&queue) else { continue };
-        let (results, logits) = paged.attend::<O>(&queue).unwrap();
+        let (results, logits, status) = paged.attend_with_status::<O>(&queue).unwrap();
         let (expected, expected_logits) = paged.expect(model);
         let what = format!("{}", queue.executor());
+        assert_eq!(status, paged.expect_status(), "{what}: {:?}", MissingPage::from_status(status));
         assert_results(&results, &expected, &what);
         assert_eq!(logits.len(), expected_logits.len());
         for (i, (one, other)) in logits.iter().zip(&expected_logits).enumerate() {

@@ -125,7 +125,10 @@ fn dequantize<T: Half + Real>(queue: &Queue, lists: &[Listed<'_>], n_tokens: u64
         lengths: lengths.view(),
     };
     let pools = pools.map(|pool| (!pool.is_empty()).then(|| queue.upload(&pool).unwrap()));
-    let sources = TierPools { pools: pools.each_ref().map(|pool| pool.as_ref().map(|p| p.view())) };
+    let sources = TierPools {
+        pools: pools.each_ref().map(|pool| pool.as_ref().map(|p| p.view())),
+        status: None,
+    };
     dequantize_pages(queue, &plan, &sources, &lists, &mut target).unwrap();
     let [keys, values] = rows.each_ref().map(|rows| queue.download(&rows.view()).unwrap());
     let (found, other) = if is_keys { (keys, values) } else { (values, keys) };

@@ -261,8 +261,10 @@ impl<T: Half + Real> Problem<T> {
             value_scale: 1.0,
         };
         let mut pools = self.poisoned().map(|pool| queue.upload(&pool).unwrap());
-        let mut targets =
-            TierPoolsMut { pools: pools.each_mut().map(|pool| Some(pool.view_mut())) };
+        let mut targets = TierPoolsMut {
+            pools: pools.each_mut().map(|pool| Some(pool.view_mut())),
+            status: None,
+        };
         quantize_pages(queue, &self.plan, &source, &lists.views(), &mut targets)?;
         Ok(pools.each_ref().map(|pool| queue.download(&pool.view()).unwrap()))
     }
@@ -285,7 +287,8 @@ impl<T: Half + Real> Problem<T> {
             lengths: lists.lengths.view(),
         };
         let pools = pools.each_ref().map(|pool| queue.upload(pool).unwrap());
-        let sources = TierPools { pools: pools.each_ref().map(|pool| Some(pool.view())) };
+        let sources =
+            TierPools { pools: pools.each_ref().map(|pool| Some(pool.view())), status: None };
         dequantize_pages(queue, &self.plan, &sources, &lists.views(), &mut target)?;
         Ok(rows.each_ref().map(|rows| queue.download(&View::clone(&rows.view())).unwrap()))
     }

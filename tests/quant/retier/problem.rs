@@ -371,7 +371,10 @@ impl<T: Half + Real> Problem<T> {
         };
         let mut pools = self.pools.each_ref().map(|pool| queue.upload(pool).unwrap());
         let mut new_slots = queue.upload(&vec![LEFT; self.plan.slots_len() as usize])?;
-        let of_tiers = TierPoolsMut { pools: pools.each_mut().map(|pool| Some(pool.view_mut())) };
+        let of_tiers = TierPoolsMut {
+            pools: pools.each_mut().map(|pool| Some(pool.view_mut())),
+            status: None,
+        };
         let mut outputs = RetierOutputs { pools: of_tiers, new_slots: new_slots.view_mut() };
         retier_pages(queue, &self.plan, &inputs, &mut outputs)?;
         Ok(Found {
