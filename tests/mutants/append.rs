@@ -234,14 +234,14 @@ fn long() -> Vec<(Problem<bf16>, Left)> {
     let whole = Case { lengths: vec![3, 40], ..LONG }.build::<bf16>();
     let all = Case { lengths: vec![7], has_keeps: false, n_more_pages: 90, ..LONG };
     let mut hole = all.build::<bf16>();
-    hole.page_table[70] = -1;
+    hole.cache.page_table[70] = -1;
     let mut counted = Case { has_counts: true, ..all.clone() }.build::<bf16>();
     counted.counts = Some(vec![1030]);
     let mut single =
         Case { lengths: vec![0], page_size: 1, n_more_pages: 2200, ..all.clone() }.build::<bf16>();
-    single.page_table[1024 + 200] = i32::MAX;
+    single.cache.page_table[1024 + 200] = i32::MAX;
     let mut none = all.build::<bf16>();
-    none.page_table[0] = -1;
+    none.cache.page_table[0] = -1;
     vec![
         with_left(whole),
         with_left(all.build::<bf16>()),
@@ -278,17 +278,17 @@ fn every_mutation_of_append_kv_is_caught() {
     let room = Case { has_keeps: false, has_counts: false, n_tokens: 60, ..case.clone() };
     for (hole, page) in [(2, -1), (0, i32::MAX), (4, i32::MIN)] {
         let mut problem = room.build::<bf16>();
-        problem.page_table[hole] = page;
+        problem.cache.page_table[hole] = page;
         brains.push(with_left(problem));
     }
     // Within a block's tokens, which is not the first.
     let small = Case { page_size: 4, block_tokens: Some(16), n_more_pages: 16, ..room.clone() };
     let mut within = small.build::<bf16>();
-    within.page_table[7] = -1;
+    within.cache.page_table[7] = -1;
     brains.push(with_left(within));
     let mut past = room.build::<bf16>();
-    past.page_table[1] = past.plan.shape().layout.shape().n_pages as i32;
-    past.lengths = vec![4, 64, u32::MAX];
+    past.cache.page_table[1] = past.plan.shape().layout.shape().n_pages as i32;
+    past.cache.lengths = vec![4, 64, u32::MAX];
     brains.push(with_left(past));
     let shorts: Vec<_> = [case.clone(), Case { turn: Turn::Pairs, ..case }]
         .map(|case| with_left(case.build::<f16>()))

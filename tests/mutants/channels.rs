@@ -213,20 +213,21 @@ fn every_mutation_of_measure_channels_is_caught() {
     }
     // Means so large that their squares are infinite, with spreads whose squares are not.
     let mut large = ends.clone();
-    for (i, x) in large.rows.iter_mut().flatten().enumerate() {
+    for (i, x) in large.cache.rows.iter_mut().flatten().enumerate() {
         *x = bf16::from_f32(2.0_f32.powi(66) * (1.0 + (i % 7) as f32 / 128.0));
     }
     brains.push(with_found(large));
     // Chains whose first row is of no number, and the others all of one: what is left of their squares is rounding, of either sign.
     let mut one = Case { n_heads: 1, has_counts: false, ..case.clone() }.build::<f16>();
-    for (row, of_row) in one.rows.iter_mut().flat_map(|rows| rows.chunks_mut(32).enumerate()) {
+    for (row, of_row) in one.cache.rows.iter_mut().flat_map(|rows| rows.chunks_mut(32).enumerate())
+    {
         for (c, x) in of_row.iter_mut().enumerate() {
             *x =
                 f16::from_f32(if row == 0 { f32::NAN } else { 1.0 + (37 * c + 1) as f32 / 1024.0 });
         }
     }
-    let first_row = one.plan.pages().shape().layout.locate(&one.page_table, 0, 0, 0).unwrap() / 32;
-    for rows in &mut one.rows {
+    let first_row = one.cache.locate([0, 0], 0).unwrap() / 32;
+    for rows in &mut one.cache.rows {
         let (head, rest) = rows.split_at_mut(32);
         if first_row != 0 {
             head.swap_with_slice(&mut rest[32 * (first_row - 1)..][..32]);

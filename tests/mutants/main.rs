@@ -8,6 +8,9 @@ mod append;
 #[allow(dead_code, reason = "tests use all of it")]
 mod append_problem;
 mod attend;
+#[path = "../quant/cache.rs"]
+#[allow(dead_code, reason = "tests use all of it")]
+mod cache;
 mod channels;
 #[path = "../quant/channels/problem.rs"]
 #[allow(dead_code, reason = "tests use all of it")]

@@ -234,18 +234,18 @@ fn every_mutation_of_quantize_pages_is_caught() {
     let full = Problem { counts: Some(vec![64, 192]), ..full.build::<bf16>() };
     brains.push((full.clone(), full.expected_pools()));
     let mut zeros = Case { has_scales: false, has_offsets: false, ..Case::default() }.build();
-    zeros.rows.iter_mut().for_each(|rows| rows.fill(f16::NEG_ZERO));
+    zeros.cache.rows.iter_mut().for_each(|rows| rows.fill(f16::NEG_ZERO));
     shorts.push((zeros.clone(), zeros.expected_pools()));
     // Quotients that lie between two codes: 41 times its reciprocal is not 1.
     let tiers = vec![Tier::T4];
     let between = Case { head_dim: 32, has_offsets: false, tiers, ..Case::default() };
     let mut between = between.build::<f16>();
-    for (i, element) in between.rows.iter_mut().flatten().enumerate() {
+    for (i, element) in between.cache.rows.iter_mut().flatten().enumerate() {
         let (row, channel) = (i / 32, i % 32);
         let multiple = if channel < 2 { 30 * channel } else { (row + 7 * channel) % 31 };
         *element = f16::from_f32((41 * multiple) as f32);
     }
-    between.scales.iter_mut().flatten().for_each(|scales| scales.fill(41.0));
+    between.channels.scales.iter_mut().flatten().for_each(|scales| scales.fill(41.0));
     shorts.push((between.clone(), between.expected_pools()));
     kernel("quantize_pages", QUANTIZE).assert_all_caught(own, |entry| {
         brains.iter().any(|problem| quantizes_differently(problem, own, entry))

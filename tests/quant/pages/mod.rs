@@ -10,6 +10,7 @@ use lacuna::quant::{PagesPlan, PagesShape, Tail, Tier};
 use proptest::prelude::*;
 
 use self::problem::{Case, Problem};
+use crate::cache::POISON;
 use crate::common;
 
 /// Both launches give what the reference does, on every executor.
@@ -123,7 +124,7 @@ fn rows_of_negative_zeros_are_zeros() {
         let (has_scales, has_offsets) = (false, false);
         let case = Case { tiers, has_scales, has_offsets, ..Case::default() };
         let mut problem = case.build::<bf16>();
-        problem.rows.iter_mut().for_each(|rows| rows.fill(bf16::NEG_ZERO));
+        problem.cache.rows.iter_mut().for_each(|rows| rows.fill(bf16::NEG_ZERO));
         assert_same(&problem);
     }
 }
@@ -165,7 +166,7 @@ fn a_page_does_not_see_the_others() {
         let (all, one) = (problem.quantize(&queue).unwrap(), alone.quantize(&queue).unwrap());
         let [all, one] = [&all[2], &one[2]];
         assert_eq!(all[page..2 * page], one[page..2 * page]);
-        assert!(one[..page].iter().all(|byte| *byte == problem::POISON));
+        assert!(one[..page].iter().all(|byte| *byte == POISON));
     }
 }
 

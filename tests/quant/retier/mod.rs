@@ -11,6 +11,7 @@ use lacuna::quant::{PagesShape, RetierPlan, RetierShape, Tier};
 use proptest::prelude::*;
 
 use self::problem::{Case, Found, Problem};
+use crate::cache::{PARTS, find_page};
 use crate::common;
 
 #[track_caller]
@@ -150,10 +151,10 @@ fn nothing_else_is_written() {
         assert_eq!(found.pools, none.pools);
         assert!(found.new_slots.iter().all(|slot| *slot == problem::LEFT));
         let found = problem.run(&queue).unwrap();
-        for (part, kind) in problem::PARTS.into_iter().enumerate() {
+        for (part, kind) in PARTS.into_iter().enumerate() {
             for entry in &problem.old_entries[part] {
                 let pages = [&found.pools, &problem.pools]
-                    .map(|pools| problem::find_page(&problem.plan, pools, *entry, kind));
+                    .map(|pools| find_page(problem.plan.pages(), pools, *entry, kind));
                 assert_eq!(pages[0], pages[1]);
             }
         }
