@@ -3,13 +3,12 @@
 use std::ffi::c_void;
 
 use half::{bf16, f16};
-use lacuna::Queue;
 use lacuna::element::{Half, Real};
 use lacuna::quant::Turn;
-use lacuna::simt::{Checks, Config, Entry, Schedule, Substitute};
+use lacuna::simt::{Entry, Schedule};
 
 use crate::append_problem::{Case, Left, Problem};
-use crate::{Kernel, Mutation, of};
+use crate::{Kernel, Mutation, differs, of, queue};
 
 const fn kernel(entry: &'static str, mutations: &'static [Mutation]) -> Kernel {
     Kernel {
@@ -185,23 +184,8 @@ unsafe extern "C" {
     fn lacuna_simt_count_appended(params: *const c_void, is_checked: u32);
 }
 
-fn queue(kernel: Entry, by: Entry, schedule: Schedule) -> Queue {
-    Queue::simt(Config {
-        schedule,
-        seed: 7,
-        step_budget: 400_000,
-        checks: Checks { settled: false, ..Checks::ALL },
-        substitute: Some(Substitute { kernel, by }),
-        ..Config::default()
-    })
-}
-
-const SCHEDULES: [Schedule; 2] = [Schedule::Random, Schedule::Reverse];
-
-fn differs<T: Half + Real>((problem, left): &(Problem<T>, Left), own: Entry, by: Entry) -> bool {
-    SCHEDULES.into_iter().any(|schedule| {
-        problem.launch(&queue(own, by, schedule)).map_or(true, |found| found != *left)
-    })
+fn is_caught<T: Half + Real>((problem, left): &(Problem<T>, Left), own: Entry, by: Entry) -> bool {
+    differs(own, by, left, |queue| problem.launch(queue))
 }
 
 fn with_left<T: Half + Real>(problem: Problem<T>) -> (Problem<T>, Left) {
@@ -296,8 +280,8 @@ fn every_mutation_of_append_kv_is_caught() {
     brains.extend(long());
     brains.push(with_left(Case::of_many_tiles()));
     kernel("append_kv", APPEND).assert_all_caught(own, |entry| {
-        brains.iter().any(|problem| differs(problem, own, entry))
-            || shorts.iter().any(|problem| differs(problem, own, entry))
+        brains.iter().any(|problem| is_caught(problem, own, entry))
+            || shorts.iter().any(|problem| is_caught(problem, own, entry))
             || brains[0].0.launch_with(&queue(own, entry, Schedule::Random), false).is_err()
     });
 }
@@ -307,6 +291,6 @@ fn every_mutation_of_count_appended_is_caught() {
     let own: Entry = lacuna_simt_count_appended;
     let problems = long();
     kernel("count_appended", COUNT).assert_all_caught(own, |entry| {
-        problems.iter().any(|problem| differs(problem, own, entry))
+        problems.iter().any(|problem| is_caught(problem, own, entry))
     });
 }

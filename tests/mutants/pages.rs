@@ -3,14 +3,13 @@
 use std::ffi::c_void;
 
 use half::{bf16, f16};
-use lacuna::Queue;
 use lacuna::element::{Half, Real};
 use lacuna::kv::KvLists;
 use lacuna::quant::{Tail, Tier};
-use lacuna::simt::{Checks, Config, Entry, Schedule, Substitute};
+use lacuna::simt::Entry;
 
 use crate::pages_problem::{Case, Problem};
-use crate::{Kernel, Mutation, of};
+use crate::{Kernel, Mutation, differs, of};
 
 const fn kernel(entry: &'static str, mutations: &'static [Mutation]) -> Kernel {
     Kernel {
@@ -197,27 +196,12 @@ fn cases() -> Vec<Case> {
     ]
 }
 
-fn queue(kernel: Entry, by: Entry, schedule: Schedule) -> Queue {
-    Queue::simt(Config {
-        schedule,
-        seed: 7,
-        step_budget: 400_000,
-        checks: Checks { settled: false, ..Checks::ALL },
-        substitute: Some(Substitute { kernel, by }),
-        ..Config::default()
-    })
-}
-
-const SCHEDULES: [Schedule; 2] = [Schedule::Random, Schedule::Reverse];
-
 fn quantizes_differently<T: Half + Real>(
     (problem, pools): &(Problem<T>, [Vec<u8>; 4]),
     own: Entry,
     entry: Entry,
 ) -> bool {
-    SCHEDULES.into_iter().any(|schedule| {
-        problem.quantize(&queue(own, entry, schedule)).map_or(true, |found| found != *pools)
-    })
+    differs(own, entry, pools, |queue| problem.quantize(queue))
 }
 
 #[test]
@@ -279,9 +263,8 @@ fn every_mutation_of_dequantize_pages_is_caught() {
     };
     kernel("dequantize_pages", DEQUANTIZE).assert_all_caught(own, |entry| {
         problems.iter().any(|(problem, pools, rows)| {
-            SCHEDULES.into_iter().any(|schedule| {
-                let found = problem.dequantize(&queue(own, entry, schedule), pools);
-                found.map_or(true, |found| bits(&found) != bits(rows))
+            differs(own, entry, &bits(rows), |queue| {
+                problem.dequantize(queue, pools).map(|found| bits(&found))
             })
         })
     });
