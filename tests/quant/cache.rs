@@ -137,7 +137,7 @@ impl<T: Element> Cache<T> {
 /// A cache in a queue's memory.
 pub(crate) struct CacheBuffers<T> {
     layout: KvLayout,
-    pub(crate) rows: [Buffer<T>; 2],
+    rows: [Buffer<T>; 2],
     page_table: Buffer<i32>,
     lengths: Buffer<u32>,
 }

@@ -67,7 +67,7 @@ pub(crate) struct Problem<T> {
     pub(crate) plan: AppendPlan,
     /// New ones: keys and values.
     pub(crate) tokens: [Vec<T>; 2],
-    /// Before.
+    /// As it is before.
     pub(crate) cache: Cache<T>,
     pub(crate) counts: Option<Vec<u32>>,
     pub(crate) keeps: Option<Vec<u32>>,
