@@ -3,13 +3,12 @@
 use std::ffi::c_void;
 
 use half::{bf16, f16};
-use lacuna::Queue;
 use lacuna::element::{Half, Real};
 use lacuna::quant::Turn;
-use lacuna::simt::{Checks, Config, Entry, Schedule, Substitute};
+use lacuna::simt::{Entry, Schedule};
 
 use crate::append_problem::{Case, Left, Problem};
-use crate::{Kernel, Mutation, of};
+use crate::{Kernel, Mutation, differs, of, queue};
 
 const fn kernel(entry: &'static str, mutations: &'static [Mutation]) -> Kernel {
     Kernel {
@@ -185,23 +184,8 @@ unsafe extern "C" {
     fn lacuna_simt_count_appended(params: *const c_void, is_checked: u32);
 }
 
-fn queue(kernel: Entry, by: Entry, schedule: Schedule) -> Queue {
-    Queue::simt(Config {
-        schedule,
-        seed: 7,
-        step_budget: 400_000,
-        checks: Checks { settled: false, ..Checks::ALL },
-        substitute: Some(Substitute { kernel, by }),
-        ..Config::default()
-    })
-}
-
-const SCHEDULES: [Schedule; 2] = [Schedule::Random, Schedule::Reverse];
-
-fn differs<T: Half + Real>((problem, left): &(Problem<T>, Left), own: Entry, by: Entry) -> bool {
-    SCHEDULES.into_iter().any(|schedule| {
-        problem.launch(&queue(own, by, schedule)).map_or(true, |found| found != *left)
-    })
+fn is_caught<T: Half + Real>((problem, left): &(Problem<T>, Left), own: Entry, by: Entry) -> bool {
+    differs(own, by, left, |queue| problem.launch(queue))
 }
 
 fn with_left<T: Half + Real>(problem: Problem<T>) -> (Problem<T>, Left) {
@@ -234,14 +218,14 @@ fn long() -> Vec<(Problem<bf16>, Left)> {
     let whole = Case { lengths: vec![3, 40], ..LONG }.build::<bf16>();
     let all = Case { lengths: vec![7], has_keeps: false, n_more_pages: 90, ..LONG };
     let mut hole = all.build::<bf16>();
-    hole.page_table[70] = -1;
+    hole.cache.page_table[70] = -1;
     let mut counted = Case { has_counts: true, ..all.clone() }.build::<bf16>();
     counted.counts = Some(vec![1030]);
     let mut single =
         Case { lengths: vec![0], page_size: 1, n_more_pages: 2200, ..all.clone() }.build::<bf16>();
-    single.page_table[1024 + 200] = i32::MAX;
+    single.cache.page_table[1024 + 200] = i32::MAX;
     let mut none = all.build::<bf16>();
-    none.page_table[0] = -1;
+    none.cache.page_table[0] = -1;
     vec![
         with_left(whole),
         with_left(all.build::<bf16>()),
@@ -278,17 +262,17 @@ fn every_mutation_of_append_kv_is_caught() {
     let room = Case { has_keeps: false, has_counts: false, n_tokens: 60, ..case.clone() };
     for (hole, page) in [(2, -1), (0, i32::MAX), (4, i32::MIN)] {
         let mut problem = room.build::<bf16>();
-        problem.page_table[hole] = page;
+        problem.cache.page_table[hole] = page;
         brains.push(with_left(problem));
     }
     // Within a block's tokens, which is not the first.
     let small = Case { page_size: 4, block_tokens: Some(16), n_more_pages: 16, ..room.clone() };
     let mut within = small.build::<bf16>();
-    within.page_table[7] = -1;
+    within.cache.page_table[7] = -1;
     brains.push(with_left(within));
     let mut past = room.build::<bf16>();
-    past.page_table[1] = past.plan.shape().layout.shape().n_pages as i32;
-    past.lengths = vec![4, 64, u32::MAX];
+    past.cache.page_table[1] = past.plan.shape().layout.shape().n_pages as i32;
+    past.cache.lengths = vec![4, 64, u32::MAX];
     brains.push(with_left(past));
     let shorts: Vec<_> = [case.clone(), Case { turn: Turn::Pairs, ..case }]
         .map(|case| with_left(case.build::<f16>()))
@@ -296,8 +280,8 @@ fn every_mutation_of_append_kv_is_caught() {
     brains.extend(long());
     brains.push(with_left(Case::of_many_tiles()));
     kernel("append_kv", APPEND).assert_all_caught(own, |entry| {
-        brains.iter().any(|problem| differs(problem, own, entry))
-            || shorts.iter().any(|problem| differs(problem, own, entry))
+        brains.iter().any(|problem| is_caught(problem, own, entry))
+            || shorts.iter().any(|problem| is_caught(problem, own, entry))
             || brains[0].0.launch_with(&queue(own, entry, Schedule::Random), false).is_err()
     });
 }
@@ -307,6 +291,6 @@ fn every_mutation_of_count_appended_is_caught() {
     let own: Entry = lacuna_simt_count_appended;
     let problems = long();
     kernel("count_appended", COUNT).assert_all_caught(own, |entry| {
-        problems.iter().any(|problem| differs(problem, own, entry))
+        problems.iter().any(|problem| is_caught(problem, own, entry))
     });
 }

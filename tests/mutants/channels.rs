@@ -3,13 +3,12 @@
 use std::ffi::c_void;
 
 use half::{bf16, f16};
-use lacuna::Queue;
 use lacuna::element::{Half, Real};
 use lacuna::kv::KvLists;
-use lacuna::simt::{Checks, Config, Entry, Schedule, Substitute};
+use lacuna::simt::Entry;
 
 use crate::channels_problem::{Case, Found, Problem};
-use crate::{Kernel, of};
+use crate::{Kernel, differs, of};
 
 /// Left out is what changes no result: where a chain's rows begin, but for its pivot; and a span that nobody asks for.
 const KERNEL: Kernel = Kernel {
@@ -160,19 +159,8 @@ unsafe extern "C" {
     fn lacuna_simt_measure_channels(params: *const c_void, is_checked: u32);
 }
 
-fn differs<T: Half + Real>((problem, found): &(Problem<T>, Found), by: Entry) -> bool {
-    let kernel: Entry = lacuna_simt_measure_channels;
-    [Schedule::Random, Schedule::Reverse].into_iter().any(|schedule| {
-        let queue = Queue::simt(Config {
-            schedule,
-            seed: 7,
-            step_budget: 400_000,
-            checks: Checks { settled: false, ..Checks::ALL },
-            substitute: Some(Substitute { kernel, by }),
-            ..Config::default()
-        });
-        problem.launch(&queue).map_or(true, |other| other != *found)
-    })
+fn is_caught<T: Half + Real>((problem, found): &(Problem<T>, Found), by: Entry) -> bool {
+    differs(lacuna_simt_measure_channels, by, found, |queue| problem.launch(queue))
 }
 
 fn with_found<T: Half + Real>(problem: Problem<T>) -> (Problem<T>, Found) {
@@ -213,20 +201,21 @@ fn every_mutation_of_measure_channels_is_caught() {
     }
     // Means so large that their squares are infinite, with spreads whose squares are not.
     let mut large = ends.clone();
-    for (i, x) in large.rows.iter_mut().flatten().enumerate() {
+    for (i, x) in large.cache.rows.iter_mut().flatten().enumerate() {
         *x = bf16::from_f32(2.0_f32.powi(66) * (1.0 + (i % 7) as f32 / 128.0));
     }
     brains.push(with_found(large));
     // Chains whose first row is of no number, and the others all of one: what is left of their squares is rounding, of either sign.
     let mut one = Case { n_heads: 1, has_counts: false, ..case.clone() }.build::<f16>();
-    for (row, of_row) in one.rows.iter_mut().flat_map(|rows| rows.chunks_mut(32).enumerate()) {
+    for (row, of_row) in one.cache.rows.iter_mut().flat_map(|rows| rows.chunks_mut(32).enumerate())
+    {
         for (c, x) in of_row.iter_mut().enumerate() {
             *x =
                 f16::from_f32(if row == 0 { f32::NAN } else { 1.0 + (37 * c + 1) as f32 / 1024.0 });
         }
     }
-    let first_row = one.plan.pages().shape().layout.locate(&one.page_table, 0, 0, 0).unwrap() / 32;
-    for rows in &mut one.rows {
+    let first_row = one.cache.locate([0, 0], 0).unwrap() / 32;
+    for rows in &mut one.cache.rows {
         let (head, rest) = rows.split_at_mut(32);
         if first_row != 0 {
             head.swap_with_slice(&mut rest[32 * (first_row - 1)..][..32]);
@@ -238,8 +227,8 @@ fn every_mutation_of_measure_channels_is_caught() {
     let one = with_found(one);
     let short = with_found(Case { has_counts: false, seed: 4, ..case }.build::<f16>());
     KERNEL.assert_all_caught(lacuna_simt_measure_channels, |entry| {
-        brains.iter().any(|problem| differs(problem, entry))
-            || differs(&short, entry)
-            || differs(&one, entry)
+        brains.iter().any(|problem| is_caught(problem, entry))
+            || is_caught(&short, entry)
+            || is_caught(&one, entry)
     });
 }

@@ -8,6 +8,9 @@ mod append;
 #[allow(dead_code, reason = "tests use all of it")]
 mod append_problem;
 mod attend;
+#[path = "../quant/cache.rs"]
+#[allow(dead_code, reason = "tests use all of it")]
+mod cache;
 mod channels;
 #[path = "../quant/channels/problem.rs"]
 #[allow(dead_code, reason = "tests use all of it")]
@@ -64,9 +67,10 @@ use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use lacuna::Queue;
 use lacuna::launch::Grid;
 use lacuna::region::{Region, Role};
-use lacuna::simt::{self, Checks, Config, Entry, Launch, Schedule};
+use lacuna::simt::{self, Checks, Config, Entry, Launch, Schedule, Substitute};
 
 /// A kernel file, and one of its entries.
 struct Kernel {
@@ -154,6 +158,30 @@ fn find_include(line: &str, room: &str) -> String {
     let folders = [sources.join(room), sources.join("common")];
     let path = folders.iter().map(|folder| folder.join(name)).find(|path| path.exists());
     format!("#include \"{}\"", path.unwrap_or_else(|| panic!("{line}: no such file")).display())
+}
+
+/// A queue that runs `by` in place of a kernel, under all checks.
+fn queue(kernel: Entry, by: Entry, schedule: Schedule) -> Queue {
+    Queue::simt(Config {
+        schedule,
+        seed: 7,
+        step_budget: 400_000,
+        checks: Checks::ALL,
+        substitute: Some(Substitute { kernel, by }),
+        ..Config::default()
+    })
+}
+
+/// Whether a launch that runs `by` in place of a kernel fails on a schedule, or finds what is not expected.
+fn differs<F: PartialEq>(
+    kernel: Entry,
+    by: Entry,
+    expected: &F,
+    launch: impl Fn(&Queue) -> lacuna::Result<F>,
+) -> bool {
+    [Schedule::Random, Schedule::Reverse].into_iter().any(|schedule| {
+        launch(&queue(kernel, by, schedule)).map_or(true, |found| found != *expected)
+    })
 }
 
 /// Memory of a launch, by its address.

@@ -3,14 +3,13 @@
 use std::ffi::c_void;
 
 use half::{bf16, f16};
-use lacuna::Queue;
 use lacuna::element::{Half, Real};
 use lacuna::kv::KvLists;
 use lacuna::quant::{Tail, Tier};
-use lacuna::simt::{Checks, Config, Entry, Schedule, Substitute};
+use lacuna::simt::Entry;
 
 use crate::pages_problem::{Case, Problem};
-use crate::{Kernel, Mutation, of};
+use crate::{Kernel, Mutation, differs, of};
 
 const fn kernel(entry: &'static str, mutations: &'static [Mutation]) -> Kernel {
     Kernel {
@@ -58,7 +57,13 @@ const QUANTIZE: &[Mutation] = &[
     of("if (first >= n) return false;", 0, "if (first > n) return false;"),
     of("p, work)) return work;", 0, "p, work)) work.n_tokens = 0;"),
     of("uint64_t{work.b} * params.kv.n_heads + work.head", 0, "work.head"),
-    of("entry & 0x3FFFFFFF", 0, "entry & 0x1FFFFFFF"),
+    of("kNoNumber = 0x3FFFFFFF", 0, "kNoNumber = 0x1FFFFFFF"),
+    of("if (threadIdx.x == 0) report_entry(params.pools, entry, at, 1 + work.part);", 0, ""),
+    of("entry, at, 1 + work.part", 0, "entry, at, 1"),
+    of("number == kNoNumber || ", 0, ""),
+    of("number < pools.n_pages[entry >> 30]", 0, "number <= pools.n_pages[entry >> 30]"),
+    of("(uint64_t{0xFFFFFFFF} - at)", 0, "uint64_t{0xFFFFFFFF}"),
+    of("at = head * params.n_pages + p", 0, "at = p"),
     of("if (number >= pools.n_pages[tag]) return nullptr;", 0, ""),
     of("number >= pools.n_pages", 0, "number > pools.n_pages"),
     of("list * n_slots + first", 0, "list * n_slots"),
@@ -199,27 +204,13 @@ fn cases() -> Vec<Case> {
     ]
 }
 
-fn queue(kernel: Entry, by: Entry, schedule: Schedule) -> Queue {
-    Queue::simt(Config {
-        schedule,
-        seed: 7,
-        step_budget: 400_000,
-        checks: Checks { settled: false, ..Checks::ALL },
-        substitute: Some(Substitute { kernel, by }),
-        ..Config::default()
-    })
-}
-
-const SCHEDULES: [Schedule; 2] = [Schedule::Random, Schedule::Reverse];
-
 fn quantizes_differently<T: Half + Real>(
     (problem, pools): &(Problem<T>, [Vec<u8>; 4]),
     own: Entry,
     entry: Entry,
 ) -> bool {
-    SCHEDULES.into_iter().any(|schedule| {
-        problem.quantize(&queue(own, entry, schedule)).map_or(true, |found| found != *pools)
-    })
+    let expected = (pools.clone(), problem.expected_status());
+    differs(own, entry, &expected, |queue| problem.quantize_with_status(queue))
 }
 
 #[test]
@@ -238,23 +229,23 @@ fn every_mutation_of_quantize_pages_is_caught() {
     let tiers = vec![Tier::T2];
     let tiny = Case { tiers, has_scales: false, has_offsets: false, ..Case::default() };
     let mut tiny = tiny.build::<bf16>();
-    for element in tiny.rows.iter_mut().flatten() {
+    for element in tiny.cache.rows.iter_mut().flatten() {
         *element = bf16::from_f32(element.to_f32() * 2.0_f32.powi(-90));
     }
     brains.push((tiny.clone(), tiny.expected_pools()));
     let mut zeros = Case { has_scales: false, has_offsets: false, ..Case::default() }.build();
-    zeros.rows.iter_mut().for_each(|rows| rows.fill(f16::NEG_ZERO));
+    zeros.cache.rows.iter_mut().for_each(|rows| rows.fill(f16::NEG_ZERO));
     shorts.push((zeros.clone(), zeros.expected_pools()));
     // Quotients that lie between two codes: 41 times its reciprocal is not 1.
     let tiers = vec![Tier::T4];
     let between = Case { head_dim: 32, has_offsets: false, tiers, ..Case::default() };
     let mut between = between.build::<f16>();
-    for (i, element) in between.rows.iter_mut().flatten().enumerate() {
+    for (i, element) in between.cache.rows.iter_mut().flatten().enumerate() {
         let (row, channel) = (i / 32, i % 32);
         let multiple = if channel < 2 { 30 * channel } else { (row + 7 * channel) % 31 };
         *element = f16::from_f32((41 * multiple) as f32);
     }
-    between.scales.iter_mut().flatten().for_each(|scales| scales.fill(41.0));
+    between.channels.scales.iter_mut().flatten().for_each(|scales| scales.fill(41.0));
     shorts.push((between.clone(), between.expected_pools()));
     kernel("quantize_pages", QUANTIZE).assert_all_caught(own, |entry| {
         brains.iter().any(|problem| quantizes_differently(problem, own, entry))
@@ -288,9 +279,10 @@ fn every_mutation_of_dequantize_pages_is_caught() {
     };
     kernel("dequantize_pages", DEQUANTIZE).assert_all_caught(own, |entry| {
         problems.iter().any(|(problem, pools, rows)| {
-            SCHEDULES.into_iter().any(|schedule| {
-                let found = problem.dequantize(&queue(own, entry, schedule), pools);
-                found.map_or(true, |found| bits(&found) != bits(rows))
+            let expected = (bits(rows), problem.expected_status());
+            differs(own, entry, &expected, |queue| {
+                let found = problem.dequantize_with_status(queue, pools);
+                found.map(|(rows, status)| (bits(&rows), status))
             })
         })
     });

@@ -3,14 +3,13 @@
 use std::ffi::c_void;
 
 use half::{bf16, f16};
-use lacuna::Queue;
 use lacuna::element::{Half, Real};
 use lacuna::kv::KvLists;
 use lacuna::quant::Tier;
-use lacuna::simt::{Checks, Config, Entry, Schedule, Substitute};
+use lacuna::simt::Entry;
 
 use crate::retier_problem::{Case, Found, Problem};
-use crate::{Kernel, Mutation, of};
+use crate::{Kernel, Mutation, differs, of};
 
 /// What rows and pages share with `quantize_pages` is mutated there. Left out is what changes no result: channels that are staged where no
 /// row asks for them, pieces that are read though none of their tokens is wanted, slots that are served twice, and which of a page's two blocks says
@@ -128,22 +127,8 @@ unsafe extern "C" {
     fn lacuna_simt_retier_pages(params: *const c_void, is_checked: u32);
 }
 
-fn queue(own: Entry, by: Entry, schedule: Schedule) -> Queue {
-    Queue::simt(Config {
-        schedule,
-        seed: 7,
-        step_budget: 400_000,
-        checks: Checks { settled: false, ..Checks::ALL },
-        substitute: Some(Substitute { kernel: own, by }),
-        ..Config::default()
-    })
-}
-
 fn is_caught<T: Half + Real>((problem, expected): &(Problem<T>, Found), entry: Entry) -> bool {
-    [Schedule::Random, Schedule::Reverse].into_iter().any(|schedule| {
-        let found = problem.run(&queue(lacuna_simt_retier_pages, entry, schedule));
-        found.map_or(true, |found| found != *expected)
-    })
+    differs(lacuna_simt_retier_pages, entry, expected, |queue| problem.run(queue))
 }
 
 fn with_expected<T: Half + Real>(problem: Problem<T>) -> (Problem<T>, Found) {

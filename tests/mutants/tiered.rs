@@ -135,7 +135,6 @@ const MUTATIONS: &[Mutation] = &[
     of("stage = stages + stage_at", 0, "stage = stages"),
     of("piece = 0;\n      ++n_copied;", 0, "++n_copied;"),
     of("piece = 0;\n      ++n_copied;", 0, "piece = 0;"),
-    of("page_bytes_of(tag, kDim, pools.tail)", 0, "page_bytes_of(tag, kDim, 0)"),
     of("chip.tokens[n_copied / 2 % 2]", 0, "chip.tokens[0]"),
     of("n_copied % 2 == 0 ? tokens.keys", 0, "true ? tokens.keys"),
     of("piece * kTile", 0, "0"),

@@ -1,6 +1,7 @@
 //! The room `quant`: its format, by the letter, and its kernels.
 
 mod append;
+mod cache;
 mod channels;
 #[path = "../common/mod.rs"]
 mod common;

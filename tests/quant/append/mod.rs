@@ -10,6 +10,7 @@ use lacuna::quant::{AppendPlan, AppendShape, Turn};
 use proptest::prelude::*;
 
 use self::problem::{Case, Left, Problem};
+use crate::cache::Cache;
 use crate::common;
 
 #[track_caller]
@@ -32,7 +33,7 @@ fn assert_left(found: &Left, expected: &Left, queue: &Queue) {
 /// The row of a request's head, in bits.
 fn row<T>(problem: &Problem<T>, rows: &[u16], [b, t, head]: [u64; 3]) -> Vec<u16> {
     let layout = problem.plan.shape().layout;
-    let start = layout.locate(&problem.page_table, b, t, head).unwrap();
+    let start = layout.locate(&problem.cache.page_table, b, t, head).unwrap();
     rows[start..start + layout.shape().row_len as usize].to_vec()
 }
 
@@ -62,7 +63,7 @@ fn a_token_becomes_the_next_row() {
             }
         }
     }
-    let before = problem.rows.iter().flatten().map(|x| x.to_bits());
+    let before = problem.cache.rows.iter().flatten().map(|x| x.to_bits());
     let n_changed =
         left.rows.iter().flatten().zip(before).filter(|(after, before)| **after != *before).count();
     assert!(n_changed <= 3 * 2 * 2 * 32);
@@ -144,13 +145,13 @@ fn room_ends_at_the_first_page_that_is_none() {
     };
     let mut problem = case.build::<bf16>();
     for (hole, n) in [(0, 0), (1, 11), (3, 43), (6, 91), (7, 100)] {
-        let table = problem.page_table.clone();
-        problem.page_table[hole] = -1;
+        let table = problem.cache.page_table.clone();
+        problem.cache.page_table[hole] = -1;
         let left = problem.expected();
         assert_eq!(left.appended.new_lengths, [5 + n]);
         assert_eq!(left.appended.dropped, [100 - n]);
         assert_same(&problem);
-        problem.page_table = table;
+        problem.cache.page_table = table;
     }
     // The table's end.
     let short = Case { n_more_pages: 1, ..case }.build::<bf16>();
@@ -197,10 +198,10 @@ fn tokens_around_blocks_and_tiles() {
         // In the first tile's rows, and in the second's.
         for at in [20, 160] {
             let mut holes = holes.clone();
-            holes.page_table[at] = -1;
+            holes.cache.page_table[at] = -1;
             assert_same(&holes);
         }
-        holes.lengths = vec![u32::MAX, 1400];
+        holes.cache.lengths = vec![u32::MAX, 1400];
         assert_same(&holes);
     }
 }
@@ -324,7 +325,8 @@ fn what_does_not_fit_is_refused_with_what_does() {
         short.launch(queue).unwrap_err().to_string(),
         "cosines and sines: expected 2048, got 7"
     );
-    let short = Problem { lengths: vec![0; 2], ..problem };
+    let mut short = problem;
+    short.cache.lengths.pop();
     assert_eq!(short.launch(queue).unwrap_err().to_string(), "lengths: expected 3, got 2");
 }
 
@@ -396,9 +398,9 @@ proptest! {
             keeps.iter_mut().take(half as usize).for_each(|kept| *kept = 0);
         }
         let rows = left.rows.map(|rows| rows.into_iter().map(bf16::from_bits).collect());
-        let lengths = left.appended.new_lengths;
+        let cache = Cache { rows, lengths: left.appended.new_lengths, ..step.cache };
         let second =
-            Problem { counts: Some(counts), keeps: Some(keeps), rows, lengths, ..step }.expected();
+            Problem { counts: Some(counts), keeps: Some(keeps), cache, ..step }.expected();
         prop_assert_eq!(&second.rows, &whole.rows);
         prop_assert_eq!(&second.appended.new_lengths, &whole.appended.new_lengths);
     }

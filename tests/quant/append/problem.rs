@@ -2,11 +2,13 @@
 
 use half::bf16;
 use lacuna::element::{Half, Real};
-use lacuna::kv::{KvLayout, KvShape, KvViewMut};
 use lacuna::quant::reference::{Appended, HostRows, HostTokens, append};
 use lacuna::quant::{AppendOutputs, AppendPlan, AppendShape, NewTokens, Turn, append_kv};
 use lacuna::{Buffer, Error, Queue};
 
+use crate::cache::{
+    Cache, layout_of, pages_for, scatter, shuffled_table, upload_both, upload_some,
+};
 use crate::common::Random;
 
 /// What proptest and tables vary.
@@ -63,11 +65,10 @@ impl Default for Case {
 #[derive(Debug, Clone)]
 pub(crate) struct Problem<T> {
     pub(crate) plan: AppendPlan,
-    /// New ones, and those of the cache before.
+    /// New ones: keys and values.
     pub(crate) tokens: [Vec<T>; 2],
-    pub(crate) rows: [Vec<T>; 2],
-    pub(crate) page_table: Vec<i32>,
-    pub(crate) lengths: Vec<u32>,
+    /// As it is before.
+    pub(crate) cache: Cache<T>,
     pub(crate) counts: Option<Vec<u32>>,
     pub(crate) keeps: Option<Vec<u32>>,
     pub(crate) positions: Option<Vec<i32>>,
@@ -84,20 +85,9 @@ pub(crate) struct Left {
 
 impl Case {
     pub(crate) fn plan(&self) -> Result<AppendPlan, Error> {
-        let longest = self.lengths.iter().max().copied().unwrap_or(0);
-        let batch = self.lengths.len() as u64;
-        let needed = u64::from(longest).div_ceil(self.page_size).max(1);
-        let table_stride = needed + self.n_more_pages;
-        let shape = KvShape {
-            batch,
-            n_heads: self.n_heads,
-            row_len: self.head_dim,
-            n_pages: table_stride * batch + 1,
-            page_size: self.page_size,
-            table_stride,
-            ..KvShape::default()
-        };
-        let layout = KvLayout::new(if self.is_hnd { shape.hnd() } else { shape.nhd() })?;
+        let sizes = [self.lengths.len() as u64, self.n_heads, self.head_dim, self.page_size];
+        let needed = pages_for(&self.lengths, self.page_size).max(1);
+        let layout = layout_of(sizes, needed + self.n_more_pages, self.is_hnd)?;
         let shape = AppendShape::of(layout, self.n_tokens);
         let plan = AppendPlan::new(AppendShape {
             key_stride: shape.key_stride + self.gap,
@@ -140,19 +130,17 @@ impl Case {
         let plan = self.plan().unwrap();
         let layout = plan.shape().layout;
         let mut random = Random(self.seed);
-        let mut page_table: Vec<i32> = (0..layout.table_len() as i32).collect();
-        for i in (1..page_table.len()).rev() {
-            page_table.swap(i, random.next() as usize % (i + 1));
-        }
+        let page_table = shuffled_table(&layout, &mut random);
         let mut numbers =
             |n: u64| -> Vec<T> { (0..n).map(|_| T::from_f32(random.normal() * 3.0)).collect() };
         let mut tokens = [numbers(plan.keys_len()), numbers(plan.values_len())];
         let rows = [numbers(layout.pool_len()), numbers(layout.pool_len())];
-        let mut lengths = self.lengths.clone();
+        let lengths = self.lengths.clone();
+        let mut cache = Cache { layout, rows, page_table, lengths };
         let n = self.n_tokens;
-        let mut counts = self
-            .has_counts
-            .then(|| lengths.iter().map(|_| (random.next() % (n + 2)) as u32).collect::<Vec<_>>());
+        let mut counts = self.has_counts.then(|| {
+            self.lengths.iter().map(|_| (random.next() % (n + 2)) as u32).collect::<Vec<_>>()
+        });
         let keeps = self.has_keeps.then(|| {
             (0..plan.tokens_len())
                 .map(|_| [0, 1, 1, 0x8000_0000, 256][random.next() as usize % 5])
@@ -166,31 +154,26 @@ impl Case {
         let cos_sin = (0..plan.cos_sin_len()).map(|_| random.number()).collect();
         if self.is_hostile {
             // Holes in tables, some of them within what is appended.
-            for (i, page) in page_table.iter_mut().enumerate() {
+            for (i, page) in cache.page_table.iter_mut().enumerate() {
                 if random.next().is_multiple_of(5) {
                     *page = [-1, i32::MIN, i32::MAX, layout.shape().n_pages as i32][i % 4];
                 }
             }
-            lengths[0] = [u32::MAX, 1 << 26, layout.n_rows() as u32, u32::MAX - 3]
+            cache.lengths[0] = [u32::MAX, 1 << 26, layout.n_rows() as u32, u32::MAX - 3]
                 [random.next() as usize % 4];
             if let Some(counts) = &mut counts {
                 *counts.last_mut().unwrap() = u32::MAX;
             }
-            for (i, position) in positions.iter_mut().flatten().enumerate().step_by(3) {
-                *position = [-1, i32::MIN, i32::MAX, self.n_positions as i32][i % 4];
-            }
+            let wild = [-1, i32::MIN, i32::MAX, self.n_positions as i32];
+            scatter(positions.iter_mut().flatten(), 3, &wild);
             let hostile = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 3e38, -1e-40, -0.0];
             for tokens in &mut tokens {
-                for (i, element) in tokens.iter_mut().enumerate().step_by(7) {
-                    *element = T::from_f32(hostile[i % 6]);
-                }
+                scatter(&mut *tokens, 7, &hostile.map(T::from_f32));
                 // No number, of bits that arithmetic does not leave.
-                for element in tokens.iter_mut().step_by(31) {
-                    *element = bytemuck::cast(0xFFC1_u16);
-                }
+                scatter(tokens, 31, &[bytemuck::cast(0xFFC1_u16)]);
             }
         }
-        Problem { plan, tokens, rows, page_table, lengths, counts, keeps, positions, cos_sin }
+        Problem { plan, tokens, cache, counts, keeps, positions, cos_sin }
     }
 }
 
@@ -200,7 +183,7 @@ fn bits<T: Half>(rows: &[T]) -> Vec<u16> {
 
 impl<T: Half + Real> Problem<T> {
     pub(crate) fn expected(&self) -> Left {
-        let mut rows = self.rows.clone();
+        let Cache { mut rows, page_table, lengths, .. } = self.cache.clone();
         let [keys, values] = &mut rows;
         let tokens = HostTokens {
             keys: &self.tokens[0],
@@ -210,8 +193,7 @@ impl<T: Half + Real> Problem<T> {
             positions: self.positions.as_deref(),
             cos_sin: &self.cos_sin,
         };
-        let mut cache =
-            HostRows { keys, values, page_table: &self.page_table, lengths: &self.lengths };
+        let mut cache = HostRows { keys, values, page_table: &page_table, lengths: &lengths };
         let appended = append(&self.plan, &tokens, &mut cache);
         Left { rows: rows.each_ref().map(|rows| bits(rows)), appended }
     }
@@ -221,34 +203,18 @@ impl<T: Half + Real> Problem<T> {
     }
 
     pub(crate) fn launch_with(&self, queue: &Queue, has_dropped: bool) -> Result<Left, Error> {
-        fn placed<E: lacuna::Element>(
-            queue: &Queue,
-            elements: Option<&Vec<E>>,
-        ) -> Result<Option<Buffer<E>>, Error> {
-            elements.map(|elements| queue.upload(elements)).transpose()
-        }
-        let layout = self.plan.shape().layout;
-        let tokens = [queue.upload(&self.tokens[0])?, queue.upload(&self.tokens[1])?];
-        let mut rows = [queue.upload(&self.rows[0])?, queue.upload(&self.rows[1])?];
-        let (page_table, lengths) = (queue.upload(&self.page_table)?, queue.upload(&self.lengths)?);
-        let counts = placed(queue, self.counts.as_ref())?;
-        let keeps = placed(queue, self.keeps.as_ref())?;
-        let positions = placed(queue, self.positions.as_ref())?;
+        let tokens = upload_both(queue, &self.tokens)?;
+        let mut cache = self.cache.upload(queue)?;
+        let counts = upload_some(queue, self.counts.as_ref())?;
+        let keeps = upload_some(queue, self.keeps.as_ref())?;
+        let positions = upload_some(queue, self.positions.as_ref())?;
         let is_turned = self.plan.shape().turn != Turn::None;
-        let cos_sin = placed(queue, is_turned.then_some(&self.cos_sin))?;
-        let n = layout.shape().batch as usize;
+        let cos_sin = upload_some(queue, is_turned.then_some(&self.cos_sin))?;
+        let n = self.plan.shape().layout.shape().batch as usize;
         let mut new_lengths = queue.upload(&vec![7_u32; n])?;
         let mut dropped = queue.upload(&vec![7_u32; n])?;
         let mut workspace =
             queue.upload(&vec![0xA5A5_A5A5_u32; self.plan.workspace_len() as usize])?;
-        let [keys, values] = &mut rows;
-        let mut target: KvViewMut<'_, T> = KvViewMut {
-            layout,
-            keys: keys.view_mut(),
-            values: Some(values.view_mut()),
-            page_table: page_table.view(),
-            lengths: lengths.view(),
-        };
         let tokens = NewTokens {
             keys: tokens[0].view(),
             values: tokens[1].view(),
@@ -262,13 +228,12 @@ impl<T: Half + Real> Problem<T> {
             dropped: has_dropped.then(|| dropped.view_mut()),
         };
         let workspace = &mut workspace.view_mut();
-        append_kv(queue, &self.plan, &tokens, &mut target, workspace, &mut outputs)?;
+        append_kv(queue, &self.plan, &tokens, &mut cache.view_mut(), workspace, &mut outputs)?;
         let appended = Appended {
             new_lengths: queue.download(&new_lengths.view())?,
             dropped: queue.download(&dropped.view())?,
         };
-        let [keys, values] = &rows;
-        let rows = [bits(&queue.download(&keys.view())?), bits(&queue.download(&values.view())?)];
+        let rows = cache.download(queue)?.each_ref().map(|rows| bits(rows));
         Ok(Left { rows, appended })
     }
 }

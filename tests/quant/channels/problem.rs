@@ -1,13 +1,17 @@
 //! Caches and lists, and what is found of their channels.
 
 use lacuna::element::{Half, Real};
-use lacuna::kv::{KvLayout, KvLists, KvShape, KvView};
+use lacuna::kv::KvLists;
 use lacuna::quant::reference::{Measured, measure};
 use lacuna::quant::{
     ChannelViewsMut, ChannelsPlan, MeasuredRows, PagesPlan, PagesShape, measure_channels,
 };
 use lacuna::{Buffer, Error, Queue};
 
+use crate::cache::{
+    Cache, any_lists, layout_of, list_of, pages_for, scatter, scatter_wild_indices, shuffled_table,
+    upload_some,
+};
 use crate::common::Random;
 
 /// What proptest and tables vary.
@@ -53,10 +57,7 @@ impl Default for Case {
 pub(crate) struct Problem<T> {
     pub(crate) plan: ChannelsPlan,
     pub(crate) asked: [[bool; 2]; 2],
-    /// Keys and values.
-    pub(crate) rows: [Vec<T>; 2],
-    pub(crate) page_table: Vec<i32>,
-    pub(crate) lengths: Vec<u32>,
+    pub(crate) cache: Cache<T>,
     pub(crate) indices: Vec<i32>,
     pub(crate) counts: Option<Vec<u32>>,
 }
@@ -66,19 +67,9 @@ pub(crate) type Found = [[Option<Vec<u32>>; 2]; 2];
 
 impl Case {
     pub(crate) fn plan(&self) -> Result<ChannelsPlan, Error> {
-        let longest = self.lengths.iter().max().copied().unwrap_or(0);
-        let batch = self.lengths.len() as u64;
-        let table_stride = u64::from(longest).div_ceil(self.page_size) + 1;
-        let shape = KvShape {
-            batch,
-            n_heads: self.n_heads,
-            row_len: self.head_dim,
-            n_pages: table_stride * batch + 1,
-            page_size: self.page_size,
-            table_stride,
-            ..KvShape::default()
-        };
-        let layout = KvLayout::new(if self.is_hnd { shape.hnd() } else { shape.nhd() })?;
+        let sizes = [self.lengths.len() as u64, self.n_heads, self.head_dim, self.page_size];
+        let table_stride = pages_for(&self.lengths, self.page_size) + 1;
+        let layout = layout_of(sizes, table_stride, self.is_hnd)?;
         let (lists, n_pages, span_pages) = (self.lists, self.n_pages, self.span_pages);
         let pages = PagesShape { lists, span_pages, ..PagesShape::of(layout, n_pages) };
         Ok(ChannelsPlan::new(PagesPlan::new(pages)?))
@@ -89,13 +80,10 @@ impl Case {
         let pages = plan.pages();
         let layout = pages.shape().layout;
         let mut random = Random(self.seed);
-        let mut page_table: Vec<i32> = (0..layout.table_len() as i32).collect();
-        for i in (1..page_table.len()).rev() {
-            page_table.swap(i, random.next() as usize % (i + 1));
-        }
+        let page_table = shuffled_table(&layout, &mut random);
         // Channels of unlike means and spreads; one in eight is one number, and one in eight zero.
         let d = self.head_dim as usize;
-        let mut rows = [0, 1].map(|part| {
+        let rows = [0, 1].map(|part| {
             (0..layout.pool_len() as usize)
                 .map(|i| {
                     let c = i % d;
@@ -107,23 +95,11 @@ impl Case {
                 .collect::<Vec<_>>()
         });
         let n_rows = u64::from(*self.lengths.iter().max().unwrap_or(&1)).max(1);
-        let mut indices: Vec<i32> = (0..pages.indices_len())
-            .map(|_| {
-                if random.next().is_multiple_of(11) { -1 } else { (random.next() % n_rows) as i32 }
-            })
-            .collect();
-        let counts = self.has_counts.then(|| {
-            let n = 64 * self.n_pages + 1;
-            (0..pages.n_lists()).map(|_| (random.next() % n) as u32).collect::<Vec<_>>()
-        });
-        let mut lengths = self.lengths.clone();
+        let (mut indices, counts) = any_lists(pages, n_rows, self.has_counts, &mut random);
+        let mut cache = Cache { layout, rows, page_table, lengths: self.lengths.clone() };
         if self.is_hostile {
-            page_table[0] = -1;
-            *page_table.last_mut().unwrap() = i32::MAX;
-            lengths[0] = u32::MAX;
-            for (i, index) in indices.iter_mut().enumerate().step_by(7) {
-                *index = [i32::MIN, i32::MAX, n_rows as i32, 1 << 26, 1 << 30][i % 5];
-            }
+            cache.make_wild();
+            scatter_wild_indices(&mut indices, n_rows);
             // Whole chains and pieces of nothing.
             for index in indices.iter_mut().skip(1).step_by(8).take(80) {
                 *index = -1;
@@ -132,10 +108,8 @@ impl Case {
                 *index = i32::MIN;
             }
             let hostile = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 3e38, -3e38, 1e-40, -0.0];
-            for rows in &mut rows {
-                for (i, element) in rows.iter_mut().enumerate().step_by(83) {
-                    *element = T::from_f32(hostile[i % 7]);
-                }
+            for rows in &mut cache.rows {
+                scatter(&mut *rows, 83, &hostile.map(T::from_f32));
                 // A channel of nothing but what is no number, and one of both infinities.
                 rows.iter_mut().skip(2).step_by(d).for_each(|x| *x = T::from_f32(f32::NAN));
                 rows.iter_mut().skip(9).step_by(d).enumerate().for_each(|(i, x)| {
@@ -143,7 +117,7 @@ impl Case {
                 });
             }
         }
-        Problem { plan, asked: self.asked, rows, page_table, lengths, indices, counts }
+        Problem { plan, asked: self.asked, cache, indices, counts }
     }
 }
 
@@ -151,21 +125,14 @@ impl<T: Half + Real> Problem<T> {
     /// What a list's slots name, of one span: rows of keys, or of values.
     pub(crate) fn slots(&self, [b, head, span]: [usize; 3], part: usize) -> Vec<Option<&[T]>> {
         let shape = self.plan.pages().shape();
-        let layout = shape.layout;
-        let n_lists = shape.lists.per_request(&layout) as usize;
-        let list = if n_lists == 1 { b } else { b * n_lists + head };
+        let list = list_of(self.plan.pages(), [b, head]);
         let n_slots = 64 * shape.n_pages as usize;
         let count = self.counts.as_ref().map_or(usize::MAX, |counts| counts[list] as usize);
         let first = span * shape.span_pages as usize * 64;
         let end = (first + shape.span_pages as usize * 64).min(n_slots);
-        let d = layout.shape().row_len as usize;
         let row = |slot: usize| {
             let row = u64::from(self.indices[list * n_slots + slot] as u32);
-            let is_row = slot < count && row < layout.rows_of(self.lengths[b].into());
-            let start = is_row
-                .then(|| layout.locate(&self.page_table, b as u64, row, head as u64))
-                .flatten()?;
-            Some(&self.rows[part][start..start + d])
+            if slot < count { self.cache.row([b, head], row, part) } else { None }
         };
         (first..end).map(row).collect()
     }
@@ -202,19 +169,10 @@ impl<T: Half + Real> Problem<T> {
     /// What a second launch with the same workspace leaves.
     pub(crate) fn launch(&self, queue: &Queue) -> Result<Found, Error> {
         let pages = self.plan.pages();
-        let [keys, values] = [queue.upload(&self.rows[0])?, queue.upload(&self.rows[1])?];
-        let (page_table, lengths) = (queue.upload(&self.page_table)?, queue.upload(&self.lengths)?);
+        let cache = self.cache.upload(queue)?;
         let indices = queue.upload(&self.indices)?;
-        let counts = self.counts.as_ref().map(|counts| queue.upload(counts)).transpose()?;
-        let source: KvView<'_, T> = KvView {
-            layout: pages.shape().layout,
-            keys: keys.view(),
-            values: Some(values.view()),
-            page_table: page_table.view(),
-            lengths: lengths.view(),
-            key_scale: 1.0,
-            value_scale: 1.0,
-        };
+        let counts = upload_some(queue, self.counts.as_ref())?;
+        let source = cache.view();
         let rows =
             MeasuredRows { indices: indices.view(), counts: counts.as_ref().map(Buffer::view) };
         // Anything but tickets may be there.

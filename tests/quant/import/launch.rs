@@ -3,13 +3,14 @@
 use half::{bf16, f16};
 use lacuna::Queue;
 use lacuna::element::{Half, Real};
-use lacuna::kv::{KvLayout, KvLists, KvShape, KvViewMut};
+use lacuna::kv::{KvLayout, KvLists, KvShape};
 use lacuna::quant::import::{ImportedPages, RowsShape, ZeroForm};
 use lacuna::quant::{
     ChannelViews, PageLists, PagesPlan, PagesShape, Part, Tail, Tier, TierPools, dequantize_pages,
 };
 
 use super::scheme;
+use crate::cache::{Cache, shuffle};
 use crate::common::{self, Random};
 
 /// Pages whose tokens have numbers of a cache's rows: `[batch, n_heads, n_tokens]`.
@@ -112,25 +113,20 @@ fn dequantize<T: Half + Real>(queue: &Queue, lists: &[Listed<'_>], n_tokens: u64
         value_channels: if is_keys { ChannelViews::default() } else { channels },
     };
     let before = vec![T::from_f32(7.0); layout.pool_len() as usize];
-    let mut rows = [0, 1].map(|_| queue.upload(&before).unwrap());
-    let table: Vec<i32> = (0..layout.table_len() as i32).collect();
-    let table = queue.upload(&table).unwrap();
-    let lengths = queue.upload(&vec![n_tokens as u32; batch as usize]).unwrap();
-    let [keys, values] = &mut rows;
-    let mut target = KvViewMut {
+    let cache = Cache {
         layout,
-        keys: keys.view_mut(),
-        values: Some(values.view_mut()),
-        page_table: table.view(),
-        lengths: lengths.view(),
+        rows: [before.clone(), before],
+        page_table: (0..layout.table_len() as i32).collect(),
+        lengths: vec![n_tokens as u32; batch as usize],
     };
+    let mut cache = cache.upload(queue).unwrap();
     let pools = pools.map(|pool| (!pool.is_empty()).then(|| queue.upload(&pool).unwrap()));
     let sources = TierPools {
         pools: pools.each_ref().map(|pool| pool.as_ref().map(|p| p.view())),
         status: None,
     };
-    dequantize_pages(queue, &plan, &sources, &lists, &mut target).unwrap();
-    let [keys, values] = rows.each_ref().map(|rows| queue.download(&rows.view()).unwrap());
+    dequantize_pages(queue, &plan, &sources, &lists, &mut cache.view_mut()).unwrap();
+    let [keys, values] = cache.download(queue).unwrap();
     let (found, other) = if is_keys { (keys, values) } else { (values, keys) };
     assert!(other.iter().all(|x| x.to_f32() == 7.0));
     // Requests' pages of 16 are whole.
@@ -220,9 +216,7 @@ fn two_pools_of_zip_cache_are_one_cache() {
     let mut ids = [Vec::new(), Vec::new()];
     for _ in 0..4 {
         let mut all: Vec<i32> = (0..n_tokens as i32).collect();
-        for i in (1..all.len()).rev() {
-            all.swap(i, random.next() as usize % (i + 1));
-        }
+        shuffle(&mut all, &mut random);
         ids[0].extend(&all[..n_important as usize]);
         ids[1].extend(&all[n_important as usize..]);
     }

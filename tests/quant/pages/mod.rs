@@ -6,10 +6,11 @@ use half::{bf16, f16};
 use lacuna::Queue;
 use lacuna::element::{Half, Real};
 use lacuna::kv::KvLists;
-use lacuna::quant::{PagesPlan, PagesShape, Tail, Tier};
+use lacuna::quant::{MissingPage, PagesPlan, PagesShape, Tail, Tier};
 use proptest::prelude::*;
 
 use self::problem::{Case, Problem};
+use crate::cache::POISON;
 use crate::common;
 
 /// Both launches give what the reference does, on every executor.
@@ -19,8 +20,11 @@ fn assert_same<T: Half + Real>(problem: &Problem<T>) {
     let apart = problem.clone().without_repeats();
     let rows = apart.expected_rows(&pools);
     for queue in common::queues() {
-        assert_pools(&problem.quantize(&queue).unwrap(), &pools, &queue);
-        let found = apart.dequantize(&queue, &pools).unwrap();
+        let (found, status) = problem.quantize_with_status(&queue).unwrap();
+        assert_pools(&found, &pools, &queue);
+        assert_eq!(status, problem.expected_status(), "{:?}", MissingPage::from_status(status));
+        let (found, status) = apart.dequantize_with_status(&queue, &pools).unwrap();
+        assert_eq!(status, apart.expected_status(), "{:?}", MissingPage::from_status(status));
         for (found, expected) in found.iter().zip(&rows) {
             let first = found.iter().zip(expected).position(|(a, b)| a.bits() != b.bits());
             assert_eq!(first, None, "the first element that differs, on {}", queue.executor());
@@ -123,7 +127,7 @@ fn rows_of_negative_zeros_are_zeros() {
         let (has_scales, has_offsets) = (false, false);
         let case = Case { tiers, has_scales, has_offsets, ..Case::default() };
         let mut problem = case.build::<bf16>();
-        problem.rows.iter_mut().for_each(|rows| rows.fill(bf16::NEG_ZERO));
+        problem.cache.rows.iter_mut().for_each(|rows| rows.fill(bf16::NEG_ZERO));
         assert_same(&problem);
     }
 }
@@ -134,7 +138,7 @@ fn rows_of_tiny_numbers() {
     let (has_scales, has_offsets) = (false, false);
     let case = Case { tiers: vec![Tier::T2], has_scales, has_offsets, ..Case::default() };
     let mut problem = case.build::<bf16>();
-    for element in problem.rows.iter_mut().flatten() {
+    for element in problem.cache.rows.iter_mut().flatten() {
         *element = bf16::from_f32(element.to_f32() * 2.0_f32.powi(-90));
     }
     assert_same(&problem);
@@ -177,7 +181,7 @@ fn a_page_does_not_see_the_others() {
         let (all, one) = (problem.quantize(&queue).unwrap(), alone.quantize(&queue).unwrap());
         let [all, one] = [&all[2], &one[2]];
         assert_eq!(all[page..2 * page], one[page..2 * page]);
-        assert!(one[..page].iter().all(|byte| *byte == problem::POISON));
+        assert!(one[..page].iter().all(|byte| *byte == POISON));
     }
 }
 

@@ -1,19 +1,20 @@
 //! Caches, lists and pages, and what they must become.
 
 use lacuna::element::{Half, Real};
-use lacuna::kv::{KvLayout, KvLists, KvShape, KvView, KvViewMut};
+use lacuna::kv::KvLists;
 use lacuna::quant::reference::Channels;
 use lacuna::quant::{
-    ChannelViews, Page, PageLists, PagesPlan, PagesShape, Part, Tail, Tier, TierPools,
-    TierPoolsMut, dequantize_pages, quantize_pages,
+    EntryTable, Page, PageLists, PagesPlan, PagesShape, Part, Tail, Tier, TierPools, TierPoolsMut,
+    dequantize_pages, quantize_pages,
 };
-use lacuna::{Buffer, Error, Queue, View};
+use lacuna::{Buffer, Error, Queue};
 
+use crate::cache::{
+    Cache, ChannelBuffers, HostChannels, PARTS, POISON, any_lists, entries_of, find_page, is_page,
+    layout_of, list_of, numbers, pages_for, put_page, scatter, scatter_wild_indices,
+    scatter_wild_numbers, shuffled_table, status_of, upload_both, upload_some,
+};
 use crate::common::Random;
-
-/// What is there before.
-pub(crate) const POISON: u8 = 0xA5;
-const PARTS: [Part; 2] = [Part::Keys, Part::Values];
 
 /// What proptest and tables vary.
 #[derive(Debug, Clone)]
@@ -63,35 +64,21 @@ impl Default for Case {
 #[derive(Debug, Clone)]
 pub(crate) struct Problem<T> {
     pub(crate) plan: PagesPlan,
-    /// Keys and values.
-    pub(crate) rows: [Vec<T>; 2],
-    pub(crate) page_table: Vec<i32>,
-    pub(crate) lengths: Vec<u32>,
+    pub(crate) cache: Cache<T>,
     pub(crate) indices: Vec<i32>,
     pub(crate) counts: Option<Vec<u32>>,
     /// Of keys and of values.
     pub(crate) entries: [Vec<u32>; 2],
-    pub(crate) scales: [Option<Vec<f32>>; 2],
-    pub(crate) offsets: [Option<Vec<f32>>; 2],
+    pub(crate) channels: HostChannels,
 }
 
 impl Case {
     pub(crate) fn plan(&self) -> Result<PagesPlan, Error> {
-        let longest = self.lengths.iter().max().copied().unwrap_or(0);
-        let batch = self.lengths.len() as u64;
-        let table_stride = u64::from(longest).div_ceil(self.page_size) + 1;
-        let shape = KvShape {
-            batch,
-            n_heads: self.n_heads,
-            row_len: self.head_dim,
-            n_pages: table_stride * batch + 1,
-            page_size: self.page_size,
-            table_stride,
-            ..KvShape::default()
-        };
-        let layout = KvLayout::new(if self.is_hnd { shape.hnd() } else { shape.nhd() })?;
+        let sizes = [self.lengths.len() as u64, self.n_heads, self.head_dim, self.page_size];
+        let table_stride = pages_for(&self.lengths, self.page_size) + 1;
+        let layout = layout_of(sizes, table_stride, self.is_hnd)?;
         // In the worst case all pages are of one tier; the pools are of different lengths.
-        let n = 2 * batch * self.n_heads * self.n_pages;
+        let n = 2 * sizes[0] * self.n_heads * self.n_pages;
         PagesPlan::new(PagesShape {
             layout,
             lists: self.lists,
@@ -106,16 +93,8 @@ impl Case {
         let plan = self.plan().unwrap();
         let layout = plan.shape().layout;
         let mut random = Random(self.seed);
-        let mut page_table: Vec<i32> = (0..layout.table_len() as i32).collect();
-        for i in (1..page_table.len()).rev() {
-            page_table.swap(i, random.next() as usize % (i + 1));
-        }
-        let number = |random: &mut Random| {
-            let size = if random.next().is_multiple_of(29) { 20.0 } else { 1.0 };
-            T::from_f32(random.normal() * size + 0.5)
-        };
-        let mut rows =
-            PARTS.map(|_| (0..layout.pool_len()).map(|_| number(&mut random)).collect::<Vec<_>>());
+        let page_table = shuffled_table(&layout, &mut random);
+        let mut rows: [Vec<T>; 2] = PARTS.map(|_| numbers(layout.pool_len(), &mut random));
         // Far from 0, and near each other.
         for (i, row) in
             rows.iter_mut().flat_map(|rows| rows.chunks_mut(self.head_dim as usize)).enumerate()
@@ -127,69 +106,31 @@ impl Case {
             }
         }
         let n_rows = u64::from(*self.lengths.iter().max().unwrap_or(&1)).max(1);
-        let mut indices: Vec<i32> = (0..plan.indices_len())
-            .map(|_| {
-                if random.next().is_multiple_of(11) { -1 } else { (random.next() % n_rows) as i32 }
-            })
-            .collect();
-        let counts = self.has_counts.then(|| {
-            let n = 64 * self.n_pages + 1;
-            (0..plan.n_lists()).map(|_| (random.next() % n) as u32).collect::<Vec<_>>()
-        });
-        let mut free = [0; 4];
-        let mut turn = 0;
-        let mut entries = PARTS.map(|_| {
-            (0..plan.entries_len())
-                .map(|_| {
-                    let tier = self.tiers[turn % self.tiers.len()];
-                    turn += 1 + random.next() as usize % 2;
-                    let at = tier.tag() as usize;
-                    free[at] += 1;
-                    tier.tag() << 30 | (free[at] - 1)
-                })
-                .collect::<Vec<u32>>()
-        });
-        let mut lengths = self.lengths.clone();
+        let (mut indices, counts) = any_lists(&plan, n_rows, self.has_counts, &mut random);
+        let n_entries = plan.entries_len();
+        let mut keys = entries_of(&self.tiers, 2 * n_entries, &mut [0; 4], &mut random);
+        let values = keys.split_off(n_entries as usize);
+        let mut entries = [keys, values];
+        let mut cache = Cache { layout, rows, page_table, lengths: self.lengths.clone() };
         if self.is_hostile {
-            page_table[0] = -1;
-            *page_table.last_mut().unwrap() = i32::MAX;
-            lengths[0] = u32::MAX;
-            for (i, index) in indices.iter_mut().enumerate().step_by(7) {
-                *index = [i32::MIN, i32::MAX, n_rows as i32, 1 << 26, 1 << 30][i % 5];
-            }
+            cache.make_wild();
+            scatter_wild_indices(&mut indices, n_rows);
             for (i, entry) in entries.iter_mut().flatten().step_by(2).enumerate() {
                 let past = plan.shape().n_pool_pages[(*entry >> 30) as usize] as u32;
                 *entry =
                     *entry >> 30 << 30 | [0x3FFF_FFFF, 0x2000_0000, past, *entry & 0xFFFF][i % 4];
             }
-            for rows in &mut rows {
-                let hostile = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1e30, -1e30, -0.0];
-                for (i, element) in rows.iter_mut().enumerate().step_by(83) {
-                    *element = T::from_f32(hostile[i % 6]);
-                }
-            }
+            cache.rows.iter_mut().for_each(|rows| scatter_wild_numbers(rows));
         }
-        let n_channels = plan.channels_len();
-        let mut scales = PARTS.map(|_| {
-            let scale = |random: &mut Random| 0.25 + (random.next() % 997) as f32 / 300.0;
-            self.has_scales.then(|| (0..n_channels).map(|_| scale(&mut random)).collect::<Vec<_>>())
-        });
-        let mut offsets = PARTS.map(|_| {
-            self.has_offsets.then(|| (0..n_channels).map(|_| random.normal()).collect::<Vec<_>>())
-        });
+        let has = [self.has_scales, self.has_offsets];
+        let mut channels = HostChannels::any(plan.channels_len(), has, &mut random);
         if self.is_hostile {
-            for scales in scales.iter_mut().flatten() {
-                for (i, scale) in scales.iter_mut().enumerate().step_by(13) {
-                    *scale = [0.0, f32::NAN, f32::INFINITY, -1.0, 1e-40][i % 5];
-                }
-            }
-            for offsets in offsets.iter_mut().flatten() {
-                for (i, offset) in offsets.iter_mut().enumerate().step_by(17) {
-                    *offset = [-0.0, f32::NAN, f32::NEG_INFINITY, -1e38, 1e-42][i % 5];
-                }
+            channels.scatter_wild_scales();
+            for offsets in channels.offsets.iter_mut().flatten() {
+                scatter(offsets, 17, &[-0.0, f32::NAN, f32::NEG_INFINITY, -1e38, 1e-42]);
             }
         }
-        Problem { plan, rows, page_table, lengths, indices, counts, entries, scales, offsets }
+        Problem { plan, cache, indices, counts, entries, channels }
     }
 }
 
@@ -198,44 +139,29 @@ struct Lists {
     indices: Buffer<i32>,
     counts: Option<Buffer<u32>>,
     entries: [Buffer<u32>; 2],
-    scales: [Option<Buffer<f32>>; 2],
-    offsets: [Option<Buffer<f32>>; 2],
-    page_table: Buffer<i32>,
-    lengths: Buffer<u32>,
+    channels: ChannelBuffers,
 }
 
 impl Lists {
     fn views(&self) -> PageLists<'_> {
-        let channels = |part: usize| ChannelViews {
-            scales: self.scales[part].as_ref().map(Buffer::view),
-            offsets: self.offsets[part].as_ref().map(Buffer::view),
-        };
         PageLists {
             indices: self.indices.view(),
             counts: self.counts.as_ref().map(Buffer::view),
             key_entries: self.entries[0].view(),
             value_entries: self.entries[1].view(),
-            key_channels: channels(0),
-            value_channels: channels(1),
+            key_channels: self.channels.views(0),
+            value_channels: self.channels.views(1),
         }
     }
 }
 
 impl<T: Half + Real> Problem<T> {
     fn upload(&self, queue: &Queue) -> Result<Lists, Error> {
-        let floats = |all: &[Option<Vec<f32>>; 2]| -> Result<[Option<Buffer<f32>>; 2], Error> {
-            let [keys, values] = [0, 1]
-                .map(|part| all[part].as_ref().map(|floats| queue.upload(floats)).transpose());
-            Ok([keys?, values?])
-        };
         Ok(Lists {
             indices: queue.upload(&self.indices)?,
-            counts: self.counts.as_ref().map(|counts| queue.upload(counts)).transpose()?,
-            entries: [queue.upload(&self.entries[0])?, queue.upload(&self.entries[1])?],
-            scales: floats(&self.scales)?,
-            offsets: floats(&self.offsets)?,
-            page_table: queue.upload(&self.page_table)?,
-            lengths: queue.upload(&self.lengths)?,
+            counts: upload_some(queue, self.counts.as_ref())?,
+            entries: upload_both(queue, &self.entries)?,
+            channels: self.channels.upload(queue)?,
         })
     }
 
@@ -249,24 +175,21 @@ impl<T: Half + Real> Problem<T> {
 
     /// The pools as a launch leaves them.
     pub(crate) fn quantize(&self, queue: &Queue) -> Result<[Vec<u8>; 4], Error> {
-        let lists = self.upload(queue)?;
-        let [keys, values] = [queue.upload(&self.rows[0])?, queue.upload(&self.rows[1])?];
-        let source: KvView<'_, T> = KvView {
-            layout: self.plan.shape().layout,
-            keys: keys.view(),
-            values: Some(values.view()),
-            page_table: lists.page_table.view(),
-            lengths: lists.lengths.view(),
-            key_scale: 1.0,
-            value_scale: 1.0,
-        };
+        self.quantize_with_status(queue).map(|(pools, _)| pools)
+    }
+
+    /// And the status word.
+    pub(crate) fn quantize_with_status(&self, queue: &Queue) -> Result<([Vec<u8>; 4], u64), Error> {
+        let mut status = queue.upload(&[0_u64])?;
+        let (lists, cache) = (self.upload(queue)?, self.cache.upload(queue)?);
         let mut pools = self.poisoned().map(|pool| queue.upload(&pool).unwrap());
         let mut targets = TierPoolsMut {
             pools: pools.each_mut().map(|pool| Some(pool.view_mut())),
-            status: None,
+            status: Some(status.view_mut()),
         };
-        quantize_pages(queue, &self.plan, &source, &lists.views(), &mut targets)?;
-        Ok(pools.each_ref().map(|pool| queue.download(&pool.view()).unwrap()))
+        quantize_pages(queue, &self.plan, &cache.view(), &lists.views(), &mut targets)?;
+        let pools = pools.each_ref().map(|pool| queue.download(&pool.view()).unwrap());
+        Ok((pools, queue.download(&status.view())?[0]))
     }
 
     /// The rows as a launch over pools leaves them, which were 7 before.
@@ -275,54 +198,61 @@ impl<T: Half + Real> Problem<T> {
         queue: &Queue,
         pools: &[Vec<u8>; 4],
     ) -> Result<[Vec<T>; 2], Error> {
-        let lists = self.upload(queue)?;
-        let mut rows = [0, 1]
-            .map(|part| queue.upload(&vec![T::from_f32(7.0); self.rows[part].len()]).unwrap());
-        let [keys, values] = &mut rows;
-        let mut target = KvViewMut {
-            layout: self.plan.shape().layout,
-            keys: keys.view_mut(),
-            values: Some(values.view_mut()),
-            page_table: lists.page_table.view(),
-            lengths: lists.lengths.view(),
-        };
-        let pools = pools.each_ref().map(|pool| queue.upload(pool).unwrap());
-        let sources =
-            TierPools { pools: pools.each_ref().map(|pool| Some(pool.view())), status: None };
-        dequantize_pages(queue, &self.plan, &sources, &lists.views(), &mut target)?;
-        Ok(rows.each_ref().map(|rows| queue.download(&View::clone(&rows.view())).unwrap()))
+        self.dequantize_with_status(queue, pools).map(|(rows, _)| rows)
     }
 
-    /// Of a page of a list: its entry's tier and number, if there is such a page, and where the rows of its slots begin.
-    fn page(
+    /// And the status word.
+    pub(crate) fn dequantize_with_status(
         &self,
-        [b, head, p]: [usize; 3],
-        part: usize,
-    ) -> Option<(Tier, usize, Vec<Option<usize>>)> {
+        queue: &Queue,
+        pools: &[Vec<u8>; 4],
+    ) -> Result<([Vec<T>; 2], u64), Error> {
+        let lists = self.upload(queue)?;
+        let mut status = queue.upload(&[0_u64])?;
+        let status_view = status.view_mut();
+        let mut cache = Cache { rows: self.sevens(), ..self.cache.clone() }.upload(queue)?;
+        let pools = pools.each_ref().map(|pool| queue.upload(pool).unwrap());
+        let sources = TierPools {
+            pools: pools.each_ref().map(|pool| Some(pool.view())),
+            status: Some(&status_view),
+        };
+        dequantize_pages(queue, &self.plan, &sources, &lists.views(), &mut cache.view_mut())?;
+        Ok((cache.download(queue)?, queue.download(&status_view.as_view())?[0]))
+    }
+
+    /// Of the first entry that counts and whose page is not there.
+    pub(crate) fn expected_status(&self) -> u64 {
         let shape = self.plan.shape();
-        let layout = shape.layout;
-        let n_lists = shape.lists.per_request(&layout) as usize;
-        let list = if n_lists == 1 { b } else { b * n_lists + head };
+        let n_heads = shape.layout.shape().n_heads as usize;
+        let status = |([b, head, p], part): ([usize; 3], usize)| {
+            let list = list_of(&self.plan, [b, head]);
+            let count = self.counts.as_ref().map_or(u32::MAX, |counts| counts[list]);
+            let at = (b * n_heads + head) * shape.n_pages as usize + p;
+            let table = [EntryTable::Keys, EntryTable::Values][part];
+            let counts = 64 * p < count as usize;
+            if counts { status_of(&self.plan, self.entries[part][at], at, table) } else { 0 }
+        };
+        self.each_page().map(status).max().unwrap_or(0)
+    }
+
+    fn sevens(&self) -> [Vec<T>; 2] {
+        self.cache.rows.each_ref().map(|rows| vec![T::from_f32(7.0); rows.len()])
+    }
+
+    /// Of a page of a list: its entry, if there is such a page, and where the rows of its slots begin.
+    fn page(&self, [b, head, p]: [usize; 3], part: usize) -> Option<(u32, Vec<Option<usize>>)> {
+        let shape = self.plan.shape();
+        let list = list_of(&self.plan, [b, head]);
         let n_pages = shape.n_pages as usize;
         let count = self.counts.as_ref().map_or(usize::MAX, |counts| counts[list] as usize);
         let count = count.min(64 * n_pages);
-        if 64 * p >= count {
-            return None;
-        }
-        let n_heads = layout.shape().n_heads as usize;
+        let n_heads = shape.layout.shape().n_heads as usize;
         let entry = self.entries[part][(b * n_heads + head) * n_pages + p];
-        let tier = Tier::of_entry(entry);
-        let number = (entry & 0x3FFF_FFFF) as usize;
-        if number as u64 >= shape.n_pool_pages[tier.tag() as usize] {
-            return None;
-        }
-        let slots = (0..64).map(|slot| {
-            let at = 64 * p + slot;
+        let slots = (64 * p..64 * p + 64).map(|at| {
             let row = u64::from(self.indices[list * 64 * n_pages + at] as u32);
-            let is_row = at < count && row < layout.rows_of(self.lengths[b].into());
-            is_row.then(|| layout.locate(&self.page_table, b as u64, row, head as u64)).flatten()
+            if at < count { self.cache.locate([b, head], row) } else { None }
         });
-        Some((tier, number, slots.collect()))
+        (64 * p < count && is_page(&self.plan, entry)).then(|| (entry, slots.collect()))
     }
 
     fn each_page(&self) -> impl Iterator<Item = ([usize; 3], usize)> {
@@ -338,30 +268,21 @@ impl<T: Half + Real> Problem<T> {
 
     fn channels(&self, [b, head, p]: [usize; 3], part: usize) -> Channels<'_> {
         let kv = self.plan.shape().layout.shape();
-        let d = kv.row_len as usize;
         let span = p / self.plan.shape().span_pages as usize;
-        let n_spans = self.plan.n_spans() as usize;
-        let start = ((b * kv.n_heads as usize + head) * n_spans + span) * d;
-        let of = |floats: &'_ Option<Vec<f32>>| -> Option<std::ops::Range<usize>> {
-            floats.as_ref().map(|_| start..start + d)
-        };
-        Channels {
-            scales: of(&self.scales[part]).map(|own| &self.scales[part].as_ref().unwrap()[own]),
-            offsets: of(&self.offsets[part]).map(|own| &self.offsets[part].as_ref().unwrap()[own]),
-        }
+        let at = (b * kv.n_heads as usize + head) * self.plan.n_spans() as usize + span;
+        self.channels.of(at, kv.row_len as usize, part)
     }
 
     pub(crate) fn expected_pools(&self) -> [Vec<u8>; 4] {
         let mut pools = self.poisoned();
         let d = self.plan.shape().layout.shape().row_len as usize;
         for (at, part) in self.each_page() {
-            let Some((tier, number, slots)) = self.page(at, part) else { continue };
-            let rows =
-                slots.iter().map(|slot| slot.map(|start| &self.rows[part][start..start + d]));
-            let shape = self.plan.page(PARTS[part]);
+            let Some((entry, slots)) = self.page(at, part) else { continue };
+            let rows = &self.cache.rows[part];
+            let rows = slots.iter().map(|slot| slot.map(|start| &rows[start..start + d]));
+            let (shape, tier) = (self.plan.page(PARTS[part]), Tier::of_entry(entry));
             let page = Page::quantize(shape, tier, rows, &self.channels(at, part)).unwrap();
-            let n = page.bytes().len();
-            pools[tier.tag() as usize][number * n..][..n].copy_from_slice(page.bytes());
+            put_page(&mut pools, entry, &page);
         }
         pools
     }
@@ -420,17 +341,14 @@ impl<T: Half + Real> Problem<T> {
     }
 
     pub(crate) fn expected_rows(&self, pools: &[Vec<u8>; 4]) -> [Vec<T>; 2] {
-        let mut rows = [0, 1].map(|part| vec![T::from_f32(7.0); self.rows[part].len()]);
+        let mut rows = self.sevens();
         let d = self.plan.shape().layout.shape().row_len as usize;
         for (at, part) in self.each_page() {
-            let Some((tier, number, slots)) = self.page(at, part) else { continue };
-            let shape = self.plan.page(PARTS[part]);
-            let n = shape.page_bytes(tier);
-            let bytes = pools[tier.tag() as usize][number * n..][..n].to_vec();
-            let page = Page::from_bytes(shape, tier, bytes).unwrap();
+            let Some((entry, slots)) = self.page(at, part) else { continue };
+            let page = find_page(&self.plan, pools, entry, PARTS[part]).unwrap();
             for (slot, start) in slots.iter().enumerate() {
                 let Some(start) = start else { continue };
-                let row: Vec<T> = if tier.is_coded() {
+                let row: Vec<T> = if page.tier().is_coded() {
                     let row = page.dequantize::<T>(slot, &self.channels(at, part));
                     row.into_iter().map(Real::from_f32).collect()
                 } else {

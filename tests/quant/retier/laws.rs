@@ -7,7 +7,8 @@ use lacuna::quant::reference::{
 use lacuna::quant::{Page, PageShape, Part, RetierPlan, Tier};
 use proptest::prelude::*;
 
-use super::problem::{Case, PARTS, Problem, find_page};
+use super::problem::{Case, Problem};
+use crate::cache::{PARTS, find_page, shuffle};
 use crate::common::{self, Random};
 
 const CODED: [Tier; 3] = [Tier::T2, Tier::T4, Tier::T8];
@@ -136,19 +137,15 @@ impl History {
 
     /// Numbers stay in the cache.
     fn waiting(&self, position: u64) -> [Bits; 2] {
-        let Problem { plan, rows, page_table, .. } = &self.problem;
-        let layout = plan.shape().pages.layout;
-        let start = layout.locate(page_table, 0, position, 0).unwrap();
-        [0, 1].map(|part| Bits::Numbers(rows[part][start..start + 32].to_vec()))
+        let row = |part| self.problem.cache.row([0, 0], position, part).unwrap();
+        [0, 1].map(|part| Bits::Numbers(row(part).to_vec()))
     }
 
     /// Every token goes to the pair of tiers that is asked for, or out of the pages.
     fn step(&mut self, pairs: &[Option<usize>], random: Option<&mut Random>) {
         let mut order: Vec<usize> = (0..pairs.len()).collect();
         if let Some(random) = random {
-            for i in (1..order.len()).rev() {
-                order.swap(i, random.next() as usize % (i + 1));
-            }
+            shuffle(&mut order, random);
         }
         let first = self.n_steps % 2 * N_HALF as u32;
         let mut indices = Vec::new();
@@ -176,10 +173,7 @@ impl History {
             self.model[position] = match pair {
                 None => self.waiting(position as u64),
                 Some(pair) => [0, 1].map(|part| {
-                    let channels = Channels {
-                        scales: self.problem.scales[part].as_deref(),
-                        offsets: self.problem.offsets[part].as_deref(),
-                    };
+                    let channels = self.problem.channels.of(0, 32, part);
                     self.model[position][part].moved_to(PAIRS[*pair][part], &channels)
                 }),
             };
@@ -195,7 +189,8 @@ impl History {
             assert_eq!(slot >= 0, pair.is_some());
             let Ok(slot) = usize::try_from(slot) else { continue };
             for (part, kind) in PARTS.into_iter().enumerate() {
-                let page = find_page(plan, pools, old_entries[part][slot / 64], kind).unwrap();
+                let page =
+                    find_page(plan.pages(), pools, old_entries[part][slot / 64], kind).unwrap();
                 let bits = if page.tier().is_coded() {
                     Bits::Codes(page.tier(), page.row(slot % 64))
                 } else {
@@ -216,7 +211,7 @@ impl History {
         [0, 1]
             .into_iter()
             .flat_map(made)
-            .map(|(part, at)| find_page(plan, pools, old_entries[part][at], PARTS[part]))
+            .map(|(part, at)| find_page(plan.pages(), pools, old_entries[part][at], PARTS[part]))
             .collect()
     }
 }

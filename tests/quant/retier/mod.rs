@@ -11,6 +11,7 @@ use lacuna::quant::{PagesShape, RetierPlan, RetierShape, Tier};
 use proptest::prelude::*;
 
 use self::problem::{Case, Found, Problem};
+use crate::cache::{PARTS, find_page};
 use crate::common;
 
 #[track_caller]
@@ -29,6 +30,7 @@ fn assert_found(found: &Found, expected: &Found, queue: &Queue) {
         assert_eq!(first, None, "the first byte that differs of {tier}, on {}", queue.executor());
     }
     assert_eq!(found.new_slots, expected.new_slots, "on {}", queue.executor());
+    assert_eq!(found.status, expected.status, "on {}", queue.executor());
 }
 
 #[test]
@@ -126,16 +128,18 @@ fn three_ways_of_calling_it() {
         assert_found(&once.run(&queue).unwrap(), &expected, &queue);
         let mut apart = Problem { plan, ..three.clone() };
         let mut slots = vec![problem::LEFT; expected.new_slots.len()];
+        let mut status = 0;
         for run in 0..3 {
             apart.indices = three.indices[64 * run..][..64].to_vec();
             apart.first_pages = Some(vec![run as u32]);
             let found = apart.run(&queue).unwrap();
             apart.pools = found.pools;
+            status = status.max(found.status);
             for (all, new) in slots.iter_mut().zip(found.new_slots) {
                 *all = if new == problem::LEFT { *all } else { new };
             }
         }
-        let found = Found { pools: apart.pools, new_slots: slots };
+        let found = Found { pools: apart.pools, new_slots: slots, status };
         assert_found(&found, &expected, &queue);
     }
 }
@@ -150,10 +154,10 @@ fn nothing_else_is_written() {
         assert_eq!(found.pools, none.pools);
         assert!(found.new_slots.iter().all(|slot| *slot == problem::LEFT));
         let found = problem.run(&queue).unwrap();
-        for (part, kind) in problem::PARTS.into_iter().enumerate() {
+        for (part, kind) in PARTS.into_iter().enumerate() {
             for entry in &problem.old_entries[part] {
                 let pages = [&found.pools, &problem.pools]
-                    .map(|pools| problem::find_page(&problem.plan, pools, *entry, kind));
+                    .map(|pools| find_page(problem.plan.pages(), pools, *entry, kind));
                 assert_eq!(pages[0], pages[1]);
             }
         }

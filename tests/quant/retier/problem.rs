@@ -1,20 +1,25 @@
 //! Old pages and what waits, lists, and what must become of them.
 
 use lacuna::element::{Half, Real};
-use lacuna::kv::{KvLayout, KvLists, KvShape, KvView};
-use lacuna::quant::reference::{Channels, Token, retier_page};
+use lacuna::kv::{KvLayout, KvLists};
+use lacuna::quant::reference::{Token, retier_page};
 use lacuna::quant::{
-    ChannelViews, Page, PagesShape, Part, RetierInputs, RetierOutputs, RetierPlan, RetierShape,
-    Tier, TierPoolsMut, retier_pages,
+    EntryTable, Page, PagesShape, Part, RetierInputs, RetierOutputs, RetierPlan, RetierShape, Tier,
+    TierPoolsMut, retier_pages,
 };
 use lacuna::{Buffer, Error, Queue};
 
+use crate::cache::{
+    Cache, HostChannels, PARTS, POISON, entries_of, find_page, is_page, layout_of, list_of,
+    numbers, pages_for, put_page, scatter_wild_indices, scatter_wild_numbers, shuffle,
+    shuffled_table, status_of, upload_both, upload_some,
+};
 use crate::common::Random;
 
-const POISON: u8 = 0xA5;
+const NEW: [EntryTable; 2] = [EntryTable::Keys, EntryTable::Values];
+const OLD: [EntryTable; 2] = [EntryTable::OldKeys, EntryTable::OldValues];
 /// Of slots that no list names.
 pub(crate) const LEFT: i32 = -77;
-pub(crate) const PARTS: [Part; 2] = [Part::Keys, Part::Values];
 
 /// What proptest and tables vary.
 #[derive(Debug, Clone)]
@@ -72,63 +77,31 @@ impl Default for Case {
 pub(crate) struct Problem<T> {
     pub(crate) plan: RetierPlan,
     pub(crate) has_cache: bool,
-    /// Keys and values.
-    pub(crate) rows: [Vec<T>; 2],
-    pub(crate) page_table: Vec<i32>,
-    pub(crate) lengths: Vec<u32>,
+    pub(crate) cache: Cache<T>,
     pub(crate) slot_of: Vec<i32>,
     pub(crate) old_entries: [Vec<u32>; 2],
     pub(crate) indices: Vec<i32>,
     pub(crate) counts: Option<Vec<u32>>,
     pub(crate) first_pages: Option<Vec<u32>>,
     pub(crate) entries: [Vec<u32>; 2],
-    pub(crate) scales: [Option<Vec<f32>>; 2],
-    pub(crate) offsets: [Option<Vec<f32>>; 2],
+    pub(crate) channels: HostChannels,
     /// Old pages, and then poison.
     pub(crate) pools: [Vec<u8>; 4],
 }
 
-/// What a launch leaves: pools, and slots.
+/// What a launch leaves: pools, slots, and its status word.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Found {
     pub(crate) pools: [Vec<u8>; 4],
     pub(crate) new_slots: Vec<i32>,
-}
-
-fn shuffle<T>(items: &mut [T], random: &mut Random) {
-    for i in (1..items.len()).rev() {
-        items.swap(i, random.next() as usize % (i + 1));
-    }
-}
-
-/// Entries of pages of these tiers by turns, each page once, from those that are taken on.
-fn entries_of(tiers: &[Tier], n: u64, free: &mut [u32; 4], random: &mut Random) -> Vec<u32> {
-    let mut turn = 0;
-    let next = |_| {
-        let tier = tiers[turn % tiers.len()];
-        turn += 1 + random.next() as usize % 2;
-        let at = tier.tag() as usize;
-        free[at] += 1;
-        tier.tag() << 30 | (free[at] - 1)
-    };
-    (0..n).map(next).collect()
+    pub(crate) status: u64,
 }
 
 impl Case {
     fn layout(&self) -> Result<KvLayout, Error> {
-        let longest = self.lengths.iter().max().copied().unwrap_or(0);
-        let batch = self.lengths.len() as u64;
-        let table_stride = u64::from(longest).div_ceil(self.page_size) + 1;
-        let shape = KvShape {
-            batch,
-            n_heads: self.n_heads,
-            row_len: self.head_dim,
-            n_pages: table_stride * batch + 1,
-            page_size: self.page_size,
-            table_stride,
-            ..KvShape::default()
-        };
-        KvLayout::new(if self.is_hnd { shape.hnd() } else { shape.nhd() })
+        let sizes = [self.lengths.len() as u64, self.n_heads, self.head_dim, self.page_size];
+        let table_stride = pages_for(&self.lengths, self.page_size) + 1;
+        layout_of(sizes, table_stride, self.is_hnd)
     }
 
     /// Some positions are past the cache's rows.
@@ -156,19 +129,10 @@ impl Case {
         let n_pool_pages = [0, 1, 2, 3].map(|at| u64::from(free[at]) + at as u64);
         let plan = RetierPlan::new(self.shape(n_pool_pages).unwrap()).unwrap();
         let layout = self.layout().unwrap();
-        let d = self.head_dim as usize;
-
-        let number = |random: &mut Random| {
-            let size = if random.next().is_multiple_of(29) { 20.0 } else { 1.0 };
-            T::from_f32(random.normal() * size + 0.5)
-        };
-        let hostile = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1e30, -1e30, -0.0];
         let numbers = |n: u64, random: &mut Random| -> Vec<T> {
-            let mut numbers: Vec<T> = (0..n).map(|_| number(random)).collect();
+            let mut numbers = numbers(n, random);
             if self.is_hostile {
-                for (i, element) in numbers.iter_mut().enumerate().step_by(83) {
-                    *element = T::from_f32(hostile[i % 6]);
-                }
+                scatter_wild_numbers(&mut numbers);
             }
             numbers
         };
@@ -203,8 +167,8 @@ impl Case {
         let mut by_tag = [const { Vec::new() }; 4];
         pools.into_iter().for_each(|(at, pool)| by_tag[at] = pool);
 
-        let mut page_table: Vec<i32> = (0..layout.table_len() as i32).collect();
-        shuffle(&mut page_table, &mut random);
+        let page_table = shuffled_table(&layout, &mut random);
+        let mut cache = Cache { layout, rows, page_table, lengths: self.lengths.clone() };
         let n_positions = plan.shape().n_positions as usize;
         let mut slot_of = Vec::new();
         for _ in 0..plan.old_entries_len() / self.n_old_pages.max(1) {
@@ -250,21 +214,11 @@ impl Case {
             firsts
         });
 
-        let mut lengths = self.lengths.clone();
-        let n_channels = plan.pages().channels_len();
-        let mut scales = PARTS.map(|_| {
-            let scale = |random: &mut Random| 0.25 + (random.next() % 997) as f32 / 300.0;
-            self.has_scales.then(|| (0..n_channels).map(|_| scale(&mut random)).collect::<Vec<_>>())
-        });
-        let offsets = PARTS
-            .map(|_| self.has_offsets.then(|| (0..n_channels).map(|_| random.normal()).collect()));
+        let has = [self.has_scales, self.has_offsets];
+        let mut channels = HostChannels::any(plan.pages().channels_len(), has, &mut random);
         if self.is_hostile {
-            page_table[0] = -1;
-            *page_table.last_mut().unwrap() = i32::MAX;
-            lengths[0] = u32::MAX;
-            for (i, index) in indices.iter_mut().enumerate().step_by(7) {
-                *index = [i32::MIN, i32::MAX, n_positions as i32, 1 << 26, 1 << 30][i % 5];
-            }
+            cache.make_wild();
+            scatter_wild_indices(&mut indices, n_positions as u64);
             let past = 64 * self.n_old_pages as i32;
             for (i, slot) in slot_of.iter_mut().enumerate().step_by(5) {
                 *slot = [i32::MIN, i32::MAX, past, past - 1, 1 << 30][i / 5 % 5];
@@ -281,83 +235,37 @@ impl Case {
                 let number = [0x3FFF_FFFF, n_pool[(*entry >> 30) as usize] as u32][i % 2];
                 *entry = *entry >> 30 << 30 | number;
             }
-            for scales in scales.iter_mut().flatten() {
-                for (i, scale) in scales.iter_mut().enumerate().step_by(13) {
-                    *scale = [0.0, f32::NAN, f32::INFINITY, -1.0, 1e-40][i % 5];
-                }
-            }
+            channels.scatter_wild_scales();
         }
-        debug_assert_eq!(rows[0].len() % d, 0);
+        debug_assert_eq!(cache.rows[0].len() % self.head_dim as usize, 0);
         Problem {
             plan,
             has_cache: self.has_cache,
-            rows,
-            page_table,
-            lengths,
+            cache,
             slot_of,
             old_entries,
             indices,
             counts,
             first_pages,
             entries,
-            scales,
-            offsets,
+            channels,
             pools: by_tag,
         }
     }
 }
 
-/// The page of an entry, if there is one.
-pub(crate) fn find_page(
-    plan: &RetierPlan,
-    pools: &[Vec<u8>; 4],
-    entry: u32,
-    part: Part,
-) -> Option<Page> {
-    let (tier, number) = (Tier::of_entry(entry), u64::from(entry & 0x3FFF_FFFF));
-    let at = tier.tag() as usize;
-    let shape = plan.pages().page(part);
-    let n = shape.page_bytes(tier);
-    (number < plan.shape().pages.n_pool_pages[at]).then(|| {
-        let bytes = pools[at][number as usize * n..][..n].to_vec();
-        Page::from_bytes(shape, tier, bytes).unwrap()
-    })
-}
-
 impl<T: Half + Real> Problem<T> {
     /// What a launch leaves.
     pub(crate) fn run(&self, queue: &Queue) -> Result<Found, Error> {
-        let pair = |all: &[Vec<u32>; 2]| -> Result<[Buffer<u32>; 2], Error> {
-            Ok([queue.upload(&all[0])?, queue.upload(&all[1])?])
-        };
-        let floats = |all: &[Option<Vec<f32>>; 2]| -> Result<[Option<Buffer<f32>>; 2], Error> {
-            let [keys, values] = [0, 1]
-                .map(|part| all[part].as_ref().map(|floats| queue.upload(floats)).transpose());
-            Ok([keys?, values?])
-        };
-        let words =
-            |words: &Option<Vec<u32>>| words.as_ref().map(|words| queue.upload(words)).transpose();
-        let [keys, values] = [queue.upload(&self.rows[0])?, queue.upload(&self.rows[1])?];
-        let (page_table, lengths) = (queue.upload(&self.page_table)?, queue.upload(&self.lengths)?);
+        let cache = self.cache.upload(queue)?;
         let (slot_of, indices) = (queue.upload(&self.slot_of)?, queue.upload(&self.indices)?);
-        let (counts, first_pages) = (words(&self.counts)?, words(&self.first_pages)?);
-        let (old, new) = (pair(&self.old_entries)?, pair(&self.entries)?);
-        let (scales, offsets) = (floats(&self.scales)?, floats(&self.offsets)?);
-        let channels = |part: usize| ChannelViews {
-            scales: scales[part].as_ref().map(Buffer::view),
-            offsets: offsets[part].as_ref().map(Buffer::view),
-        };
-        let cache: KvView<'_, T> = KvView {
-            layout: self.plan.shape().pages.layout,
-            keys: keys.view(),
-            values: Some(values.view()),
-            page_table: page_table.view(),
-            lengths: lengths.view(),
-            key_scale: 1.0,
-            value_scale: 1.0,
-        };
+        let counts = upload_some(queue, self.counts.as_ref())?;
+        let first_pages = upload_some(queue, self.first_pages.as_ref())?;
+        let old = upload_both(queue, &self.old_entries)?;
+        let new = upload_both(queue, &self.entries)?;
+        let channels = self.channels.upload(queue)?;
         let inputs = RetierInputs {
-            cache: self.has_cache.then_some(cache),
+            cache: self.has_cache.then(|| cache.view()),
             slot_of: slot_of.view(),
             old_key_entries: old[0].view(),
             old_value_entries: old[1].view(),
@@ -366,39 +274,23 @@ impl<T: Half + Real> Problem<T> {
             first_pages: first_pages.as_ref().map(Buffer::view),
             key_entries: new[0].view(),
             value_entries: new[1].view(),
-            key_channels: channels(0),
-            value_channels: channels(1),
+            key_channels: channels.views(0),
+            value_channels: channels.views(1),
         };
         let mut pools = self.pools.each_ref().map(|pool| queue.upload(pool).unwrap());
         let mut new_slots = queue.upload(&vec![LEFT; self.plan.slots_len() as usize])?;
+        let mut status = queue.upload(&[0_u64])?;
         let of_tiers = TierPoolsMut {
             pools: pools.each_mut().map(|pool| Some(pool.view_mut())),
-            status: None,
+            status: Some(status.view_mut()),
         };
         let mut outputs = RetierOutputs { pools: of_tiers, new_slots: new_slots.view_mut() };
         retier_pages(queue, &self.plan, &inputs, &mut outputs)?;
         Ok(Found {
             pools: pools.each_ref().map(|pool| queue.download(&pool.view()).unwrap()),
             new_slots: queue.download(&new_slots.view())?,
+            status: queue.download(&status.view())?[0],
         })
-    }
-
-    fn channels(&self, of_head: usize, part: usize) -> Channels<'_> {
-        let d = self.plan.shape().pages.layout.shape().row_len as usize;
-        let own = of_head * d..(of_head + 1) * d;
-        Channels {
-            scales: self.scales[part].as_ref().map(|all| &all[own.clone()]),
-            offsets: self.offsets[part].as_ref().map(|all| &all[own.clone()]),
-        }
-    }
-
-    /// The row of a token that waits, if there is one.
-    fn waiting(&self, b: usize, head: usize, position: usize, part: usize) -> Option<&[T]> {
-        let layout = self.plan.shape().pages.layout;
-        let is_row = (position as u64) < layout.rows_of(self.lengths[b].into());
-        let start = (is_row && self.has_cache)
-            .then(|| layout.locate(&self.page_table, b as u64, position as u64, head as u64))??;
-        Some(&self.rows[part][start..start + layout.shape().row_len as usize])
     }
 
     pub(crate) fn expected(&self) -> Found {
@@ -406,14 +298,18 @@ impl<T: Half + Real> Problem<T> {
         let kv = *shape.pages.layout.shape();
         let (batch, n_heads) = (kv.batch as usize, kv.n_heads as usize);
         let (n_runs, n_pages) = (shape.n_runs as usize, shape.pages.n_pages as usize);
-        let n_lists = shape.pages.lists.per_request(&shape.pages.layout) as usize;
+        let d = kv.row_len as usize;
         let [n_old, n_new] = [shape.n_old_pages as usize, shape.n_new_pages as usize];
         let n_positions = shape.n_positions as usize;
         let mut pools = self.pools.clone();
         let mut new_slots = vec![LEFT; self.plan.slots_len() as usize];
+        let mut status = 0;
+        let mut look = |entry: u32, at: usize, table: EntryTable| {
+            status = status.max(status_of(self.plan.pages(), entry, at, table));
+        };
         for of_head in 0..batch * n_heads {
             let (b, head) = (of_head / n_heads, of_head % n_heads);
-            let list = if n_lists == 1 { b } else { b * n_lists + head };
+            let list = list_of(self.plan.pages(), [b, head]);
             for run in 0..n_runs {
                 let at = list * n_runs + run;
                 let first = match &self.first_pages {
@@ -439,37 +335,41 @@ impl<T: Half + Real> Problem<T> {
                     }
                     for (part, kind) in PARTS.into_iter().enumerate() {
                         let entry = self.entries[part][of_head * n_new + page];
-                        if find_page(&self.plan, &self.pools, entry, kind).is_none() {
+                        look(entry, of_head * n_new + page, NEW[part]);
+                        for position in positions.iter().flatten() {
+                            let slot = self.slot_of[of_head * n_positions + position];
+                            let page = usize::try_from(slot).map_or(n_old, |slot| slot / 64);
+                            if page < n_old {
+                                let at = of_head * n_old + page;
+                                look(self.old_entries[part][at], at, OLD[part]);
+                            }
+                        }
+                        if !is_page(self.plan.pages(), entry) {
                             continue;
                         }
                         let old: Vec<Option<Page>> = (0..n_old)
                             .map(|p| self.old_entries[part][of_head * n_old + p])
-                            .map(|entry| find_page(&self.plan, &self.pools, entry, kind))
+                            .map(|entry| find_page(self.plan.pages(), &self.pools, entry, kind))
                             .collect();
                         let tokens = positions.iter().map(|position| {
                             let position = (*position)?;
                             let slot = self.slot_of[of_head * n_positions + position];
                             let Ok(slot) = usize::try_from(slot) else {
-                                return self.waiting(b, head, position, part).map(Token::Row);
+                                let row = self.cache.row([b, head], position as u64, part);
+                                return row.filter(|_| self.has_cache).map(Token::Row);
                             };
                             let page = old.get(slot / 64)?.as_ref()?;
                             Some(Token::InPage(page, slot % 64))
                         });
-                        let tier = Tier::of_entry(entry);
-                        let page = retier_page(
-                            self.plan.pages().page(kind),
-                            tier,
-                            tokens,
-                            &self.channels(of_head, part),
-                        )
-                        .unwrap();
-                        let n = page.bytes().len();
-                        pools[tier.tag() as usize][(entry & 0x3FFF_FFFF) as usize * n..][..n]
-                            .copy_from_slice(page.bytes());
+                        let (tier, channels) =
+                            (Tier::of_entry(entry), self.channels.of(of_head, d, part));
+                        let shape = self.plan.pages().page(kind);
+                        let page = retier_page(shape, tier, tokens, &channels).unwrap();
+                        put_page(&mut pools, entry, &page);
                     }
                 }
             }
         }
-        Found { pools, new_slots }
+        Found { pools, new_slots, status }
     }
 }

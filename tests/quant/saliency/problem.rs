@@ -12,6 +12,7 @@ use lacuna::quant::{
 use lacuna::select::{MassPlan, MassShape};
 use lacuna::{Buffer, Error, Queue};
 
+use crate::cache::{Cache, layout_of, scatter, shuffle, upload_some};
 use crate::common::Random;
 
 /// What is in outputs before.
@@ -126,36 +127,20 @@ impl Case {
                 let mut all: Vec<i32> = (0..n)
                     .map(|i| if i < shape.n_tokens as usize { i as i32 } else { none[i % 4] })
                     .collect();
-                for i in (1..n).rev() {
-                    all.swap(i, random.next() as usize % (i + 1));
-                }
+                shuffle(&mut all, &mut random);
                 all.truncate(shape.n_positions as usize);
                 all
             })
             .collect();
         if self.is_hostile {
-            for (i, logit) in logits.iter_mut().enumerate().step_by(7) {
-                *logit = WILD[i % 6];
-            }
-            for (i, mass) in masses.iter_mut().enumerate().step_by(23) {
-                *mass = WILD[i % 6];
-            }
+            scatter(&mut logits, 7, &WILD);
+            scatter(&mut masses, 23, &WILD);
             // Of each request some rows, too.
-            for (i, log_sum) in log_sums.iter_mut().enumerate().step_by(5) {
-                *log_sum = WILD[i % 6];
-            }
-            for (i, token) in tokens.iter_mut().enumerate().step_by(11) {
-                *token = [-1, i32::MIN, i32::MAX, shape.n_tokens as i32, -7][i % 5];
-            }
-            for (i, sum) in sums.iter_mut().enumerate().step_by(13) {
-                *sum = WILD[i % 6];
-            }
-            for (i, count) in counts.iter_mut().enumerate().step_by(17) {
-                *count = WILD[i % 6];
-            }
-            for (i, norm) in norms.iter_mut().enumerate().step_by(19) {
-                *norm = WILD[i % 6];
-            }
+            scatter(&mut log_sums, 5, &WILD);
+            scatter(&mut tokens, 11, &[-1, i32::MIN, i32::MAX, shape.n_tokens as i32, -7]);
+            scatter(&mut sums, 13, &WILD);
+            scatter(&mut counts, 17, &WILD);
+            scatter(&mut norms, 19, &WILD);
         }
         Problem {
             mass_plan,
@@ -185,7 +170,7 @@ impl Problem {
         let state = [queue.upload(&vec![POISON; n])?, queue.upload(&vec![POISON; n])?];
         let (masses, n_visible) = (queue.upload(&self.masses)?, queue.upload(&self.n_visible)?);
         let lengths = queue.upload(&self.lengths)?;
-        let skips = self.skips.as_ref().map(|skips| queue.upload(skips)).transpose()?;
+        let skips = upload_some(queue, self.skips.as_ref())?;
         let inputs = MassesOfPrompt {
             masses: masses.view(),
             n_visible: n_visible.view(),
@@ -200,8 +185,8 @@ impl Problem {
     pub(crate) fn add(&self, queue: &Queue) -> Result<[Vec<u32>; 2], Error> {
         let state = [queue.upload(&self.sums)?, queue.upload(&self.counts)?];
         let (logits, log_sums) = (queue.upload(&self.logits)?, queue.upload(&self.log_sums)?);
-        let tokens = self.tokens.as_ref().map(|tokens| queue.upload(tokens)).transpose()?;
-        let skips = self.skips.as_ref().map(|skips| queue.upload(skips)).transpose()?;
+        let tokens = upload_some(queue, self.tokens.as_ref())?;
+        let skips = upload_some(queue, self.skips.as_ref())?;
         let inputs = StepLogits {
             logits: logits.view(),
             log_sums: log_sums.view(),
@@ -214,8 +199,8 @@ impl Problem {
     pub(crate) fn weigh(&self, queue: &Queue) -> Result<Vec<u32>, Error> {
         let (sums, counts) = (queue.upload(&self.sums)?, queue.upload(&self.counts)?);
         let lengths = queue.upload(&self.lengths)?;
-        let norms = self.norms.as_ref().map(|norms| queue.upload(norms)).transpose()?;
-        let skips = self.skips.as_ref().map(|skips| queue.upload(skips)).transpose()?;
+        let norms = upload_some(queue, self.norms.as_ref())?;
+        let skips = upload_some(queue, self.skips.as_ref())?;
         let mut scores = queue.upload(&vec![POISON; self.plan.scores_len() as usize])?;
         let inputs = SaliencyInputs {
             sums: sums.view(),
@@ -405,25 +390,16 @@ impl Default for NormCase {
 pub(crate) struct NormProblem<T> {
     pub(crate) case: NormCase,
     pub(crate) plan: NormsPlan,
-    pub(crate) values: Vec<T>,
-    pub(crate) page_table: Vec<i32>,
+    /// Nobody asks for keys.
+    pub(crate) cache: Cache<T>,
 }
 
 impl NormCase {
     pub(crate) fn plan(&self) -> Result<NormsPlan, Error> {
+        let sizes = [self.lengths.len() as u64, self.n_heads, self.head_dim, self.page_size];
         let longest = self.lengths.iter().max().copied().unwrap_or(0).min(1000);
-        let batch = self.lengths.len() as u64;
         let table_stride = u64::from(longest).div_ceil(self.page_size) + 1;
-        let shape = KvShape {
-            batch,
-            n_heads: self.n_heads,
-            row_len: self.head_dim,
-            n_pages: table_stride * batch + 1,
-            page_size: self.page_size,
-            table_stride,
-            ..KvShape::default()
-        };
-        let layout = KvLayout::new(if self.is_hnd { shape.hnd() } else { shape.nhd() })?;
+        let layout = layout_of(sizes, table_stride, self.is_hnd)?;
         let (n_tokens, max_new, norm) = (self.n_tokens, self.max_new, self.norm);
         NormsPlan::new(NormsShape { layout, n_tokens, max_new, norm })
     }
@@ -432,33 +408,24 @@ impl NormCase {
         let plan = self.plan().unwrap();
         let layout = plan.shape().layout;
         let mut random = Random(self.seed);
-        let values =
+        let values: Vec<T> =
             (0..layout.pool_len()).map(|_| T::make(&mut random, self.is_hostile)).collect();
         let mut page_table: Vec<i32> = (0..layout.table_len() as i32).rev().collect();
         if self.is_hostile {
             page_table[0] = -1;
             *page_table.last_mut().unwrap() = i32::MAX;
         }
-        NormProblem { case: self.clone(), plan, values, page_table }
+        let (rows, lengths) = ([values.clone(), values], self.lengths.clone());
+        let cache = Cache { layout, rows, page_table, lengths };
+        NormProblem { case: self.clone(), plan, cache }
     }
 }
 
 impl<T: Value> NormProblem<T> {
     pub(crate) fn measure(&self, queue: &Queue) -> Result<Vec<u32>, Error> {
-        // Nobody asks for keys.
-        let (keys, values) = (queue.upload(&self.values)?, queue.upload(&self.values)?);
-        let (page_table, lengths) =
-            (queue.upload(&self.page_table)?, queue.upload(&self.case.lengths)?);
-        let firsts = self.case.firsts.as_ref().map(|firsts| queue.upload(firsts)).transpose()?;
-        let cache = KvView {
-            layout: self.plan.shape().layout,
-            keys: keys.view(),
-            values: Some(values.view()),
-            page_table: page_table.view(),
-            lengths: lengths.view(),
-            key_scale: 3.0,
-            value_scale: self.case.value_scale,
-        };
+        let cache = self.cache.upload(queue)?;
+        let firsts = upload_some(queue, self.case.firsts.as_ref())?;
+        let cache = KvView { key_scale: 3.0, value_scale: self.case.value_scale, ..cache.view() };
         let mut norms = queue.upload(&vec![POISON; self.plan.norms_len() as usize])?;
         let firsts = firsts.as_ref().map(Buffer::view);
         measure_norms(queue, &self.plan, &cache, firsts, &mut norms.view_mut())?;
@@ -467,16 +434,13 @@ impl<T: Value> NormProblem<T> {
 
     pub(crate) fn expect(&self) -> Vec<u32> {
         let (shape, case) = (self.plan.shape(), &self.case);
-        let d = case.head_dim as usize;
         let mut norms = vec![POISON; self.plan.norms_len() as usize];
         for (b, h) in (0..case.lengths.len()).flat_map(|b| (0..case.n_heads).map(move |h| (b, h))) {
             let n = shape.layout.rows_of(case.lengths[b].into()).min(case.n_tokens);
             let first = case.firsts.as_ref().map_or(0, |firsts| firsts[b].into());
             for i in first..n {
-                let start = shape.layout.locate(&self.page_table, b as u64, i, h);
-                let norm = start.map_or(0.0, |start| {
-                    let row: Vec<f32> =
-                        self.values[start..][..d].iter().map(|x| x.to_f32()).collect();
+                let norm = self.cache.row([b, h as usize], i, 1).map_or(0.0, |row| {
+                    let row: Vec<f32> = row.iter().map(|x| x.to_f32()).collect();
                     norm_of_row(&row, case.norm, case.value_scale)
                 });
                 norms[((b as u64 * case.n_heads + h) * case.n_tokens + i) as usize] = norm;
