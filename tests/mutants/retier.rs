@@ -15,6 +15,11 @@ use crate::{Kernel, Mutation, differs, of};
 /// row asks for them, pieces that are read though none of their tokens is wanted, slots that are served twice, and which of a page's two blocks says
 /// where tokens are.
 const MUTATIONS: &[Mutation] = &[
+    of("if (threadIdx.x == 0) report_entry(params.pools, entry, at_entry, 1 + work.part);", 0, ""),
+    of("entry, at_entry, 1 + work.part", 0, "entry, at_entry, 1"),
+    of("report_entry(params.pools, entry, at, 3 + work.part);", 0, ""),
+    of("entry, at, 3 + work.part", 0, "entry, at, 1 + work.part"),
+    of("at = target.head * params.n_old_pages + p", 0, "at = p"),
     of("__syncthreads();", 0, ""),
     of("__syncthreads();", 1, ""),
     of("__syncthreads();", 2, ""),
@@ -141,6 +146,7 @@ fn every_mutation_of_retier_pages_is_caught() {
     let case = Case { head_dim: 96, ..Case::default() };
     let hostile = Case { head_dim: 32, is_hostile: true, ..Case::default() };
     let whole = Case { lengths: vec![150], n_heads: 1, has_counts: false, ..case.clone() };
+    let case_of_one = Case { has_first_pages: false, ..whole.clone() };
     let cases = [
         case.clone(),
         hostile.clone(),
@@ -153,11 +159,17 @@ fn every_mutation_of_retier_pages_is_caught() {
     let mut brains: Vec<_> = cases.iter().map(|case| with_expected(case.build::<bf16>())).collect();
     let shorts: Vec<_> = cases.iter().map(|case| with_expected(case.build::<f16>())).collect();
     // A run that ends with a page, and runs that begin past the table or end there.
-    let full = Case { has_first_pages: false, ..whole.clone() }.build::<bf16>();
+    let full = case_of_one.build::<bf16>();
     brains.push(with_expected(Problem { counts: Some(vec![64, 128]), ..full }));
     for firsts in [[5, 3], [u32::MAX, 1]] {
         let first_pages = Some(firsts.to_vec());
         brains.push(with_expected(Problem { first_pages, ..whole.build::<bf16>() }));
+    }
+    // New pages that are not there, and old ones that are.
+    for part in 0..2 {
+        let mut missing = case_of_one.build::<bf16>();
+        missing.entries[part][1] ^= 0x1FFF_FFFF;
+        brains.push(with_expected(missing));
     }
     let kernel = Kernel {
         room: "quant",
