@@ -1,7 +1,7 @@
 //! Entries, counts, pages and channels of anything: nothing is read that is not there, and the bits are the reference's.
 
 use lacuna::mma::Model;
-use lacuna::quant::{Tail, Tier};
+use lacuna::quant::{EntryTable, MissingPage, Tail, Tier};
 
 use super::problem::*;
 use crate::attend::problem::{Brain, Case, Short};
@@ -28,6 +28,36 @@ fn wild_entries_and_counts_are_bounded() {
             assert!(logits[..64 * 11].iter().all(|bits| *bits == nowhere));
         }
     }
+}
+
+/// A status word names the first entry whose page is not there, and is left where all are.
+#[test]
+fn missing_pages_are_named() {
+    let mut paged = Paged::<Brain>::new(&case(), &Pages { n_pages: 6, ..Pages::default() });
+    let n_pool_pages = paged.plan.pages().shape().n_pool_pages;
+    let missing = |paged: &Paged<Brain>| {
+        assert_same::<_, f32>(paged);
+        let queue = lacuna::Queue::simt(lacuna::simt::Config::default());
+        let (_, _, status) = paged.attend_with_status::<f32>(&queue).unwrap();
+        MissingPage::from_status(status)
+    };
+    assert_eq!(missing(&paged), None);
+    // Of no page, and meant to be.
+    paged.entries[0][7] |= MissingPage::NONE;
+    assert_eq!(missing(&paged), None);
+    paged.entries[0][20] = 2 << 30 | n_pool_pages[2] as u32;
+    assert_eq!(missing(&paged), Some(MissingPage { table: EntryTable::Keys, entry: 20 }));
+    for part in 0..2 {
+        paged.entries[part][13] = 1 << 30 | (MissingPage::NONE - 1);
+        let table = [EntryTable::Keys, EntryTable::Values][part];
+        let found = missing(&paged).unwrap();
+        assert_eq!(found, MissingPage { table, entry: 13 });
+        let text = format!("{table}: entry 13 is of a page that its pool does not have");
+        assert_eq!(found.to_string(), text);
+    }
+    // What no count reaches is not looked for.
+    paged.counts = Some(vec![64; paged.plan.pages().n_lists() as usize]);
+    assert_eq!(missing(&paged), None);
 }
 
 /// One number of a kind at a time: steps, minimums and zero points of pages, scales, offsets, queries.
