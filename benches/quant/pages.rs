@@ -308,7 +308,13 @@ impl Work for Launch {
                 let pools = self.pools.each_ref().map(|pool| Some(pool.view()));
                 let (keys, values) = (keys.view_mut(), Some(values.view_mut()));
                 let mut target = KvViewMut { layout, keys, values, page_table, lengths };
-                dequantize_pages(queue, &self.plan, &TierPools { pools }, &lists, &mut target)
+                dequantize_pages(
+                    queue,
+                    &self.plan,
+                    &TierPools { pools, status: None },
+                    &lists,
+                    &mut target,
+                )
             }
         }
     }

@@ -25,8 +25,7 @@ struct Scores {
   // before these are.
   __device__ __forceinline__ void enter_span(uint32_t slot) {
     const uint32_t span = slot / kStep / params.tiers.span_pages;
-    const bool is_last = span + 1 == params.tiers.n_spans;
-    span_end = is_last ? ~0u : (span + 1) * params.tiers.span_pages * kStep;
+    span_end = (span + 1) * params.tiers.span_pages * kStep;
     const uint64_t head = uint64_t{part.b} * params.attend.n_heads + part.head;
     const uint64_t channel = (head * params.tiers.n_spans + span) * kDim;
     const QuantChannels& keys = params.tiers.channels[0];

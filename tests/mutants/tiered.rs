@@ -401,9 +401,8 @@ const MUTATIONS: &[Mutation] = &[
     of("step.tags[0] != 0 || step.tags[1] != 0", 0, "step.tags[1] != 0"),
     of("slot / kStep / params.tiers.span_pages", 0, "slot / kStep"),
     of("slot / kStep / params.tiers.span_pages", 0, "0"),
-    of("is_last ? ~0u : ", 0, ""),
     of("step.first >= span_end", 0, "step.first > span_end"),
-    of("(span + 1) * params.tiers.span_pages", 0, "span * params.tiers.span_pages + 2"),
+    of("(span + 1) * params.tiers.span_pages", 0, "(span + 2) * params.tiers.span_pages"),
     of("scores.store_logits(step, of_step);", 0, ""),
     of("__fadd_rn(mass, add_over_groups(excess[j]))", 0, "mass"),
     of("outputs[strip][kOwn + j]", 0, "outputs[strip][j]"),
@@ -587,13 +586,16 @@ fn without(which: usize) -> Paged<Brain> {
 
 /// What is no number stands past a list's count, of pages of one tier.
 fn past_the_count(tier: Tier, tail: Tail) -> Paged<Brain> {
-    let pages = Pages { tiers: vec![tier], tail, n_pages: 5, ..Pages::default() };
-    let mut paged = Paged::<Brain>::new(&alone(), &pages);
-    // The second of a warp's pages, and alone in its place.
-    paged.counts = Some(vec![4 * 64 + 37]);
+    let pages =
+        Pages { tiers: vec![tier], tail, n_pages: 262, span_pages: 262, ..Pages::default() };
+    let mut paged = Paged::<Brain>::new(&alone(), &Pages { most_pool_pages: 9, ..pages });
+    // The second of a warp's steps, of a split of eight; its page is alone there.
+    paged.counts = Some(vec![64 * 261 + 37]);
     for entries in &mut paged.entries {
-        entries.clone_from(&(0..5).map(|p| tier.tag() << 30 | p).collect());
+        let page = |p: u32| if p == 261 { 4 } else { p % 4 };
+        entries.clone_from(&(0..262).map(|p| tier.tag() << 30 | page(p)).collect());
     }
+    paged.keep(|p| p >= 256);
     let shape = paged.plan.pages().page(Of::Keys);
     let n_bytes = shape.page_bytes(tier);
     let page = &mut paged.pools[tier.tag() as usize][4 * n_bytes..][..n_bytes];

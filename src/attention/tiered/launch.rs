@@ -38,9 +38,10 @@ kernels! {
 pub struct TieredInputs<'a> {
     /// The tiers' pools.
     pub pools: TierPools<'a>,
-    /// `[batch, n_heads, n_pages]`: the page of keys of each 64 tokens, `tier.tag() << 30 | number`.
+    /// `[batch, n_heads, n_pages]`: the page of keys of each 64 tokens, `tier.tag() << 30 | number`; number
+    /// [`MissingPage::NONE`](crate::quant::MissingPage::NONE) is of none.
     pub key_entries: View<'a, u32>,
-    /// The same of values. Where either is of no page, its 64 tokens are absent.
+    /// The same of values. Where either is of no page, its 64 tokens are absent; one past its pool is that too, and raises the status of `pools`.
     pub value_entries: View<'a, u32>,
     /// `[batch, n_lists]`: how many slots of each list's pages hold tokens, from the first on; else all.
     pub counts: Option<View<'a, u32>>,

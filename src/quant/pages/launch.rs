@@ -29,7 +29,8 @@ pub struct PageLists<'a> {
     pub indices: View<'a, i32>,
     /// `[batch, n_lists]`: how many of each list's indices count; else all.
     pub counts: Option<View<'a, u32>>,
-    /// `[batch, n_heads, n_pages]`: the page of keys of each 64, `tier.tag() << 30 | number`. One of no page is passed over. No
+    /// `[batch, n_heads, n_pages]`: the page of keys of each 64, `tier.tag() << 30 | number`. One of no page is passed over
+    /// (number [`MissingPage::NONE`](crate::quant::MissingPage::NONE); any other past its pool raises the pools' status too). No
     /// page may stand there twice: which of the two would stay is not said.
     pub key_entries: View<'a, u32>,
     /// The same of values.

@@ -34,7 +34,8 @@ pub struct RetierInputs<'a, T> {
     /// The same: where in the new tables a run's first page is; else `n_pages` times the run's number. No two runs may have a page in
     /// common, and what lies past a table is left out.
     pub first_pages: Option<View<'a, u32>>,
-    /// `[batch, n_heads, n_new_pages]`: the page of keys of each 64 tokens. One of no page is passed over. No page may stand there
+    /// `[batch, n_heads, n_new_pages]`: the page of keys of each 64 tokens. One of no page is passed over; of one past its pool, here or among old
+    /// ones that a token is looked for in, the pools' status is raised too. No page may stand there
     /// twice, and none that is an old one may be made: which of its bytes stay is not said.
     pub key_entries: View<'a, u32>,
     /// The same of values, which may be of other tiers.
