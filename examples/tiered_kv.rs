@@ -19,10 +19,10 @@ use lacuna::attention::{
 use lacuna::kv::{KvLayout, KvLists, KvShape};
 use lacuna::quant::{
     AppendOutputs, AppendPlan, AppendShape, ChannelViews, ChannelViewsMut, ChannelsPlan,
-    MeasuredRows, NewTokens, NormsPlan, NormsShape, PagesPlan, PagesShape, Part, RetierInputs,
-    RetierOutputs, RetierPlan, RetierShape, SaliencyInputs, SaliencyPlan, SaliencyShape,
-    SaliencyState, StepLogits, TierPools, TierPoolsMut, Turn, add_saliency, append_kv,
-    measure_channels, measure_norms, retier_pages, weigh_saliency,
+    MeasuredRows, MissingPage, NewTokens, NormsPlan, NormsShape, PagesPlan, PagesShape, Part,
+    RetierInputs, RetierOutputs, RetierPlan, RetierShape, SaliencyInputs, SaliencyPlan,
+    SaliencyShape, SaliencyState, StepLogits, TierPools, TierPoolsMut, Turn, add_saliency,
+    append_kv, measure_channels, measure_norms, retier_pages, weigh_saliency,
 };
 use lacuna::simt::Config;
 use lacuna::{Buffer, Device, Queue, Result, View};
@@ -79,6 +79,8 @@ pub struct TieredKv {
     append: AppendPlan,
     cos_sin: Buffer<f32>,
     no_words: Buffer<u32>,
+    /// Of all launches over pages.
+    status: Buffer<u64>,
     norms_plan: NormsPlan,
     norms: Buffer<f32>,
 
@@ -208,6 +210,7 @@ impl TieredKv {
             next_retier: settings.first_retier(),
             cos_sin: queue.upload(cos_sin)?,
             no_words: queue.alloc(append.workspace_len() as usize)?,
+            status: queue.upload(&[0])?,
             append,
             norms: queue.alloc(norms_plan.norms_len() as usize)?,
             norms_plan,
@@ -276,10 +279,11 @@ impl TieredKv {
         // Before channels are measured there is no page.
         let [scales, offsets, of_values] =
             [scales, offsets, of_values].map(|x| x.filter(|_| self.has_channels));
+        let status = self.status.view_mut();
         let pages = TieredInputs {
             pools: TierPools {
                 pools: self.pools.each_ref().map(|pool| Some(pool.view())),
-                status: None,
+                status: Some(&status),
             },
             key_entries: self.entries[0].view(),
             value_entries: self.entries[1].view(),
@@ -368,12 +372,17 @@ impl TieredKv {
         };
         let pools = TierPoolsMut {
             pools: self.pools.each_mut().map(|pool| Some(pool.view_mut())),
-            status: None,
+            status: Some(self.status.view_mut()),
         };
         let mut outputs = RetierOutputs { pools, new_slots: self.new_slots.view_mut() };
         retier_pages(queue, &self.retier, &inputs, &mut outputs)?;
         self.upload_positions(queue)?;
         rows.hold(queue, self.held())
+    }
+
+    /// The first entry that named a page which is not there, if any did: the tables' own fault, to be asked for when the queue is waited for anyway.
+    pub fn missing_page(&self, queue: &Queue) -> Result<Option<MissingPage>> {
+        Ok(MissingPage::from_status(queue.download(&self.status.view())?[0]))
     }
 
     /// Rows that must have pages until the next re-tiering: sinks, and all after the last token in pages.
@@ -528,6 +537,7 @@ pub fn run(
             errors.clear();
         }
     }
+    assert_eq!(kv.missing_page(queue)?, None, "all tables are of this program");
     Ok(samples)
 }
 
