@@ -98,10 +98,7 @@ pub fn summarize<K: Float, S: Score>(
         let value = S::NUMBER.into();
         return Err(Error::Range { what: "element type of summaries", value, allowed });
     }
-    if inputs.keys.layout != shape.keys {
-        let (what, value) = ("layout of keys, by its pool", inputs.keys.layout.pool_len());
-        return Err(Error::Range { what, value, allowed: "the plan's layout" });
-    }
+    inputs.keys.check_layout(&shape.keys)?;
     let SummarizeOutputs { rows, outliers } = outputs;
     check_aligned("address of summaries", rows.address(), 16, "the multiples of 16")?;
     let batch = shape.keys.shape().batch;

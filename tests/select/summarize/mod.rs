@@ -293,6 +293,15 @@ fn what_does_not_fit_is_refused_with_what_does() {
         sound.run::<f16>(&queue).unwrap_err().to_string(),
         "element type of summaries: 1 is outside the keys' type, of fp8 keys bf16 and f16"
     );
+    // A pool of the same length.
+    let nhd = sound.keys.shape().nhd();
+    let keys = KvLayout::new(if nhd == *sound.keys.shape() { nhd.hnd() } else { nhd }).unwrap();
+    let other = Problem { keys, ..sound.clone() }.plan().unwrap();
+    let (own, planned) = (sound.keys.shape().token_stride, keys.shape().token_stride);
+    assert_eq!(
+        sound.run_by::<bf16>(&queue, &other).unwrap_err().to_string(),
+        format!("stride between the cache's rows: expected {planned}, got {own}")
+    );
     let shape = *sound.plan().unwrap().shape();
     let with = |change: &dyn Fn(KvShape) -> KvShape| SummarizeShape {
         summaries: KvLayout::new(change(*shape.summaries.shape())).unwrap(),

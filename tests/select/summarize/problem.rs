@@ -176,7 +176,15 @@ impl<K: Float> Problem<K> {
     }
 
     pub(crate) fn run<S: Score>(&self, queue: &Queue) -> Result<(Vec<u16>, Vec<u32>), Error> {
-        let plan = self.plan()?;
+        self.run_by::<S>(queue, &self.plan()?)
+    }
+
+    /// By a plan of its own or another.
+    pub(crate) fn run_by<S: Score>(
+        &self,
+        queue: &Queue,
+        plan: &SummarizePlan,
+    ) -> Result<(Vec<u16>, Vec<u32>), Error> {
         let pool = queue.upload(&self.pool)?;
         let [table, summary_table] =
             [queue.upload(&self.table)?, queue.upload(&self.summary_table)?];
@@ -201,7 +209,7 @@ impl<K: Float> Problem<K> {
             rows: rows.view_mut(),
             outliers: (!self.scores.is_empty()).then(|| scores.view_mut()),
         };
-        summarize(queue, &plan, &inputs, &mut outputs)?;
+        summarize(queue, plan, &inputs, &mut outputs)?;
         let rows = queue.download(&rows.view())?;
         let scores = queue.download(&scores.view())?;
         Ok((bytemuck::cast_slice(&rows).to_vec(), scores.iter().map(|x| x.to_bits()).collect()))
