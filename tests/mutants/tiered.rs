@@ -18,9 +18,10 @@ use crate::{Kernel, Mutation, of};
 #[allow(dead_code, reason = "tests use all of it")]
 mod problem;
 
-/// One entry of the kernel file alone, since each takes as long to compile as all of another; and not optimized, which would take longer than it saves.
-fn kernel(entry: &'static str, mutations: &'static [Mutation]) -> Kernel {
-    let file = include_str!("../../csrc/attention/tiered.cu");
+const OF_64: &str = include_str!("../../csrc/attention/tiered_64.cu");
+
+/// One entry of a kernel file alone, since each takes as long to compile as all of another; and not optimized, which would take longer than it saves.
+fn kernel(file: &'static str, entry: &'static str, mutations: &'static [Mutation]) -> Kernel {
     let mut parts = file.split("LACUNA_ENTRY(");
     let before = parts.next().unwrap();
     let own = parts.find(|part| part.starts_with(&format!("{entry},"))).unwrap();
@@ -756,7 +757,7 @@ fn problems() -> Vec<Differs> {
 fn every_mutation_of_attend_tiered_64_is_caught() {
     let own: Entry = lacuna_simt_attend_tiered_64x8;
     let problems = problems();
-    kernel("attend_tiered_64x8", MUTATIONS)
+    kernel(OF_64, "attend_tiered_64x8", MUTATIONS)
         .assert_all_caught(own, |entry| problems.iter().any(|differs| differs(own, entry)));
 }
 
@@ -765,7 +766,8 @@ fn every_mutation_of_four_rows_is_caught() {
     let own: Entry = lacuna_simt_attend_tiered_64x4;
     let case = Case { n_queries: 2, ..problem::case() };
     let differs = hold::<_, f32>(Paged::<Brain>::new(&case, &Pages::default()));
-    kernel("attend_tiered_64x4", OF_FOUR_ROWS).assert_all_caught(own, |entry| differs(own, entry));
+    kernel(OF_64, "attend_tiered_64x4", OF_FOUR_ROWS)
+        .assert_all_caught(own, |entry| differs(own, entry));
 }
 
 #[test]
@@ -775,8 +777,11 @@ fn every_mutation_of_longer_heads_is_caught() {
     let problems =
         [128, 256].map(|head_dim| hold::<_, f32>(Paged::<Brain>::new(&of(head_dim), &minimums)));
     let own: [Entry; 2] = [lacuna_simt_attend_tiered_128x8, lacuna_simt_attend_tiered_256x8];
-    for (i, entry) in ["attend_tiered_128x8", "attend_tiered_256x8"].into_iter().enumerate() {
-        kernel(entry, OF_LONGER_HEADS)
+    let of_256 = include_str!("../../csrc/attention/tiered_256.cu");
+    let of_128 = include_str!("../../csrc/attention/tiered_128.cu");
+    let files = [(of_128, "attend_tiered_128x8"), (of_256, "attend_tiered_256x8")];
+    for (i, (file, entry)) in files.into_iter().enumerate() {
+        kernel(file, entry, OF_LONGER_HEADS)
             .assert_all_caught(own[i], |entry| problems[i](own[i], entry));
     }
 }

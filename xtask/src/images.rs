@@ -131,9 +131,21 @@ pub(crate) const IMAGES: &[Image] = &[
     },
     Image {
         room: "attention",
-        source: "csrc/attention/tiered.cu",
+        source: "csrc/attention/tiered_64.cu",
         target: "compute_80",
-        path: "ptx/attention-tiered.sm80.ptx",
+        path: "ptx/attention-tiered-64.sm80.ptx",
+    },
+    Image {
+        room: "attention",
+        source: "csrc/attention/tiered_128.cu",
+        target: "compute_80",
+        path: "ptx/attention-tiered-128.sm80.ptx",
+    },
+    Image {
+        room: "attention",
+        source: "csrc/attention/tiered_256.cu",
+        target: "compute_80",
+        path: "ptx/attention-tiered-256.sm80.ptx",
     },
     Image {
         room: "attention",
