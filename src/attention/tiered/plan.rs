@@ -4,7 +4,9 @@ use crate::attention::AttendPlan;
 use crate::error::check_below;
 #[cfg(any(feature = "cuda", feature = "simt"))]
 use crate::launch::Grid;
-use crate::quant::{PagesPlan, Part, Tail, Tier};
+#[cfg(any(feature = "cuda", feature = "simt"))]
+use crate::quant::Tail;
+use crate::quant::{PagesPlan, Part, Tier};
 use crate::{Error, Result};
 
 /// Positions of a step, of which a warp has all.
