@@ -195,7 +195,8 @@ impl Case for Shape {
         Budget {
             bytes: 1.03 + again / self.least_bytes() as f64,
             sectors_per_request: 15.5,
-            conflict_ways: 1.25,
+            // Of eight rows, weights of two pairs of lanes are stored to the same banks.
+            conflict_ways: if self.group > 4 { 1.31 } else { 1.25 },
             barriers: 8.0 + 3.0 / n_splits,
         }
     }
@@ -248,6 +249,9 @@ pub(crate) fn cases() -> Vec<Box<dyn Case>> {
         Shape { n_pages: 30, tiers: &[(T8, 100)], tail: Tail::Minimums, ..SMALL },
         Shape { n_pages: 270, n_heads: 1, tiers: &[(T2, 100)], ..SMALL },
         Shape { n_pages: 270, n_heads: 1, ..SMALL },
+        Shape { n_pages: 9, head_dim: 64, group: 7, tiers: MIXED, ..SMALL },
+        Shape { group: 8, tiers: MIXED, ..SMALL },
+        Shape { n_pages: 9, head_dim: 256, group: 5, ..SMALL },
     ];
     // Llama-3.1-8B's heads.
     let large = Shape { n_pages: 2047, window: 64, n_heads: 8, is_small: false, ..SMALL };
@@ -257,10 +261,14 @@ pub(crate) fn cases() -> Vec<Box<dyn Case>> {
     };
     let many = Shape { batch: 16, n_pages: 255, ..large };
     let many = [many, Shape { tiers: MIXED, ..many }];
+    // Llama-3.3-70B's.
+    let of_eight = Shape { batch: 4, group: 8, ..large };
+    let of_eight = [of_eight, Shape { tiers: MIXED, ..of_eight }];
     small
         .into_iter()
         .chain([1, 4, 8].into_iter().flat_map(of_batch))
         .chain(many)
+        .chain(of_eight)
         .map(|shape| Box::new(shape) as _)
         .collect()
 }
