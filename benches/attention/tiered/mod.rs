@@ -183,10 +183,11 @@ impl Case for Shape {
             if n_splits > 1.0 { n_splits * n_rows * (8.0 * (d + 4.0) + 192.0) } else { 0.0 };
         let queries = (n_splits - 1.0) * n_rows * 2.0 * d;
         // Of each split every warp reads channels for itself: those of keys eight times, since eight lanes have eight neighbours
-        // each, and for four of eight rows of queries at a time.
+        // each, and for four rows of queries at a time.
+        let n_times = if self.group > 4 { 2.0 } else { 1.0 };
         let n_lists = (self.batch * self.n_heads) as f64;
         let n_warps = n_lists * (4.0 * n_splits).min(self.n_pages as f64);
-        let channels = (n_warps * (2.0 * 16.0 + 1.0) - n_lists * 3.0) * 4.0 * d;
+        let channels = (n_warps * (n_times * 16.0 + 1.0) - n_lists * 3.0) * 4.0 * d;
         // And every fourth entry, of which a sector has two.
         let n_entries = n_lists * self.n_pages as f64;
         let of_warp = (n_entries / n_warps / 2.0).ceil();
