@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 // Attention over tiered pages, and rows as they are stored: heads of 128, an entry for up to 4 of a
-// head's rows of queries and one for up to 8. src/attention/tiered/reference.rs is the specification.
+// head's rows of queries and one for up to 8. src/attention/tiered/reference.rs is the
+// specification.
 
 #include "tiered.cuh"
 
