@@ -13,8 +13,10 @@ namespace {
 constexpr uint32_t kStep = 64;
 // The warps of a block; of rows of queries it has `kQueries`, 4 or 8.
 constexpr uint32_t kWarps = 4;
-// Elements from row to row of weights, so that eight rows are in different banks.
+// Elements from row to row of weights, and between four rows and the next four, so that four rows
+// that are read together, and all pairs of rows that are written, are in different banks.
 constexpr uint32_t kWeightPitch = kStep + 16;
+constexpr uint32_t kWeightGap = 8;
 // Steps of a warp of which it is on chip where their keys and values are, in two halves.
 constexpr uint32_t kKnownSteps = 32;
 // Strips of 16 positions.
@@ -70,10 +72,14 @@ struct Chip {
   // Scales, and then offsets, of values.
   float channels[2][kDim];
   Folded folded[kQueries];
-  alignas(16) uint16_t weights[kQueries][kWeightPitch];
+  alignas(16) uint16_t weights[kQueries * kWeightPitch + kQueries / 4 * kWeightGap];
   // Of each step's keys and values: the page's address, and in its lowest bits the tag; 0 of
   // segments, and kNoPage where either is none.
   uint64_t pages[2 * kKnownSteps];
+
+  __device__ __forceinline__ uint16_t* weights_of(uint32_t row) {
+    return weights + row * kWeightPitch + row / 4 * kWeightGap;
+  }
 };
 
 // Has the tag of pages of one piece.

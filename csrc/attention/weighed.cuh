@@ -106,8 +106,10 @@ struct Weighed {
     }
   }
 
+  // Both rows of a lane are of the same four.
   __device__ __forceinline__ uint16_t* weight(uint32_t i) const {
-    return &chip.weights[kOwn * pair_of_lane() + i % kOwn][i / kOwn * 8 + group_of_lane()];
+    return chip.weights_of(kOwn * pair_of_lane()) + i % kOwn * kWeightPitch + i / kOwn * 8 +
+           group_of_lane();
   }
 
   // Weights times steps, in fixed point, and what is added to their products with codes. These are
@@ -160,7 +162,7 @@ struct Weighed {
 #pragma unroll
     for (uint32_t i = 0; i < 4; ++i) {
       const uint32_t group = group_of_lane();
-      const uint16_t* first = &chip.weights[group * kQueries / 8][i * 16 + 4 * pair_of_lane()];
+      const uint16_t* first = chip.weights_of(group * kQueries / 8) + i * 16 + 4 * pair_of_lane();
       const uint2 two = *reinterpret_cast<const uint2*>(first);
       const uint32_t high = __byte_perm(two.x, two.y, 0x7531);
       const uint32_t low = __byte_perm(two.x, two.y, 0x6420) ^ 0x80808080;
@@ -241,7 +243,7 @@ struct Weighed {
   // Of one strip of tokens.
   __device__ __forceinline__ void add_numbers(const uint8_t* stage, uint32_t strip) {
     const uint16_t* first =
-        &chip.weights[group_of_lane() * kQueries / 8][strip * 16 + 2 * pair_of_lane()];
+        chip.weights_of(group_of_lane() * kQueries / 8) + strip * 16 + 2 * pair_of_lane();
     const uint32_t b[2] = {*reinterpret_cast<const uint32_t*>(first),
                            *reinterpret_cast<const uint32_t*>(first + 8)};
     if (params.attend.logits.element == kFloatBf16) {

@@ -3,15 +3,14 @@
 use std::ffi::c_void;
 
 use half::bf16;
-use lacuna::Queue;
 use lacuna::element::E4m3;
 use lacuna::select::{
     GroupReduction, Score, ScoreKind, Together, VotePlan, VoteReduction, VoteRule,
 };
-use lacuna::simt::{Checks, Config, Entry, Schedule, Substitute};
+use lacuna::simt::{Entry, Schedule};
 
 use crate::score_problem::{CASE, Case, Key, Problem, to_bits};
-use crate::{Kernel, Mutation, of};
+use crate::{Kernel, Mutation, of, queue};
 
 const SCORE: Kernel = Kernel {
     room: "select",
@@ -126,17 +125,6 @@ const OF_VOTE: &[Mutation] = &[
 unsafe extern "C" {
     fn lacuna_simt_score_rows(params: *const c_void, is_checked: u32);
     fn lacuna_simt_vote_rows(params: *const c_void, is_checked: u32);
-}
-
-fn queue(kernel: Entry, by: Entry, schedule: Schedule) -> Queue {
-    Queue::simt(Config {
-        schedule,
-        seed: 7,
-        step_budget: 100_000,
-        checks: Checks::ALL,
-        substitute: Some(Substitute { kernel, by }),
-        ..Config::default()
-    })
 }
 
 /// Whether scores, softmaxes or votes of both schedules differ from the reference's, or the executor stops the kernel.

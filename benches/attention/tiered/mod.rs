@@ -196,8 +196,7 @@ impl Case for Shape {
         Budget {
             bytes: 1.03 + again / self.least_bytes() as f64,
             sectors_per_request: 15.5,
-            // Of eight rows, weights of two pairs of lanes are stored to the same banks.
-            conflict_ways: if self.group > 4 { 1.31 } else { 1.25 },
+            conflict_ways: 1.25,
             barriers: 8.0 + 3.0 / n_splits,
         }
     }

@@ -150,6 +150,7 @@ impl TieredPlan {
             + 8 * d
             + 12 * rows
             + 2 * rows * (STEP + 16)
+            + 4 * rows
             + 512
             + self.n_stages * stage;
         let n_queries = rows * (d / 8 + 1) * 16;
