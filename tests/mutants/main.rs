@@ -179,7 +179,7 @@ fn differs<F: PartialEq>(
     expected: &F,
     launch: impl Fn(&Queue) -> lacuna::Result<F>,
 ) -> bool {
-    [Schedule::Random, Schedule::Reverse].into_iter().any(|schedule| {
+    [Schedule::Random, Schedule::Reverse, Schedule::InOrder].into_iter().any(|schedule| {
         launch(&queue(kernel, by, schedule)).map_or(true, |found| found != *expected)
     })
 }

@@ -63,6 +63,7 @@ const QUANTIZE: &[Mutation] = &[
     of("number == kNoNumber || ", 0, ""),
     of("number < pools.n_pages[entry >> 30]", 0, "number <= pools.n_pages[entry >> 30]"),
     of("(uint64_t{0xFFFFFFFF} - at)", 0, "uint64_t{0xFFFFFFFF}"),
+    of("atomicMax(pools.status, ", 0, "atomicExch(pools.status, "),
     of("at = head * params.n_pages + p", 0, "at = p"),
     of("if (number >= pools.n_pages[tag]) return nullptr;", 0, ""),
     of("number >= pools.n_pages", 0, "number > pools.n_pages"),
