@@ -79,6 +79,10 @@ impl RetierPlan {
         check_below("pages of all lists", n_pages, 1 << 31, "0..2^31")?;
         check_below("pages of an old table", shape.n_old_pages, 1 << 20, "0..2^20")?;
         check_below("pages of a new table", shape.n_new_pages, 1 << 20, "0..2^20")?;
+        let kv = shape.pages.layout.shape();
+        let n_tables = kv.batch * kv.n_heads;
+        check_below("pages of all old tables", n_tables * shape.n_old_pages, 1 << 31, "0..2^31")?;
+        check_below("pages of all new tables", n_tables * shape.n_new_pages, 1 << 31, "0..2^31")?;
         check_below("positions of a request", shape.n_positions, MAX_ROWS + 1, "0..=2^26")?;
         Ok(Self { shape, pages })
     }

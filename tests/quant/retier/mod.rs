@@ -6,7 +6,7 @@ pub(crate) mod problem;
 use half::{bf16, f16};
 use lacuna::Queue;
 use lacuna::element::{Half, Real};
-use lacuna::kv::KvLists;
+use lacuna::kv::{KvLayout, KvLists, KvShape};
 use lacuna::quant::{PagesShape, RetierPlan, RetierShape, Tier};
 use proptest::prelude::*;
 
@@ -168,6 +168,8 @@ fn nothing_else_is_written() {
 fn what_does_not_fit_is_refused_with_what_does() {
     let shape = Case::default().shape([0; 4]).unwrap();
     let pages = shape.pages;
+    let many = KvShape { n_heads: 1 << 12, n_pages: 1, batch: 2, ..*pages.layout.shape() };
+    let of_many = PagesShape { layout: KvLayout::new(many.hnd()).unwrap(), ..pages };
     for (shape, text) in [
         (
             RetierShape { pages: PagesShape { span_pages: 1, ..pages }, ..shape },
@@ -182,6 +184,14 @@ fn what_does_not_fit_is_refused_with_what_does() {
         (
             RetierShape { n_new_pages: 1 << 20, ..shape },
             "pages of a new table: 1048576 is outside 0..2^20",
+        ),
+        (
+            RetierShape { pages: of_many, n_old_pages: 1 << 19, ..shape },
+            "pages of all old tables: 4294967296 is outside 0..2^31",
+        ),
+        (
+            RetierShape { pages: of_many, n_new_pages: 1 << 18, ..shape },
+            "pages of all new tables: 2147483648 is outside 0..2^31",
         ),
         (
             RetierShape { n_positions: (1 << 26) + 1, ..shape },
