@@ -1,7 +1,5 @@
 //! Laws of the encoder, the reference and the CPU decoder, without a launch.
 
-mod common;
-
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
@@ -10,7 +8,7 @@ use lacuna::huffman::{
 };
 use proptest::prelude::*;
 
-use common::{clustered_weights, encode};
+use crate::common::{self, clustered_weights, encode};
 
 /// Encodes, parses, and decodes by both decoders.
 #[track_caller]

@@ -1,15 +1,13 @@
 //! The decode kernel: bit for bit the reference, on valid and on corrupt groups, whatever the
 //! schedule.
 
-mod common;
-
 use half::bf16;
 use lacuna::huffman::{self, Corruption, DeviceWeights, GroupViews, RawGroup, reference};
 use lacuna::simt::{Checks, Config, Fibres, Schedule};
 use lacuna::{Error, Queue};
 use proptest::prelude::*;
 
-use common::{clustered_weights, encode};
+use crate::common::{self, clustered_weights, encode};
 
 /// What a launch over `groups` leaves: each group's bits, and the report.
 fn decode_on(queue: &Queue, groups: &[RawGroup<'_>]) -> (Vec<Vec<u16>>, Option<Corruption>) {

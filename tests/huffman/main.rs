@@ -1,0 +1,6 @@
+//! The room `huffman`: formats and laws of what encodes and decodes on the CPU, and the kernels.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod decode;
+mod law;
