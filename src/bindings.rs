@@ -1484,6 +1484,106 @@ const _: () = {
     ["Offset of field: HuffmanDecodeParams::reserved"]
         [::core::mem::offset_of!(HuffmanDecodeParams, reserved) - 36usize];
 };
+/** One group with an index of its stream, in device memory. `codes` and `sign_mantissa` are aligned
+to 16 bytes.*/
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct HuffmanIndexedGroup {
+    /// `[n_code_bytes]` u8: the exponents, prefix-coded, most significant bit first.
+    pub codes: u64,
+    /// `[n_elements]` u8: bit 7 the sign, bits 6..0 the mantissa.
+    pub sign_mantissa: u64,
+    /** `[n_granules / 32 + 1]` u32, with `n_granules = ceil(n_elements / 128)`: for each 32 entries
+    of `granule_bits` the byte of `codes` that they count from.*/
+    pub tile_bytes: u64,
+    /** `[n_granules + 1]` u16: where each 128 weights' first code begins, in bits from there; the
+    last is the end of the codes.*/
+    pub granule_bits: u64,
+    /** `[4096]` u32 by the next 12 bits, then `[256]` u8: bits 0..8 the first exponent, rotated right
+    by one bit, 8..16 the second, 16..24 the bits of these codes, 24..32 how many codes (0: a
+    longer code, or none); then the length of each exponent's code.*/
+    pub table: u64,
+    /** `[n_lut_rows + 1, 256]` u8: DF11's tables, for codes of more than 12 bits; null where there
+    are none.*/
+    pub luts: u64,
+    /// Bytes of `codes`, `1..2^32`.
+    pub n_code_bytes: u64,
+    /// Weights of the group, `1..2^32`.
+    pub n_elements: u64,
+    /// Where the group's weights start in the launch's output, in elements.
+    pub output_offset: u64,
+    /// The first thread block of this group.
+    pub first_block: u32,
+    /// Tiles of 4,096 weights in the groups before this one.
+    pub first_tile: u32,
+    /// Decode tables of `luts`, `1..=17`; 0 where there are none.
+    pub n_lut_rows: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of HuffmanIndexedGroup"][::core::mem::size_of::<HuffmanIndexedGroup>() - 88usize];
+    ["Alignment of HuffmanIndexedGroup"][::core::mem::align_of::<HuffmanIndexedGroup>() - 8usize];
+    ["Offset of field: HuffmanIndexedGroup::codes"]
+        [::core::mem::offset_of!(HuffmanIndexedGroup, codes) - 0usize];
+    ["Offset of field: HuffmanIndexedGroup::sign_mantissa"]
+        [::core::mem::offset_of!(HuffmanIndexedGroup, sign_mantissa) - 8usize];
+    ["Offset of field: HuffmanIndexedGroup::tile_bytes"]
+        [::core::mem::offset_of!(HuffmanIndexedGroup, tile_bytes) - 16usize];
+    ["Offset of field: HuffmanIndexedGroup::granule_bits"]
+        [::core::mem::offset_of!(HuffmanIndexedGroup, granule_bits) - 24usize];
+    ["Offset of field: HuffmanIndexedGroup::table"]
+        [::core::mem::offset_of!(HuffmanIndexedGroup, table) - 32usize];
+    ["Offset of field: HuffmanIndexedGroup::luts"]
+        [::core::mem::offset_of!(HuffmanIndexedGroup, luts) - 40usize];
+    ["Offset of field: HuffmanIndexedGroup::n_code_bytes"]
+        [::core::mem::offset_of!(HuffmanIndexedGroup, n_code_bytes) - 48usize];
+    ["Offset of field: HuffmanIndexedGroup::n_elements"]
+        [::core::mem::offset_of!(HuffmanIndexedGroup, n_elements) - 56usize];
+    ["Offset of field: HuffmanIndexedGroup::output_offset"]
+        [::core::mem::offset_of!(HuffmanIndexedGroup, output_offset) - 64usize];
+    ["Offset of field: HuffmanIndexedGroup::first_block"]
+        [::core::mem::offset_of!(HuffmanIndexedGroup, first_block) - 72usize];
+    ["Offset of field: HuffmanIndexedGroup::first_tile"]
+        [::core::mem::offset_of!(HuffmanIndexedGroup, first_tile) - 76usize];
+    ["Offset of field: HuffmanIndexedGroup::n_lut_rows"]
+        [::core::mem::offset_of!(HuffmanIndexedGroup, n_lut_rows) - 80usize];
+    ["Offset of field: HuffmanIndexedGroup::reserved"]
+        [::core::mem::offset_of!(HuffmanIndexedGroup, reserved) - 84usize];
+};
+/// Expand indexed groups to bf16.
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct HuffmanIndexedParams {
+    /// `[n_groups]`, ascending and gapless in `first_block` and `first_tile`.
+    pub groups: u64,
+    /** `[output_offset + n_elements of every group]` bf16, out: each group's range is overwritten,
+    with quiet NaNs (0x7FC0) in corrupt tiles. The ranges do not overlap.*/
+    pub output: u64,
+    /** `[1]` u64, in and out: 0 is sound; else the report of the lowest corrupt tile, as `(2^32 - 1 -
+    tile) << 32 | reason`. Never cleared by a launch.*/
+    pub status: u64,
+    /// Groups in the launch; 0 is a no-op.
+    pub n_groups: u32,
+    /// Tiles of one thread block, `1..`: the same for all of them.
+    pub block_tiles: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of HuffmanIndexedParams"][::core::mem::size_of::<HuffmanIndexedParams>() - 32usize];
+    ["Alignment of HuffmanIndexedParams"][::core::mem::align_of::<HuffmanIndexedParams>() - 8usize];
+    ["Offset of field: HuffmanIndexedParams::groups"]
+        [::core::mem::offset_of!(HuffmanIndexedParams, groups) - 0usize];
+    ["Offset of field: HuffmanIndexedParams::output"]
+        [::core::mem::offset_of!(HuffmanIndexedParams, output) - 8usize];
+    ["Offset of field: HuffmanIndexedParams::status"]
+        [::core::mem::offset_of!(HuffmanIndexedParams, status) - 16usize];
+    ["Offset of field: HuffmanIndexedParams::n_groups"]
+        [::core::mem::offset_of!(HuffmanIndexedParams, n_groups) - 24usize];
+    ["Offset of field: HuffmanIndexedParams::block_tiles"]
+        [::core::mem::offset_of!(HuffmanIndexedParams, block_tiles) - 28usize];
+};
 /** Products of small matrices, `d = a * b + c`, each by one instruction: `mma.sync` of a warp,
 where `a` has m = 16 rows, or `wgmma` of a warpgroup, where it has 64.*/
 #[repr(C)]
@@ -2590,8 +2690,9 @@ const _: () = {
         [::core::mem::offset_of!(SelectMergeParams, reserved) - 164usize];
 };
 /// Every entry of the images, with the size and the alignment of the struct that it takes.
-pub const ENTRIES: [(&str, usize, usize); 45] = [
+pub const ENTRIES: [(&str, usize, usize); 46] = [
     ("decode_bf16", size_of::<HuffmanDecodeParams>(), align_of::<HuffmanDecodeParams>()),
+    ("decode_indexed", size_of::<HuffmanIndexedParams>(), align_of::<HuffmanIndexedParams>()),
     ("mma_products", size_of::<MmaProductsParams>(), align_of::<MmaProductsParams>()),
     ("wgmma_products", size_of::<MmaProductsParams>(), align_of::<MmaProductsParams>()),
     ("score_rows", size_of::<SelectScoreParams>(), align_of::<SelectScoreParams>()),

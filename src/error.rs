@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 #[cfg(any(feature = "cuda", feature = "simt"))]
 use crate::buffer::Memory;
+use crate::huffman::indexed::CorruptTile;
 use crate::huffman::{Corruption, TensorError};
 
 /// `std::result::Result` with this crate's [`Error`].
@@ -222,6 +223,9 @@ pub enum Error {
     /// A decoder found its input corrupt; the output of the group is quiet NaNs.
     #[error("corrupt weights: {0}; get the file again")]
     Corrupt(#[from] Corruption),
+    /// What an indexed decode launch found wrong with its tiles.
+    #[error("corrupt weights: {0}; get the file again, and index it again")]
+    CorruptTile(#[from] CorruptTile),
     /// The SIMT executor stopped a kernel.
     #[cfg(feature = "simt")]
     #[error(transparent)]

@@ -62,4 +62,56 @@ typedef struct HuffmanDecodeParams {
   uint32_t reserved;
 } HuffmanDecodeParams;
 
+/// One group with an index of its stream, in device memory. `codes` and `sign_mantissa` are aligned
+/// to 16 bytes.
+typedef struct HuffmanIndexedGroup {
+  /// `[n_code_bytes]` u8: the exponents, prefix-coded, most significant bit first.
+  DEVICE_PTR(const uint8_t) codes;
+  /// `[n_elements]` u8: bit 7 the sign, bits 6..0 the mantissa.
+  DEVICE_PTR(const uint8_t) sign_mantissa;
+  /// `[n_granules / 32 + 1]` u32, with `n_granules = ceil(n_elements / 128)`: for each 32 entries
+  /// of `granule_bits` the byte of `codes` that they count from.
+  DEVICE_PTR(const uint32_t) tile_bytes;
+  /// `[n_granules + 1]` u16: where each 128 weights' first code begins, in bits from there; the
+  /// last is the end of the codes.
+  DEVICE_PTR(const uint16_t) granule_bits;
+  /// `[4096]` u32 by the next 12 bits, then `[256]` u8: bits 0..8 the first exponent, rotated right
+  /// by one bit, 8..16 the second, 16..24 the bits of these codes, 24..32 how many codes (0: a
+  /// longer code, or none); then the length of each exponent's code.
+  DEVICE_PTR(const uint32_t) table;
+  /// `[n_lut_rows + 1, 256]` u8: DF11's tables, for codes of more than 12 bits; null where there
+  /// are none.
+  DEVICE_PTR(const uint8_t) luts;
+  /// Bytes of `codes`, `1..2^32`.
+  uint64_t n_code_bytes;
+  /// Weights of the group, `1..2^32`.
+  uint64_t n_elements;
+  /// Where the group's weights start in the launch's output, in elements.
+  uint64_t output_offset;
+  /// The first thread block of this group.
+  uint32_t first_block;
+  /// Tiles of 4,096 weights in the groups before this one.
+  uint32_t first_tile;
+  /// Decode tables of `luts`, `1..=17`; 0 where there are none.
+  uint32_t n_lut_rows;
+  /// Zero.
+  uint32_t reserved;
+} HuffmanIndexedGroup;
+
+/// Expand indexed groups to bf16.
+typedef struct HuffmanIndexedParams {
+  /// `[n_groups]`, ascending and gapless in `first_block` and `first_tile`.
+  DEVICE_PTR(const HuffmanIndexedGroup) groups;
+  /// `[output_offset + n_elements of every group]` bf16, out: each group's range is overwritten,
+  /// with quiet NaNs (0x7FC0) in corrupt tiles. The ranges do not overlap.
+  DEVICE_PTR(uint16_t) output;
+  /// `[1]` u64, in and out: 0 is sound; else the report of the lowest corrupt tile, as `(2^32 - 1 -
+  /// tile) << 32 | reason`. Never cleared by a launch.
+  DEVICE_PTR(uint64_t) status;
+  /// Groups in the launch; 0 is a no-op.
+  uint32_t n_groups;
+  /// Tiles of one thread block, `1..`: the same for all of them.
+  uint32_t block_tiles;
+} HuffmanIndexedParams;
+
 #endif  // LACUNA_HUFFMAN_PARAMS_H_

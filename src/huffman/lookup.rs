@@ -69,7 +69,7 @@ impl Entry {
 impl<'a> Table<'a> {
     pub(super) fn new(raw: &RawGroup<'a>) -> Self {
         let luts = raw.luts;
-        let known = known_codes(luts);
+        let known = known_codes::<LOOKUP_BITS>(luts);
         let entries = std::array::from_fn(|bits| {
             let mut n_codes = 0;
             let mut used = 0;
@@ -104,27 +104,29 @@ impl<'a> Table<'a> {
     }
 }
 
-/// For each count of bits up to a lookup's, and each value of theirs: the exponent and length of the
+/// For each count of bits up to `N_BITS`, and each value of theirs: the exponent and length of the
 /// code that they begin with, whatever bits follow.
 ///
 /// In tables of a prefix code, a code's own bits decide. Tables of a hostile file may let later ones
 /// decide too, and the reference says what they mean.
-fn known_codes(luts: &[u8]) -> Vec<Vec<Option<(u8, u32)>>> {
+pub(super) fn known_codes<const N_BITS: u32>(luts: &[u8]) -> Vec<Vec<Option<(u8, u32)>>> {
+    const { assert!(N_BITS >= 8 && N_BITS <= 16, "it begins in the root and ends below it") };
     let (tables, lengths) = luts.split_at(luts.len() - 256);
-    // A root entry is decided by eight bits; an entry below it by eight more, of which three are here.
+    // A root entry is decided by eight bits; an entry below it by eight more, of which some are here.
+    let n_open = 16 - N_BITS;
     let decided = |bits: usize| {
-        let mut entries = &tables[bits >> 3..][..1];
+        let mut entries = &tables[bits >> (N_BITS - 8)..][..1];
         if entries[0] >= FIRST_POINTER {
             let row = 256 - usize::from(entries[0]);
-            entries = tables.get(256 * row + ((bits & 7) << 5)..)?.get(..32)?;
+            entries = tables.get(256 * row + (bits << n_open & 255)..)?.get(..1 << n_open)?;
         }
         let entry = entries[0];
         let length = u32::from(lengths[usize::from(entry)]);
         let is_code = entry < FIRST_POINTER && (1..=MAX_CODE_BITS).contains(&length);
         (is_code && entries.iter().all(|other| *other == entry)).then_some((entry, length))
     };
-    let mut known = vec![(0..1 << LOOKUP_BITS).map(decided).collect::<Vec<_>>()];
-    for _ in 0..LOOKUP_BITS {
+    let mut known = vec![(0..1 << N_BITS).map(decided).collect::<Vec<_>>()];
+    for _ in 0..N_BITS {
         let longer = &known[known.len() - 1];
         let both =
             longer.as_chunks().0.iter().map(|[zero, one]| if zero == one { *zero } else { None });
@@ -133,8 +135,6 @@ fn known_codes(luts: &[u8]) -> Vec<Vec<Option<(u8, u32)>>> {
     known.reverse();
     known
 }
-
-const _: () = assert!(LOOKUP_BITS == 11, "known_codes counts on it");
 
 /// One block: its codes, the exponents decoded from them, and where in its chunks codes began.
 pub(super) struct Stream {

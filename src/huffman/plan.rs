@@ -10,7 +10,7 @@ use crate::{Error, Result};
 /// Output ranges start at multiples of this many elements, so that stores are 16 bytes wide.
 const OUTPUT_ALIGNMENT: u64 = 8;
 /// The largest grid a launch can have in its first dimension.
-const MAX_BLOCKS: u64 = (1 << 31) - 1;
+pub(super) const MAX_BLOCKS: u64 = (1 << 31) - 1;
 
 /// The sizes of one group: everything a [`DecodePlan`] needs to know of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +55,7 @@ impl GroupShape {
     }
 }
 
-fn check_range(
+pub(super) fn check_range(
     what: &'static str,
     value: u64,
     range: Range<u64>,
@@ -68,10 +68,35 @@ fn check_range(
 /// caller brings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DecodePlan {
-    outputs: Vec<Range<u64>>,
+    outputs: Outputs,
     first_blocks: Vec<u32>,
     n_blocks: u32,
     least_bytes: u64,
+}
+
+/// Where the weights of a launch's groups go: one group after the other, at multiples of 8 elements.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Outputs(Vec<Range<u64>>);
+
+impl Outputs {
+    /// Adds a group of fewer than 2^32 weights. The caller adds fewer than 2^32 groups.
+    pub(super) fn push(&mut self, n_elements: u64) {
+        let start = self.len().next_multiple_of(OUTPUT_ALIGNMENT);
+        self.0.push(start..start + n_elements);
+    }
+
+    pub(super) fn n_groups(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Elements the output must hold.
+    pub(super) fn len(&self) -> u64 {
+        self.0.last().map_or(0, |range| range.end)
+    }
+
+    pub(super) fn range(&self, idx: usize) -> Option<Range<u64>> {
+        self.0.get(idx).cloned()
+    }
 }
 
 impl DecodePlan {
@@ -81,17 +106,15 @@ impl DecodePlan {
     /// [`Error::Range`] or [`Error::Shape`] for a group no DF11 file can hold, and where the
     /// groups together need more than 2^31 - 1 thread blocks (8 TiB of codes).
     pub fn new(groups: &[GroupShape]) -> Result<Self> {
-        let mut outputs = Vec::with_capacity(groups.len());
+        let mut outputs = Outputs::default();
         let mut first_blocks = Vec::with_capacity(groups.len());
         let mut n_blocks = 0_u64;
         let mut least_bytes = 0;
-        let mut next_output = 0_u64;
         for group in groups {
             group.check()?;
             // Both sums stay far below 2^64: a group adds less than 2^20 blocks and 2^32 weights,
             // and the check below ends the loop before 2^32 groups.
-            outputs.push(next_output..next_output + group.n_elements);
-            next_output = (next_output + group.n_elements).next_multiple_of(OUTPUT_ALIGNMENT);
+            outputs.push(group.n_elements);
             first_blocks.push(n_blocks as u32);
             n_blocks += group.n_blocks();
             least_bytes += group.least_bytes();
@@ -102,17 +125,17 @@ impl DecodePlan {
 
     /// Groups in the launch.
     pub fn n_groups(&self) -> usize {
-        self.outputs.len()
+        self.outputs.n_groups()
     }
 
     /// Elements the output must hold.
     pub fn output_len(&self) -> u64 {
-        self.outputs.last().map_or(0, |range| range.end)
+        self.outputs.len()
     }
 
     /// Where the weights of group `idx` are in the output, in elements; `None` past the last.
     pub fn output_range(&self, idx: usize) -> Option<Range<u64>> {
-        self.outputs.get(idx).cloned()
+        self.outputs.range(idx)
     }
 
     /// The group, and the block within it, that thread block `block` of the launch decodes.
@@ -133,7 +156,7 @@ impl DecodePlan {
     /// Words of u64 the workspace must hold: the status, then one per group. The caller zeroes it
     /// once; every launch leaves all but the status zeroed.
     pub fn workspace_len(&self) -> u64 {
-        1 + self.outputs.len() as u64
+        1 + self.n_groups() as u64
     }
 
     /// [`Self::workspace_len`] in bytes. Alignment: 8.

@@ -136,7 +136,7 @@ pub(super) fn code_in(luts: &[u8], bits: u32) -> Result<(u8, u64), CorruptionRea
 }
 
 /// The 32 bits from bit `bit` on; bits past the end of `codes` are zeros.
-fn peek(codes: &[u8], bit: u64) -> u32 {
+pub(super) fn peek(codes: &[u8], bit: u64) -> u32 {
     let mut bytes = [0; 8];
     let rest = &codes[((bit / 8) as usize).min(codes.len())..];
     let n_bytes = rest.len().min(bytes.len());

@@ -252,7 +252,7 @@ impl<'a> DeviceWeights<'a> {
     }
 }
 
-fn check_len(what: &'static str, expected: u64, got: usize) -> Result<()> {
+pub(super) fn check_len(what: &'static str, expected: u64, got: usize) -> Result<()> {
     if got as u64 >= expected {
         Ok(())
     } else {
@@ -261,7 +261,7 @@ fn check_len(what: &'static str, expected: u64, got: usize) -> Result<()> {
 }
 
 /// Copies tensors into one buffer, each at an aligned place, and says where they are.
-fn upload_tensors<const N: usize>(
+pub(super) fn upload_tensors<const N: usize>(
     queue: &Queue,
     tensors: [&[u8]; N],
 ) -> Result<(Buffer<u8>, [u64; N])> {

@@ -33,6 +33,12 @@ pub(crate) const IMAGES: &[Image] = &[
         path: "ptx/huffman.sm80.ptx",
     },
     Image {
+        room: "huffman",
+        source: "csrc/huffman/indexed.cu",
+        target: "compute_80",
+        path: "ptx/huffman-indexed.sm80.ptx",
+    },
+    Image {
         room: "mma",
         source: "csrc/mma/products.cu",
         target: "compute_80",

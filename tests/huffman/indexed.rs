@@ -1,0 +1,456 @@
+//! Decoding by an index: bit for bit the reference, whatever the index, the table and the codes say.
+
+use half::bf16;
+use lacuna::huffman::indexed::{
+    CodeTable, CorruptTile, Index, IndexedPlan, IndexedShape, IndexedViews, IndexedWeights,
+    RawIndexed, TileReason, reference,
+};
+use lacuna::huffman::{self, RawGroup};
+use lacuna::simt::{Checks, Config, Schedule};
+use lacuna::{Buffer, Error, Queue};
+use proptest::prelude::*;
+
+use crate::common::{self, Random, clustered_weights, encode};
+
+/// A group's tensors and its index, to be damaged.
+#[derive(Debug, Clone)]
+struct Owned {
+    codes: Vec<u8>,
+    sign_mantissa: Vec<u8>,
+    tile_bytes: Vec<u32>,
+    granule_bits: Vec<u16>,
+    entries: Vec<u32>,
+    lengths: Vec<u8>,
+    luts: Vec<u8>,
+}
+
+impl Owned {
+    fn of(raw: RawGroup<'_>) -> Self {
+        let group = raw.parse().unwrap();
+        let index = reference::index(&group).unwrap().expect("a tile has few bits");
+        let table = CodeTable::of(&group);
+        Self {
+            codes: raw.encoded_exponent.to_vec(),
+            sign_mantissa: raw.sign_mantissa.to_vec(),
+            tile_bytes: index.tile_bytes,
+            granule_bits: index.granule_bits,
+            entries: table.entries().to_vec(),
+            lengths: table.lengths().to_vec(),
+            luts: raw.luts.to_vec(),
+        }
+    }
+
+    fn encode(weights: &[u16]) -> Self {
+        Self::of(encode(weights).as_raw("group"))
+    }
+
+    fn raw(&self) -> RawIndexed<'_> {
+        RawIndexed {
+            codes: &self.codes,
+            sign_mantissa: &self.sign_mantissa,
+            tile_bytes: &self.tile_bytes,
+            granule_bits: &self.granule_bits,
+            entries: &self.entries,
+            lengths: &self.lengths,
+            luts: &self.luts,
+        }
+    }
+
+    /// Overwrites a byte of one of the tensors that say what the codes are.
+    fn damage(&mut self, tensor: usize, at: &prop::sample::Index, value: u8) {
+        let bytes: &mut [u8] = match tensor {
+            0 => &mut self.codes,
+            1 => bytemuck::cast_slice_mut(&mut self.tile_bytes),
+            2 => bytemuck::cast_slice_mut(&mut self.granule_bits),
+            3 => bytemuck::cast_slice_mut(&mut self.entries),
+            4 => &mut self.lengths,
+            _ => &mut self.luts,
+        };
+        if !bytes.is_empty() {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+    }
+}
+
+type Decoded = (Vec<Vec<u16>>, Option<CorruptTile>);
+
+/// What a launch over `groups` leaves: each group's bits, and the report.
+fn decode_on(queue: &Queue, groups: &[Owned]) -> Decoded {
+    let raws: Vec<_> = groups.iter().map(Owned::raw).collect();
+    let weights = IndexedWeights::upload(queue, &raws).unwrap();
+    let plan = weights.plan();
+    let poison = vec![bf16::from_bits(0xDEAD); plan.output_len() as usize + 8];
+    let mut output = queue.upload(&poison).unwrap();
+    let mut status = queue.alloc::<u64>(1).unwrap();
+    weights.decode(queue, &mut status.view_mut(), &mut output.view_mut()).unwrap();
+    let report = match weights.check(queue, &status.view()) {
+        Ok(()) => None,
+        Err(Error::CorruptTile(tile)) => Some(tile),
+        Err(error) => panic!("{error}"),
+    };
+    let bits: Vec<u16> =
+        queue.download(&output.view()).unwrap().into_iter().map(bf16::to_bits).collect();
+    let mut next = 0;
+    let decoded = (0..groups.len())
+        .map(|idx| {
+            let range = plan.output_range(idx).unwrap();
+            let (start, end) = (range.start as usize, range.end as usize);
+            assert!(bits[next..start].iter().all(|b| *b == 0xDEAD), "wrote between groups");
+            next = end;
+            bits[start..end].to_vec()
+        })
+        .collect();
+    assert!(bits[next..].iter().all(|b| *b == 0xDEAD), "wrote past the last group");
+    (decoded, report)
+}
+
+fn decode_by_reference(groups: &[Owned]) -> Decoded {
+    let mut first_tile = 0;
+    let mut report = None;
+    let decoded = groups
+        .iter()
+        .map(|group| {
+            let mut output = vec![0; group.sign_mantissa.len()];
+            if let Err(corrupt) = reference::decode(&group.raw(), &mut output) {
+                let tile = first_tile + corrupt.tile;
+                report = report.or(Some(CorruptTile { tile, ..corrupt }));
+            }
+            first_tile += output.len().div_ceil(4096) as u32;
+            output
+        })
+        .collect();
+    (decoded, report)
+}
+
+#[track_caller]
+fn assert_same(queue: &Queue, groups: &[Owned]) {
+    let (decoded, report) = decode_on(queue, groups);
+    let (expected, expected_report) = decode_by_reference(groups);
+    assert_eq!(report, expected_report, "report");
+    assert!(decoded == expected, "bits differ");
+}
+
+/// Weights some of which have exponents as rare as one in 2^22, and so codes beyond a lookup.
+fn weights_of_long_codes(n: usize, seed: u64) -> Vec<u16> {
+    let mut random = Random(seed);
+    let mut weights = clustered_weights(n, seed);
+    for weight in &mut weights {
+        if random.next().is_multiple_of(50) {
+            *weight = (random.next() % 200) as u16 * 128 + 5;
+        }
+    }
+    weights
+}
+
+/// Weights of all exponents alike: tiles of more bits than fit on chip.
+fn weights_of_any_exponent(n: usize, seed: u64) -> Vec<u16> {
+    let mut random = Random(seed);
+    (0..n).map(|_| random.next() as u16).collect()
+}
+
+#[test]
+fn golden_groups_decode_bit_for_bit_on_every_executor() {
+    for queue in common::queues() {
+        for (file, original) in [
+            ("minilm-layer0.df11.safetensors", "minilm-layer0.bf16.safetensors"),
+            ("qwen3-4b-slice.df11.safetensors", "qwen3-4b-slice.bf16.safetensors"),
+        ] {
+            let checkpoint = huffman::Checkpoint::open(common::data(file)).unwrap();
+            let groups = checkpoint.groups().unwrap();
+            let groups: Vec<_> = groups.iter().map(|group| Owned::of(*group.raw())).collect();
+            let (decoded, report) = decode_on(&queue, &groups);
+            assert_eq!(report, None);
+            let decoded = decoded.concat();
+            assert!(bytemuck::cast_slice::<u16, u8>(&decoded) == common::bf16_tensors(original));
+        }
+    }
+}
+
+#[test]
+fn groups_of_every_size_and_kind_decode_in_one_launch() {
+    let sizes = [1, 2, 3, 4, 127, 128, 129, 4095, 4096, 4097, 30_001];
+    let mut weights: Vec<_> = sizes.map(|n| clustered_weights(n, n as u64)).into();
+    weights.push(weights_of_long_codes(70_000, 1));
+    weights.push(weights_of_any_exponent(9_000, 2));
+    weights.push(vec![0x3F80; 5000]);
+    let groups: Vec<_> = weights.iter().map(|weights| Owned::encode(weights)).collect();
+    for queue in common::queues() {
+        let (decoded, report) = decode_on(&queue, &groups);
+        assert_eq!(report, None);
+        assert!(decoded == weights);
+        assert_eq!(decode_on(&queue, &[]), (vec![], None));
+    }
+}
+
+#[test]
+fn every_schedule_and_fibre_gives_the_same_bits() {
+    let weights = [clustered_weights(40_000, 5), weights_of_long_codes(5_000, 6), vec![7; 3]];
+    let groups = weights.each_ref().map(|weights| Owned::encode(weights));
+    for config in common::configs() {
+        for seed in 0..2 {
+            let queue = Queue::simt(Config { seed, ..config.clone() });
+            let (decoded, report) = decode_on(&queue, &groups);
+            assert_eq!(report, None, "{config:?}");
+            assert!(decoded == weights, "{config:?}");
+        }
+    }
+}
+
+#[test]
+fn tables_say_what_codes_say() {
+    for weights in [
+        clustered_weights(9_000, 3),
+        weights_of_long_codes(9_000, 4),
+        weights_of_any_exponent(9_000, 5),
+    ] {
+        let encoded = encode(&weights);
+        let group = encoded.as_raw("group").parse().unwrap();
+        let table = CodeTable::of(&group);
+        let book = huffman::Codebook::new(&histogram(&weights)).unwrap();
+        for (exponent, length) in group.code_lengths().iter().enumerate() {
+            assert_eq!(table.lengths()[exponent], *length);
+        }
+        // By the codes themselves, one after the other.
+        let code = |bits: u32, n_left: u32| {
+            (0..256).find(|exponent| {
+                let length = u32::from(book.lengths()[*exponent]);
+                (1..=n_left).contains(&length)
+                    && bits >> (n_left - length) & ((1 << length) - 1) == book.codes()[*exponent]
+            })
+        };
+        assert_eq!(book.lengths(), group.code_lengths(), "the same code");
+        for (bits, entry) in table.entries().iter().enumerate() {
+            let bits = bits as u32;
+            let rotate = |exponent: usize| u32::from((exponent as u8).rotate_right(1));
+            let is_of_long = (0..256).any(|exponent| {
+                let length = u32::from(book.lengths()[exponent]);
+                length > 12 && book.codes()[exponent] >> (length - 12) == bits
+            });
+            let expected = match code(bits, 12) {
+                None if is_of_long => 0,
+                // Bits of no code.
+                None => continue,
+                Some(first) => {
+                    let length = u32::from(book.lengths()[first]);
+                    match code(bits & ((1 << (12 - length)) - 1), 12 - length) {
+                        // A second code, or bits of none.
+                        None if entry >> 24 == 2 => continue,
+                        None => rotate(first) | length << 16 | 1 << 24,
+                        Some(second) => {
+                            let both = length + u32::from(book.lengths()[second]);
+                            rotate(first) | rotate(second) << 8 | both << 16 | 2 << 24
+                        }
+                    }
+                }
+            };
+            assert_eq!(*entry, expected, "{bits:#014b}");
+        }
+    }
+}
+
+fn histogram(weights: &[u16]) -> [u64; 256] {
+    let mut histogram = [0; 256];
+    weights.iter().for_each(|weight| histogram[usize::from(weight >> 7 & 255)] += 1);
+    histogram
+}
+
+#[test]
+fn an_index_is_an_eighth_of_a_bit_a_weight() {
+    let n = 1 << 16;
+    let group = Owned::encode(&clustered_weights(n, 9));
+    let n_bits = 32 * group.tile_bytes.len() + 16 * group.granule_bits.len();
+    assert!(n_bits as f64 / (n as f64) < 0.134, "{n_bits}");
+    assert_eq!(Index::n_granules(n as u64), 512);
+}
+
+#[test]
+fn tiles_of_too_many_bits_have_no_index() {
+    // Half the codes have 25 bits and more, where the published format keeps exponents from 240 on.
+    let weights: Vec<u16> = (0..8192).map(|i| (240 + i % 16) << 7).collect();
+    let encoded = encode(&weights);
+    let group = encoded.as_raw("group").parse().unwrap();
+    assert_eq!(reference::index(&group), Ok(None));
+}
+
+#[test]
+fn a_corrupt_tile_leaves_its_neighbours_alone() {
+    let weights = clustered_weights(5 * 4096, 3);
+    let sound = Owned::encode(&weights);
+    let mut corrupt = sound.clone();
+    corrupt.granule_bits[2 * 32 + 9] += 1;
+    for queue in common::queues() {
+        let (decoded, report) = decode_on(&queue, &[sound.clone(), corrupt.clone()]);
+        assert_eq!(report, Some(CorruptTile { tile: 7, reason: TileReason::Chain }));
+        assert!(decoded[0] == weights);
+        for (tile, (found, expected)) in
+            decoded[1].chunks(4096).zip(weights.chunks(4096)).enumerate()
+        {
+            match tile {
+                2 => assert!(found.iter().all(|bits| *bits == 0x7FC0)),
+                _ => assert!(found == expected, "tile {tile}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_wrong_is_said() {
+    let plan = IndexedPlan::new(&[4096, 1, 9000].map(|n_elements| IndexedShape {
+        n_code_bytes: 9,
+        n_elements,
+        n_lut_rows: 0,
+    }))
+    .unwrap();
+    assert_eq!(
+        (plan.locate(0), plan.locate(1), plan.locate(2)),
+        (Some((0, 0)), Some((1, 0)), Some((2, 0)))
+    );
+    assert_eq!((plan.locate(4), plan.locate(5)), (Some((2, 2)), None));
+    assert_eq!(plan.output_range(2), Some(4104..13_104));
+
+    let queue = Queue::simt(Config::default());
+    let group = Owned::encode(&clustered_weights(5000, 1));
+    let weights = IndexedWeights::upload(&queue, &[group.raw()]).unwrap();
+    let mut status = queue.alloc::<u64>(1).unwrap();
+    let mut output = queue.alloc::<bf16>(4999).unwrap();
+    let short = weights.decode(&queue, &mut status.view_mut(), &mut output.view_mut());
+    assert_eq!(short.unwrap_err().to_string(), "output: expected 5000, got 4999");
+    let mut raw = group.raw();
+    raw.granule_bits = &raw.granule_bits[1..];
+    let short = IndexedWeights::upload(&queue, &[raw]);
+    assert_eq!(short.unwrap_err().to_string(), "granule_bits: expected 41, got 40");
+
+    let mut broken = group;
+    broken.tile_bytes[1] = 0;
+    let weights = IndexedWeights::upload(&queue, &[broken.raw()]).unwrap();
+    let mut output = queue.alloc::<bf16>(5000).unwrap();
+    weights.decode(&queue, &mut status.view_mut(), &mut output.view_mut()).unwrap();
+    assert_eq!(
+        weights.check(&queue, &status.view()).unwrap_err().to_string(),
+        "corrupt weights: tile 0: its index is impossible; get the file again, and index it again"
+    );
+}
+
+/// Memory of an engine's: what the views need of it, and nothing more.
+#[test]
+fn views_of_an_engine_are_checked_and_used() {
+    for queue in common::queues() {
+        let weights = weights_of_long_codes(9000, 8);
+        let group = Owned::encode(&weights);
+        let table = [bytemuck::cast_slice(&group.entries), &group.lengths[..]].concat();
+        // One byte more, so that views can begin off their place.
+        let codes: Buffer<u8> = queue.upload(&[&[0], &group.codes[..]].concat()).unwrap();
+        let aligned = queue.upload(&group.codes).unwrap();
+        let sign_mantissa = queue.upload(&group.sign_mantissa).unwrap();
+        let tile_bytes = queue.upload(&group.tile_bytes).unwrap();
+        let granule_bits = queue.upload(&group.granule_bits).unwrap();
+        let table = queue.upload(&table).unwrap();
+        let luts = queue.upload(&group.luts).unwrap();
+        let views = IndexedViews {
+            codes: codes.view().slice(1..codes.len()).unwrap(),
+            sign_mantissa: sign_mantissa.view(),
+            tile_bytes: tile_bytes.view(),
+            granule_bits: granule_bits.view(),
+            table: table.view(),
+            luts: Some(luts.view()),
+        };
+        let refused = IndexedWeights::borrow(&queue, &[views]).unwrap_err().to_string();
+        assert!(
+            refused.contains("address of codes") && refused.contains("multiples of 16"),
+            "{refused}"
+        );
+        let views = IndexedViews { codes: aligned.view(), ..views };
+        let borrowed = IndexedWeights::borrow(&queue, &[views]).unwrap();
+        // An output that no wide store may go to.
+        let mut output = queue.alloc::<bf16>(9001).unwrap();
+        let mut status = queue.alloc::<u64>(1).unwrap();
+        let mut odd = output.view_mut();
+        let mut odd = odd.slice_mut(1..9001).unwrap();
+        borrowed.decode(&queue, &mut status.view_mut(), &mut odd).unwrap();
+        borrowed.check(&queue, &status.view()).unwrap();
+        let found = queue.download(&output.view()).unwrap();
+        assert!(found[1..].iter().map(|w| w.to_bits()).eq(weights.iter().copied()));
+    }
+}
+
+fn random_queue(seed: u64) -> Queue {
+    Queue::simt(Config {
+        schedule: Schedule::Random,
+        seed,
+        checks: Checks::ALL,
+        ..Config::default()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_weights_come_back(weights in prop::collection::vec(any::<u16>(), 1..9000), seed: u64) {
+        let encoded = encode(&weights);
+        let group = encoded.as_raw("group").parse().unwrap();
+        // Where there is no index the plain kernel decodes.
+        if reference::index(&group).unwrap().is_some() {
+            let owned = Owned::of(*group.raw());
+            let (decoded, report) = decode_on(&random_queue(seed), &[owned]);
+            prop_assert_eq!(report, None);
+            prop_assert!(decoded[0] == weights);
+        }
+    }
+
+    #[test]
+    fn any_damage_gives_what_the_reference_gives(
+        n in 1_usize..20_000,
+        kind in 0..3,
+        seed: u64,
+        damage in prop::collection::vec((0_usize..6, any::<prop::sample::Index>(), any::<u8>()), 1..12),
+    ) {
+        let weights = match kind {
+            0 => clustered_weights(n, seed),
+            1 => weights_of_long_codes(n, seed),
+            _ => weights_of_any_exponent(n, seed),
+        };
+        let mut group = Owned::encode(&weights);
+        for (tensor, at, value) in damage {
+            group.damage(tensor, &at, value);
+        }
+        assert_same(&random_queue(seed), &[group]);
+    }
+
+    #[test]
+    fn random_bytes_give_what_the_reference_gives(
+        codes in prop::collection::vec(any::<u8>(), 1..4000),
+        n in 1_usize..9000,
+        starts in prop::collection::vec(0_u16..40, 72),
+        bytes in prop::collection::vec(0_u32..2000, 3),
+        entries in prop::collection::vec((0_u32..14, 0_u32..4, any::<u16>()), 64),
+        luts in prop::collection::vec(any::<u8>(), 512),
+    ) {
+        let mut bits = 0;
+        let granule_bits: Vec<u16> = starts.iter().map(|more| { bits += more * 8; bits }).collect();
+        let entries: Vec<u32> = (0..4096)
+            .map(|i| { let (length, n_codes, both) = entries[i % 64]; u32::from(both) | length << 16 | n_codes << 24 })
+            .collect();
+        let n_granules = n.div_ceil(128);
+        let group = Owned {
+            codes,
+            sign_mantissa: vec![0x5A; n],
+            tile_bytes: bytes[..n_granules / 32 + 1].to_vec(),
+            granule_bits: granule_bits[..n_granules + 1].to_vec(),
+            entries,
+            lengths: luts[256..].to_vec(),
+            luts,
+        };
+        assert_same(&random_queue(n as u64), &[group]);
+    }
+
+    #[test]
+    fn plans_take_any_sizes(shapes in prop::collection::vec((any::<u64>(), any::<u64>(), any::<u32>()), 0..5)) {
+        let shapes: Vec<_> = shapes
+            .into_iter()
+            .map(|(n_code_bytes, n_elements, n_lut_rows)| IndexedShape { n_code_bytes, n_elements, n_lut_rows })
+            .collect();
+        let _ = IndexedPlan::new(&shapes);
+    }
+}
