@@ -14,6 +14,7 @@ mod encode;
 #[cfg(feature = "files")]
 mod files;
 mod group;
+pub mod lane;
 #[cfg(feature = "files")]
 mod layout;
 mod lookup;
