@@ -1,11 +1,8 @@
-//! Weights of 12 bits that tensor cores take as they lie: a lane of a warp loads its codes and low
-//! bytes, and has a fragment of `mma.m16n8k16` after six instructions for each four weights.
+//! Weights of 12 bits that tensor cores take as they lie.
 //!
-//! Of a bf16, the upper seven bits of the exponent are a 3-bit code into a palette of eight values
-//! for each 16 rows; sign and low byte stay as they are. Weights that the palette lacks, one in some
-//! thousand, are in a list. Exact for every bit pattern; `format.md` beside this file is the format
-//! to the byte. After the fixed-length codes of ZipServ (arXiv:2603.17435) and the fragment order of
-//! Marlin (arXiv:2408.11743).
+//! After the fixed-length codes of ZipServ (arXiv:2603.17435) and the order of Marlin
+//! (arXiv:2408.11743).
+#![doc = include_str!("format.md")]
 
 mod matrix;
 mod pack;
