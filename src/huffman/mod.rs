@@ -15,6 +15,7 @@ mod encode;
 mod files;
 mod group;
 pub mod indexed;
+pub mod lane;
 #[cfg(feature = "files")]
 mod layout;
 mod lookup;

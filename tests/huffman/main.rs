@@ -4,4 +4,5 @@
 mod common;
 mod decode;
 mod indexed;
+mod lane;
 mod law;

@@ -1,0 +1,42 @@
+//! Weights of 12 bits that tensor cores take as they lie.
+//!
+//! After the fixed-length codes of ZipServ (arXiv:2603.17435) and the order of Marlin
+//! (arXiv:2408.11743).
+#![doc = include_str!("format.md")]
+
+mod matrix;
+mod pack;
+pub mod reference;
+mod shape;
+mod unpack;
+
+pub use matrix::{LaneMatrix, RawLane};
+pub use pack::pack;
+pub use shape::LaneShape;
+pub use unpack::unpack;
+
+/// Rows of a tile.
+pub const TILE_ROWS: usize = 16;
+/// Columns of a tile.
+pub const TILE_COLUMNS: usize = 128;
+/// Weights of a tile, and the most escapes it has.
+pub const TILE_WEIGHTS: usize = TILE_ROWS * TILE_COLUMNS;
+/// Words of `high` of a tile: one for each lane and step.
+pub const TILE_WORDS: usize = TILE_WEIGHTS / 8;
+/// Values of a palette.
+pub const PALETTE_LEN: usize = 8;
+/// Steps of a tile: products of `mma.m16n8k16`, 16 columns each.
+const TILE_STEPS: usize = TILE_COLUMNS / 16;
+/// Lanes of a warp.
+const LANES: usize = 32;
+
+/// A tile's weights by row and column; those outside the matrix too.
+type Tile = [[u16; TILE_COLUMNS]; TILE_ROWS];
+
+/// Weights that a thread takes at once, at least. No result depends on it.
+const BATCH_WEIGHTS: u64 = 1 << 16;
+
+/// Row tiles that a thread takes at once.
+fn row_tiles_of_batch(shape: &LaneShape) -> usize {
+    (BATCH_WEIGHTS / (shape.tiles_per_row() * TILE_WEIGHTS as u64)).max(1) as usize
+}

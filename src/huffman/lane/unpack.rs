@@ -1,0 +1,83 @@
+//! The CPU decoder: what the reference gives, faster.
+
+use super::reference::place;
+use super::{
+    LANES, PALETTE_LEN, RawLane, TILE_COLUMNS, TILE_ROWS, TILE_STEPS, TILE_WEIGHTS, TILE_WORDS,
+    Tile, row_tiles_of_batch,
+};
+use crate::huffman::parallel;
+
+/// The weights of a matrix, row by row, on all threads of the current rayon pool (feature `files`;
+/// else on one).
+///
+/// # Numerics
+/// Bit for bit [`reference::unpack`](super::reference::unpack), for any bytes.
+///
+/// # Panics
+/// Where `output` has another length than the matrix weights, or a plane than the shape tells.
+pub fn unpack(raw: &RawLane<'_>, output: &mut [u16]) {
+    raw.check().expect("planes of the shape");
+    assert_eq!(output.len() as u64, raw.shape.n_weights(), "the output has one element per weight");
+    let n_columns = raw.shape.n_columns() as usize;
+    let n_row_tiles = row_tiles_of_batch(&raw.shape);
+    let batches = output.chunks_mut(n_row_tiles * TILE_ROWS * n_columns).enumerate().collect();
+    parallel::map(batches, |(idx, rows): (usize, &mut [u16])| {
+        for (i, rows) in rows.chunks_mut(TILE_ROWS * n_columns).enumerate() {
+            unpack_row_tile(raw, idx * n_row_tiles + i, rows);
+        }
+    });
+}
+
+fn unpack_row_tile(raw: &RawLane<'_>, row_tile: usize, rows: &mut [u16]) {
+    let [n_columns, n_tiles] =
+        [raw.shape.n_columns(), raw.shape.tiles_per_row()].map(|n| n as usize);
+    let palette = &raw.palettes.as_chunks::<PALETTE_LEN>().0[row_tile];
+    // The high bytes of two neighbours, by the byte of their codes.
+    let pairs: [[u8; 2]; 256] =
+        std::array::from_fn(|codes| [codes & 7, codes >> 4 & 7].map(|slot| palette[slot] & 0x7F));
+    let mut tile = [[0; TILE_COLUMNS]; TILE_ROWS];
+    for j in 0..n_tiles {
+        unpack_tile(raw, row_tile * n_tiles + j, &pairs, &mut tile);
+        let columns = TILE_COLUMNS * j..n_columns.min(TILE_COLUMNS * (j + 1));
+        for (row, own) in rows.chunks_mut(n_columns).zip(&tile) {
+            row[columns.clone()].copy_from_slice(&own[..columns.len()]);
+        }
+    }
+}
+
+fn unpack_tile(raw: &RawLane<'_>, idx: usize, pairs: &[[u8; 2]; 256], tile: &mut Tile) {
+    let low = &raw.low.as_chunks::<TILE_WEIGHTS>().0[idx].as_chunks::<8>().0;
+    let high = &raw.high.as_chunks::<TILE_WORDS>().0[idx];
+    for step in 0..TILE_STEPS {
+        for lane in 0..LANES {
+            let word = high[128 * (step / 4) + 4 * lane + step % 4];
+            let low = low[64 * (step / 2) + 2 * lane + step % 2];
+            let [a, b, c, d] = word.to_le_bytes().map(|codes| pairs[usize::from(codes)]);
+            let of_four = |[a, b]: [u8; 2], [c, d]: [u8; 2], signs: u32| {
+                (u32::from_le_bytes([a, b, c, d]) | signs & 0x8080_8080).to_le_bytes()
+            };
+            let high = [of_four(a, b, word), of_four(c, d, word << 4)];
+            let weight = |u: usize| u16::from_le_bytes([low[u], high[u / 4][u % 4]]);
+            let (row, column) = place(step, lane, 0);
+            for (row, column, u) in [
+                (row, column, 0),
+                (row + 8, column, 2),
+                (row, column + 8, 4),
+                (row + 8, column + 8, 6),
+            ] {
+                tile[row][column..column + 2].copy_from_slice(&[weight(u), weight(u + 1)]);
+            }
+        }
+    }
+    let header = raw.headers[idx];
+    let first = (header as u32 as usize).min(raw.escapes.len());
+    let count = (header >> 32 & 0xFFFF).min(TILE_WEIGHTS as u64) as usize;
+    for escape in raw.escapes[first..].iter().take(count) {
+        let step = (escape >> 24 & 7) as usize;
+        if header >> (48 + step) & 1 == 1 {
+            let (row, column) =
+                place(step, (escape >> 19 & 31) as usize, (escape >> 16 & 7) as usize);
+            tile[row][column] = *escape as u16;
+        }
+    }
+}
