@@ -25,7 +25,7 @@ pub const TILE_WEIGHTS: usize = TILE_ROWS * TILE_COLUMNS;
 pub const TILE_WORDS: usize = TILE_WEIGHTS / 8;
 /// Values of a palette.
 pub const PALETTE_LEN: usize = 8;
-/// Steps of a tile: products of `mma.m16n8k16`, 16 columns each.
+/// Steps of a tile: `mma.m16n8k16`, 16 products a row each.
 const TILE_STEPS: usize = TILE_COLUMNS / 16;
 /// Lanes of a warp.
 const LANES: usize = 32;

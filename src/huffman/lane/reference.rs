@@ -12,7 +12,13 @@ const CHAINS: usize = 8;
 
 /// The row and column in a tile of weight `u` (0..8) of a lane (0..32) in a step (0..8).
 pub fn place(step: usize, lane: usize, u: usize) -> (usize, usize) {
-    (lane / 4 + 8 * (u / 2 % 2), 16 * step + 2 * (lane % 4) + u % 2 + 8 * (u / 4))
+    let column = 32 * (step / 2) + 8 * (lane % 4) + 4 * (step % 2) + 2 * (u / 4) + u % 2;
+    (lane / 4 + 8 * (u / 2 % 2), column)
+}
+
+/// The columns in a tile of a step's 16 products, as an `mma` counts them.
+fn columns(step: usize) -> [usize; 16] {
+    std::array::from_fn(|k| place(step, k / 2 % 4, k % 2 + 4 * (k / 8)).1)
 }
 
 /// All 16 x 128 weights of a tile: also those outside the matrix, which are +0 times the first value
@@ -76,7 +82,7 @@ pub fn unpack(raw: &RawLane<'_>, output: &mut [u16]) {
 /// `y[c][r] = sum over k of W[r][k] * x[c][k]`, in f32, before any epilogue; NaN is 0x7FFFFFFF.
 ///
 /// A row's tiles are eight chains, chain c from tile `c * T / 8` up to `(c + 1) * T / 8` of T; each
-/// adds its products from +0 on, 16 columns a step ([`Model::dot_add`]), then the chains are added in their
+/// adds its products from +0 on, 16 a step in the order that [`format`](super) says ([`Model::dot_add`]), then the chains are added in their
 /// order. Past the last column `x` is +0, by which weights there are multiplied too: of planes that
 /// [`pack`](super::pack) gave that changes nothing, of others an infinity makes a NaN.
 ///
@@ -104,9 +110,10 @@ pub fn multiply(model: Model, raw: &RawLane<'_>, x: &[u16], n_inputs: usize) -> 
                     let mut sum = 0;
                     for j in chain * n_tiles / CHAINS..(chain + 1) * n_tiles / CHAINS {
                         for step in 0..TILE_STEPS {
-                            let w = &tiles[j][row % TILE_ROWS][16 * step..][..16];
-                            let x = &x[TILE_COLUMNS * j + 16 * step..][..16];
-                            sum = model.dot_add(Operand::Bf16, w, x, sum).bits;
+                            let columns = columns(step);
+                            let w = columns.map(|column| tiles[j][row % TILE_ROWS][column]);
+                            let x = columns.map(|column| x[TILE_COLUMNS * j + column]);
+                            sum = model.dot_add(Operand::Bf16, &w, &x, sum).bits;
                         }
                     }
                     f32::from_bits(sum)

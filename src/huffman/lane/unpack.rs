@@ -62,8 +62,8 @@ fn unpack_tile(raw: &RawLane<'_>, idx: usize, pairs: &[[u8; 2]; 256], tile: &mut
             for (row, column, u) in [
                 (row, column, 0),
                 (row + 8, column, 2),
-                (row, column + 8, 4),
-                (row + 8, column + 8, 6),
+                (row, column + 2, 4),
+                (row + 8, column + 2, 6),
             ] {
                 tile[row][column..column + 2].copy_from_slice(&[weight(u), weight(u + 1)]);
             }
