@@ -1584,6 +1584,144 @@ const _: () = {
     ["Offset of field: HuffmanIndexedParams::block_tiles"]
         [::core::mem::offset_of!(HuffmanIndexedParams, block_tiles) - 28usize];
 };
+/** The planes of a matrix `[n_rows, n_columns]` of bf16 as src/huffman/lane/format.md specifies
+them, in tiles of 16 rows and 128 columns.*/
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct HuffmanLane {
+    /// `[n_row_tiles, 8]` u8: the values of an exponent's upper seven bits; a multiple of 8.
+    pub palettes: u64,
+    /// `[n_tiles, 2048]` u8: low bytes; a multiple of 16.
+    pub low: u64,
+    /// `[n_tiles, 256]` u32: codes and signs; a multiple of 16.
+    pub high: u64,
+    /// `[n_tiles]` u64: where a tile's escapes are, how many, and in which steps.
+    pub headers: u64,
+    /// `[n_escapes]` u32: weights and their places; null where there is none.
+    pub escapes: u64,
+    /// Rows, with columns `1..2^32` weights.
+    pub n_rows: u32,
+    /// Columns.
+    pub n_columns: u32,
+    /// Tiles of 16 rows.
+    pub tiles_per_row: u32,
+    /// Entries of `escapes`.
+    pub n_escapes: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of HuffmanLane"][::core::mem::size_of::<HuffmanLane>() - 56usize];
+    ["Alignment of HuffmanLane"][::core::mem::align_of::<HuffmanLane>() - 8usize];
+    ["Offset of field: HuffmanLane::palettes"]
+        [::core::mem::offset_of!(HuffmanLane, palettes) - 0usize];
+    ["Offset of field: HuffmanLane::low"][::core::mem::offset_of!(HuffmanLane, low) - 8usize];
+    ["Offset of field: HuffmanLane::high"][::core::mem::offset_of!(HuffmanLane, high) - 16usize];
+    ["Offset of field: HuffmanLane::headers"]
+        [::core::mem::offset_of!(HuffmanLane, headers) - 24usize];
+    ["Offset of field: HuffmanLane::escapes"]
+        [::core::mem::offset_of!(HuffmanLane, escapes) - 32usize];
+    ["Offset of field: HuffmanLane::n_rows"]
+        [::core::mem::offset_of!(HuffmanLane, n_rows) - 40usize];
+    ["Offset of field: HuffmanLane::n_columns"]
+        [::core::mem::offset_of!(HuffmanLane, n_columns) - 44usize];
+    ["Offset of field: HuffmanLane::tiles_per_row"]
+        [::core::mem::offset_of!(HuffmanLane, tiles_per_row) - 48usize];
+    ["Offset of field: HuffmanLane::n_escapes"]
+        [::core::mem::offset_of!(HuffmanLane, n_escapes) - 52usize];
+};
+/// One matrix of a product: what is multiplied, and where its part of the outputs goes.
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct HuffmanFactor {
+    pub planes: HuffmanLane,
+    /// `[n_rows]` of the output's type, or null: added to every input's outputs.
+    pub bias: u64,
+    /** `[n_inputs, n_rows]` of the output's type, rows `residual_stride` apart, or null: added last.
+    May be the output itself.*/
+    pub residual: u64,
+    /** `[n_inputs, n_rows]`, rows `output_stride` apart, out; null of the second matrix of a gated
+    product.*/
+    pub output: u64,
+    /// Elements.
+    pub residual_stride: u64,
+    /// Elements.
+    pub output_stride: u64,
+    /// The first thread block that has some of its rows.
+    pub first_block: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of HuffmanFactor"][::core::mem::size_of::<HuffmanFactor>() - 104usize];
+    ["Alignment of HuffmanFactor"][::core::mem::align_of::<HuffmanFactor>() - 8usize];
+    ["Offset of field: HuffmanFactor::planes"]
+        [::core::mem::offset_of!(HuffmanFactor, planes) - 0usize];
+    ["Offset of field: HuffmanFactor::bias"]
+        [::core::mem::offset_of!(HuffmanFactor, bias) - 56usize];
+    ["Offset of field: HuffmanFactor::residual"]
+        [::core::mem::offset_of!(HuffmanFactor, residual) - 64usize];
+    ["Offset of field: HuffmanFactor::output"]
+        [::core::mem::offset_of!(HuffmanFactor, output) - 72usize];
+    ["Offset of field: HuffmanFactor::residual_stride"]
+        [::core::mem::offset_of!(HuffmanFactor, residual_stride) - 80usize];
+    ["Offset of field: HuffmanFactor::output_stride"]
+        [::core::mem::offset_of!(HuffmanFactor, output_stride) - 88usize];
+    ["Offset of field: HuffmanFactor::first_block"]
+        [::core::mem::offset_of!(HuffmanFactor, first_block) - 96usize];
+    ["Offset of field: HuffmanFactor::reserved"]
+        [::core::mem::offset_of!(HuffmanFactor, reserved) - 100usize];
+};
+/** Multiply matrices of lanes, all of `n_columns`, by one set of inputs:
+`output[c][r] = sum over k of weight[r][k] * x[c][k] + bias[r] + residual[c][r]`.*/
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct HuffmanMultiplyLaneParams {
+    /** The first `n_matrices` count; ascending in `first_block`, from 0 on. Of a gated product the
+    first is the gate, and the second, of as many rows, what it gates.*/
+    pub matrices: [HuffmanFactor; 4usize],
+    /// `[n_inputs, n_columns]` bf16, rows `x_stride` apart; a multiple of 16 bytes, as the stride.
+    pub x: u64,
+    /// Elements.
+    pub x_stride: u64,
+    /// A multiple of 8.
+    pub n_columns: u32,
+    /// `1..=64`, and no more than the kernel takes at once.
+    pub n_inputs: u32,
+    /// `1..=4`; 2 of a gated product.
+    pub n_matrices: u32,
+    /// Whether outputs are `silu(first) * second`.
+    pub is_gated: u32,
+    /// The type of outputs, biases and residuals: FloatKind, of 16 bits or f32.
+    pub output_kind: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of HuffmanMultiplyLaneParams"]
+        [::core::mem::size_of::<HuffmanMultiplyLaneParams>() - 456usize];
+    ["Alignment of HuffmanMultiplyLaneParams"]
+        [::core::mem::align_of::<HuffmanMultiplyLaneParams>() - 8usize];
+    ["Offset of field: HuffmanMultiplyLaneParams::matrices"]
+        [::core::mem::offset_of!(HuffmanMultiplyLaneParams, matrices) - 0usize];
+    ["Offset of field: HuffmanMultiplyLaneParams::x"]
+        [::core::mem::offset_of!(HuffmanMultiplyLaneParams, x) - 416usize];
+    ["Offset of field: HuffmanMultiplyLaneParams::x_stride"]
+        [::core::mem::offset_of!(HuffmanMultiplyLaneParams, x_stride) - 424usize];
+    ["Offset of field: HuffmanMultiplyLaneParams::n_columns"]
+        [::core::mem::offset_of!(HuffmanMultiplyLaneParams, n_columns) - 432usize];
+    ["Offset of field: HuffmanMultiplyLaneParams::n_inputs"]
+        [::core::mem::offset_of!(HuffmanMultiplyLaneParams, n_inputs) - 436usize];
+    ["Offset of field: HuffmanMultiplyLaneParams::n_matrices"]
+        [::core::mem::offset_of!(HuffmanMultiplyLaneParams, n_matrices) - 440usize];
+    ["Offset of field: HuffmanMultiplyLaneParams::is_gated"]
+        [::core::mem::offset_of!(HuffmanMultiplyLaneParams, is_gated) - 444usize];
+    ["Offset of field: HuffmanMultiplyLaneParams::output_kind"]
+        [::core::mem::offset_of!(HuffmanMultiplyLaneParams, output_kind) - 448usize];
+    ["Offset of field: HuffmanMultiplyLaneParams::reserved"]
+        [::core::mem::offset_of!(HuffmanMultiplyLaneParams, reserved) - 452usize];
+};
 /** Products of small matrices, `d = a * b + c`, each by one instruction: `mma.sync` of a warp,
 where `a` has m = 16 rows, or `wgmma` of a warpgroup, where it has 64.*/
 #[repr(C)]
@@ -2690,9 +2828,39 @@ const _: () = {
         [::core::mem::offset_of!(SelectMergeParams, reserved) - 164usize];
 };
 /// Every entry of the images, with the size and the alignment of the struct that it takes.
-pub const ENTRIES: [(&str, usize, usize); 46] = [
+pub const ENTRIES: [(&str, usize, usize); 52] = [
     ("decode_bf16", size_of::<HuffmanDecodeParams>(), align_of::<HuffmanDecodeParams>()),
     ("decode_indexed", size_of::<HuffmanIndexedParams>(), align_of::<HuffmanIndexedParams>()),
+    (
+        "multiply_lane_1x8",
+        size_of::<HuffmanMultiplyLaneParams>(),
+        align_of::<HuffmanMultiplyLaneParams>(),
+    ),
+    (
+        "multiply_lane_2x8",
+        size_of::<HuffmanMultiplyLaneParams>(),
+        align_of::<HuffmanMultiplyLaneParams>(),
+    ),
+    (
+        "multiply_lane_4x8",
+        size_of::<HuffmanMultiplyLaneParams>(),
+        align_of::<HuffmanMultiplyLaneParams>(),
+    ),
+    (
+        "multiply_lane_4x16",
+        size_of::<HuffmanMultiplyLaneParams>(),
+        align_of::<HuffmanMultiplyLaneParams>(),
+    ),
+    (
+        "multiply_lane_2x32",
+        size_of::<HuffmanMultiplyLaneParams>(),
+        align_of::<HuffmanMultiplyLaneParams>(),
+    ),
+    (
+        "multiply_lane_2x64",
+        size_of::<HuffmanMultiplyLaneParams>(),
+        align_of::<HuffmanMultiplyLaneParams>(),
+    ),
     ("mma_products", size_of::<MmaProductsParams>(), align_of::<MmaProductsParams>()),
     ("wgmma_products", size_of::<MmaProductsParams>(), align_of::<MmaProductsParams>()),
     ("score_rows", size_of::<SelectScoreParams>(), align_of::<SelectScoreParams>()),

@@ -114,4 +114,72 @@ typedef struct HuffmanIndexedParams {
   uint32_t block_tiles;
 } HuffmanIndexedParams;
 
+/// The planes of a matrix `[n_rows, n_columns]` of bf16 as src/huffman/lane/format.md specifies
+/// them, in tiles of 16 rows and 128 columns.
+typedef struct HuffmanLane {
+  /// `[n_row_tiles, 8]` u8: the values of an exponent's upper seven bits; a multiple of 8.
+  DEVICE_PTR(uint8_t) palettes;
+  /// `[n_tiles, 2048]` u8: low bytes; a multiple of 16.
+  DEVICE_PTR(uint8_t) low;
+  /// `[n_tiles, 256]` u32: codes and signs; a multiple of 16.
+  DEVICE_PTR(uint32_t) high;
+  /// `[n_tiles]` u64: where a tile's escapes are, how many, and in which steps.
+  DEVICE_PTR(uint64_t) headers;
+  /// `[n_escapes]` u32: weights and their places; null where there is none.
+  DEVICE_PTR(uint32_t) escapes;
+  /// Rows, with columns `1..2^32` weights.
+  uint32_t n_rows;
+  /// Columns.
+  uint32_t n_columns;
+  /// Tiles of 16 rows.
+  uint32_t tiles_per_row;
+  /// Entries of `escapes`.
+  uint32_t n_escapes;
+} HuffmanLane;
+
+/// One matrix of a product: what is multiplied, and where its part of the outputs goes.
+typedef struct HuffmanFactor {
+  HuffmanLane planes;
+  /// `[n_rows]` of the output's type, or null: added to every input's outputs.
+  DEVICE_PTR(const uint8_t) bias;
+  /// `[n_inputs, n_rows]` of the output's type, rows `residual_stride` apart, or null: added last.
+  /// May be the output itself.
+  DEVICE_PTR(const uint8_t) residual;
+  /// `[n_inputs, n_rows]`, rows `output_stride` apart, out; null of the second matrix of a gated
+  /// product.
+  DEVICE_PTR(uint8_t) output;
+  /// Elements.
+  uint64_t residual_stride;
+  /// Elements.
+  uint64_t output_stride;
+  /// The first thread block that has some of its rows.
+  uint32_t first_block;
+  /// Zero.
+  uint32_t reserved;
+} HuffmanFactor;
+
+/// Multiply matrices of lanes, all of `n_columns`, by one set of inputs:
+/// `output[c][r] = sum over k of weight[r][k] * x[c][k] + bias[r] + residual[c][r]`.
+typedef struct HuffmanMultiplyLaneParams {
+  /// The first `n_matrices` count; ascending in `first_block`, from 0 on. Of a gated product the
+  /// first is the gate, and the second, of as many rows, what it gates.
+  HuffmanFactor matrices[4];
+  /// `[n_inputs, n_columns]` bf16, rows `x_stride` apart; a multiple of 16 bytes, as the stride.
+  DEVICE_PTR(const uint16_t) x;
+  /// Elements.
+  uint64_t x_stride;
+  /// A multiple of 8.
+  uint32_t n_columns;
+  /// `1..=64`, and no more than the kernel takes at once.
+  uint32_t n_inputs;
+  /// `1..=4`; 2 of a gated product.
+  uint32_t n_matrices;
+  /// Whether outputs are `silu(first) * second`.
+  uint32_t is_gated;
+  /// The type of outputs, biases and residuals: FloatKind, of 16 bits or f32.
+  uint32_t output_kind;
+  /// Zero.
+  uint32_t reserved;
+} HuffmanMultiplyLaneParams;
+
 #endif  // LACUNA_HUFFMAN_PARAMS_H_

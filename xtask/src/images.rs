@@ -39,6 +39,12 @@ pub(crate) const IMAGES: &[Image] = &[
         path: "ptx/huffman-indexed.sm80.ptx",
     },
     Image {
+        room: "huffman",
+        source: "csrc/huffman/multiply_lane.cu",
+        target: "compute_80",
+        path: "ptx/huffman-multiply-lane.sm80.ptx",
+    },
+    Image {
         room: "mma",
         source: "csrc/mma/products.cu",
         target: "compute_80",
