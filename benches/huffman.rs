@@ -2,6 +2,8 @@
 //! the decode kernel, beside the published one and nvCOMP's ANS.
 
 mod house;
+#[path = "huffman/lane.rs"]
+mod lane;
 mod peers;
 
 use std::process::ExitCode;
@@ -65,6 +67,7 @@ fn cpu() {
     }
     bench.finish();
     assert!(output == weights);
+    lane::cpu(&mut criterion);
     criterion.final_summary();
 }
 
@@ -218,8 +221,8 @@ fn main() -> ExitCode {
         (weights, format!("{PUBLISHED_ROWS} x {n_columns}"), budget)
     });
     let cases = small.into_iter().chain(golden).chain(published);
-    let cases = cases
-        .map(|(weights, shape, budget)| Box::new(Decode { shape, weights, budget }) as _)
-        .collect();
+    let cases =
+        cases.map(|(weights, shape, budget)| Box::new(Decode { shape, weights, budget }) as _);
+    let cases = cases.chain(lane::cases()).collect();
     house::run("huffman", cases, cpu)
 }

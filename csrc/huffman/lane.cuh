@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 // Matrices of lanes: tiles of 16 rows and 128 columns, of which a lane has eight weights in each of
-// eight steps, as operand A of mma.m16n8k16 has them. src/huffman/lane/format.md is the format.
+// eight steps, as operand A of mma.m16n8k16 has them; those of two steps are eight neighbours of
+// two rows. src/huffman/lane/format.md is the format.
 #ifndef LACUNA_HUFFMAN_LANE_CUH_
 #define LACUNA_HUFFMAN_LANE_CUH_
 
@@ -11,17 +12,10 @@ constexpr uint32_t kTileColumns = 128;
 constexpr uint32_t kTileWeights = kTileRows * kTileColumns;
 constexpr uint32_t kTileSteps = 8;
 constexpr uint32_t kPaletteLen = 8;
-// Of a palette's bytes, and of a weight's high byte, what is no sign.
+// Of four high bytes of weights what is no sign, and what is; of a word the slots.
 constexpr uint32_t kValueBits = 0x7F7F7F7F;
 constexpr uint32_t kSignBits = 0x80808080;
 constexpr uint32_t kSlotBits = 0x77777777;
-
-// Rows of a tile in shared memory, so far apart that the words of a register of all lanes are in 32
-// banks.
-constexpr uint32_t kRowWords = kTileColumns / 2 + 4;
-struct alignas(16) TileRows {
-  uint32_t words[kTileRows][kRowWords];
-};
 
 // Where a tile is.
 struct TilePlace {
@@ -35,10 +29,11 @@ __device__ __forceinline__ TilePlace locate_tile(uint32_t tile, uint32_t tiles_p
   return {row_tile, row_tile * kTileRows, (tile - row_tile * tiles_per_row) * kTileColumns};
 }
 
-// The row of a lane's first weight of a step, and the word of that row.
+// Where a lane's weights of steps 2 `pair` and 2 `pair` + 1 begin: of registers 0 and 2, and eight
+// rows below of 1 and 3.
 __device__ __forceinline__ uint32_t row_of_lane(uint32_t lane) { return lane / 4; }
-__device__ __forceinline__ uint32_t word_of_lane(uint32_t lane, uint32_t step) {
-  return 8 * step + lane % 4;
+__device__ __forceinline__ uint32_t column_of_lane(uint32_t lane, uint32_t pair) {
+  return 32 * pair + 8 * (lane % 4);
 }
 
 // A step's fragment, of a lane's word of codes and signs and its eight low bytes.
@@ -59,11 +54,12 @@ __device__ __forceinline__ uint2 read_palette(const uint8_t* palettes, uint32_t 
   return make_uint2(palette.x & kValueBits, palette.y & kValueBits);
 }
 
+// Whether eight neighbours are one access.
 __device__ __forceinline__ bool has_vectors(const uint16_t* rows, uint64_t stride) {
   return reinterpret_cast<uint64_t>(rows) % 16 == 0 && stride % 8 == 0;
 }
 
-// Eight weights of a row from `column` on; `padding`, twice, past its end.
+// Eight weights of a row from `column` on; past its end `padding`, which is two.
 __device__ __forceinline__ uint4 load_eight(const uint16_t* row, uint32_t column,
                                             uint32_t n_columns, bool is_vector, uint32_t padding) {
   const uint32_t n = column < n_columns ? n_columns - column : 0;

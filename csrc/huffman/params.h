@@ -182,4 +182,58 @@ typedef struct HuffmanMultiplyLaneParams {
   uint32_t reserved;
 } HuffmanMultiplyLaneParams;
 
+/// Expand a matrix of lanes to rows of bf16.
+typedef struct HuffmanUnpackLaneParams {
+  /// What is read.
+  HuffmanLane planes;
+  /// `[(n_rows - 1) * output_stride + n_columns]` bf16, out: rows; what is between them is left as
+  /// it is. A multiple of 16, with a stride that is one of 8, is faster.
+  DEVICE_PTR(uint16_t) output;
+  /// Elements between the starts of two rows, at least `n_columns`.
+  uint64_t output_stride;
+} HuffmanUnpackLaneParams;
+
+/// Choose the palettes of a matrix, and count what they lack.
+typedef struct HuffmanMeasureLaneParams {
+  /// `[(n_rows - 1) * weights_stride + n_columns]` bf16. A multiple of 16, with a stride that is
+  /// one of 8, is faster.
+  DEVICE_PTR(const uint16_t) weights;
+  /// Elements between the starts of two rows, at least `n_columns`.
+  uint64_t weights_stride;
+  /// `[n_row_tiles, 8]` u8, out.
+  DEVICE_PTR(uint8_t) palettes;
+  /// `[n_row_tiles]` u64, out: the first escape of each row tile.
+  DEVICE_PTR(uint64_t) firsts;
+  /// `[n_tiles]` u64, out: headers, whose first escape counts from the row tile's.
+  DEVICE_PTR(uint64_t) headers;
+  /// `[1]` u64, out: escapes of the matrix.
+  DEVICE_PTR(uint64_t) n_escapes;
+  /// `[1]` u32, in and out: zero before and after every launch.
+  DEVICE_PTR(uint32_t) ticket;
+  /// Rows, with columns `1..2^32` weights.
+  uint32_t n_rows;
+  /// Columns.
+  uint32_t n_columns;
+  /// Tiles of 16 rows.
+  uint32_t tiles_per_row;
+  /// Zero; keeps the size a multiple of the alignment on both sides.
+  uint32_t reserved;
+} HuffmanMeasureLaneParams;
+
+/// Pack rows of bf16 into the planes of lanes.
+typedef struct HuffmanPackLaneParams {
+  /// `[(n_rows - 1) * weights_stride + n_columns]` bf16. A multiple of 16, with a stride that is
+  /// one of 8, is faster.
+  DEVICE_PTR(const uint16_t) weights;
+  /// Elements between the starts of two rows, at least `n_columns`.
+  uint64_t weights_stride;
+  /// `[n_row_tiles]` u64: what was measured; nothing is written outside of `planes` whatever it is.
+  DEVICE_PTR(const uint64_t) firsts;
+  /// `[n_tiles]` u64: likewise.
+  DEVICE_PTR(const uint64_t) headers;
+  /// What is written, by the palettes that are there: all of `low`, `high` and `headers`; of
+  /// `escapes` those that there is room for.
+  HuffmanLane planes;
+} HuffmanPackLaneParams;
+
 #endif  // LACUNA_HUFFMAN_PARAMS_H_

@@ -45,6 +45,24 @@ pub(crate) const IMAGES: &[Image] = &[
         path: "ptx/huffman-multiply-lane.sm80.ptx",
     },
     Image {
+        room: "huffman",
+        source: "csrc/huffman/unpack_lane.cu",
+        target: "compute_80",
+        path: "ptx/huffman-unpack-lane.sm80.ptx",
+    },
+    Image {
+        room: "huffman",
+        source: "csrc/huffman/measure_lane.cu",
+        target: "compute_80",
+        path: "ptx/huffman-measure-lane.sm80.ptx",
+    },
+    Image {
+        room: "huffman",
+        source: "csrc/huffman/pack_lane.cu",
+        target: "compute_80",
+        path: "ptx/huffman-pack-lane.sm80.ptx",
+    },
+    Image {
         room: "mma",
         source: "csrc/mma/products.cu",
         target: "compute_80",

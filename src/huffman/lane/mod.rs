@@ -4,14 +4,24 @@
 //! (arXiv:2408.11743).
 #![doc = include_str!("format.md")]
 
+#[cfg(any(feature = "cuda", feature = "simt"))]
+mod device;
+#[cfg(any(feature = "cuda", feature = "simt"))]
+mod launch;
 mod matrix;
 mod pack;
+mod plan;
 pub mod reference;
 mod shape;
 mod unpack;
 
+#[cfg(any(feature = "cuda", feature = "simt"))]
+pub use device::DeviceLane;
+#[cfg(any(feature = "cuda", feature = "simt"))]
+pub use launch::{LaneViews, LaneViewsMut, measure_lane, pack_lane, unpack_lane};
 pub use matrix::{LaneMatrix, RawLane};
 pub use pack::pack;
+pub use plan::{LanePackPlan, LaneUnpackPlan};
 pub use shape::LaneShape;
 pub use unpack::unpack;
 

@@ -11,7 +11,8 @@ use lacuna::huffman::lane::{self, LaneShape, reference};
 use lacuna::mma::Model;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
-use super::{SPECIALS, hostile, mixed_weights, unpack};
+use super::problem::{SPECIALS, hostile, mixed_weights};
+use super::unpack;
 use crate::common::Random;
 
 type Vectors = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;

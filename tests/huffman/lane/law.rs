@@ -8,7 +8,8 @@ use lacuna::mma::Model;
 use proptest::prelude::*;
 use safetensors::tensor::{Dtype, SafeTensors};
 
-use super::{SPECIALS, hostile, mixed_weights, unpack};
+use super::problem::{SPECIALS, hostile, mixed_weights};
+use super::unpack;
 use crate::common::{Random, bf16_tensors, clustered_weights, data};
 
 /// Packs, and unpacks by both decoders.
