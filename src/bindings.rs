@@ -1722,6 +1722,121 @@ const _: () = {
     ["Offset of field: HuffmanMultiplyLaneParams::reserved"]
         [::core::mem::offset_of!(HuffmanMultiplyLaneParams, reserved) - 452usize];
 };
+/// Expand a matrix of lanes to rows of bf16.
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct HuffmanUnpackLaneParams {
+    /// What is read.
+    pub planes: HuffmanLane,
+    /** `[(n_rows - 1) * output_stride + n_columns]` bf16, out: rows; what is between them is left as
+    it is. A multiple of 16, with a stride that is one of 8, is faster.*/
+    pub output: u64,
+    /// Elements between the starts of two rows, at least `n_columns`.
+    pub output_stride: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of HuffmanUnpackLaneParams"]
+        [::core::mem::size_of::<HuffmanUnpackLaneParams>() - 72usize];
+    ["Alignment of HuffmanUnpackLaneParams"]
+        [::core::mem::align_of::<HuffmanUnpackLaneParams>() - 8usize];
+    ["Offset of field: HuffmanUnpackLaneParams::planes"]
+        [::core::mem::offset_of!(HuffmanUnpackLaneParams, planes) - 0usize];
+    ["Offset of field: HuffmanUnpackLaneParams::output"]
+        [::core::mem::offset_of!(HuffmanUnpackLaneParams, output) - 56usize];
+    ["Offset of field: HuffmanUnpackLaneParams::output_stride"]
+        [::core::mem::offset_of!(HuffmanUnpackLaneParams, output_stride) - 64usize];
+};
+/// Choose the palettes of a matrix, and count what they lack.
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct HuffmanMeasureLaneParams {
+    /** `[(n_rows - 1) * weights_stride + n_columns]` bf16. A multiple of 16, with a stride that is
+    one of 8, is faster.*/
+    pub weights: u64,
+    /// Elements between the starts of two rows, at least `n_columns`.
+    pub weights_stride: u64,
+    /// `[n_row_tiles, 8]` u8, out.
+    pub palettes: u64,
+    /// `[n_row_tiles]` u64, out: the first escape of each row tile.
+    pub firsts: u64,
+    /// `[n_tiles]` u64, out: headers, whose first escape counts from the row tile's.
+    pub headers: u64,
+    /// `[1]` u64, out: escapes of the matrix.
+    pub n_escapes: u64,
+    /// `[1]` u32, in and out: zero before and after every launch.
+    pub ticket: u64,
+    /// Rows, with columns `1..2^32` weights.
+    pub n_rows: u32,
+    /// Columns.
+    pub n_columns: u32,
+    /// Tiles of 16 rows.
+    pub tiles_per_row: u32,
+    /// Zero; keeps the size a multiple of the alignment on both sides.
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of HuffmanMeasureLaneParams"]
+        [::core::mem::size_of::<HuffmanMeasureLaneParams>() - 72usize];
+    ["Alignment of HuffmanMeasureLaneParams"]
+        [::core::mem::align_of::<HuffmanMeasureLaneParams>() - 8usize];
+    ["Offset of field: HuffmanMeasureLaneParams::weights"]
+        [::core::mem::offset_of!(HuffmanMeasureLaneParams, weights) - 0usize];
+    ["Offset of field: HuffmanMeasureLaneParams::weights_stride"]
+        [::core::mem::offset_of!(HuffmanMeasureLaneParams, weights_stride) - 8usize];
+    ["Offset of field: HuffmanMeasureLaneParams::palettes"]
+        [::core::mem::offset_of!(HuffmanMeasureLaneParams, palettes) - 16usize];
+    ["Offset of field: HuffmanMeasureLaneParams::firsts"]
+        [::core::mem::offset_of!(HuffmanMeasureLaneParams, firsts) - 24usize];
+    ["Offset of field: HuffmanMeasureLaneParams::headers"]
+        [::core::mem::offset_of!(HuffmanMeasureLaneParams, headers) - 32usize];
+    ["Offset of field: HuffmanMeasureLaneParams::n_escapes"]
+        [::core::mem::offset_of!(HuffmanMeasureLaneParams, n_escapes) - 40usize];
+    ["Offset of field: HuffmanMeasureLaneParams::ticket"]
+        [::core::mem::offset_of!(HuffmanMeasureLaneParams, ticket) - 48usize];
+    ["Offset of field: HuffmanMeasureLaneParams::n_rows"]
+        [::core::mem::offset_of!(HuffmanMeasureLaneParams, n_rows) - 56usize];
+    ["Offset of field: HuffmanMeasureLaneParams::n_columns"]
+        [::core::mem::offset_of!(HuffmanMeasureLaneParams, n_columns) - 60usize];
+    ["Offset of field: HuffmanMeasureLaneParams::tiles_per_row"]
+        [::core::mem::offset_of!(HuffmanMeasureLaneParams, tiles_per_row) - 64usize];
+    ["Offset of field: HuffmanMeasureLaneParams::reserved"]
+        [::core::mem::offset_of!(HuffmanMeasureLaneParams, reserved) - 68usize];
+};
+/// Pack rows of bf16 into the planes of lanes.
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct HuffmanPackLaneParams {
+    /** `[(n_rows - 1) * weights_stride + n_columns]` bf16. A multiple of 16, with a stride that is
+    one of 8, is faster.*/
+    pub weights: u64,
+    /// Elements between the starts of two rows, at least `n_columns`.
+    pub weights_stride: u64,
+    /// `[n_row_tiles]` u64: what was measured; nothing is written outside of `planes` whatever it is.
+    pub firsts: u64,
+    /// `[n_tiles]` u64: likewise.
+    pub headers: u64,
+    /** What is written, by the palettes that are there: all of `low`, `high` and `headers`; of
+    `escapes` those that there is room for.*/
+    pub planes: HuffmanLane,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of HuffmanPackLaneParams"][::core::mem::size_of::<HuffmanPackLaneParams>() - 88usize];
+    ["Alignment of HuffmanPackLaneParams"]
+        [::core::mem::align_of::<HuffmanPackLaneParams>() - 8usize];
+    ["Offset of field: HuffmanPackLaneParams::weights"]
+        [::core::mem::offset_of!(HuffmanPackLaneParams, weights) - 0usize];
+    ["Offset of field: HuffmanPackLaneParams::weights_stride"]
+        [::core::mem::offset_of!(HuffmanPackLaneParams, weights_stride) - 8usize];
+    ["Offset of field: HuffmanPackLaneParams::firsts"]
+        [::core::mem::offset_of!(HuffmanPackLaneParams, firsts) - 16usize];
+    ["Offset of field: HuffmanPackLaneParams::headers"]
+        [::core::mem::offset_of!(HuffmanPackLaneParams, headers) - 24usize];
+    ["Offset of field: HuffmanPackLaneParams::planes"]
+        [::core::mem::offset_of!(HuffmanPackLaneParams, planes) - 32usize];
+};
 /** Products of small matrices, `d = a * b + c`, each by one instruction: `mma.sync` of a warp,
 where `a` has m = 16 rows, or `wgmma` of a warpgroup, where it has 64.*/
 #[repr(C)]
@@ -2828,7 +2943,7 @@ const _: () = {
         [::core::mem::offset_of!(SelectMergeParams, reserved) - 164usize];
 };
 /// Every entry of the images, with the size and the alignment of the struct that it takes.
-pub const ENTRIES: [(&str, usize, usize); 52] = [
+pub const ENTRIES: [(&str, usize, usize); 55] = [
     ("decode_bf16", size_of::<HuffmanDecodeParams>(), align_of::<HuffmanDecodeParams>()),
     ("decode_indexed", size_of::<HuffmanIndexedParams>(), align_of::<HuffmanIndexedParams>()),
     (
@@ -2861,6 +2976,9 @@ pub const ENTRIES: [(&str, usize, usize); 52] = [
         size_of::<HuffmanMultiplyLaneParams>(),
         align_of::<HuffmanMultiplyLaneParams>(),
     ),
+    ("unpack_lane", size_of::<HuffmanUnpackLaneParams>(), align_of::<HuffmanUnpackLaneParams>()),
+    ("measure_lane", size_of::<HuffmanMeasureLaneParams>(), align_of::<HuffmanMeasureLaneParams>()),
+    ("pack_lane", size_of::<HuffmanPackLaneParams>(), align_of::<HuffmanPackLaneParams>()),
     ("mma_products", size_of::<MmaProductsParams>(), align_of::<MmaProductsParams>()),
     ("wgmma_products", size_of::<MmaProductsParams>(), align_of::<MmaProductsParams>()),
     ("score_rows", size_of::<SelectScoreParams>(), align_of::<SelectScoreParams>()),

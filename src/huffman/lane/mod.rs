@@ -11,6 +11,7 @@ mod launch;
 mod matrix;
 mod pack;
 mod plan;
+mod product;
 pub mod reference;
 mod shape;
 mod unpack;
@@ -22,6 +23,9 @@ pub use launch::{LaneViews, LaneViewsMut, measure_lane, pack_lane, unpack_lane};
 pub use matrix::{LaneMatrix, RawLane};
 pub use pack::pack;
 pub use plan::{LanePackPlan, LaneUnpackPlan};
+#[cfg(any(feature = "cuda", feature = "simt"))]
+pub use product::{Factor, ProductInputs, Residual, multiply_lane};
+pub use product::{MOST_FACTORS, MOST_INPUTS, ProductPlan};
 pub use shape::LaneShape;
 pub use unpack::unpack;
 

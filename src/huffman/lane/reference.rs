@@ -1,6 +1,7 @@
 //! What the planes of a matrix stand for, and its product, written for reading: what every decoder
 //! and kernel must give, bit for bit, for any bytes.
 
+pub use super::product::reference::{ReferenceFactor, gated_product, product, silu};
 use super::{
     LANES, PALETTE_LEN, RawLane, TILE_COLUMNS, TILE_ROWS, TILE_STEPS, TILE_WEIGHTS, TILE_WORDS,
     Tile,

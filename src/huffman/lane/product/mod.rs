@@ -1,0 +1,10 @@
+//! A few inputs times matrices of lanes.
+
+#[cfg(any(feature = "cuda", feature = "simt"))]
+mod launch;
+mod plan;
+pub(super) mod reference;
+
+#[cfg(any(feature = "cuda", feature = "simt"))]
+pub use launch::{Factor, ProductInputs, Residual, multiply_lane};
+pub use plan::{MOST_FACTORS, MOST_INPUTS, ProductPlan};
