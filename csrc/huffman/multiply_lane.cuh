@@ -17,7 +17,10 @@ constexpr uint32_t kInputs = 8;
 constexpr uint32_t kHalfSteps = kTileSteps / 2;
 constexpr uint32_t kHalfColumns = kTileColumns / 2;
 constexpr uint32_t kMostEscapes = kTileWeights;
+// log2(e), what is left of it, and ln(2).
 constexpr float kLog2E = 0x1.715476p+0f;
+constexpr float kLog2ERest = 0x1.4ae0bep-26f;
+constexpr float kLn2 = 0x1.62e43p-1f;
 
 // A lane's part of half a tile: low bytes of four steps, and their words of slots and signs.
 struct HalfTile {
@@ -167,10 +170,13 @@ __device__ __forceinline__ void multiply_pair(float (&sums)[kInputTiles][4],
   }
 }
 
-// g / (1 + e^-g), of NaN NaN.
+// g / (1 + e^-g), of NaN NaN. The exponent's rounding is made good by a factor near 1.
 __device__ __forceinline__ float silu(float g) {
   const float size = __uint_as_float(__float_as_uint(g) & 0x7FFFFFFF);
-  const float power = exp2_of(__fmul_rn(-kLog2E, size));
+  const float exponent = __fmul_rn(size, kLog2E);
+  const float rest = __fmaf_rn(size, kLog2ERest, __fmaf_rn(size, kLog2E, -exponent));
+  float power = exp2_of(-exponent);
+  power = power == 0.0f ? 0.0f : __fmaf_rn(power, __fmul_rn(rest, -kLn2), power);
   const float numerator = g < 0.0f ? __fmul_rn(g, power) : g;
   return __fdiv_rn(numerator, __fadd_rn(1.0f, power));
 }

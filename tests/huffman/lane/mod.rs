@@ -4,6 +4,7 @@ mod golden;
 mod kernels;
 mod law;
 mod problem;
+mod product;
 
 use lacuna::huffman::lane::{self, RawLane, reference};
 

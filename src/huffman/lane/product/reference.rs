@@ -71,9 +71,19 @@ fn biased<T: Real>(
     sums
 }
 
-/// `g / (1 + e^-g)`, of NaN NaN: with the power of two of a number that is not above 0.
+/// `g / (1 + e^-g)`, of NaN NaN; where `e^-|g|` is below 2^-125 that counts as 0.
+///
+/// The exponent of a power of two is rounded, and what that lost is made good by a factor near 1.
 pub fn silu(g: f32) -> f32 {
-    let power = exp2(-std::f32::consts::LOG2_E * g.abs());
+    use std::f32::consts::{LN_2, LOG2_E};
+    // 0x1.4ae0bep-26: what is left of log2(e).
+    let rest_of_log2_e = f32::from_bits(0x32A5_705F);
+    let exponent = g.abs() * LOG2_E;
+    let rest = g.abs().mul_add(rest_of_log2_e, g.abs().mul_add(LOG2_E, -exponent));
+    let power = match exp2(-exponent) {
+        0.0 => 0.0,
+        power => power.mul_add(rest * -LN_2, power),
+    };
     let numerator = if g < 0.0 { g * power } else { g };
     numerator / (1.0 + power)
 }
