@@ -5,6 +5,8 @@ mod house;
 #[path = "huffman/lane.rs"]
 mod lane;
 mod peers;
+#[path = "huffman/product.rs"]
+mod product;
 
 use std::process::ExitCode;
 
@@ -223,6 +225,6 @@ fn main() -> ExitCode {
     let cases = small.into_iter().chain(golden).chain(published);
     let cases =
         cases.map(|(weights, shape, budget)| Box::new(Decode { shape, weights, budget }) as _);
-    let cases = cases.chain(lane::cases()).collect();
+    let cases = cases.chain(lane::cases()).chain(product::cases()).collect();
     house::run("huffman", cases, cpu)
 }

@@ -1,14 +1,9 @@
 //! Attention of PyTorch and FlashInfer, which live in Python: a process of its own that `LACUNA_ATTENTION_PEERS`, the
 //! script `attention.py` beside this file, measures as the house does.
 
-use std::cell::OnceCell;
-use std::io::Write;
-use std::process::Command;
 use std::rc::Rc;
 
-use tempfile::NamedTempFile;
-
-use super::{path_of, process};
+use super::process::Inputs;
 use crate::house::case::{Peer, SelfTimed, Work};
 use crate::house::gpu::Gpu;
 
@@ -21,34 +16,9 @@ pub(crate) struct Attention<'a> {
     pub(crate) inputs: Rc<Inputs<'a>>,
 }
 
-/// What the libraries are given, all the same.
-pub(crate) struct Inputs<'a> {
-    /// As the script takes them.
-    pub(crate) sizes: serde_json::Value,
-    /// One after the other, as the script says.
-    pub(crate) arrays: Vec<&'a [u8]>,
-    /// With the arrays, made when the first library asks.
-    pub(crate) file: OnceCell<Result<NamedTempFile, String>>,
-}
-
-impl Inputs<'_> {
-    fn file(&self) -> Result<&NamedTempFile, String> {
-        let write = || -> std::io::Result<NamedTempFile> {
-            let mut file = NamedTempFile::new()?;
-            self.arrays.iter().try_for_each(|array| file.write_all(array))?;
-            Ok(file)
-        };
-        let file = self.file.get_or_init(|| write().map_err(|error| error.to_string()));
-        file.as_ref().map_err(Clone::clone)
-    }
-}
-
 impl Attention<'_> {
     fn run(&self, n_sets: u64) -> Result<SelfTimed, String> {
-        let mut command = Command::new("python3");
-        command.arg(path_of(VARIABLE, "script")?).arg(self.library);
-        command.arg(self.inputs.sizes.to_string()).arg(n_sets.to_string());
-        process::ask(command.arg(self.inputs.file()?.path()), "python3")
+        self.inputs.ask(VARIABLE, self.library, n_sets)
     }
 }
 

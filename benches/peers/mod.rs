@@ -5,8 +5,9 @@
 pub(crate) mod attention;
 pub(crate) mod copy;
 pub(crate) mod dfloat11;
+pub(crate) mod linear;
 pub(crate) mod nvcomp;
-mod process;
+pub(crate) mod process;
 pub(crate) mod topk;
 
 use lacuna::{Buffer, Queue};

@@ -46,7 +46,9 @@ struct RowTile {
   uint2 palette;
   // Its first tile.
   uint32_t first;
-  // The upper halves of 32 tiles' headers, one a lane.
+  // The headers of 32 tiles, one a lane: where escapes begin; how many there are, and in which
+  // steps.
+  uint32_t firsts;
   uint32_t marks;
 };
 
@@ -77,7 +79,7 @@ __device__ __forceinline__ LanePlanes find_planes(const HuffmanLane& planes) {
 __device__ __forceinline__ RowTile find_row_tile(const HuffmanLane& planes, uint32_t tile) {
   const uint32_t last = (planes.n_rows - 1) / kTileRows;
   const uint32_t row_tile = tile < last ? tile : last;
-  return {read_palette(planes.palettes, row_tile), row_tile * planes.tiles_per_row, 0};
+  return {read_palette(planes.palettes, row_tile), row_tile * planes.tiles_per_row, 0, 0};
 }
 
 // A half of one of the row's tiles.
@@ -90,6 +92,7 @@ __device__ __forceinline__ HalfTile load_half(const LanePlanes& planes, const Ro
   HalfTile loaded;
   loaded.low[0] = *reinterpret_cast<const uint4*>(low);
   loaded.low[1] = *reinterpret_cast<const uint4*>(low + 512);
+  // Way of products: here.
   loaded.high = *reinterpret_cast<const uint4*>(high);
   return loaded;
 }
@@ -131,24 +134,28 @@ __device__ __forceinline__ HalfFragments expand_half(const RowTile& row, const H
   return fragments;
 }
 
-// Replaces a lane's weights that are escapes of the tile.
+// Replaces a lane's weights that are escapes of the tile. All lanes take part.
 __device__ __forceinline__ void patch_half(HalfFragments& fragments, const HuffmanLane& planes,
-                                           const RowTile& row, uint32_t half, uint32_t mark) {
-  const uint64_t first = static_cast<uint32_t>(planes.headers[row.first + half / 2]);
-  const uint32_t n_there = mark & 0xFFFF;
-  const uint32_t count = n_there < kMostEscapes ? n_there : kMostEscapes;
-  for (uint32_t i = 0; i < count && first + i < planes.n_escapes; ++i) {
-    const uint32_t escape = planes.escapes[first + i];
-    const uint32_t step = escape >> 24 & 7;
-    const bool is_mine = (escape >> 19 & 31) == threadIdx.x % 32 && (mark >> (16 + step) & 1) != 0;
-    const uint32_t digits = escape >> 16 & 1 ? 0x5410 : 0x3254;
-    // Its register in the half; another half's is none of these.
-    const uint32_t place = (step - half % 2 * kHalfSteps) * 4 + (escape >> 17 & 3);
-    if (!is_mine) continue;
+                                           uint32_t half, uint32_t first, uint32_t mark) {
+  const uint32_t lane = threadIdx.x % 32;
+  const uint32_t n_there = first < planes.n_escapes ? planes.n_escapes - first : 0;
+  const uint32_t n_told = min(mark & 0xFFFF, kMostEscapes);
+  const uint32_t count = min(n_told, n_there);
+  for (uint32_t at = 0; at < count; at += 32) {
+    const uint32_t n_here = min(count - at, 32u);
+    const uint32_t own = lane < n_here ? planes.escapes[uint64_t{first} + at + lane] : 0;
+    for (uint32_t i = 0; i < n_here; ++i) {
+      const uint32_t escape = __shfl_sync(0xFFFFFFFFu, own, static_cast<int>(i));
+      const uint32_t step = escape >> 24 & 7;
+      if ((escape >> 19 & 31) != lane || (mark >> (16 + step) & 1) == 0) continue;
+      const uint32_t digits = escape >> 16 & 1 ? 0x5410 : 0x3254;
+      // Its register in the half; another half's is none of these.
+      const uint32_t place = (step - half % 2 * kHalfSteps) * 4 + (escape >> 17 & 3);
 #pragma unroll
-    for (uint32_t r = 0; r < 4 * kHalfSteps; ++r) {
-      uint32_t& weights = fragments.a[r / 4][r % 4];
-      if (place == r) weights = __byte_perm(weights, escape, digits);
+      for (uint32_t r = 0; r < 4 * kHalfSteps; ++r) {
+        uint32_t& weights = fragments.a[r / 4][r % 4];
+        if (place == r) weights = __byte_perm(weights, escape, digits);
+      }
     }
   }
 }
@@ -164,7 +171,7 @@ __device__ __forceinline__ void multiply_pair(float (&sums)[kInputTiles][4],
     for (uint32_t tile = 0; tile < kInputTiles; ++tile) {
       const uint4& x = inputs.words[tile];
       const uint32_t b[2] = {step == 0 ? x.x : x.z, step == 0 ? x.y : x.w};
-      // Way of a product: 8 elements a product.
+      // Way of products: 8 elements a product.
       mma_bf16(sums[tile], fragments.a[2 * pair + step], b);
     }
   }
@@ -181,24 +188,16 @@ __device__ __forceinline__ float silu(float g) {
   return __fdiv_rn(numerator, __fadd_rn(1.0f, power));
 }
 
-template <uint32_t kRowTiles, uint32_t kInputTiles>
-struct LaneProduct {
-  static constexpr uint32_t kRows = kRowTiles * kTileRows;
-  // Sums of one chain, by input; so far apart that those of a fragment are in 32 banks.
-  static constexpr uint32_t kStride = kRows + 4;
-
-  __device__ static __forceinline__ void multiply(const HuffmanMultiplyLaneParams& params,
-                                                  float (&sums)[kRowTiles][kInputTiles][4]);
-  __device__ static __forceinline__ float add_chains(const float* chains, uint32_t input,
-                                                     uint32_t row);
-  __device__ static __forceinline__ void write(const HuffmanMultiplyLaneParams& params,
-                                               const float* chains);
+// Floats of one input in a chain's sums: so far apart that those of a fragment are in 32 banks.
+template <uint32_t kRowTiles>
+struct Stride {
+  enum : uint32_t { kRows = kRowTiles * kTileRows, kFloats = kRows + 4 };
 };
 
 // A warp's chain of its block's row tiles.
 template <uint32_t kRowTiles, uint32_t kInputTiles>
-__device__ __forceinline__ void LaneProduct<kRowTiles, kInputTiles>::multiply(
-    const HuffmanMultiplyLaneParams& params, float (&sums)[kRowTiles][kInputTiles][4]) {
+__device__ __forceinline__ void multiply_chain(const HuffmanMultiplyLaneParams& params,
+                                               float (&sums)[kRowTiles][kInputTiles][4]) {
   const BlockRows block = find_rows<kRowTiles>(params);
   // Of a gated product the second half of the row tiles are the other matrix's.
   const LanePlanes first = find_planes(params.matrices[block.matrix].planes);
@@ -208,22 +207,22 @@ __device__ __forceinline__ void LaneProduct<kRowTiles, kInputTiles>::multiply(
     return LanePlanes{is_second ? second.planes : first.planes, is_second ? second.low : first.low,
                       is_second ? second.high : first.high};
   };
-  RowTile rows[kRowTiles];
 #pragma unroll
-  for (uint32_t r = 0; r < kRowTiles; ++r) {
-    const bool is_second = params.is_gated && r >= kRowTiles / 2;
-    rows[r] =
-        find_row_tile(*matrix_of(r).planes, block.first_tile + (is_second ? r - kRowTiles / 2 : r));
-#pragma unroll
-    for (uint32_t tile = 0; tile < kInputTiles; ++tile) {
-      for (float& sum : sums[r][tile]) sum = 0.0f;
-    }
+  for (uint32_t i = 0; i < kRowTiles * kInputTiles * 4; ++i) {
+    sums[i / (kInputTiles * 4)][i / 4 % kInputTiles][i % 4] = 0.0f;
   }
   const uint32_t n_tiles = params.matrices[0].planes.tiles_per_row;
   const uint32_t chain = threadIdx.x / 32;
   const uint32_t begin = static_cast<uint32_t>(uint64_t{chain} * n_tiles / kChains);
   const uint32_t end = static_cast<uint32_t>(uint64_t{chain + 1} * n_tiles / kChains);
   if (begin == end) return;
+  RowTile rows[kRowTiles];
+#pragma unroll
+  for (uint32_t r = 0; r < kRowTiles; ++r) {
+    const bool is_second = params.is_gated && r >= kRowTiles / 2;
+    rows[r] =
+        find_row_tile(*matrix_of(r).planes, block.first_tile + (is_second ? r - kRowTiles / 2 : r));
+  }
 
   // Of many inputs there is no room for the next half's: they come from the cache when they are
   // needed.
@@ -245,7 +244,9 @@ __device__ __forceinline__ void LaneProduct<kRowTiles, kInputTiles>::multiply(
 #pragma unroll
       for (uint32_t r = 0; r < kRowTiles; ++r) {
         const uint64_t* headers = matrix_of(r).planes->headers + rows[r].first;
-        rows[r].marks = own < end ? static_cast<uint32_t>(headers[own] >> 32) : 0;
+        const uint64_t header = own < end ? headers[own] : 0;
+        rows[r].firsts = static_cast<uint32_t>(header);
+        rows[r].marks = static_cast<uint32_t>(header >> 32);
       }
     }
 #pragma unroll
@@ -264,10 +265,13 @@ __device__ __forceinline__ void LaneProduct<kRowTiles, kInputTiles>::multiply(
       HalfFragments fragments[kRowTiles];
 #pragma unroll
       for (uint32_t r = 0; r < kRowTiles; ++r) {
+        // Way of products: here.
         fragments[r] = expand_half(rows[r], weights[part][r]);
         const uint32_t mark = __shfl_sync(0xFFFFFFFFu, rows[r].marks, static_cast<int>(in_marks));
         if ((mark >> (16 + part * kHalfSteps) & 15) != 0) {
-          patch_half(fragments[r], *matrix_of(r).planes, rows[r], half, mark);
+          const uint32_t first =
+              __shfl_sync(0xFFFFFFFFu, rows[r].firsts, static_cast<int>(in_marks));
+          patch_half(fragments[r], *matrix_of(r).planes, half, first, mark);
         }
 #pragma unroll
         for (uint32_t pair = 0; pair < 2 && kIsAhead; ++pair) {
@@ -287,8 +291,8 @@ __device__ __forceinline__ void LaneProduct<kRowTiles, kInputTiles>::multiply(
 }
 
 template <uint32_t kRowTiles, uint32_t kInputTiles>
-__device__ __forceinline__ float LaneProduct<kRowTiles, kInputTiles>::add_chains(
-    const float* chains, uint32_t input, uint32_t row) {
+__device__ __forceinline__ float add_chains(const float* chains, uint32_t input, uint32_t row) {
+  constexpr uint32_t kStride = Stride<kRowTiles>::kFloats;
   constexpr uint32_t kChainStride = kInputTiles * kInputs * kStride;
   float sum = chains[input * kStride + row];
 #pragma unroll
@@ -300,10 +304,11 @@ __device__ __forceinline__ float LaneProduct<kRowTiles, kInputTiles>::add_chains
 
 // A block's outputs, of its chains' sums.
 template <uint32_t kRowTiles, uint32_t kInputTiles>
-__device__ __forceinline__ void LaneProduct<kRowTiles, kInputTiles>::write(
-    const HuffmanMultiplyLaneParams& params, const float* chains) {
+__device__ __forceinline__ void write_outputs(const HuffmanMultiplyLaneParams& params,
+                                              const float* chains) {
   const BlockRows block = find_rows<kRowTiles>(params);
   const HuffmanFactor& factor = params.matrices[block.matrix];
+  constexpr uint32_t kRows = Stride<kRowTiles>::kRows;
   const uint32_t n_rows = params.is_gated ? kRows / 2 : kRows;
   const uint32_t kind = params.output_kind;
   for (uint32_t i = threadIdx.x; i < n_rows * params.n_inputs; i += kProductThreads) {
@@ -311,10 +316,10 @@ __device__ __forceinline__ void LaneProduct<kRowTiles, kInputTiles>::write(
     const uint32_t in_block = i - input * n_rows;
     const uint32_t row = block.first_tile * kTileRows + in_block;
     if (row >= factor.planes.n_rows) continue;
-    float value = add_chains(chains, input, in_block);
+    float value = add_chains<kRowTiles, kInputTiles>(chains, input, in_block);
     if (factor.bias != nullptr) value = __fadd_rn(value, load_float(factor.bias, row, kind));
     if (params.is_gated) {
-      float gated = add_chains(chains, input, in_block + n_rows);
+      float gated = add_chains<kRowTiles, kInputTiles>(chains, input, in_block + n_rows);
       const uint8_t* bias = params.matrices[1].bias;
       if (bias != nullptr) gated = __fadd_rn(gated, load_float(bias, row, kind));
       value = __fmul_rn(silu(value), gated);
@@ -331,11 +336,11 @@ __device__ __forceinline__ void LaneProduct<kRowTiles, kInputTiles>::write(
 template <uint32_t kRowTiles, uint32_t kInputTiles>
 __device__ __forceinline__ void multiply_rows(const HuffmanMultiplyLaneParams& params,
                                               float* chains) {
-  using Product = LaneProduct<kRowTiles, kInputTiles>;
+  constexpr uint32_t kStride = Stride<kRowTiles>::kFloats;
   float sums[kRowTiles][kInputTiles][4];
-  Product::multiply(params, sums);
+  multiply_chain<kRowTiles, kInputTiles>(params, sums);
   const uint32_t lane = threadIdx.x % 32;
-  float* own = chains + threadIdx.x / 32 * (kInputTiles * kInputs * Product::kStride);
+  float* own = chains + threadIdx.x / 32 * (kInputTiles * kInputs * kStride);
 #pragma unroll
   for (uint32_t r = 0; r < kRowTiles; ++r) {
 #pragma unroll
@@ -344,12 +349,12 @@ __device__ __forceinline__ void multiply_rows(const HuffmanMultiplyLaneParams& p
       for (uint32_t i = 0; i < 4; ++i) {
         const uint32_t input = tile * kInputs + lane % 4 * 2 + i % 2;
         const uint32_t row = r * kTileRows + lane / 4 + i / 2 * 8;
-        own[input * Product::kStride + row] = sums[r][tile][i];
+        own[input * kStride + row] = sums[r][tile][i];
       }
     }
   }
   __syncthreads();
-  Product::write(params, chains);
+  write_outputs<kRowTiles, kInputTiles>(params, chains);
 }
 
 #endif  // LACUNA_HUFFMAN_MULTIPLY_LANE_CUH_

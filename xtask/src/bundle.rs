@@ -53,7 +53,7 @@ pub(crate) fn make(folder: &Path) -> Result<()> {
         }
     }
     create(&contents.join("peers"))?;
-    for name in ["attention.py", "cub_topk.cu", "house.py", "topk.py"] {
+    for name in ["attention.py", "cub_topk.cu", "house.py", "linear.py", "topk.py"] {
         copy(&root().join("benches/peers").join(name), &contents.join("peers").join(name))?;
     }
     let commit = commit();

@@ -337,6 +337,13 @@ fn what_a_product_cannot_be_is_said() {
         let text = text(plan);
         assert!(text.contains(what), "{text}");
     }
+    let gated = ProductPlan::gated(shape(4, 16), shape(4, 16), 2).unwrap();
+    let many = ProductPlan::new(&[shape(4, 16)], 12).unwrap();
+    assert!(many.with_block_rows(64).is_ok() && gated.with_block_rows(32).is_ok());
+    for (plan, n_rows) in [(gated, 16), (many, 32), (many, 65), (gated, 48), (many, 0)] {
+        let text = text(plan.with_block_rows(n_rows));
+        assert!(text.contains("rows of a block: ") && text.contains("64 of up to 16"), "{text}");
+    }
     let plan = ProductPlan::new(&[shape(4, 16)], 2).unwrap();
     for (strides, what) in [
         (plan.with_strides(8, &[4], &[4]), "stride of inputs"),

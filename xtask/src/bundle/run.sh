@@ -12,7 +12,7 @@ usage="usage: ./run --check|--bench [--only ROOM] [--out FOLDER] [--seconds N]
            wheel dfloat11, or LACUNA_DFLOAT11_PTX=decode.ptx) and nvCOMP's ANS (the wheel
            nvidia-libnvcomp-cu12 or -cu13, or LACUNA_NVCOMP=libnvcomp.so.6), torch.topk, torch's SDPA and
            FlashInfer's top_k and paged decode (the wheels torch and flashinfer-python, measured by
-           peers/topk.py and peers/attention.py in processes of their own),
+           peers/topk.py, peers/attention.py and peers/linear.py in processes of their own),
            CUB's top-k (peers/cub_topk.cu, compiled by nvcc, or LACUNA_NVCC=nvcc, against the headers of
            the wheel nvidia-cuda-cccl, or LACUNA_CCCL=include, or the toolkit's: from CUDA 13.2 on they
            have it)
@@ -98,6 +98,7 @@ if [ "$mode" = bench ]; then
   cub=$(find_peer nvidia/cu13/include/cccl/cub/device/device_topk.cuh)
   export LACUNA_CCCL="${LACUNA_CCCL-${cub%/cub/device/device_topk.cuh}}"
   export LACUNA_ATTENTION_PEERS="${LACUNA_ATTENTION_PEERS-$unpacked/peers/attention.py}"
+  export LACUNA_LINEAR_PEERS="${LACUNA_LINEAR_PEERS-$unpacked/peers/linear.py}"
   export LACUNA_NVCOMP="${LACUNA_NVCOMP-$(find_peer 'nvidia/libnvcomp/lib64/libnvcomp.so.6')}"
 fi
 

@@ -70,7 +70,6 @@ impl ProductPlan {
 
     fn of(shapes: &[LaneShape], n_inputs: u64, is_gated: bool) -> Result<Self> {
         check_between("matrices of a product", shapes.len() as u64, MOST_FACTORS as u64, "1..=4")?;
-        check_between("inputs of a product", n_inputs, MOST_INPUTS, "1..=64")?;
         let n_columns = shapes[0].n_columns();
         if !n_columns.is_multiple_of(INPUT_ALIGNMENT) {
             let what = "columns of a product's matrix";
@@ -82,26 +81,18 @@ impl ProductPlan {
                 return Err(Error::Shape { what: "columns of a matrix", expected, got });
             }
         }
-        let input_tiles = n_inputs.div_ceil(INPUTS_OF_TILE).next_power_of_two();
-        let n_row_tiles: u64 = shapes.iter().map(LaneShape::n_row_tiles).sum();
-        let row_tiles = match input_tiles {
-            1 if n_row_tiles.div_ceil(4) >= ENOUGH_BLOCKS => 4,
-            1 if is_gated || n_row_tiles.div_ceil(2) >= ENOUGH_BLOCKS => 2,
-            1 => 1,
-            2 => 4,
-            _ => 2,
-        };
         let strides = std::array::from_fn(|idx| shapes.get(idx).map_or(0, |shape| shape.n_rows()));
-        Ok(Self {
+        let plan = Self {
             shapes: std::array::from_fn(|idx| shapes.get(idx).copied()),
-            n_inputs,
+            n_inputs: 1,
             is_gated,
-            row_tiles,
-            input_tiles,
+            row_tiles: 1,
+            input_tiles: 1,
             x_stride: n_columns,
             output_strides: strides,
             residual_strides: strides,
-        })
+        };
+        plan.with_inputs(n_inputs)
     }
 
     /// The same with other distances between rows, in elements: of inputs, of each output, and of each residual. Of a gated product the first one of
@@ -136,6 +127,55 @@ impl ProductPlan {
         }
         self.x_stride = x;
         Ok(self)
+    }
+
+    /// The same with another number of inputs.
+    ///
+    /// # Errors
+    /// [`Error::Range`] for 0 or more than 64.
+    pub fn with_inputs(self, n_inputs: u64) -> Result<Self> {
+        check_between("inputs of a product", n_inputs, MOST_INPUTS, "1..=64")?;
+        let input_tiles = n_inputs.div_ceil(INPUTS_OF_TILE).next_power_of_two();
+        let n_row_tiles: u64 = self.shapes.iter().flatten().map(LaneShape::n_row_tiles).sum();
+        let row_tiles = match input_tiles {
+            1 if n_row_tiles.div_ceil(4) >= ENOUGH_BLOCKS => 4,
+            1 if self.is_gated || n_row_tiles.div_ceil(2) >= ENOUGH_BLOCKS => 2,
+            1 => 1,
+            2 => 4,
+            _ => 2,
+        };
+        Ok(Self { n_inputs, input_tiles, row_tiles, ..self })
+    }
+
+    /// The same with so many rows in a block: 16, 32 or 64 where there are up to 8 inputs, else what the kernel of so many has. More rows read inputs less often, and
+    /// are fewer blocks; a gated product has at least 32, half of them of each matrix.
+    ///
+    /// # Errors
+    /// [`Error::Range`] for another number.
+    pub fn with_block_rows(self, n_rows: u64) -> Result<Self> {
+        let row_tiles = n_rows / TILE_ROWS as u64;
+        let is_there = match self.input_tiles {
+            1 => [16, 32, 64].contains(&n_rows) && (row_tiles > 1 || !self.is_gated),
+            _ => row_tiles == self.row_tiles && n_rows.is_multiple_of(TILE_ROWS as u64),
+        };
+        if is_there {
+            return Ok(Self { row_tiles, ..self });
+        }
+        let (what, allowed) =
+            ("rows of a block", "16, 32 or 64 of up to 8 inputs, 64 of up to 16, else 32");
+        Err(Error::Range { what, value: n_rows, allowed })
+    }
+
+    /// The kernel that a launch takes, by its rows and inputs at once.
+    pub fn kernel_name(&self) -> &'static str {
+        match (self.row_tiles, self.input_tiles) {
+            (1, _) => "huffman/multiply_lane_1x8",
+            (2, 1) => "huffman/multiply_lane_2x8",
+            (_, 1) => "huffman/multiply_lane_4x8",
+            (_, 2) => "huffman/multiply_lane_4x16",
+            (_, 4) => "huffman/multiply_lane_2x32",
+            _ => "huffman/multiply_lane_2x64",
+        }
     }
 
     /// Matrices.
