@@ -280,7 +280,7 @@ fn problems() -> Vec<Problem> {
     };
     problems.push(Problem::new(16, 300, ROWS[1], (0..16 * 300).map(at_end).collect()));
     // More row tiles than threads, with escapes.
-    let noise = (0..16 * 300 * 2_u64).map(|i| (i * i * 40_503 >> 5) as u16).collect();
+    let noise = (0..16 * 300 * 2_u64).map(|i| ((i * i * 40_503) >> 5) as u16).collect();
     problems.push(Problem::new(16 * 300, 2, ROWS[0], noise));
     problems
 }

@@ -78,7 +78,7 @@ fn rows_are_packed_at_the_edges_of_tiles() {
 fn more_row_tiles_than_a_block_has_threads_are_added_up() {
     for queue in common::queues() {
         let noise: Vec<u16> =
-            (0..16 * 520 * 2 + 2).map(|i| (i * i * 40_503_u64 >> 5) as u16).collect();
+            (0..16 * 520 * 2 + 2).map(|i| ((i * i * 40_503_u64) >> 5) as u16).collect();
         let problem = Problem::new(16 * 520 + 1, 2, Rows::default(), noise);
         assert!(problem.packed.n_escapes() > 8000);
         assert_packed(&queue, &problem);
@@ -87,7 +87,7 @@ fn more_row_tiles_than_a_block_has_threads_are_added_up() {
 
 #[test]
 fn special_values_are_packed_bit_for_bit() {
-    let noise: Vec<u16> = (0..16 * 128).map(|i| (i * 40_503_u64 >> 3) as u16).collect();
+    let noise: Vec<u16> = (0..16 * 128).map(|i| ((i * 40_503_u64) >> 3) as u16).collect();
     let specials: Vec<u16> = (0..33 * 130).map(|i| SPECIALS[i % 14]).collect();
     for queue in common::queues() {
         let problem = Problem::new(16, 128, Rows::default(), noise.clone());
