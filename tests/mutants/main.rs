@@ -25,6 +25,10 @@ mod copy_problem;
 mod gate;
 mod huffman;
 mod kv_rows;
+mod lane;
+#[path = "../huffman/lane/problem.rs"]
+#[allow(dead_code, reason = "tests use all of it")]
+mod lane_problem;
 mod low_rank;
 mod mass;
 #[path = "../select/mass/problem.rs"]

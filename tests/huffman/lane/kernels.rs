@@ -12,12 +12,15 @@ use super::problem::{Problem, Rows, SPECIALS, hostile, mixed_weights};
 use crate::common::{self, Random};
 
 /// Rows that let kernels read and write 16 bytes, where the columns do; and rows that do not.
-const ROWS: [Rows; 4] = [
-    Rows { n_between: 0, n_before: 0 },
-    Rows { n_between: 8, n_before: 8 },
-    Rows { n_between: 3, n_before: 0 },
-    Rows { n_between: 0, n_before: 1 },
-];
+fn rows_of(n_columns: u64) -> [Rows; 5] {
+    [
+        Rows { n_between: 0, n_before: 0 },
+        Rows { n_between: n_columns.next_multiple_of(8) - n_columns, n_before: 0 },
+        Rows { n_between: 8, n_before: 8 },
+        Rows { n_between: 3, n_before: 0 },
+        Rows { n_between: 0, n_before: 1 },
+    ]
+}
 
 #[track_caller]
 fn assert_unpacked(queue: &Queue, rows: Rows, matrix: &LaneMatrix) {
@@ -51,7 +54,7 @@ fn edges() -> impl Iterator<Item = (u64, u64)> {
 fn rows_are_unpacked_at_the_edges_of_tiles() {
     for queue in common::queues() {
         for (n_rows, n_columns) in edges() {
-            for rows in ROWS {
+            for rows in rows_of(n_columns) {
                 let problem = Problem::mixed(n_rows, n_columns, rows, n_rows << 12 | n_columns);
                 assert_unpacked(&queue, rows, &problem.packed);
             }
@@ -63,7 +66,7 @@ fn rows_are_unpacked_at_the_edges_of_tiles() {
 fn rows_are_packed_at_the_edges_of_tiles() {
     for queue in common::queues() {
         for (n_rows, n_columns) in edges() {
-            for rows in ROWS {
+            for rows in rows_of(n_columns) {
                 let seed = n_rows << 12 | n_columns;
                 assert_packed(&queue, &Problem::mixed(n_rows, n_columns, rows, seed));
             }
@@ -74,13 +77,17 @@ fn rows_are_packed_at_the_edges_of_tiles() {
 #[test]
 fn more_row_tiles_than_a_block_has_threads_are_added_up() {
     for queue in common::queues() {
-        assert_packed(&queue, &Problem::mixed(16 * 520 + 1, 2, Rows::default(), 4));
+        let noise: Vec<u16> =
+            (0..16 * 520 * 2 + 2).map(|i| ((i * i * 40_503_u64) >> 5) as u16).collect();
+        let problem = Problem::new(16 * 520 + 1, 2, Rows::default(), noise);
+        assert!(problem.packed.n_escapes() > 8000);
+        assert_packed(&queue, &problem);
     }
 }
 
 #[test]
 fn special_values_are_packed_bit_for_bit() {
-    let noise: Vec<u16> = (0..16 * 128).map(|i| (i * 40_503_u64 >> 3) as u16).collect();
+    let noise: Vec<u16> = (0..16 * 128).map(|i| ((i * 40_503_u64) >> 3) as u16).collect();
     let specials: Vec<u16> = (0..33 * 130).map(|i| SPECIALS[i % 14]).collect();
     for queue in common::queues() {
         let problem = Problem::new(16, 128, Rows::default(), noise.clone());
@@ -100,13 +107,14 @@ fn special_values_are_packed_bit_for_bit() {
 
 #[test]
 fn every_schedule_and_kind_of_fibres_gives_the_same() {
-    let problem = Problem::mixed(35, 300, ROWS[0], 3);
+    let rows = rows_of(300);
+    let problem = Problem::mixed(35, 300, rows[1], 3);
     let other = hostile(problem.packed.shape, 500, false, 6);
     for config in common::configs() {
         let queue = Queue::simt(config);
         assert_packed(&queue, &problem);
-        assert_unpacked(&queue, ROWS[1], &problem.packed);
-        assert_unpacked(&queue, ROWS[0], &other);
+        assert_unpacked(&queue, rows[1], &problem.packed);
+        assert_unpacked(&queue, rows[0], &other);
     }
 }
 

@@ -43,7 +43,7 @@ pub(crate) fn hostile(shape: LaneShape, n_escapes: usize, is_far: bool, seed: u6
                 true => word(),
                 false => {
                     let steps_and_count = (word() & 0xFF0F << 44) | (word() & 0xFFFF) << 32;
-                    steps_and_count | word() % (n_escapes as u64 + 9)
+                    steps_and_count | (word() % (n_escapes as u64 + 9))
                 }
             })
             .collect(),
