@@ -1646,7 +1646,7 @@ pub struct HuffmanFactor {
     pub residual_stride: u64,
     /// Elements.
     pub output_stride: u64,
-    /// The first thread block that has some of its rows.
+    /// The first thread block that has some of its rows; of what is gated the number of all blocks.
     pub first_block: u32,
     /// Zero.
     pub reserved: u32,

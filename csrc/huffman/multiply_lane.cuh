@@ -61,10 +61,8 @@ struct BlockRows {
 template <uint32_t kRowTiles>
 __device__ __forceinline__ BlockRows find_rows(const HuffmanMultiplyLaneParams& params) {
   uint32_t matrix = 0;
-  if (!params.is_gated) {
-    for (uint32_t i = 1; i < params.n_matrices; ++i) {
-      if (blockIdx.x >= params.matrices[i].first_block) matrix = i;
-    }
+  for (uint32_t i = 1; i < params.n_matrices; ++i) {
+    if (blockIdx.x >= params.matrices[i].first_block) matrix = i;
   }
   const uint32_t n_tiles = params.is_gated ? kRowTiles / 2 : kRowTiles;
   return {matrix, (blockIdx.x - params.matrices[matrix].first_block) * n_tiles};

@@ -152,7 +152,7 @@ typedef struct HuffmanFactor {
   uint64_t residual_stride;
   /// Elements.
   uint64_t output_stride;
-  /// The first thread block that has some of its rows.
+  /// The first thread block that has some of its rows; of what is gated the number of all blocks.
   uint32_t first_block;
   /// Zero.
   uint32_t reserved;

@@ -44,6 +44,10 @@ mod partials;
 #[allow(dead_code, reason = "tests use all of it")]
 mod partials_problem;
 mod prefill;
+mod product;
+#[path = "../huffman/lane/product/problem.rs"]
+#[allow(dead_code, reason = "tests use all of it")]
+mod product_problem;
 mod retier;
 #[path = "../quant/retier/problem.rs"]
 #[allow(dead_code, reason = "tests use all of it")]

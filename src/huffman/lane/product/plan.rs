@@ -11,6 +11,7 @@ pub const MOST_INPUTS: u64 = 64;
 /// Matrices of one launch at most: queries, keys and values; gate and up.
 pub const MOST_FACTORS: usize = 4;
 /// Parts that a row is summed up in: warps of a block.
+#[cfg(any(feature = "cuda", feature = "simt"))]
 const CHAINS: u64 = 8;
 /// Columns of an accumulator of a tensor core.
 const INPUTS_OF_TILE: u64 = 8;
@@ -106,7 +107,10 @@ impl ProductPlan {
         for (what, strides) in
             [("strides of outputs", outputs), ("strides of residuals", residuals)]
         {
-            crate::launch::check_same(what, n_factors, strides.len())?;
+            if strides.len() as u64 != n_factors {
+                let (expected, got) = (n_factors, strides.len() as u64);
+                return Err(Error::Shape { what, expected, got });
+            }
         }
         let most = 1 << 56;
         if !x.is_multiple_of(INPUT_ALIGNMENT) || x < self.n_columns() || x > most {
