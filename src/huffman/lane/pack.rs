@@ -11,6 +11,9 @@ use crate::{Error, Result};
 /// The code of what the palette lacks.
 const ESCAPE: u8 = PALETTE_LEN as u8;
 
+/// Bits that only it has, of eight codes.
+const ESCAPES: u64 = 0x0808_0808_0808_0808;
+
 /// Packs a matrix, row by row, on all threads of the current rayon pool (feature `files`; else on
 /// one).
 ///
@@ -154,12 +157,12 @@ fn pack_tile(
     let mut steps = 0_u64;
     for step in 0..TILE_STEPS {
         for lane in 0..LANES {
-            let mut weights: [u16; 8] = std::array::from_fn(|u| {
-                let (row, column) = place(step, lane, u);
-                tile[row][column]
-            });
+            // Four neighbours of a row, and of the row eight below.
+            let (row, column) = place(step, lane, 0);
+            let [a, b] = [row, row + 8].map(|row| tile[row].as_chunks::<4>().0[column / 4]);
+            let mut weights = [a[0], a[1], b[0], b[1], a[2], a[3], b[2], b[3]];
             let mut slots = weights.map(|weight| codes[value_of(weight)]);
-            if slots.contains(&ESCAPE) {
+            if u64::from_le_bytes(slots) & ESCAPES != 0 {
                 steps |= 1 << step;
                 let at = (step << 24 | lane << 19) as u32;
                 for (u, (weight, slot)) in weights.iter_mut().zip(&mut slots).enumerate() {
@@ -169,14 +172,21 @@ fn pack_tile(
                     }
                 }
             }
-            let low_at = 512 * (step / 2) + 16 * lane + 8 * (step % 2);
-            low[low_at..low_at + 8].copy_from_slice(&weights.map(|weight| weight as u8));
-            high[128 * (step / 4) + 4 * lane + step % 4] = (0..8).fold(0, |word, u| {
-                let sign_at = if u < 4 { 8 * u + 7 } else { 8 * (u - 4) + 3 };
-                word | u32::from(slots[u]) << (4 * u) | u32::from(weights[u] >> 15) << sign_at
-            });
+            let low_at = 64 * (step / 2) + 2 * lane + step % 2;
+            low.as_chunks_mut::<8>().0[low_at] = weights.map(|weight| weight as u8);
+            let signs = u64::from_le_bytes(weights.map(|weight| (weight >> 8) as u8));
+            let signs = signs as u32 & 0x8080_8080 | (signs >> 36) as u32 & 0x0808_0808;
+            high[128 * (step / 4) + 4 * lane + step % 4] = nibbles(slots) | signs;
         }
     }
     let count = escapes.len() - first;
     first as u64 | (count as u64) << 32 | steps << 48
+}
+
+/// The lower four bits of eight bytes, side by side.
+fn nibbles(bytes: [u8; 8]) -> u32 {
+    let bytes = u64::from_le_bytes(bytes);
+    let bytes = (bytes | bytes >> 4) & 0x00FF_00FF_00FF_00FF;
+    let bytes = (bytes | bytes >> 8) & 0x0000_FFFF_0000_FFFF;
+    (bytes | bytes >> 16) as u32
 }

@@ -46,27 +46,33 @@ fn unpack_row_tile(raw: &RawLane<'_>, row_tile: usize, rows: &mut [u16]) {
 }
 
 fn unpack_tile(raw: &RawLane<'_>, idx: usize, pairs: &[[u8; 2]; 256], tile: &mut Tile) {
-    let low = &raw.low.as_chunks::<TILE_WEIGHTS>().0[idx].as_chunks::<8>().0;
-    let high = &raw.high.as_chunks::<TILE_WORDS>().0[idx];
-    for step in 0..TILE_STEPS {
+    let low = raw.low.as_chunks::<TILE_WEIGHTS>().0[idx].as_chunks::<16>().0;
+    let high = raw.high.as_chunks::<TILE_WORDS>().0[idx].as_chunks::<4>().0;
+    for pair in 0..TILE_STEPS / 2 {
         for lane in 0..LANES {
-            let word = high[128 * (step / 4) + 4 * lane + step % 4];
-            let low = low[64 * (step / 2) + 2 * lane + step % 2];
-            let [a, b, c, d] = word.to_le_bytes().map(|codes| pairs[usize::from(codes)]);
-            let of_four = |[a, b]: [u8; 2], [c, d]: [u8; 2], signs: u32| {
-                (u32::from_le_bytes([a, b, c, d]) | signs & 0x8080_8080).to_le_bytes()
+            let low = &low[LANES * pair + lane];
+            let four = &high[LANES * (pair / 2) + lane];
+            let words = if pair % 2 == 0 { [four[0], four[1]] } else { [four[2], four[3]] };
+            // Of a lane's two steps each other two are of the row eight below.
+            let of_row = |below: usize| {
+                let lows: [u8; 8] = std::array::from_fn(|i| low[i / 2 * 4 + i % 2 + 2 * below]);
+                let of_step = |word: u32| {
+                    let signs = word >> (16 * below);
+                    let [a, b] = [0, 16].map(|at| {
+                        u32::from(u16::from_le_bytes(
+                            pairs[usize::from((word >> (at + 8 * below)) as u8)],
+                        ))
+                    });
+                    a | b << 16 | signs & 0x8080 | (signs << 20) & 0x8080_0000
+                };
+                let highs = u64::from(of_step(words[0])) | u64::from(of_step(words[1])) << 32;
+                let highs = highs.to_le_bytes();
+                std::array::from_fn::<u16, 8, _>(|i| u16::from_le_bytes([lows[i], highs[i]]))
             };
-            let high = [of_four(a, b, word), of_four(c, d, word << 4)];
-            let weight = |u: usize| u16::from_le_bytes([low[u], high[u / 4][u % 4]]);
-            let (row, column) = place(step, lane, 0);
-            for (row, column, u) in [
-                (row, column, 0),
-                (row + 8, column, 2),
-                (row, column + 2, 4),
-                (row + 8, column + 2, 6),
-            ] {
-                tile[row][column..column + 2].copy_from_slice(&[weight(u), weight(u + 1)]);
-            }
+            let (row, column) = place(2 * pair, lane, 0);
+            let (above, below) = tile.split_at_mut(TILE_ROWS / 2);
+            above[row].as_chunks_mut::<8>().0[column / 8] = of_row(0);
+            below[row].as_chunks_mut::<8>().0[column / 8] = of_row(1);
         }
     }
     let header = raw.headers[idx];
