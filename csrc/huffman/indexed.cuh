@@ -319,4 +319,11 @@ __device__ __forceinline__ uint16_t join_one(uint32_t exponent, uint32_t sign_ma
   return static_cast<uint16_t>(join_four(exponent, sign_mantissa).x);
 }
 
+// By a warp: the status word has the lowest corrupt tile of a launch.
+__device__ __forceinline__ void report_tile(uint64_t* status, uint32_t tile, TileReason reason) {
+  if (threadIdx.x % 32 != 0) return;
+  const uint64_t word = uint64_t{0xFFFFFFFFu - tile} << 32 | reason;
+  atomicMax(reinterpret_cast<unsigned long long*>(status), word);
+}
+
 #endif  // LACUNA_HUFFMAN_INDEXED_CUH_

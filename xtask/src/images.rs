@@ -39,6 +39,18 @@ pub(crate) const IMAGES: &[Image] = &[
         path: "ptx/huffman-indexed.sm80.ptx",
     },
     Image {
+        room: "huffman",
+        source: "csrc/huffman/index.cu",
+        target: "compute_80",
+        path: "ptx/huffman-index.sm80.ptx",
+    },
+    Image {
+        room: "huffman",
+        source: "csrc/huffman/rows.cu",
+        target: "compute_80",
+        path: "ptx/huffman-rows.sm80.ptx",
+    },
+    Image {
         room: "mma",
         source: "csrc/mma/products.cu",
         target: "compute_80",

@@ -1,152 +1,30 @@
 //! Decoding by an index: bit for bit the reference, whatever the index, the table and the codes say.
 
+mod index;
+pub(crate) mod problem;
+mod rows;
+
 use half::bf16;
+use lacuna::huffman;
 use lacuna::huffman::indexed::{
     CodeTable, CorruptTile, Index, IndexedPlan, IndexedShape, IndexedViews, IndexedWeights,
-    RawIndexed, TileReason, reference,
+    TileReason, reference,
 };
-use lacuna::huffman::{self, RawGroup};
 use lacuna::simt::{Checks, Config, Schedule};
-use lacuna::{Buffer, Error, Queue};
+use lacuna::{Buffer, Queue};
 use proptest::prelude::*;
 
-use crate::common::{self, Random, clustered_weights, encode};
-
-/// A group's tensors and its index, to be damaged.
-#[derive(Debug, Clone)]
-struct Owned {
-    codes: Vec<u8>,
-    sign_mantissa: Vec<u8>,
-    tile_bytes: Vec<u32>,
-    granule_bits: Vec<u16>,
-    entries: Vec<u32>,
-    lengths: Vec<u8>,
-    luts: Vec<u8>,
-}
-
-impl Owned {
-    fn of(raw: RawGroup<'_>) -> Self {
-        let group = raw.parse().unwrap();
-        let index = reference::index(&group).unwrap().expect("a tile has few bits");
-        let table = CodeTable::of(&group);
-        Self {
-            codes: raw.encoded_exponent.to_vec(),
-            sign_mantissa: raw.sign_mantissa.to_vec(),
-            tile_bytes: index.tile_bytes,
-            granule_bits: index.granule_bits,
-            entries: table.entries().to_vec(),
-            lengths: table.lengths().to_vec(),
-            luts: raw.luts.to_vec(),
-        }
-    }
-
-    fn encode(weights: &[u16]) -> Self {
-        Self::of(encode(weights).as_raw("group"))
-    }
-
-    fn raw(&self) -> RawIndexed<'_> {
-        RawIndexed {
-            codes: &self.codes,
-            sign_mantissa: &self.sign_mantissa,
-            tile_bytes: &self.tile_bytes,
-            granule_bits: &self.granule_bits,
-            entries: &self.entries,
-            lengths: &self.lengths,
-            luts: &self.luts,
-        }
-    }
-
-    /// Overwrites a byte of one of the tensors that say what the codes are.
-    fn damage(&mut self, tensor: usize, at: &prop::sample::Index, value: u8) {
-        let bytes: &mut [u8] = match tensor {
-            0 => &mut self.codes,
-            1 => bytemuck::cast_slice_mut(&mut self.tile_bytes),
-            2 => bytemuck::cast_slice_mut(&mut self.granule_bits),
-            3 => bytemuck::cast_slice_mut(&mut self.entries),
-            4 => &mut self.lengths,
-            _ => &mut self.luts,
-        };
-        if !bytes.is_empty() {
-            let at = at.index(bytes.len());
-            bytes[at] = value;
-        }
-    }
-}
-
-type Decoded = (Vec<Vec<u16>>, Option<CorruptTile>);
-
-/// What a launch over `groups` leaves: each group's bits, and the report.
-fn decode_on(queue: &Queue, groups: &[Owned]) -> Decoded {
-    let raws: Vec<_> = groups.iter().map(Owned::raw).collect();
-    let weights = IndexedWeights::upload(queue, &raws).unwrap();
-    let plan = weights.plan();
-    let poison = vec![bf16::from_bits(0xDEAD); plan.output_len() as usize + 8];
-    let mut output = queue.upload(&poison).unwrap();
-    let mut status = queue.alloc::<u64>(1).unwrap();
-    weights.decode(queue, &mut status.view_mut(), &mut output.view_mut()).unwrap();
-    let report = match weights.check(queue, &status.view()) {
-        Ok(()) => None,
-        Err(Error::CorruptTile(tile)) => Some(tile),
-        Err(error) => panic!("{error}"),
-    };
-    let bits: Vec<u16> =
-        queue.download(&output.view()).unwrap().into_iter().map(bf16::to_bits).collect();
-    let mut next = 0;
-    let decoded = (0..groups.len())
-        .map(|idx| {
-            let range = plan.output_range(idx).unwrap();
-            let (start, end) = (range.start as usize, range.end as usize);
-            assert!(bits[next..start].iter().all(|b| *b == 0xDEAD), "wrote between groups");
-            next = end;
-            bits[start..end].to_vec()
-        })
-        .collect();
-    assert!(bits[next..].iter().all(|b| *b == 0xDEAD), "wrote past the last group");
-    (decoded, report)
-}
-
-fn decode_by_reference(groups: &[Owned]) -> Decoded {
-    let mut first_tile = 0;
-    let mut report = None;
-    let decoded = groups
-        .iter()
-        .map(|group| {
-            let mut output = vec![0; group.sign_mantissa.len()];
-            if let Err(corrupt) = reference::decode(&group.raw(), &mut output) {
-                let tile = first_tile + corrupt.tile;
-                report = report.or(Some(CorruptTile { tile, ..corrupt }));
-            }
-            first_tile += output.len().div_ceil(4096) as u32;
-            output
-        })
-        .collect();
-    (decoded, report)
-}
+use crate::common::{self, clustered_weights, encode};
+use problem::{
+    Owned, decode_by_reference, decode_on, weights_of_any_exponent, weights_of_long_codes,
+};
 
 #[track_caller]
 fn assert_same(queue: &Queue, groups: &[Owned]) {
-    let (decoded, report) = decode_on(queue, groups);
+    let (decoded, report) = decode_on(queue, groups).unwrap();
     let (expected, expected_report) = decode_by_reference(groups);
     assert_eq!(report, expected_report, "report");
     assert!(decoded == expected, "bits differ");
-}
-
-/// Weights some of which have exponents as rare as one in 2^22, and so codes beyond a lookup.
-fn weights_of_long_codes(n: usize, seed: u64) -> Vec<u16> {
-    let mut random = Random(seed);
-    let mut weights = clustered_weights(n, seed);
-    for weight in &mut weights {
-        if random.next().is_multiple_of(50) {
-            *weight = (random.next() % 200) as u16 * 128 + 5;
-        }
-    }
-    weights
-}
-
-/// Weights of all exponents alike: tiles of more bits than fit on chip.
-fn weights_of_any_exponent(n: usize, seed: u64) -> Vec<u16> {
-    let mut random = Random(seed);
-    (0..n).map(|_| random.next() as u16).collect()
 }
 
 #[test]
@@ -159,7 +37,7 @@ fn golden_groups_decode_bit_for_bit_on_every_executor() {
             let checkpoint = huffman::Checkpoint::open(common::data(file)).unwrap();
             let groups = checkpoint.groups().unwrap();
             let groups: Vec<_> = groups.iter().map(|group| Owned::of(*group.raw())).collect();
-            let (decoded, report) = decode_on(&queue, &groups);
+            let (decoded, report) = decode_on(&queue, &groups).unwrap();
             assert_eq!(report, None);
             let decoded = decoded.concat();
             assert!(bytemuck::cast_slice::<u16, u8>(&decoded) == common::bf16_tensors(original));
@@ -176,10 +54,10 @@ fn groups_of_every_size_and_kind_decode_in_one_launch() {
     weights.push(vec![0x3F80; 5000]);
     let groups: Vec<_> = weights.iter().map(|weights| Owned::encode(weights)).collect();
     for queue in common::queues() {
-        let (decoded, report) = decode_on(&queue, &groups);
+        let (decoded, report) = decode_on(&queue, &groups).unwrap();
         assert_eq!(report, None);
         assert!(decoded == weights);
-        assert_eq!(decode_on(&queue, &[]), (vec![], None));
+        assert_eq!(decode_on(&queue, &[]).unwrap(), (vec![], None));
     }
 }
 
@@ -190,7 +68,7 @@ fn every_schedule_and_fibre_gives_the_same_bits() {
     for config in common::configs() {
         for seed in 0..2 {
             let queue = Queue::simt(Config { seed, ..config.clone() });
-            let (decoded, report) = decode_on(&queue, &groups);
+            let (decoded, report) = decode_on(&queue, &groups).unwrap();
             assert_eq!(report, None, "{config:?}");
             assert!(decoded == weights, "{config:?}");
         }
@@ -280,7 +158,7 @@ fn a_corrupt_tile_leaves_its_neighbours_alone() {
     let mut corrupt = sound.clone();
     corrupt.granule_bits[2 * 32 + 9] += 1;
     for queue in common::queues() {
-        let (decoded, report) = decode_on(&queue, &[sound.clone(), corrupt.clone()]);
+        let (decoded, report) = decode_on(&queue, &[sound.clone(), corrupt.clone()]).unwrap();
         assert_eq!(report, Some(CorruptTile { tile: 7, reason: TileReason::Chain }));
         assert!(decoded[0] == weights);
         for (tile, (found, expected)) in
@@ -393,7 +271,7 @@ proptest! {
         // Where there is no index the plain kernel decodes.
         if reference::index(&group).unwrap().is_some() {
             let owned = Owned::of(*group.raw());
-            let (decoded, report) = decode_on(&random_queue(seed), &[owned]);
+            let (decoded, report) = decode_on(&random_queue(seed), &[owned]).unwrap();
             prop_assert_eq!(report, None);
             prop_assert!(decoded[0] == weights);
         }

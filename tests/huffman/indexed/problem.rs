@@ -1,0 +1,179 @@
+//! Indexed groups, what launches over them leave, and what the reference says of them.
+
+use half::bf16;
+use lacuna::huffman::RawGroup;
+use lacuna::huffman::indexed::{
+    CodeTable, CorruptTile, IndexedRowsPlan, IndexedWeights, RawIndexed, reference,
+};
+use lacuna::select::Absent;
+use lacuna::{Error, Queue};
+use proptest::prelude::*;
+
+use crate::common::{Random, clustered_weights, encode};
+
+/// A group's tensors and its index, to be damaged.
+#[derive(Debug, Clone)]
+pub(crate) struct Owned {
+    pub(crate) codes: Vec<u8>,
+    pub(crate) sign_mantissa: Vec<u8>,
+    pub(crate) tile_bytes: Vec<u32>,
+    pub(crate) granule_bits: Vec<u16>,
+    pub(crate) entries: Vec<u32>,
+    pub(crate) lengths: Vec<u8>,
+    pub(crate) luts: Vec<u8>,
+}
+
+impl Owned {
+    pub(crate) fn of(raw: RawGroup<'_>) -> Self {
+        let group = raw.parse().unwrap();
+        let index = reference::index(&group).unwrap().expect("a tile has few bits");
+        let table = CodeTable::of(&group);
+        Self {
+            codes: raw.encoded_exponent.to_vec(),
+            sign_mantissa: raw.sign_mantissa.to_vec(),
+            tile_bytes: index.tile_bytes,
+            granule_bits: index.granule_bits,
+            entries: table.entries().to_vec(),
+            lengths: table.lengths().to_vec(),
+            luts: raw.luts.to_vec(),
+        }
+    }
+
+    pub(crate) fn encode(weights: &[u16]) -> Self {
+        Self::of(encode(weights).as_raw("group"))
+    }
+
+    pub(crate) fn raw(&self) -> RawIndexed<'_> {
+        RawIndexed {
+            codes: &self.codes,
+            sign_mantissa: &self.sign_mantissa,
+            tile_bytes: &self.tile_bytes,
+            granule_bits: &self.granule_bits,
+            entries: &self.entries,
+            lengths: &self.lengths,
+            luts: &self.luts,
+        }
+    }
+
+    /// Overwrites a byte of one of the tensors that say what the codes are.
+    pub(crate) fn damage(&mut self, tensor: usize, at: &prop::sample::Index, value: u8) {
+        let bytes: &mut [u8] = match tensor {
+            0 => &mut self.codes,
+            1 => bytemuck::cast_slice_mut(&mut self.tile_bytes),
+            2 => bytemuck::cast_slice_mut(&mut self.granule_bits),
+            3 => bytemuck::cast_slice_mut(&mut self.entries),
+            4 => &mut self.lengths,
+            _ => &mut self.luts,
+        };
+        if !bytes.is_empty() {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+    }
+}
+
+pub(crate) type Decoded = (Vec<Vec<u16>>, Option<CorruptTile>);
+
+/// What a launch over `groups` leaves: each group's bits, and the report.
+pub(crate) fn decode_on(queue: &Queue, groups: &[Owned]) -> lacuna::Result<Decoded> {
+    let raws: Vec<_> = groups.iter().map(Owned::raw).collect();
+    let weights = IndexedWeights::upload(queue, &raws)?;
+    let plan = weights.plan();
+    let poison = vec![bf16::from_bits(0xDEAD); plan.output_len() as usize + 8];
+    let mut output = queue.upload(&poison)?;
+    let mut status = queue.alloc::<u64>(1)?;
+    weights.decode(queue, &mut status.view_mut(), &mut output.view_mut())?;
+    let report = report_of(weights.check(queue, &status.view()))?;
+    let bits: Vec<u16> = queue.download(&output.view())?.into_iter().map(bf16::to_bits).collect();
+    let mut next = 0;
+    let decoded = (0..groups.len())
+        .map(|idx| {
+            let range = plan.output_range(idx).unwrap();
+            let (start, end) = (range.start as usize, range.end as usize);
+            assert!(bits[next..start].iter().all(|b| *b == 0xDEAD), "wrote between groups");
+            next = end;
+            bits[start..end].to_vec()
+        })
+        .collect();
+    assert!(bits[next..].iter().all(|b| *b == 0xDEAD), "wrote past the last group");
+    Ok((decoded, report))
+}
+
+fn report_of(checked: lacuna::Result<()>) -> lacuna::Result<Option<CorruptTile>> {
+    match checked {
+        Ok(()) => Ok(None),
+        Err(Error::CorruptTile(tile)) => Ok(Some(tile)),
+        Err(error) => Err(error),
+    }
+}
+
+pub(crate) fn decode_by_reference(groups: &[Owned]) -> Decoded {
+    let mut first_tile = 0;
+    let mut report = None;
+    let decoded = groups
+        .iter()
+        .map(|group| {
+            let mut output = vec![0; group.sign_mantissa.len()];
+            if let Err(corrupt) = reference::decode(&group.raw(), &mut output) {
+                let tile = first_tile + corrupt.tile;
+                report = report.or(Some(CorruptTile { tile, ..corrupt }));
+            }
+            first_tile += output.len().div_ceil(4096) as u32;
+            output
+        })
+        .collect();
+    (decoded, report)
+}
+
+/// Weights some of which have exponents as rare as one in 2^22, and so codes beyond a lookup.
+pub(crate) fn weights_of_long_codes(n: usize, seed: u64) -> Vec<u16> {
+    let mut random = Random(seed);
+    let mut weights = clustered_weights(n, seed);
+    for weight in &mut weights {
+        if random.next().is_multiple_of(50) {
+            *weight = (random.next() % 200) as u16 * 128 + 5;
+        }
+    }
+    weights
+}
+
+/// Weights of all exponents alike: tiles of more bits than fit on chip.
+pub(crate) fn weights_of_any_exponent(n: usize, seed: u64) -> Vec<u16> {
+    let mut random = Random(seed);
+    (0..n).map(|_| random.next() as u16).collect()
+}
+
+/// What lies in the output before a launch.
+const POISON: u16 = 0xDEAD;
+
+pub(crate) type Rows = (Vec<u16>, Option<CorruptTile>);
+
+/// What a launch leaves that asks for rows of a group beside which there are others.
+pub(crate) fn rows_on(
+    queue: &Queue,
+    group: &Owned,
+    plan: &IndexedRowsPlan,
+    rows: &[u32],
+    absent: Absent,
+) -> lacuna::Result<Rows> {
+    let weights = IndexedWeights::upload(queue, &[group.raw()])?;
+    let rows = queue.upload(rows)?;
+    let mut output = queue.upload(&vec![bf16::from_bits(POISON); plan.output_len() as usize])?;
+    let mut workspace = queue.alloc::<u64>(weights.plan().workspace_len() as usize)?;
+    let (mut status, mut target) = (workspace.view_mut(), output.view_mut());
+    weights.decode_rows(queue, plan, 0, &rows.view(), absent, &mut status, &mut target)?;
+    let report = report_of(weights.check(queue, &workspace.view()))?;
+    let output = queue.download(&output.view())?;
+    Ok((output.into_iter().map(bf16::to_bits).collect(), report))
+}
+
+pub(crate) fn rows_by_reference(
+    group: &Owned,
+    plan: &IndexedRowsPlan,
+    rows: &[u32],
+    absent: Absent,
+) -> Rows {
+    let mut output = vec![POISON; plan.output_len() as usize];
+    let report = reference::decode_rows(&group.raw(), plan, rows, absent, &mut output).err();
+    (output, report)
+}
