@@ -11,8 +11,8 @@ constexpr uint16_t kQuietNan = 0x7FC0;
 struct Shared {
   // Exponents of the block in output order, from the output's last multiple of 8 before it.
   alignas(16) uint8_t exponents[kMaxBlockElements + 8];
-  StreamShared stream;
   uint32_t is_last_done;
+  StreamShared stream;
 };
 
 // Two bf16 from two sign-mantissa bytes and two exponents, each pair in bits 15..0.

@@ -39,6 +39,7 @@ __device__ __forceinline__ uint32_t read_four(const uint8_t* exponents, uint32_t
 __device__ __forceinline__ void load_tile(const uint8_t* sign_mantissa, uint2 (&bytes)[kSteps]) {
 #pragma unroll
   for (uint32_t step = 0; step < kSteps; ++step) {
+    // Way of a tile: here.
     bytes[step] = reinterpret_cast<const uint2*>(sign_mantissa)[step * 32 + threadIdx.x % 32];
   }
 }
@@ -49,8 +50,9 @@ __device__ __forceinline__ void write_tile(const uint8_t* exponents, const uint2
   for (uint32_t step = 0; step < kSteps; ++step) {
     const uint32_t i = (step * 32 + threadIdx.x % 32) * kVector;
     const uint2 first = join_four(read_four(exponents, i), bytes[step].x);
+    // Way of a tile: here.
     const uint2 second = join_four(read_four(exponents, i + 4), bytes[step].y);
-    // Inner loop: 128 elements a store.
+    // Way of a tile: 8 elements a store.
     *reinterpret_cast<uint4*>(output + i) = make_uint4(first.x, first.y, second.x, second.y);
   }
 }

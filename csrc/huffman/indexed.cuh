@@ -229,6 +229,7 @@ __device__ __forceinline__ TileReason decode_granule(const HuffmanIndexedGroup& 
       // Way of a lookup: 4 elements a store.
       place[0] = static_cast<uint8_t>(entry);
       place[1] = static_cast<uint8_t>(entry >> 8);
+      // Way of a lookup: here.
       n += entry >> 24;
       walk.bits += entry >> 16;
       walk.refill(before);
@@ -263,6 +264,7 @@ __device__ __forceinline__ TileReason decode_granule(const HuffmanIndexedGroup& 
     }
     walk.skip(n_bits);
   }
+  // Way of a tile: here.
   return walk.bit() == span.next ? kSound : kBadChain;
 }
 
@@ -285,6 +287,7 @@ __device__ __forceinline__ TileReason decode_span(const HuffmanIndexedGroup& gro
     reason = decode_granule(group, table, words, span, n_mine, row);
   } else {
     const Unstaged words = {group.codes + span.first_byte, group.n_code_bytes - span.first_byte, 0};
+    // Way of a tile: not here.
     reason = decode_granule(group, table, words, span, n_mine, row);
   }
   return static_cast<TileReason>(__reduce_max_sync(0xFFFFFFFFu, static_cast<uint32_t>(reason)));

@@ -59,6 +59,7 @@ __device__ __forceinline__ void write_part(const uint8_t* exponents, const uint8
   const uint32_t n = part.end - part.begin;
   const bool is_aligned = part.begin % kVector == 0 && reinterpret_cast<uint64_t>(output) % 16 == 0;
   const uint32_t n_joined = is_aligned ? n / kVector * kVector : 0;
+#pragma unroll 4
   for (uint32_t i = lane * kVector; i < n_joined; i += 32 * kVector) {
     const uint32_t* words =
         reinterpret_cast<const uint32_t*>(find_exponent(exponents, part.begin + i));
@@ -82,6 +83,7 @@ __device__ __forceinline__ void decode_part(const HuffmanRowsParams& params, con
   stage_codes(group, span, warp.codes);
   wait_copies<0>();
   __syncwarp();
+  // Way of a tile: not here.
   const TileReason reason =
       decode_span(group, table, span, part.n_weights, warp.codes, warp.exponents);
   __syncwarp();

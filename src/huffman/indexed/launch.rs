@@ -183,6 +183,25 @@ impl<'a> IndexedWeights<'a> {
         Ok(Self { plan, rows, groups, plain: None, tensors: Vec::new(), borrowed: PhantomData })
     }
 
+    /// The same with another grid: see [`IndexedPlan::with_block_tiles`].
+    ///
+    /// # Stream
+    /// One allocation and one copy, for the table of groups.
+    ///
+    /// # Errors
+    /// Those of the plan, and [`Error::WrongQueue`].
+    pub fn with_block_tiles(mut self, queue: &Queue, block_tiles: u32) -> Result<Self> {
+        queue.check_view("groups", &self.groups.view())?;
+        self.plan = self.plan.with_block_tiles(block_tiles)?;
+        for idx in 0..self.plan.n_groups() {
+            if let Some(row) = self.plan.indexed_idx(idx).and_then(|idx| self.rows.get_mut(idx)) {
+                [_, row.first_block] = self.plan.firsts(idx);
+            }
+        }
+        self.groups = queue.upload(bytemuck::cast_slice::<HuffmanIndexedGroup, u8>(&self.rows))?;
+        Ok(self)
+    }
+
     /// The launches: where each group's weights go, which of them have an index, and the workspace.
     pub fn plan(&self) -> &IndexedPlan {
         &self.plan

@@ -76,7 +76,7 @@ impl From<GroupShape> for GroupPath {
 /// A group's place in its launch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
-    Indexed { idx: usize, first_tile: u32, first_block: u32 },
+    Indexed { idx: usize, first_block: u32 },
     Plain { idx: usize },
 }
 
@@ -119,8 +119,7 @@ impl IndexedPlan {
             }
         }
         let plain_plan = DecodePlan::new(&plain_shapes)?;
-        let block_tiles =
-            n_tiles.div_ceil(ENOUGH_BLOCKS).next_multiple_of(N_WARPS).min(MOST_BLOCK_TILES);
+        let block_tiles = n_tiles.div_ceil(ENOUGH_BLOCKS).clamp(1, MOST_BLOCK_TILES);
         let mut plan = Self {
             outputs: Outputs::default(),
             places: Vec::with_capacity(groups.len()),
@@ -129,31 +128,21 @@ impl IndexedPlan {
             first_tiles: Vec::with_capacity(groups.len()),
             n_tiles: n_tiles as u32,
             n_blocks: 0,
-            block_tiles: block_tiles as u32,
+            block_tiles: 0,
             least_bytes: plain_plan.least_bytes(),
             plain_plan,
         };
-        let (mut first_tile, mut n_blocks) = (0, 0);
+        let mut first_tile = 0;
         for (idx, group) in groups.iter().enumerate() {
             match (*group).into() {
                 GroupPath::Indexed(shape) => {
                     plan.outputs.push(shape.n_elements);
-                    plan.places.push(Place::Indexed {
-                        idx: plan.indexed.len(),
-                        first_tile: first_tile as u32,
-                        first_block: n_blocks as u32,
-                    });
+                    let own = plan.indexed.len();
+                    plan.places.push(Place::Indexed { idx: own, first_block: 0 });
                     plan.indexed.push(idx);
                     plan.first_tiles.push(first_tile as u32);
                     first_tile += shape.n_tiles();
-                    n_blocks += shape.n_tiles().div_ceil(block_tiles);
                     plan.least_bytes += shape.least_bytes();
-                    check_range(
-                        "thread blocks of a launch",
-                        n_blocks,
-                        0..MAX_BLOCKS + 1,
-                        "0..2^31",
-                    )?;
                 }
                 GroupPath::Plain(shape) => {
                     plan.outputs.push(shape.n_elements);
@@ -162,8 +151,29 @@ impl IndexedPlan {
                 }
             }
         }
-        plan.n_blocks = n_blocks as u32;
-        Ok(plan)
+        plan.with_block_tiles(block_tiles as u32)
+    }
+
+    /// The same with so many tiles in a block, rounded up to a multiple of 4, instead of what suits the launch: fewer
+    /// blocks read fewer tables, and more keep a device busy. The bits do not depend on it.
+    ///
+    /// # Errors
+    /// [`Error::Range`](crate::Error::Range) for 0 tiles or more than 2^16, and for 2^31 blocks.
+    pub fn with_block_tiles(mut self, block_tiles: u32) -> Result<Self> {
+        let most = u64::from(block_tiles);
+        check_range("tiles of a block", most, 1..(1 << 16) + 1, "1..=65,536")?;
+        let block_tiles = most.next_multiple_of(N_WARPS);
+        let mut n_blocks = 0;
+        for place in &mut self.places {
+            let Place::Indexed { idx, first_block } = place else { continue };
+            *first_block = n_blocks as u32;
+            let end = self.first_tiles.get(*idx + 1).copied().unwrap_or(self.n_tiles);
+            n_blocks += u64::from(end - self.first_tiles[*idx]).div_ceil(block_tiles);
+            check_range("thread blocks of a launch", n_blocks, 0..MAX_BLOCKS + 1, "0..2^31")?;
+        }
+        self.n_blocks = n_blocks as u32;
+        self.block_tiles = block_tiles as u32;
+        Ok(self)
     }
 
     /// Groups of the plan.
@@ -232,7 +242,7 @@ impl IndexedPlan {
     #[cfg(any(feature = "cuda", feature = "simt"))]
     pub(super) fn firsts(&self, idx: usize) -> [u32; 2] {
         match self.places[idx] {
-            Place::Indexed { first_tile, first_block, .. } => [first_tile, first_block],
+            Place::Indexed { idx, first_block } => [self.first_tiles[idx], first_block],
             Place::Plain { .. } => [0; 2],
         }
     }

@@ -3,12 +3,15 @@
 
 use half::bf16;
 use lacuna::huffman::indexed::{GroupPath, IndexedPlan, IndexedShape, IndexedWeights, reference};
-use lacuna::huffman::{self, Corruption, DeviceWeights, GroupShape, GroupViews, RawGroup};
+use lacuna::huffman::{self, DeviceWeights, GroupShape, GroupViews, RawGroup};
 use lacuna::simt::{Checks, Config, Schedule};
 use lacuna::{Error, Queue};
 use proptest::prelude::*;
 
-use super::problem::{weights_of_any_exponent, weights_of_long_codes};
+use super::problem::{
+    corruption_of, group_that_ends_outside, index_on, weights_of_any_exponent,
+    weights_of_long_codes,
+};
 use crate::common::{self, clustered_weights, encode};
 
 /// Weights of which an index holds no tile: half of the codes have 25 bits and more.
@@ -97,23 +100,6 @@ fn every_schedule_and_fibre_gives_the_same_index() {
     }
 }
 
-/// A sound group whose last code ends past its stream, in bits that read as zeros: `n` codes of one bit, and one of
-/// 9 that begins in the last byte.
-fn group_that_ends_outside(n: usize) -> [Vec<u8>; 5] {
-    assert_eq!(n % 8, 7);
-    let mut luts = vec![0_u8; 3 * 256];
-    luts[..128].fill(120);
-    luts[128..256].fill(255);
-    luts[256..512].fill(121);
-    luts[512 + 120] = 1;
-    luts[512 + 121] = 9;
-    let mut codes = vec![0; n / 8 + 1];
-    codes[n / 8] = 1;
-    let n_elements = n as u32 + 1;
-    let positions = [0, n_elements].iter().flat_map(|at: &u32| at.to_le_bytes()).collect();
-    [codes, vec![3; n + 1], luts, vec![0; 320], positions]
-}
-
 #[test]
 fn a_code_that_ends_past_the_stream_has_no_index() {
     for n in [7, 127, 135] {
@@ -200,7 +186,8 @@ fn corrupt_groups_are_refused_with_the_plain_kernel_s_report() {
     let Err(Error::Corrupt(found)) = index(&queue, &groups) else {
         panic!("a corrupt group was indexed");
     };
-    assert_eq!(Some(found), report_of(&groups));
+    let tensors = groups.map(|raw| common::damaged(&raw, vec![]));
+    assert_eq!(Some(found), corruption_of(&tensors));
     assert_eq!(found.block, n_blocks + 1);
 }
 
@@ -234,49 +221,6 @@ fn a_plan_says_where_groups_of_both_ways_go() {
     assert_eq!(IndexedPlan::new(&[indexed(7)]).unwrap().workspace_len(), 1);
 }
 
-/// What the reference says of groups in one launch.
-fn report_of(groups: &[RawGroup<'_>]) -> Option<Corruption> {
-    let mut first_block = 0;
-    for raw in groups {
-        let result = huffman::reference::decode(raw, &mut vec![0; raw.sign_mantissa.len()]);
-        if let Err(corruption) = result {
-            return Some(Corruption { block: first_block + corruption.block, ..corruption });
-        }
-        first_block += raw.encoded_exponent.len().div_ceil(4096) as u32;
-    }
-    None
-}
-
-/// Indexes tensors that no validator saw, as an engine could.
-fn index_unseen(queue: &Queue, groups: &[[Vec<u8>; 5]]) -> Option<Corruption> {
-    let buffers: Vec<_> = groups
-        .iter()
-        .map(|tensors| tensors.each_ref().map(|tensor| queue.upload(tensor).unwrap()))
-        .collect();
-    let views: Vec<_> = buffers
-        .iter()
-        .map(|[codes, sign_mantissa, luts, gaps, positions]| GroupViews {
-            encoded_exponent: codes.view(),
-            sign_mantissa: sign_mantissa.view(),
-            luts: luts.view(),
-            gaps: gaps.view(),
-            output_positions: positions.view(),
-        })
-        .collect();
-    match IndexedWeights::index(queue, DeviceWeights::borrow(queue, &views).unwrap()) {
-        Err(Error::Corrupt(corruption)) => Some(corruption),
-        Err(error) => panic!("{error}"),
-        Ok(weights) => {
-            for (decoded, tensors) in decode(queue, &weights).iter().zip(groups) {
-                let mut expected = vec![0; decoded.len()];
-                huffman::reference::decode(&common::raw_of(tensors), &mut expected).unwrap();
-                assert!(*decoded == expected, "bits differ");
-            }
-            None
-        }
-    }
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
@@ -298,8 +242,13 @@ proptest! {
         let sound = encode(&clustered_weights(n, seed));
         let sound = sound.as_raw("group");
         let groups = [common::damaged(&sound, vec![]), common::damaged(&sound, damage)];
-        let raws = groups.each_ref().map(common::raw_of);
-        prop_assert_eq!(index_unseen(&queue, &groups), report_of(&raws));
+        let decoded = index_on(&queue, &groups, |weights| Ok(decode(&queue, weights))).unwrap();
+        prop_assert_eq!(decoded.as_ref().err().copied(), corruption_of(&groups));
+        for (decoded, tensors) in decoded.iter().flatten().zip(&groups) {
+            let mut expected = vec![0; decoded.len()];
+            huffman::reference::decode(&common::raw_of(tensors), &mut expected).unwrap();
+            prop_assert!(*decoded == expected, "bits differ");
+        }
     }
 
     #[test]

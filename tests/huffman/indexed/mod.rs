@@ -20,8 +20,8 @@ use problem::{
 };
 
 #[track_caller]
-fn assert_same(queue: &Queue, groups: &[Owned]) {
-    let (decoded, report) = decode_on(queue, groups).unwrap();
+fn assert_same(queue: &Queue, groups: &[Owned], block_tiles: u32) {
+    let (decoded, report) = decode_on(queue, groups, block_tiles).unwrap();
     let (expected, expected_report) = decode_by_reference(groups);
     assert_eq!(report, expected_report, "report");
     assert!(decoded == expected, "bits differ");
@@ -37,7 +37,7 @@ fn golden_groups_decode_bit_for_bit_on_every_executor() {
             let checkpoint = huffman::Checkpoint::open(common::data(file)).unwrap();
             let groups = checkpoint.groups().unwrap();
             let groups: Vec<_> = groups.iter().map(|group| Owned::of(*group.raw())).collect();
-            let (decoded, report) = decode_on(&queue, &groups).unwrap();
+            let (decoded, report) = decode_on(&queue, &groups, 8).unwrap();
             assert_eq!(report, None);
             let decoded = decoded.concat();
             assert!(bytemuck::cast_slice::<u16, u8>(&decoded) == common::bf16_tensors(original));
@@ -54,10 +54,12 @@ fn groups_of_every_size_and_kind_decode_in_one_launch() {
     weights.push(vec![0x3F80; 5000]);
     let groups: Vec<_> = weights.iter().map(|weights| Owned::encode(weights)).collect();
     for queue in common::queues() {
-        let (decoded, report) = decode_on(&queue, &groups).unwrap();
-        assert_eq!(report, None);
-        assert!(decoded == weights);
-        assert_eq!(decode_on(&queue, &[]).unwrap(), (vec![], None));
+        for block_tiles in [4, 12, 64] {
+            let (decoded, report) = decode_on(&queue, &groups, block_tiles).unwrap();
+            assert_eq!(report, None);
+            assert!(decoded == weights);
+        }
+        assert_eq!(decode_on(&queue, &[], 4).unwrap(), (vec![], None));
     }
 }
 
@@ -66,9 +68,9 @@ fn every_schedule_and_fibre_gives_the_same_bits() {
     let weights = [clustered_weights(40_000, 5), weights_of_long_codes(5_000, 6), vec![7; 3]];
     let groups = weights.each_ref().map(|weights| Owned::encode(weights));
     for config in common::configs() {
-        for seed in 0..2 {
+        for (seed, block_tiles) in [(0, 4), (1, 12)] {
             let queue = Queue::simt(Config { seed, ..config.clone() });
-            let (decoded, report) = decode_on(&queue, &groups).unwrap();
+            let (decoded, report) = decode_on(&queue, &groups, block_tiles).unwrap();
             assert_eq!(report, None, "{config:?}");
             assert!(decoded == weights, "{config:?}");
         }
@@ -158,7 +160,7 @@ fn a_corrupt_tile_leaves_its_neighbours_alone() {
     let mut corrupt = sound.clone();
     corrupt.granule_bits[2 * 32 + 9] += 1;
     for queue in common::queues() {
-        let (decoded, report) = decode_on(&queue, &[sound.clone(), corrupt.clone()]).unwrap();
+        let (decoded, report) = decode_on(&queue, &[sound.clone(), corrupt.clone()], 8).unwrap();
         assert_eq!(report, Some(CorruptTile { tile: 7, reason: TileReason::Chain }));
         assert!(decoded[0] == weights);
         for (tile, (found, expected)) in
@@ -186,6 +188,15 @@ fn what_is_wrong_is_said() {
     );
     assert_eq!((plan.locate(4), plan.locate(5)), (Some((2, 2)), None));
     assert_eq!(plan.output_range(2), Some(4104..13_104));
+    assert_eq!(plan.grid().blocks, [3, 1, 1]);
+    assert_eq!(plan.clone().with_block_tiles(1).unwrap().grid().blocks, [3, 1, 1]);
+    for (block_tiles, message) in [
+        (0, "tiles of a block: 0 is outside 1..=65,536"),
+        (65_537, "tiles of a block: 65537 is outside 1..=65,536"),
+    ] {
+        let refused = plan.clone().with_block_tiles(block_tiles).unwrap_err();
+        assert_eq!(refused.to_string(), message);
+    }
 
     let queue = Queue::simt(Config::default());
     let group = Owned::encode(&clustered_weights(5000, 1));
@@ -271,7 +282,7 @@ proptest! {
         // Where there is no index the plain kernel decodes.
         if reference::index(&group).unwrap().is_some() {
             let owned = Owned::of(*group.raw());
-            let (decoded, report) = decode_on(&random_queue(seed), &[owned]).unwrap();
+            let (decoded, report) = decode_on(&random_queue(seed), &[owned], 4).unwrap();
             prop_assert_eq!(report, None);
             prop_assert!(decoded[0] == weights);
         }
@@ -279,9 +290,10 @@ proptest! {
 
     #[test]
     fn any_damage_gives_what_the_reference_gives(
-        n in 1_usize..20_000,
+        n in 1_usize..40_000,
         kind in 0..3,
         seed: u64,
+        block_tiles in 1_u32..12,
         damage in prop::collection::vec((0_usize..6, any::<prop::sample::Index>(), any::<u8>()), 1..12),
     ) {
         let weights = match kind {
@@ -293,7 +305,7 @@ proptest! {
         for (tensor, at, value) in damage {
             group.damage(tensor, &at, value);
         }
-        assert_same(&random_queue(seed), &[group]);
+        assert_same(&random_queue(seed), &[group], block_tiles);
     }
 
     #[test]
@@ -320,7 +332,7 @@ proptest! {
             lengths: luts[256..].to_vec(),
             luts,
         };
-        assert_same(&random_queue(n as u64), &[group]);
+        assert_same(&random_queue(n as u64), &[group], 4);
     }
 
     #[test]

@@ -1,15 +1,15 @@
 //! Indexed groups, what launches over them leave, and what the reference says of them.
 
 use half::bf16;
-use lacuna::huffman::RawGroup;
 use lacuna::huffman::indexed::{
     CodeTable, CorruptTile, IndexedRowsPlan, IndexedWeights, RawIndexed, reference,
 };
+use lacuna::huffman::{self, Corruption, DeviceWeights, GroupViews, RawGroup};
 use lacuna::select::Absent;
 use lacuna::{Error, Queue};
 use proptest::prelude::*;
 
-use crate::common::{Random, clustered_weights, encode};
+use crate::common::{Random, clustered_weights, encode, raw_of};
 
 /// A group's tensors and its index, to be damaged.
 #[derive(Debug, Clone)]
@@ -72,14 +72,22 @@ impl Owned {
     }
 }
 
+/// What lies in outputs before a launch.
+const POISON: u16 = 0xDEAD;
+
 pub(crate) type Decoded = (Vec<Vec<u16>>, Option<CorruptTile>);
 
-/// What a launch over `groups` leaves: each group's bits, and the report.
-pub(crate) fn decode_on(queue: &Queue, groups: &[Owned]) -> lacuna::Result<Decoded> {
+/// What a launch over `groups` leaves: each group's bits, and the report. Where blocks have more than four tiles, warps
+/// have several.
+pub(crate) fn decode_on(
+    queue: &Queue,
+    groups: &[Owned],
+    block_tiles: u32,
+) -> lacuna::Result<Decoded> {
     let raws: Vec<_> = groups.iter().map(Owned::raw).collect();
-    let weights = IndexedWeights::upload(queue, &raws)?;
+    let weights = IndexedWeights::upload(queue, &raws)?.with_block_tiles(queue, block_tiles)?;
     let plan = weights.plan();
-    let poison = vec![bf16::from_bits(0xDEAD); plan.output_len() as usize + 8];
+    let poison = vec![bf16::from_bits(POISON); plan.output_len() as usize + 8];
     let mut output = queue.upload(&poison)?;
     let mut status = queue.alloc::<u64>(1)?;
     weights.decode(queue, &mut status.view_mut(), &mut output.view_mut())?;
@@ -90,12 +98,12 @@ pub(crate) fn decode_on(queue: &Queue, groups: &[Owned]) -> lacuna::Result<Decod
         .map(|idx| {
             let range = plan.output_range(idx).unwrap();
             let (start, end) = (range.start as usize, range.end as usize);
-            assert!(bits[next..start].iter().all(|b| *b == 0xDEAD), "wrote between groups");
+            assert!(bits[next..start].iter().all(|b| *b == POISON), "wrote between groups");
             next = end;
             bits[start..end].to_vec()
         })
         .collect();
-    assert!(bits[next..].iter().all(|b| *b == 0xDEAD), "wrote past the last group");
+    assert!(bits[next..].iter().all(|b| *b == POISON), "wrote past the last group");
     Ok((decoded, report))
 }
 
@@ -143,9 +151,6 @@ pub(crate) fn weights_of_any_exponent(n: usize, seed: u64) -> Vec<u16> {
     (0..n).map(|_| random.next() as u16).collect()
 }
 
-/// What lies in the output before a launch.
-const POISON: u16 = 0xDEAD;
-
 pub(crate) type Rows = (Vec<u16>, Option<CorruptTile>);
 
 /// What a launch leaves that asks for rows of a group beside which there are others.
@@ -176,4 +181,61 @@ pub(crate) fn rows_by_reference(
     let mut output = vec![POISON; plan.output_len() as usize];
     let report = reference::decode_rows(&group.raw(), plan, rows, absent, &mut output).err();
     (output, report)
+}
+
+/// Tensors that no validator saw, as an engine has them, indexed; or the report.
+pub(crate) fn index_on<T>(
+    queue: &Queue,
+    groups: &[[Vec<u8>; 5]],
+    then: impl FnOnce(&IndexedWeights<'_>) -> lacuna::Result<T>,
+) -> lacuna::Result<Result<T, Corruption>> {
+    let upload = |tensor| queue.upload::<u8>(tensor);
+    let buffers = groups.iter().map(|tensors| tensors.iter().map(|t| upload(t)).collect());
+    let buffers = buffers.collect::<lacuna::Result<Vec<Vec<_>>>>()?;
+    let views: Vec<_> = buffers
+        .iter()
+        .map(|tensors| GroupViews {
+            encoded_exponent: tensors[0].view(),
+            sign_mantissa: tensors[1].view(),
+            luts: tensors[2].view(),
+            gaps: tensors[3].view(),
+            output_positions: tensors[4].view(),
+        })
+        .collect();
+    match IndexedWeights::index(queue, DeviceWeights::borrow(queue, &views)?) {
+        Ok(weights) => then(&weights).map(Ok),
+        Err(Error::Corrupt(corruption)) => Ok(Err(corruption)),
+        Err(error) => Err(error),
+    }
+}
+
+/// What the reference says of groups in one launch.
+pub(crate) fn corruption_of(groups: &[[Vec<u8>; 5]]) -> Option<Corruption> {
+    let mut first_block = 0;
+    for tensors in groups {
+        let raw = raw_of(tensors);
+        let result = huffman::reference::decode(&raw, &mut vec![0; raw.sign_mantissa.len()]);
+        if let Err(corruption) = result {
+            return Some(Corruption { block: first_block + corruption.block, ..corruption });
+        }
+        first_block += raw.encoded_exponent.len().div_ceil(4096) as u32;
+    }
+    None
+}
+
+/// A sound group whose last code ends past its stream, in bits that read as zeros: `n` codes of one bit, and one of
+/// 9 that begins in the last byte.
+pub(crate) fn group_that_ends_outside(n: usize) -> [Vec<u8>; 5] {
+    assert_eq!(n % 8, 7);
+    let mut luts = vec![0_u8; 3 * 256];
+    luts[..128].fill(120);
+    luts[128..256].fill(255);
+    luts[256..512].fill(121);
+    luts[512 + 120] = 1;
+    luts[512 + 121] = 9;
+    let mut codes = vec![0; n / 8 + 1];
+    codes[n / 8] = 1;
+    let n_elements = n as u32 + 1;
+    let positions = [0, n_elements].iter().flat_map(|at: &u32| at.to_le_bytes()).collect();
+    [codes, vec![3; n + 1], luts, vec![0; 320], positions]
 }
