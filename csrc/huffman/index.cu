@@ -25,7 +25,6 @@ __device__ void write_entry(const HuffmanIndexTarget& target, uint32_t entry, ui
 
 LACUNA_ENTRY(index_stream, HuffmanIndexParams, kThreads) {
   LACUNA_SHARED(StreamShared, shared);
-  if (params.n_groups == 0) return;
   const uint32_t group_idx = find_group(params.groups, params.n_groups, blockIdx.x);
   const HuffmanGroup group = params.groups[group_idx];
   const uint32_t block_idx = blockIdx.x - group.first_block;
@@ -60,7 +59,6 @@ LACUNA_ENTRY(index_stream, HuffmanIndexParams, kThreads) {
 }
 
 LACUNA_ENTRY(pack_index, HuffmanPackIndexParams, kPackThreads) {
-  if (params.n_groups == 0) return;
   const uint32_t group_idx = find_group(params.targets, params.n_groups, blockIdx.x);
   const HuffmanIndexTarget target = params.targets[group_idx];
   const uint32_t entry = (blockIdx.x - target.first_block) * kPackThreads + threadIdx.x;

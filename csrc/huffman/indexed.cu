@@ -71,7 +71,6 @@ __device__ __forceinline__ void write_weights(const uint8_t* exponents,
 
 LACUNA_ENTRY(decode_indexed, HuffmanIndexedParams, kThreads) {
   LACUNA_SHARED(Shared, shared);
-  if (params.n_groups == 0) return;
   const uint32_t group_idx = find_group(params.groups, params.n_groups, blockIdx.x);
   const HuffmanIndexedGroup group = params.groups[group_idx];
   const uint64_t n_tiles = (group.n_elements + kTileWeights - 1) / kTileWeights;
@@ -118,7 +117,5 @@ LACUNA_ENTRY(decode_indexed, HuffmanIndexedParams, kThreads) {
     } else {
       write_weights(warp.exponents, group.sign_mantissa + first, n_weights, output + first);
     }
-    // The next tile's exponents come to the same place, and the one after that's codes.
-    __syncwarp();
   }
 }

@@ -61,8 +61,8 @@ __device__ __forceinline__ Span find_span(const HuffmanIndexedGroup& group, uint
   const uint64_t begin = __shfl_sync(0xFFFFFFFFu, start, 0) / 8 * 8;
   const uint64_t after = __shfl_down_sync(0xFFFFFFFFu, start, 1);
   const uint64_t next = lane < 31 ? after : end;
-  const bool is_mine = begin <= start && start <= next && end <= group.n_code_bytes * 8 &&
-                       end - begin <= kMostTileBits;
+  const bool is_mine =
+      start <= next && end <= group.n_code_bytes * 8 && end - begin <= kMostTileBits;
   Span span;
   span.is_sound = __all_sync(0xFFFFFFFFu, is_mine);
   span.first_byte = begin / 8 / 16 * 16;
@@ -280,9 +280,7 @@ __device__ __forceinline__ TileReason decode_span(const HuffmanIndexedGroup& gro
   const uint32_t n_mine = first < n_weights ? min(n_weights - first, kGranuleWeights) : 0;
   uint8_t* row = exponents + threadIdx.x % 32 * kRowBytes;
   TileReason reason = kSound;
-  if (n_mine == 0) {
-    // Nothing is asked of it.
-  } else if (fits(span)) {
+  if (fits(span)) {
     const Staged words = {staged, 0};
     reason = decode_granule(group, table, words, span, n_mine, row);
   } else {

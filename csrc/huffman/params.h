@@ -108,7 +108,7 @@ typedef struct HuffmanIndexedParams {
   /// `[1]` u64, in and out: 0 is sound; else the report of the lowest corrupt tile, as `(2^32 - 1 -
   /// tile) << 32 | reason`. Never cleared by a launch.
   DEVICE_PTR(uint64_t) status;
-  /// Groups in the launch; 0 is a no-op.
+  /// Groups in the launch; of 0 there are no thread blocks.
   uint32_t n_groups;
   /// Tiles of one thread block, `1..`: the same for all of them.
   uint32_t block_tiles;
@@ -140,7 +140,7 @@ typedef struct HuffmanIndexParams {
   DEVICE_PTR(uint32_t) verdicts;
   /// `[1]` u64, in and out: as in `HuffmanDecodeParams`.
   DEVICE_PTR(uint64_t) status;
-  /// Groups in the launch; 0 is a no-op.
+  /// Groups in the launch; of 0 there are no thread blocks.
   uint32_t n_groups;
   /// Zero.
   uint32_t reserved;
@@ -152,7 +152,7 @@ typedef struct HuffmanPackIndexParams {
   DEVICE_PTR(const HuffmanIndexTarget) targets;
   /// `[n_groups]` u32, in and out: raised to 1 where an entry is of more than 16 bits.
   DEVICE_PTR(uint32_t) verdicts;
-  /// Groups in the launch; 0 is a no-op.
+  /// Groups in the launch; of 0 there are no thread blocks.
   uint32_t n_groups;
   /// Zero.
   uint32_t reserved;

@@ -95,8 +95,6 @@ __device__ __forceinline__ void decode_part(const HuffmanRowsParams& params, con
     fill(output, part.end - part.begin, kQuietNan);
     report_tile(params.status, group.first_tile + part.first_granule / kTileGranules, reason);
   }
-  // The next part's codes and exponents come to the same place.
-  __syncwarp();
 }
 
 }  // namespace

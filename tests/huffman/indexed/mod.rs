@@ -21,7 +21,8 @@ use problem::{
 
 #[track_caller]
 fn assert_same(queue: &Queue, groups: &[Owned], block_tiles: u32) {
-    let (decoded, report) = decode_on(queue, groups, block_tiles).unwrap();
+    let (decoded, report) =
+        decode_on(queue, groups, block_tiles, block_tiles as usize % 3).unwrap();
     let (expected, expected_report) = decode_by_reference(groups);
     assert_eq!(report, expected_report, "report");
     assert!(decoded == expected, "bits differ");
@@ -37,7 +38,7 @@ fn golden_groups_decode_bit_for_bit_on_every_executor() {
             let checkpoint = huffman::Checkpoint::open(common::data(file)).unwrap();
             let groups = checkpoint.groups().unwrap();
             let groups: Vec<_> = groups.iter().map(|group| Owned::of(*group.raw())).collect();
-            let (decoded, report) = decode_on(&queue, &groups, 8).unwrap();
+            let (decoded, report) = decode_on(&queue, &groups, 8, 0).unwrap();
             assert_eq!(report, None);
             let decoded = decoded.concat();
             assert!(bytemuck::cast_slice::<u16, u8>(&decoded) == common::bf16_tensors(original));
@@ -55,11 +56,12 @@ fn groups_of_every_size_and_kind_decode_in_one_launch() {
     let groups: Vec<_> = weights.iter().map(|weights| Owned::encode(weights)).collect();
     for queue in common::queues() {
         for block_tiles in [4, 12, 64] {
-            let (decoded, report) = decode_on(&queue, &groups, block_tiles).unwrap();
+            let (decoded, report) =
+                decode_on(&queue, &groups, block_tiles, block_tiles as usize % 12).unwrap();
             assert_eq!(report, None);
             assert!(decoded == weights);
         }
-        assert_eq!(decode_on(&queue, &[], 4).unwrap(), (vec![], None));
+        assert_eq!(decode_on(&queue, &[], 4, 0).unwrap(), (vec![], None));
     }
 }
 
@@ -70,7 +72,8 @@ fn every_schedule_and_fibre_gives_the_same_bits() {
     for config in common::configs() {
         for (seed, block_tiles) in [(0, 4), (1, 12)] {
             let queue = Queue::simt(Config { seed, ..config.clone() });
-            let (decoded, report) = decode_on(&queue, &groups, block_tiles).unwrap();
+            let (decoded, report) =
+                decode_on(&queue, &groups, block_tiles, block_tiles as usize % 12).unwrap();
             assert_eq!(report, None, "{config:?}");
             assert!(decoded == weights, "{config:?}");
         }
@@ -160,7 +163,7 @@ fn a_corrupt_tile_leaves_its_neighbours_alone() {
     let mut corrupt = sound.clone();
     corrupt.granule_bits[2 * 32 + 9] += 1;
     for queue in common::queues() {
-        let (decoded, report) = decode_on(&queue, &[sound.clone(), corrupt.clone()], 8).unwrap();
+        let (decoded, report) = decode_on(&queue, &[sound.clone(), corrupt.clone()], 8, 0).unwrap();
         assert_eq!(report, Some(CorruptTile { tile: 7, reason: TileReason::Chain }));
         assert!(decoded[0] == weights);
         for (tile, (found, expected)) in
@@ -282,7 +285,7 @@ proptest! {
         // Where there is no index the plain kernel decodes.
         if reference::index(&group).unwrap().is_some() {
             let owned = Owned::of(*group.raw());
-            let (decoded, report) = decode_on(&random_queue(seed), &[owned], 4).unwrap();
+            let (decoded, report) = decode_on(&random_queue(seed), &[owned], 4, 0).unwrap();
             prop_assert_eq!(report, None);
             prop_assert!(decoded[0] == weights);
         }

@@ -78,32 +78,36 @@ const POISON: u16 = 0xDEAD;
 pub(crate) type Decoded = (Vec<Vec<u16>>, Option<CorruptTile>);
 
 /// What a launch over `groups` leaves: each group's bits, and the report. Where blocks have more than four tiles, warps
-/// have several.
+/// have several; where the output begins `shift` elements behind its place, stores are narrow.
 pub(crate) fn decode_on(
     queue: &Queue,
     groups: &[Owned],
     block_tiles: u32,
+    shift: usize,
 ) -> lacuna::Result<Decoded> {
     let raws: Vec<_> = groups.iter().map(Owned::raw).collect();
     let weights = IndexedWeights::upload(queue, &raws)?.with_block_tiles(queue, block_tiles)?;
     let plan = weights.plan();
-    let poison = vec![bf16::from_bits(POISON); plan.output_len() as usize + 8];
+    let poison = vec![bf16::from_bits(POISON); plan.output_len() as usize + shift + 8];
     let mut output = queue.upload(&poison)?;
     let mut status = queue.alloc::<u64>(1)?;
-    weights.decode(queue, &mut status.view_mut(), &mut output.view_mut())?;
+    let mut target = output.view_mut();
+    let mut target = target.slice_mut(shift..poison.len())?;
+    weights.decode(queue, &mut status.view_mut(), &mut target)?;
     let report = report_of(weights.check(queue, &status.view()))?;
-    let bits: Vec<u16> = queue.download(&output.view())?.into_iter().map(bf16::to_bits).collect();
-    let mut next = 0;
-    let decoded = (0..groups.len())
-        .map(|idx| {
-            let range = plan.output_range(idx).unwrap();
-            let (start, end) = (range.start as usize, range.end as usize);
-            assert!(bits[next..start].iter().all(|b| *b == POISON), "wrote between groups");
-            next = end;
-            bits[start..end].to_vec()
-        })
+    let bits = queue.download(&output.view())?;
+    let bits: Vec<u16> = bits[shift..].iter().map(|weight| weight.to_bits()).collect();
+    let ranges: Vec<_> = (0..groups.len())
+        .map(|idx| plan.output_range(idx).unwrap())
+        .map(|range| range.start as usize..range.end as usize)
         .collect();
-    assert!(bits[next..].iter().all(|b| *b == POISON), "wrote past the last group");
+    let mut decoded: Vec<_> = ranges.iter().map(|range| bits[range.clone()].to_vec()).collect();
+    let is_between = |at: &usize| ranges.iter().all(|range| !range.contains(at));
+    let between = (0..bits.len()).filter(is_between).map(|at| bits[at]);
+    // What was written between groups is one more.
+    if let Some(stray) = between.clone().find(|weight| *weight != POISON) {
+        decoded.push(vec![stray]);
+    }
     Ok((decoded, report))
 }
 
@@ -153,7 +157,7 @@ pub(crate) fn weights_of_any_exponent(n: usize, seed: u64) -> Vec<u16> {
 
 pub(crate) type Rows = (Vec<u16>, Option<CorruptTile>);
 
-/// What a launch leaves that asks for rows of a group beside which there are others.
+/// What a launch leaves that asks for rows of a group behind another of one tile.
 pub(crate) fn rows_on(
     queue: &Queue,
     group: &Owned,
@@ -161,12 +165,13 @@ pub(crate) fn rows_on(
     rows: &[u32],
     absent: Absent,
 ) -> lacuna::Result<Rows> {
-    let weights = IndexedWeights::upload(queue, &[group.raw()])?;
+    let other = Owned::encode(&[7; 9]);
+    let weights = IndexedWeights::upload(queue, &[other.raw(), group.raw()])?;
     let rows = queue.upload(rows)?;
     let mut output = queue.upload(&vec![bf16::from_bits(POISON); plan.output_len() as usize])?;
     let mut workspace = queue.alloc::<u64>(weights.plan().workspace_len() as usize)?;
     let (mut status, mut target) = (workspace.view_mut(), output.view_mut());
-    weights.decode_rows(queue, plan, 0, &rows.view(), absent, &mut status, &mut target)?;
+    weights.decode_rows(queue, plan, 1, &rows.view(), absent, &mut status, &mut target)?;
     let report = report_of(weights.check(queue, &workspace.view()))?;
     let output = queue.download(&output.view())?;
     Ok((output.into_iter().map(bf16::to_bits).collect(), report))
@@ -180,7 +185,8 @@ pub(crate) fn rows_by_reference(
 ) -> Rows {
     let mut output = vec![POISON; plan.output_len() as usize];
     let report = reference::decode_rows(&group.raw(), plan, rows, absent, &mut output).err();
-    (output, report)
+    // The other group has one tile.
+    (output, report.map(|report| CorruptTile { tile: report.tile + 1, ..report }))
 }
 
 /// Tensors that no validator saw, as an engine has them, indexed; or the report.

@@ -31,9 +31,10 @@ fn differs_somewhere<P, F: PartialEq>(
 /// Sound groups: short codes and long ones, tiles on chip and not.
 fn sound_groups() -> Vec<Owned> {
     [
-        clustered_weights(9000, 1),
-        weights_of_long_codes(5000, 2),
-        weights_of_any_exponent(4300, 3),
+        clustered_weights(40_000, 1),
+        weights_of_long_codes(17_000, 2),
+        weights_of_any_exponent(24_573, 3),
+        weights_of_twelve_exponents(24_576, 4),
         vec![0x3F80; 130],
         clustered_weights(1, 5),
         clustered_weights(2, 5),
@@ -42,9 +43,54 @@ fn sound_groups() -> Vec<Owned> {
     .into()
 }
 
+/// Of 3.6 bits each: a tile's codes fit on chip, and no walk beyond them.
+fn weights_of_twelve_exponents(n: usize, seed: u64) -> Vec<u16> {
+    let mut random = Random(seed);
+    (0..n).map(|_| (100 + random.next() % 12) as u16 * 128).collect()
+}
+
+/// Two codes of 23 bits, the second of which only bytes past the span tell from none.
+fn group_that_sees_far() -> Owned {
+    let mut codes = vec![0; 24];
+    (codes[14], codes[17]) = (0x5A, 0xB4);
+    let mut luts = vec![9; 4 * 256];
+    luts[..256].fill(255);
+    luts[256..512].fill(254);
+    luts[512 + 0x5A] = 5;
+    luts[768..].fill(0);
+    luts[768 + 5] = 23;
+    Owned {
+        codes,
+        sign_mantissa: vec![1; 2],
+        tile_bytes: vec![12],
+        granule_bits: vec![0, 24],
+        entries: vec![0; 4096],
+        lengths: luts[768..].to_vec(),
+        luts,
+    }
+}
+
 /// Groups with something wrong in each tensor that says what the codes are.
 fn hostile_groups() -> Vec<Owned> {
-    let mut groups = Vec::new();
+    let few = group_that_sees_far();
+    let no_code = Owned { codes: vec![0; 24], ..few.clone() };
+    // The first of two codes passes the end, and the second is none; of three the last has a length that none has.
+    let passing =
+        Owned { codes: few.codes[..17].to_vec(), granule_bits: vec![0, 16], ..few.clone() };
+    let unmeasured = Owned {
+        sign_mantissa: vec![1; 3],
+        granule_bits: vec![0, 2],
+        entries: vec![0x0204_0505; 4096],
+        lengths: vec![0; 256],
+        ..few.clone()
+    };
+    let mut groups = vec![few, no_code, passing, unmeasured];
+    let mut wide = Owned::encode(&weights_of_any_exponent(24_000, 14));
+    wide.tile_bytes[1] = wide.tile_bytes[5];
+    groups.push(wide);
+    let mut straying = Owned::encode(&weights_of_twelve_exponents(24_576, 15));
+    straying.entries.fill(0x010C_0005);
+    groups.push(straying);
     let [short, long, any] = [
         Owned::encode(&clustered_weights(4300, 11)),
         Owned::encode(&weights_of_long_codes(4300, 12)),
@@ -85,8 +131,16 @@ fn hostile_groups() -> Vec<Owned> {
             group.luts.clear();
         });
         // Entries that no table has: none, three, or too few or many bits.
-        for entry in [0x0001_0000, 0x0302_0505, 0x0200_0505, 0x0201_0505, 0x010D_0005, 0x020D_0505]
-        {
+        for entry in [
+            0x0001_0000,
+            0x0302_0505,
+            0x0303_0505,
+            0x0C0C_0505,
+            0x0200_0505,
+            0x0201_0505,
+            0x010D_0005,
+            0x020D_0505,
+        ] {
             add(group, &|group| group.entries.fill(entry));
         }
         // The longest and the shortest.
