@@ -1564,7 +1564,7 @@ pub struct HuffmanIndexedParams {
     /** `[1]` u64, in and out: 0 is sound; else the report of the lowest corrupt tile, as `(2^32 - 1 -
     tile) << 32 | reason`. Never cleared by a launch.*/
     pub status: u64,
-    /// Groups in the launch; 0 is a no-op.
+    /// Groups in the launch; of 0 there are no thread blocks.
     pub n_groups: u32,
     /// Tiles of one thread block, `1..`: the same for all of them.
     pub block_tiles: u32,
@@ -1583,6 +1583,159 @@ const _: () = {
         [::core::mem::offset_of!(HuffmanIndexedParams, n_groups) - 24usize];
     ["Offset of field: HuffmanIndexedParams::block_tiles"]
         [::core::mem::offset_of!(HuffmanIndexedParams, block_tiles) - 28usize];
+};
+/** Where the index of a DFloat11 group goes. An entry is where each 128 weights' first code begins,
+and after them the end of the last code.*/
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct HuffmanIndexTarget {
+    /// `[n_entries]` u32, workspace: the entries' bits of the stream, modulo 2^32.
+    pub starts: u64,
+    /// `[(n_entries - 1) / 32 + 1]` u32, out: the byte of each 32nd entry's bit.
+    pub tile_bytes: u64,
+    /// `[n_entries]` u16, out: bits of each entry from the byte of its 32.
+    pub granule_bits: u64,
+    /// `ceil(n_elements / 128) + 1`.
+    pub n_entries: u32,
+    /// The first thread block of `pack_index` for this group: one for each 256 entries.
+    pub first_block: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of HuffmanIndexTarget"][::core::mem::size_of::<HuffmanIndexTarget>() - 32usize];
+    ["Alignment of HuffmanIndexTarget"][::core::mem::align_of::<HuffmanIndexTarget>() - 8usize];
+    ["Offset of field: HuffmanIndexTarget::starts"]
+        [::core::mem::offset_of!(HuffmanIndexTarget, starts) - 0usize];
+    ["Offset of field: HuffmanIndexTarget::tile_bytes"]
+        [::core::mem::offset_of!(HuffmanIndexTarget, tile_bytes) - 8usize];
+    ["Offset of field: HuffmanIndexTarget::granule_bits"]
+        [::core::mem::offset_of!(HuffmanIndexTarget, granule_bits) - 16usize];
+    ["Offset of field: HuffmanIndexTarget::n_entries"]
+        [::core::mem::offset_of!(HuffmanIndexTarget, n_entries) - 24usize];
+    ["Offset of field: HuffmanIndexTarget::first_block"]
+        [::core::mem::offset_of!(HuffmanIndexTarget, first_block) - 28usize];
+};
+/// Verify DFloat11 groups, and find where the codes of each 128 weights begin.
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct HuffmanIndexParams {
+    /// `[n_groups]`, ascending and gapless in `first_block`; outputs have no part.
+    pub groups: u64,
+    /// `[n_groups]`: `starts` and `tile_bytes` are written, of a corrupt group some of them.
+    pub targets: u64,
+    /** `[n_groups]` u32, in and out: raised to 2 where the group is corrupt, and to 1 where its last
+    code ends past the stream.*/
+    pub verdicts: u64,
+    /// `[1]` u64, in and out: as in `HuffmanDecodeParams`.
+    pub status: u64,
+    /// Groups in the launch; of 0 there are no thread blocks.
+    pub n_groups: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of HuffmanIndexParams"][::core::mem::size_of::<HuffmanIndexParams>() - 40usize];
+    ["Alignment of HuffmanIndexParams"][::core::mem::align_of::<HuffmanIndexParams>() - 8usize];
+    ["Offset of field: HuffmanIndexParams::groups"]
+        [::core::mem::offset_of!(HuffmanIndexParams, groups) - 0usize];
+    ["Offset of field: HuffmanIndexParams::targets"]
+        [::core::mem::offset_of!(HuffmanIndexParams, targets) - 8usize];
+    ["Offset of field: HuffmanIndexParams::verdicts"]
+        [::core::mem::offset_of!(HuffmanIndexParams, verdicts) - 16usize];
+    ["Offset of field: HuffmanIndexParams::status"]
+        [::core::mem::offset_of!(HuffmanIndexParams, status) - 24usize];
+    ["Offset of field: HuffmanIndexParams::n_groups"]
+        [::core::mem::offset_of!(HuffmanIndexParams, n_groups) - 32usize];
+    ["Offset of field: HuffmanIndexParams::reserved"]
+        [::core::mem::offset_of!(HuffmanIndexParams, reserved) - 36usize];
+};
+/// Entries that `index_stream` left, as an index has them.
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct HuffmanPackIndexParams {
+    /// `[n_groups]`, ascending and gapless in `first_block`: `granule_bits` is written.
+    pub targets: u64,
+    /// `[n_groups]` u32, in and out: raised to 1 where an entry is of more than 16 bits.
+    pub verdicts: u64,
+    /// Groups in the launch; of 0 there are no thread blocks.
+    pub n_groups: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of HuffmanPackIndexParams"][::core::mem::size_of::<HuffmanPackIndexParams>() - 24usize];
+    ["Alignment of HuffmanPackIndexParams"]
+        [::core::mem::align_of::<HuffmanPackIndexParams>() - 8usize];
+    ["Offset of field: HuffmanPackIndexParams::targets"]
+        [::core::mem::offset_of!(HuffmanPackIndexParams, targets) - 0usize];
+    ["Offset of field: HuffmanPackIndexParams::verdicts"]
+        [::core::mem::offset_of!(HuffmanPackIndexParams, verdicts) - 8usize];
+    ["Offset of field: HuffmanPackIndexParams::n_groups"]
+        [::core::mem::offset_of!(HuffmanPackIndexParams, n_groups) - 16usize];
+    ["Offset of field: HuffmanPackIndexParams::reserved"]
+        [::core::mem::offset_of!(HuffmanPackIndexParams, reserved) - 20usize];
+};
+/// Rows of a matrix of an indexed group to bf16, by their numbers.
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct HuffmanRowsParams {
+    /// Its group; `output_offset` and `first_block` have no part.
+    pub group: HuffmanIndexedGroup,
+    /// `[n_rows]` u32: which rows. Any numbers.
+    pub rows: u64,
+    /** `[n_rows, output_stride]` bf16, out: the first `row_len` of each row; what is of a corrupt
+    span is quiet NaNs (0x7FC0).*/
+    pub output: u64,
+    /** `[1]` u64, in and out: as in `HuffmanIndexedParams`, the tile being that in which a corrupt
+    span begins.*/
+    pub status: u64,
+    /// Where the matrix begins in its group, in elements.
+    pub first_element: u64,
+    /// Elements from row to row of the output, `row_len..`.
+    pub output_stride: u64,
+    /// Rows that are asked for.
+    pub n_rows: u32,
+    /// Rows of the matrix; it ends within the group.
+    pub n_matrix_rows: u32,
+    /// Elements of a row, `1..`.
+    pub row_len: u32,
+    /// Spans of 32 granules that a row may have weights of.
+    pub row_spans: u32,
+    /// Spans of one thread block, `1..`: the same for all of them.
+    pub block_spans: u32,
+    /// Whether a row that is not there is zeros (1), or left alone (0).
+    pub fills_zeros: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of HuffmanRowsParams"][::core::mem::size_of::<HuffmanRowsParams>() - 152usize];
+    ["Alignment of HuffmanRowsParams"][::core::mem::align_of::<HuffmanRowsParams>() - 8usize];
+    ["Offset of field: HuffmanRowsParams::group"]
+        [::core::mem::offset_of!(HuffmanRowsParams, group) - 0usize];
+    ["Offset of field: HuffmanRowsParams::rows"]
+        [::core::mem::offset_of!(HuffmanRowsParams, rows) - 88usize];
+    ["Offset of field: HuffmanRowsParams::output"]
+        [::core::mem::offset_of!(HuffmanRowsParams, output) - 96usize];
+    ["Offset of field: HuffmanRowsParams::status"]
+        [::core::mem::offset_of!(HuffmanRowsParams, status) - 104usize];
+    ["Offset of field: HuffmanRowsParams::first_element"]
+        [::core::mem::offset_of!(HuffmanRowsParams, first_element) - 112usize];
+    ["Offset of field: HuffmanRowsParams::output_stride"]
+        [::core::mem::offset_of!(HuffmanRowsParams, output_stride) - 120usize];
+    ["Offset of field: HuffmanRowsParams::n_rows"]
+        [::core::mem::offset_of!(HuffmanRowsParams, n_rows) - 128usize];
+    ["Offset of field: HuffmanRowsParams::n_matrix_rows"]
+        [::core::mem::offset_of!(HuffmanRowsParams, n_matrix_rows) - 132usize];
+    ["Offset of field: HuffmanRowsParams::row_len"]
+        [::core::mem::offset_of!(HuffmanRowsParams, row_len) - 136usize];
+    ["Offset of field: HuffmanRowsParams::row_spans"]
+        [::core::mem::offset_of!(HuffmanRowsParams, row_spans) - 140usize];
+    ["Offset of field: HuffmanRowsParams::block_spans"]
+        [::core::mem::offset_of!(HuffmanRowsParams, block_spans) - 144usize];
+    ["Offset of field: HuffmanRowsParams::fills_zeros"]
+        [::core::mem::offset_of!(HuffmanRowsParams, fills_zeros) - 148usize];
 };
 /** The planes of a matrix `[n_rows, n_columns]` of bf16 as src/huffman/lane/format.md specifies
 them, in tiles of 16 rows and 128 columns.*/
@@ -2943,9 +3096,12 @@ const _: () = {
         [::core::mem::offset_of!(SelectMergeParams, reserved) - 164usize];
 };
 /// Every entry of the images, with the size and the alignment of the struct that it takes.
-pub const ENTRIES: [(&str, usize, usize); 55] = [
+pub const ENTRIES: [(&str, usize, usize); 58] = [
     ("decode_bf16", size_of::<HuffmanDecodeParams>(), align_of::<HuffmanDecodeParams>()),
     ("decode_indexed", size_of::<HuffmanIndexedParams>(), align_of::<HuffmanIndexedParams>()),
+    ("index_stream", size_of::<HuffmanIndexParams>(), align_of::<HuffmanIndexParams>()),
+    ("pack_index", size_of::<HuffmanPackIndexParams>(), align_of::<HuffmanPackIndexParams>()),
+    ("decode_rows", size_of::<HuffmanRowsParams>(), align_of::<HuffmanRowsParams>()),
     (
         "multiply_lane_1x8",
         size_of::<HuffmanMultiplyLaneParams>(),

@@ -19,7 +19,8 @@ use serde_json::json;
 
 use crate::house::cache::{Cache, Placed, again, numbers};
 use crate::house::case::{Budget, Case, Peer, Problem, Work, poison};
-use crate::peers::attention::{Attention, Inputs};
+use crate::peers::attention::Attention;
+use crate::peers::process::Inputs;
 use crate::rows::{bytes_of, without_model};
 
 /// Requests of as many tokens each, in pages of 16.

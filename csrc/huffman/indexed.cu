@@ -3,6 +3,7 @@
 // 128 of them, two codes a lookup mostly, while the next tile's codes are on their way.
 // src/huffman/indexed/reference.rs is the specification.
 
+#include "group.cuh"
 #include "indexed.cuh"
 
 namespace {
@@ -17,20 +18,6 @@ struct Shared {
   alignas(16) uint32_t table[kTableEntries];
   WarpShared warps[kWarps];
 };
-
-__device__ __forceinline__ uint32_t find_group(const HuffmanIndexedParams& params, uint32_t block) {
-  uint32_t low = 0;
-  uint32_t high = params.n_groups;
-  while (high - low > 1) {
-    const uint32_t middle = low + (high - low) / 2;
-    if (params.groups[middle].first_block <= block) {
-      low = middle;
-    } else {
-      high = middle;
-    }
-  }
-  return low;
-}
 
 __device__ __forceinline__ uint32_t count_weights(const HuffmanIndexedGroup& group, uint32_t tile) {
   const uint64_t n_left = group.n_elements - uint64_t{tile} * kTileWeights;
@@ -52,6 +39,7 @@ __device__ __forceinline__ uint32_t read_four(const uint8_t* exponents, uint32_t
 __device__ __forceinline__ void load_tile(const uint8_t* sign_mantissa, uint2 (&bytes)[kSteps]) {
 #pragma unroll
   for (uint32_t step = 0; step < kSteps; ++step) {
+    // Way of a tile: here.
     bytes[step] = reinterpret_cast<const uint2*>(sign_mantissa)[step * 32 + threadIdx.x % 32];
   }
 }
@@ -62,8 +50,9 @@ __device__ __forceinline__ void write_tile(const uint8_t* exponents, const uint2
   for (uint32_t step = 0; step < kSteps; ++step) {
     const uint32_t i = (step * 32 + threadIdx.x % 32) * kVector;
     const uint2 first = join_four(read_four(exponents, i), bytes[step].x);
+    // Way of a tile: here.
     const uint2 second = join_four(read_four(exponents, i + 4), bytes[step].y);
-    // Inner loop: 128 elements a store.
+    // Way of a tile: 8 elements a store.
     *reinterpret_cast<uint4*>(output + i) = make_uint4(first.x, first.y, second.x, second.y);
   }
 }
@@ -78,19 +67,12 @@ __device__ __forceinline__ void write_weights(const uint8_t* exponents,
   }
 }
 
-__device__ __forceinline__ void report(const HuffmanIndexedParams& params, uint32_t tile,
-                                       TileReason reason) {
-  if (threadIdx.x % 32 != 0) return;
-  const uint64_t word = uint64_t{0xFFFFFFFFu - tile} << 32 | reason;
-  atomicMax(reinterpret_cast<unsigned long long*>(params.status), word);
-}
-
 }  // namespace
 
 LACUNA_ENTRY(decode_indexed, HuffmanIndexedParams, kThreads) {
   LACUNA_SHARED(Shared, shared);
-  if (params.n_groups == 0) return;
-  const HuffmanIndexedGroup group = params.groups[find_group(params, blockIdx.x)];
+  const uint32_t group_idx = find_group(params.groups, params.n_groups, blockIdx.x);
+  const HuffmanIndexedGroup group = params.groups[group_idx];
   const uint64_t n_tiles = (group.n_elements + kTileWeights - 1) / kTileWeights;
   const uint64_t begin = uint64_t{blockIdx.x - group.first_block} * params.block_tiles;
   const uint64_t block_end = begin + params.block_tiles;
@@ -129,13 +111,11 @@ LACUNA_ENTRY(decode_indexed, HuffmanIndexedParams, kThreads) {
     __syncwarp();
     if (reason != kSound) {
       for (uint32_t i = threadIdx.x % 32; i < n_weights; i += 32) output[first + i] = kQuietNan;
-      report(params, group.first_tile + tile, reason);
+      report_tile(params.status, group.first_tile + tile, reason);
     } else if (is_whole) {
       write_tile(warp.exponents, bytes, output + first);
     } else {
       write_weights(warp.exponents, group.sign_mantissa + first, n_weights, output + first);
     }
-    // The next tile's exponents come to the same place, and the one after that's codes.
-    __syncwarp();
   }
 }

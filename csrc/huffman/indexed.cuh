@@ -61,8 +61,8 @@ __device__ __forceinline__ Span find_span(const HuffmanIndexedGroup& group, uint
   const uint64_t begin = __shfl_sync(0xFFFFFFFFu, start, 0) / 8 * 8;
   const uint64_t after = __shfl_down_sync(0xFFFFFFFFu, start, 1);
   const uint64_t next = lane < 31 ? after : end;
-  const bool is_mine = begin <= start && start <= next && end <= group.n_code_bytes * 8 &&
-                       end - begin <= kMostTileBits;
+  const bool is_mine =
+      start <= next && end <= group.n_code_bytes * 8 && end - begin <= kMostTileBits;
   Span span;
   span.is_sound = __all_sync(0xFFFFFFFFu, is_mine);
   span.first_byte = begin / 8 / 16 * 16;
@@ -229,6 +229,7 @@ __device__ __forceinline__ TileReason decode_granule(const HuffmanIndexedGroup& 
       // Way of a lookup: 4 elements a store.
       place[0] = static_cast<uint8_t>(entry);
       place[1] = static_cast<uint8_t>(entry >> 8);
+      // Way of a lookup: here.
       n += entry >> 24;
       walk.bits += entry >> 16;
       walk.refill(before);
@@ -263,6 +264,7 @@ __device__ __forceinline__ TileReason decode_granule(const HuffmanIndexedGroup& 
     }
     walk.skip(n_bits);
   }
+  // Way of a tile: here.
   return walk.bit() == span.next ? kSound : kBadChain;
 }
 
@@ -278,13 +280,12 @@ __device__ __forceinline__ TileReason decode_span(const HuffmanIndexedGroup& gro
   const uint32_t n_mine = first < n_weights ? min(n_weights - first, kGranuleWeights) : 0;
   uint8_t* row = exponents + threadIdx.x % 32 * kRowBytes;
   TileReason reason = kSound;
-  if (n_mine == 0) {
-    // Nothing is asked of it.
-  } else if (fits(span)) {
+  if (fits(span)) {
     const Staged words = {staged, 0};
     reason = decode_granule(group, table, words, span, n_mine, row);
   } else {
     const Unstaged words = {group.codes + span.first_byte, group.n_code_bytes - span.first_byte, 0};
+    // Way of a tile: not here.
     reason = decode_granule(group, table, words, span, n_mine, row);
   }
   return static_cast<TileReason>(__reduce_max_sync(0xFFFFFFFFu, static_cast<uint32_t>(reason)));
@@ -317,6 +318,13 @@ __device__ __forceinline__ uint2 join_four(uint32_t exponents, uint32_t sign_man
 
 __device__ __forceinline__ uint16_t join_one(uint32_t exponent, uint32_t sign_mantissa) {
   return static_cast<uint16_t>(join_four(exponent, sign_mantissa).x);
+}
+
+// By a warp: the status word has the lowest corrupt tile of a launch.
+__device__ __forceinline__ void report_tile(uint64_t* status, uint32_t tile, TileReason reason) {
+  if (threadIdx.x % 32 != 0) return;
+  const uint64_t word = uint64_t{0xFFFFFFFFu - tile} << 32 | reason;
+  atomicMax(reinterpret_cast<unsigned long long*>(status), word);
 }
 
 #endif  // LACUNA_HUFFMAN_INDEXED_CUH_

@@ -108,11 +108,85 @@ typedef struct HuffmanIndexedParams {
   /// `[1]` u64, in and out: 0 is sound; else the report of the lowest corrupt tile, as `(2^32 - 1 -
   /// tile) << 32 | reason`. Never cleared by a launch.
   DEVICE_PTR(uint64_t) status;
-  /// Groups in the launch; 0 is a no-op.
+  /// Groups in the launch; of 0 there are no thread blocks.
   uint32_t n_groups;
   /// Tiles of one thread block, `1..`: the same for all of them.
   uint32_t block_tiles;
 } HuffmanIndexedParams;
+
+/// Where the index of a DFloat11 group goes. An entry is where each 128 weights' first code begins,
+/// and after them the end of the last code.
+typedef struct HuffmanIndexTarget {
+  /// `[n_entries]` u32, workspace: the entries' bits of the stream, modulo 2^32.
+  DEVICE_PTR(uint32_t) starts;
+  /// `[(n_entries - 1) / 32 + 1]` u32, out: the byte of each 32nd entry's bit.
+  DEVICE_PTR(uint32_t) tile_bytes;
+  /// `[n_entries]` u16, out: bits of each entry from the byte of its 32.
+  DEVICE_PTR(uint16_t) granule_bits;
+  /// `ceil(n_elements / 128) + 1`.
+  uint32_t n_entries;
+  /// The first thread block of `pack_index` for this group: one for each 256 entries.
+  uint32_t first_block;
+} HuffmanIndexTarget;
+
+/// Verify DFloat11 groups, and find where the codes of each 128 weights begin.
+typedef struct HuffmanIndexParams {
+  /// `[n_groups]`, ascending and gapless in `first_block`; outputs have no part.
+  DEVICE_PTR(const HuffmanGroup) groups;
+  /// `[n_groups]`: `starts` and `tile_bytes` are written, of a corrupt group some of them.
+  DEVICE_PTR(const HuffmanIndexTarget) targets;
+  /// `[n_groups]` u32, in and out: raised to 2 where the group is corrupt, and to 1 where its last
+  /// code ends past the stream.
+  DEVICE_PTR(uint32_t) verdicts;
+  /// `[1]` u64, in and out: as in `HuffmanDecodeParams`.
+  DEVICE_PTR(uint64_t) status;
+  /// Groups in the launch; of 0 there are no thread blocks.
+  uint32_t n_groups;
+  /// Zero.
+  uint32_t reserved;
+} HuffmanIndexParams;
+
+/// Entries that `index_stream` left, as an index has them.
+typedef struct HuffmanPackIndexParams {
+  /// `[n_groups]`, ascending and gapless in `first_block`: `granule_bits` is written.
+  DEVICE_PTR(const HuffmanIndexTarget) targets;
+  /// `[n_groups]` u32, in and out: raised to 1 where an entry is of more than 16 bits.
+  DEVICE_PTR(uint32_t) verdicts;
+  /// Groups in the launch; of 0 there are no thread blocks.
+  uint32_t n_groups;
+  /// Zero.
+  uint32_t reserved;
+} HuffmanPackIndexParams;
+
+/// Rows of a matrix of an indexed group to bf16, by their numbers.
+typedef struct HuffmanRowsParams {
+  /// Its group; `output_offset` and `first_block` have no part.
+  HuffmanIndexedGroup group;
+  /// `[n_rows]` u32: which rows. Any numbers.
+  DEVICE_PTR(const uint32_t) rows;
+  /// `[n_rows, output_stride]` bf16, out: the first `row_len` of each row; what is of a corrupt
+  /// span is quiet NaNs (0x7FC0).
+  DEVICE_PTR(uint16_t) output;
+  /// `[1]` u64, in and out: as in `HuffmanIndexedParams`, the tile being that in which a corrupt
+  /// span begins.
+  DEVICE_PTR(uint64_t) status;
+  /// Where the matrix begins in its group, in elements.
+  uint64_t first_element;
+  /// Elements from row to row of the output, `row_len..`.
+  uint64_t output_stride;
+  /// Rows that are asked for.
+  uint32_t n_rows;
+  /// Rows of the matrix; it ends within the group.
+  uint32_t n_matrix_rows;
+  /// Elements of a row, `1..`.
+  uint32_t row_len;
+  /// Spans of 32 granules that a row may have weights of.
+  uint32_t row_spans;
+  /// Spans of one thread block, `1..`: the same for all of them.
+  uint32_t block_spans;
+  /// Whether a row that is not there is zeros (1), or left alone (0).
+  uint32_t fills_zeros;
+} HuffmanRowsParams;
 
 /// The planes of a matrix `[n_rows, n_columns]` of bf16 as src/huffman/lane/format.md specifies
 /// them, in tiles of 16 rows and 128 columns.

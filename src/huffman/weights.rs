@@ -77,20 +77,33 @@ impl GroupViews<'_> {
 /// caller's, as often as asked. After DFloat11 (arXiv:2504.11651).
 #[derive(Debug)]
 pub struct DeviceWeights<'a> {
-    plan: DecodePlan,
-    /// What the table holds.
-    rows: Vec<HuffmanGroup>,
-    table: Buffer<u8>,
-    /// The uploaded tensors, one buffer per group; empty where the memory is an engine's.
-    tensors: Vec<Buffer<u8>>,
+    pub(super) plan: DecodePlan,
+    pub(super) table: GroupTable,
+    /// The uploaded tensors, group by group; empty where the memory is an engine's.
+    pub(super) tensors: Vec<GroupTensors>,
     borrowed: PhantomData<&'a [u8]>,
+}
+
+/// What was uploaded of a group.
+#[derive(Debug)]
+pub(super) struct GroupTensors {
+    /// Codes, signs and mantissas, and tables: what every decoder reads.
+    pub(super) stream: Buffer<u8>,
+    /// Gaps and positions, which no decoder needs that has an index.
+    pub(super) chain: Buffer<u8>,
+}
+
+impl GroupTensors {
+    fn n_bytes(&self) -> usize {
+        self.stream.len() + self.chain.len()
+    }
 }
 
 impl DeviceWeights<'static> {
     /// Copies the tensors of `groups` to the memory of `queue`.
     ///
     /// # Stream
-    /// One allocation and one copy per group, and one of each for the table.
+    /// Two allocations and five copies per group, and one of each for the table.
     ///
     /// # Errors
     /// Those of [`DecodePlan::new`], and [`Error::Driver`] where memory is short.
@@ -101,15 +114,16 @@ impl DeviceWeights<'static> {
         let mut rows = Vec::with_capacity(groups.len());
         for (idx, (group, shape)) in groups.iter().zip(&shapes).enumerate() {
             let raw = group.raw();
-            let (buffer, addresses) = upload_tensors(
-                queue,
-                [raw.encoded_exponent, raw.sign_mantissa, raw.luts, raw.gaps, raw.output_positions],
-            )?;
+            let (stream, [codes, sign_mantissa, luts]) =
+                upload_tensors(queue, [raw.encoded_exponent, raw.sign_mantissa, raw.luts])?;
+            let (chain, [gaps, positions]) =
+                upload_tensors(queue, [raw.gaps, raw.output_positions])?;
+            let addresses = [codes, sign_mantissa, luts, gaps, positions];
             rows.push(table_row(&plan, idx, shape, addresses));
-            tensors.push(buffer);
+            tensors.push(GroupTensors { stream, chain });
         }
-        let table = queue.upload(bytemuck::cast_slice::<HuffmanGroup, u8>(&rows))?;
-        Ok(Self { plan, rows, table, tensors, borrowed: PhantomData })
+        let table = GroupTable::new(queue, rows)?;
+        Ok(Self { plan, table, tensors, borrowed: PhantomData })
     }
 }
 
@@ -154,8 +168,8 @@ impl<'a> DeviceWeights<'a> {
                 table_row(&plan, idx, shape, addresses)
             })
             .collect();
-        let table = queue.upload(bytemuck::cast_slice::<HuffmanGroup, u8>(&rows))?;
-        Ok(Self { plan, rows, table, tensors: Vec::new(), borrowed: PhantomData })
+        let table = GroupTable::new(queue, rows)?;
+        Ok(Self { plan, table, tensors: Vec::new(), borrowed: PhantomData })
     }
 
     /// The launch: where each group's weights go, and the workspace it needs.
@@ -165,7 +179,7 @@ impl<'a> DeviceWeights<'a> {
 
     /// Bytes of device memory this value owns.
     pub fn owned_bytes(&self) -> usize {
-        self.table.len() + self.tensors.iter().map(Buffer::len).sum::<usize>()
+        self.table.n_bytes() + self.tensors.iter().map(GroupTensors::n_bytes).sum::<usize>()
     }
 
     /// Expands every group into `output`.
@@ -192,50 +206,14 @@ impl<'a> DeviceWeights<'a> {
         workspace: &mut ViewMut<'_, u64>,
         output: &mut ViewMut<'_, bf16>,
     ) -> Result<()> {
-        queue.check_view("table", &self.table.view())?;
         queue.check_view_mut("workspace", workspace)?;
         queue.check_view_mut("output", output)?;
         check_len("output", self.plan.output_len(), output.len())?;
         check_len("workspace", self.plan.workspace_len(), workspace.len())?;
-        let params = HuffmanDecodeParams {
-            groups: self.table.view().address(),
-            output: output.address(),
-            states: workspace.address() + 8,
-            status: workspace.address(),
-            n_groups: self.plan.n_groups() as u32,
-            reserved: 0,
-        };
         // SAFETY: the table holds one row per group whose addresses and sizes come from views that
         // live as long as `self`; the output and the workspace were checked against the plan that
-        // the rows were made from, and are borrowed mutably.
-        unsafe {
-            launch::launch(queue, &self.plan.grid(), &params, |regions| {
-                self.list_memory(regions, &params);
-            })
-        }
-    }
-
-    /// Every buffer of a launch, to the byte.
-    fn list_memory(&self, regions: &mut Regions, params: &HuffmanDecodeParams) {
-        regions.input("groups", &self.table.view());
-        regions.add(Role::InOut, "status", params.status, 8);
-        let n_groups = self.plan.n_groups();
-        regions.add(Role::InOut, "states", params.states, 8 * n_groups as u64);
-        for (idx, row) in self.rows.iter().enumerate() {
-            let luts_bytes = (u64::from(row.n_lut_rows) + 1) * 256;
-            for (name, address, n_bytes) in [
-                ("codes", row.codes, row.n_code_bytes),
-                ("sign_mantissa", row.sign_mantissa, row.n_elements),
-                ("luts", row.luts, luts_bytes),
-                ("gaps", row.gaps, super::GAP_BYTES_PER_BLOCK as u64 * u64::from(row.n_blocks)),
-                ("positions", row.positions, 4 * u64::from(row.n_positions)),
-            ] {
-                regions.add(Role::Input, format!("{name} of group {idx}"), address, n_bytes);
-            }
-            let output = params.output + 2 * row.output_offset;
-            let name = format!("output of group {idx}");
-            regions.add(Role::Output, name, output, 2 * row.n_elements);
-        }
+        // the rows were made from.
+        unsafe { self.table.decode(queue, &self.plan.grid(), workspace, output) }
     }
 
     /// Waits for the queue and reports the lowest corrupt block that any launch with this
@@ -250,6 +228,92 @@ impl<'a> DeviceWeights<'a> {
             None => Ok(()),
         }
     }
+}
+
+/// Groups as [`DeviceWeights::decode`] launches over them.
+#[derive(Debug)]
+pub(super) struct GroupTable {
+    rows: Vec<HuffmanGroup>,
+    /// The same in device memory.
+    buffer: Buffer<u8>,
+}
+
+impl GroupTable {
+    pub(super) fn new(queue: &Queue, rows: Vec<HuffmanGroup>) -> Result<Self> {
+        let buffer = queue.upload(bytemuck::cast_slice::<HuffmanGroup, u8>(&rows))?;
+        Ok(Self { rows, buffer })
+    }
+
+    pub(super) fn rows(&self) -> &[HuffmanGroup] {
+        &self.rows
+    }
+
+    pub(super) fn view(&self) -> View<'_, u8> {
+        self.buffer.view()
+    }
+
+    pub(super) fn n_bytes(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Expands the groups into `output`, by a workspace of one word and one for each group.
+    ///
+    /// # Safety
+    /// The rows' addresses are of memory that lives as long as `self`; output and workspace are of the queue, and
+    /// as long as the plan of the rows says, whose grid this is.
+    pub(super) unsafe fn decode(
+        &self,
+        queue: &Queue,
+        grid: &launch::Grid,
+        workspace: &mut ViewMut<'_, u64>,
+        output: &mut ViewMut<'_, bf16>,
+    ) -> Result<()> {
+        queue.check_view("table", &self.buffer.view())?;
+        let params = HuffmanDecodeParams {
+            groups: self.buffer.view().address(),
+            output: output.address(),
+            states: workspace.address() + 8,
+            status: workspace.address(),
+            n_groups: self.rows.len() as u32,
+            reserved: 0,
+        };
+        // SAFETY: passed on to the caller.
+        unsafe {
+            launch::launch(queue, grid, &params, |regions| self.list_memory(regions, &params))
+        }
+    }
+
+    /// Every buffer of a launch, to the byte.
+    fn list_memory(&self, regions: &mut Regions, params: &HuffmanDecodeParams) {
+        regions.input("groups", &self.buffer.view());
+        regions.add(Role::InOut, "status", params.status, 8);
+        regions.add(Role::InOut, "states", params.states, 8 * self.rows.len() as u64);
+        self.list_tensors(regions);
+        for (idx, row) in self.rows.iter().enumerate() {
+            let output = params.output + 2 * row.output_offset;
+            let name = format!("output of group {idx}");
+            regions.add(Role::Output, name, output, 2 * row.n_elements);
+        }
+    }
+
+    /// What a launch reads of the groups.
+    pub(super) fn list_tensors(&self, regions: &mut Regions) {
+        for (idx, row) in self.rows.iter().enumerate() {
+            for (name, address, n_bytes) in [
+                ("codes", row.codes, row.n_code_bytes),
+                ("sign_mantissa", row.sign_mantissa, row.n_elements),
+                ("luts", row.luts, luts_bytes(row)),
+                ("gaps", row.gaps, super::GAP_BYTES_PER_BLOCK as u64 * u64::from(row.n_blocks)),
+                ("positions", row.positions, 4 * u64::from(row.n_positions)),
+            ] {
+                regions.add(Role::Input, format!("{name} of group {idx}"), address, n_bytes);
+            }
+        }
+    }
+}
+
+pub(super) fn luts_bytes(row: &HuffmanGroup) -> u64 {
+    256 * (u64::from(row.n_lut_rows) + 1)
 }
 
 pub(super) fn check_len(what: &'static str, expected: u64, got: usize) -> Result<()> {

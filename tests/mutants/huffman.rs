@@ -12,7 +12,7 @@ use crate::{Kernel, Mutation, common, of, passes, region};
 const KERNEL: Kernel = Kernel {
     room: "huffman",
     source: include_str!("../../csrc/huffman/decode.cu"),
-    headers: &[],
+    headers: &[("stream.cuh", include_str!("../../csrc/huffman/stream.cuh"))],
     entry: "decode_bf16",
     mutations: MUTATIONS,
 };
@@ -20,7 +20,7 @@ const KERNEL: Kernel = Kernel {
 /// The barriers, fences and atomics of the kernel, and the comparisons that keep an index inside. Not
 /// among them: the last block's atomic read of `corrupt`, which behind its fence could be a plain one.
 const MUTATIONS: &[Mutation] = &[
-    // scan_counts, agree_on_reason, decode_block (2), finish_group (3), in the order of the file.
+    // scan_counts, agree_on_reason, count_codes, decode_block, finish_group (3), in the order of the files.
     of("  __syncthreads();", 0, ""),
     of("  __syncthreads();", 1, ""),
     of("  __syncthreads();", 2, ""),

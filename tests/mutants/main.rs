@@ -24,6 +24,10 @@ mod copy;
 mod copy_problem;
 mod gate;
 mod huffman;
+mod indexed;
+#[path = "../huffman/indexed/problem.rs"]
+#[allow(dead_code, reason = "tests use all of it")]
+mod indexed_problem;
 mod kv_rows;
 mod lane;
 #[path = "../huffman/lane/problem.rs"]

@@ -40,6 +40,18 @@ pub(crate) const IMAGES: &[Image] = &[
     },
     Image {
         room: "huffman",
+        source: "csrc/huffman/index.cu",
+        target: "compute_80",
+        path: "ptx/huffman-index.sm80.ptx",
+    },
+    Image {
+        room: "huffman",
+        source: "csrc/huffman/rows.cu",
+        target: "compute_80",
+        path: "ptx/huffman-rows.sm80.ptx",
+    },
+    Image {
+        room: "huffman",
         source: "csrc/huffman/multiply_lane.cu",
         target: "compute_80",
         path: "ptx/huffman-multiply-lane.sm80.ptx",

@@ -18,7 +18,8 @@ use super::launches::{Launch, Numbers, OfNumbers};
 use super::{PAGE_SIZE, PAGE_TOKENS, Shape};
 use crate::house::cache::Cache;
 use crate::house::case::{Peer, Problem, Work};
-use crate::peers::attention::{Attention, Inputs};
+use crate::peers::attention::Attention;
+use crate::peers::process::Inputs;
 use crate::rows::bytes_of;
 
 /// Codes of any bits; steps and least numbers such that numbers are from -1.5 to 1.5, times their channels' scales.

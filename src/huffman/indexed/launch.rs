@@ -5,19 +5,25 @@ use std::marker::PhantomData;
 
 use half::bf16;
 
-use super::{CodeTable, CorruptTile, Index, IndexedPlan, IndexedShape, RawIndexed};
-use crate::bindings::{HuffmanIndexedGroup, HuffmanIndexedParams};
+use super::{
+    CodeTable, CorruptTile, Index, IndexedPlan, IndexedRowsPlan, IndexedShape, RawIndexed,
+};
+use crate::bindings::{HuffmanIndexedGroup, HuffmanIndexedParams, HuffmanRowsParams};
 use crate::buffer::{Buffer, View, ViewMut};
-use crate::huffman::weights::{check_len, upload_tensors};
-use crate::launch::{self, check_aligned};
+use crate::huffman::Corruption;
+use crate::huffman::weights::{GroupTable, check_len, upload_tensors};
+use crate::launch::{self, check_aligned, check_same};
+use crate::plan::spread;
 use crate::queue::Queue;
 use crate::region::{Regions, Role};
+use crate::select::Absent;
 use crate::{Error, Result};
 
 launch::kernel_params!(HuffmanIndexedParams, "huffman", "decode_indexed");
+launch::kernel_params!(HuffmanRowsParams, "huffman", "decode_rows");
 
 /// What lookups are made for, whatever a file's own place was: copies of 16 bytes.
-const CODES_ALIGNMENT: u64 = 16;
+pub(super) const CODES_ALIGNMENT: u64 = 16;
 
 /// One group and its index in device memory.
 #[derive(Debug, Clone, Copy)]
@@ -91,23 +97,27 @@ impl IndexedViews<'_> {
     }
 }
 
-/// Groups with an index of their streams in device memory, ready to be decoded by one launch.
+/// Groups with an index of their streams in device memory, ready to be decoded by one launch; and by another those that
+/// no index holds.
 ///
 /// ```text
 /// output[range(g)] = bf16 weights of group g, in file order, bit for bit
 /// ```
 ///
 /// Where [`DeviceWeights`](crate::huffman::DeviceWeights) decodes every code twice, to find out where weights go, this
-/// decodes it once, two codes a lookup mostly. After DFloat11 (arXiv:2504.11651), of which the codes are.
+/// decodes it once, two codes a lookup mostly. DF11 groups come here by [`index`](Self::index), which verifies them.
+/// After DFloat11 (arXiv:2504.11651), of which the codes are.
 #[derive(Debug)]
 pub struct IndexedWeights<'a> {
-    plan: IndexedPlan,
-    /// What the table of groups holds.
-    rows: Vec<HuffmanIndexedGroup>,
-    groups: Buffer<u8>,
-    /// What this value owns of the groups: a buffer each; empty where the memory is an engine's.
-    tensors: Vec<Buffer<u8>>,
-    borrowed: PhantomData<&'a [u8]>,
+    pub(super) plan: IndexedPlan,
+    /// What the table of groups holds: of those that have an index.
+    pub(super) rows: Vec<HuffmanIndexedGroup>,
+    pub(super) groups: Buffer<u8>,
+    /// The others, where there are any.
+    pub(super) plain: Option<GroupTable>,
+    /// What this value owns of the groups; empty where the memory is an engine's.
+    pub(super) tensors: Vec<Buffer<u8>>,
+    pub(super) borrowed: PhantomData<&'a [u8]>,
 }
 
 impl IndexedWeights<'static> {
@@ -143,7 +153,7 @@ impl IndexedWeights<'static> {
             tensors.push(buffer);
         }
         let groups = queue.upload(bytemuck::cast_slice::<HuffmanIndexedGroup, u8>(&rows))?;
-        Ok(Self { plan, rows, groups, tensors, borrowed: PhantomData })
+        Ok(Self { plan, rows, groups, plain: None, tensors, borrowed: PhantomData })
     }
 }
 
@@ -170,50 +180,96 @@ impl<'a> IndexedWeights<'a> {
             .map(|(idx, (group, shape))| table_row(&plan, idx, shape, group.addresses()))
             .collect();
         let groups = queue.upload(bytemuck::cast_slice::<HuffmanIndexedGroup, u8>(&rows))?;
-        Ok(Self { plan, rows, groups, tensors: Vec::new(), borrowed: PhantomData })
+        Ok(Self { plan, rows, groups, plain: None, tensors: Vec::new(), borrowed: PhantomData })
     }
 
-    /// The launch: where each group's weights go.
+    /// The same with another grid: see [`IndexedPlan::with_block_tiles`].
+    ///
+    /// # Stream
+    /// One allocation and one copy, for the table of groups.
+    ///
+    /// # Errors
+    /// Those of the plan, and [`Error::WrongQueue`].
+    pub fn with_block_tiles(mut self, queue: &Queue, block_tiles: u32) -> Result<Self> {
+        queue.check_view("groups", &self.groups.view())?;
+        self.plan = self.plan.with_block_tiles(block_tiles)?;
+        for idx in 0..self.plan.n_groups() {
+            if let Some(row) = self.plan.indexed_idx(idx).and_then(|idx| self.rows.get_mut(idx)) {
+                [_, row.first_block] = self.plan.firsts(idx);
+            }
+        }
+        self.groups = queue.upload(bytemuck::cast_slice::<HuffmanIndexedGroup, u8>(&self.rows))?;
+        Ok(self)
+    }
+
+    /// The launches: where each group's weights go, which of them have an index, and the workspace.
     pub fn plan(&self) -> &IndexedPlan {
         &self.plan
     }
 
+    /// The index of group `idx`, copied back, so that it need not be made again; `None` where the group has none.
+    ///
+    /// # Stream
+    /// Two copies, for which it waits.
+    ///
+    /// # Errors
+    /// Those of the copies.
+    pub fn download_index(&self, queue: &Queue, idx: usize) -> Result<Option<Index>> {
+        let row = self.plan.indexed_idx(idx).and_then(|idx| self.rows.get(idx));
+        let Some(row) = row else { return Ok(None) };
+        queue.check_view("groups", &self.groups.view())?;
+        let n_elements = row.n_elements;
+        let [n_tiles, n_entries] =
+            [Index::tile_bytes_len(n_elements), Index::granule_bits_len(n_elements)];
+        // SAFETY: of views that live as long as `self`, and so long.
+        let (tile_bytes, granule_bits) = unsafe {
+            let memory = queue.memory();
+            let tile_bytes = View::<u32>::from_raw(row.tile_bytes, n_tiles as usize, memory);
+            let granule_bits = View::<u16>::from_raw(row.granule_bits, n_entries as usize, memory);
+            (queue.download(&tile_bytes)?, queue.download(&granule_bits)?)
+        };
+        Ok(Some(Index { tile_bytes, granule_bits }))
+    }
+
     /// Bytes of device memory this value owns.
     pub fn owned_bytes(&self) -> usize {
-        self.groups.len() + self.tensors.iter().map(Buffer::len).sum::<usize>()
+        let plain = self.plain.as_ref().map_or(0, GroupTable::n_bytes);
+        self.groups.len() + plain + self.tensors.iter().map(Buffer::len).sum::<usize>()
     }
 
     /// Expands every group into `output`.
     ///
     /// # Shapes
-    /// `output` holds at least [`IndexedPlan::output_len`] elements; where it is aligned to 16 bytes, stores are so wide. `status` is one word, zeroed
-    /// once: [`check`](Self::check) reads it.
+    /// `output` holds at least [`IndexedPlan::output_len`] elements; where it is aligned to 16 bytes, stores are so wide. `workspace` holds
+    /// at least [`IndexedPlan::workspace_len`] words, zeroed once when it was allocated and used by one launch at a time: [`check`](Self::check) reads it.
     ///
     /// # Numerics
     /// Bit for bit [`reference::decode`](super::reference::decode), which of sound groups is what
-    /// [`huffman::reference::decode`](crate::huffman::reference::decode) gives. A corrupt tile of 4,096 weights is quiet NaNs (0x7FC0), whatever the grid.
+    /// [`huffman::reference::decode`](crate::huffman::reference::decode) gives. A corrupt tile of 4,096 weights is quiet NaNs (0x7FC0), whatever the grid;
+    /// of a group without an index, all of it.
     ///
     /// # Stream
-    /// One launch; no allocation, copy or synchronisation; may be captured in a graph once the device is warmed up.
+    /// One launch, and another where there are groups without an index; no allocation, copy or synchronisation; may be captured in a graph once the
+    /// device is warmed up.
     ///
     /// # Errors
     /// [`Error::Shape`], [`Error::WrongQueue`] and [`Error::WrongStream`] before anything is launched; [`Error::Driver`] where the launch fails.
     pub fn decode(
         &self,
         queue: &Queue,
-        status: &mut ViewMut<'_, u64>,
+        workspace: &mut ViewMut<'_, u64>,
         output: &mut ViewMut<'_, bf16>,
     ) -> Result<()> {
         queue.check_view("groups", &self.groups.view())?;
-        queue.check_view_mut("status", status)?;
+        queue.check_view_mut("workspace", workspace)?;
         queue.check_view_mut("output", output)?;
         check_len("output", self.plan.output_len(), output.len())?;
-        check_len("status", 1, status.len())?;
+        check_len("workspace", self.plan.workspace_len(), workspace.len())?;
         let params = HuffmanIndexedParams {
             groups: self.groups.view().address(),
             output: output.address(),
-            status: status.address(),
-            n_groups: self.plan.n_groups() as u32,
+            status: workspace.address(),
+            n_groups: self.rows.len() as u32,
             block_tiles: self.plan.block_tiles(),
         };
         // SAFETY: the table holds one row per group whose addresses and sizes come from views that
@@ -221,6 +277,91 @@ impl<'a> IndexedWeights<'a> {
         unsafe {
             launch::launch(queue, &self.plan.grid(), &params, |regions| {
                 self.list_memory(regions, &params);
+            })?;
+        }
+        let Some(plain) = &self.plain else { return Ok(()) };
+        let n_words = self.plan.workspace_len() as usize;
+        let mut workspace = workspace.slice_mut(1..n_words)?;
+        // SAFETY: as above, and the workspace as well.
+        unsafe { plain.decode(queue, &self.plan.plain_grid(), &mut workspace, output) }
+    }
+
+    /// Decodes rows of a matrix that lies in a group which has an index, an embedding's for instance; nothing else of the group is read.
+    ///
+    /// ```text
+    /// output[i, j] = weight first_element + rows[i] * row_len + j of the group
+    /// ```
+    ///
+    /// # Shapes
+    /// `rows` is `[n_rows]`, any numbers: `absent` says what becomes of those that are of no row. `output` is `[n_rows, row_len]` by the plan's
+    /// stride; where rows begin at multiples of 8 weights of the group and of 16 bytes of the output, stores are so wide. `workspace` is as in [`decode`](Self::decode).
+    ///
+    /// # Numerics
+    /// Bit for bit [`reference::decode_rows`](super::reference::decode_rows). What is of a corrupt span of 32 granules is quiet NaNs
+    /// (0x7FC0), and [`check`](Self::check) says the tile that the span begins in.
+    ///
+    /// # Stream
+    /// One launch; no allocation, copy or synchronisation; may be captured in a graph once the device is warmed up.
+    ///
+    /// # Errors
+    /// [`Error::Range`] where the group has no index; [`Error::Shape`], [`Error::WrongQueue`] and [`Error::WrongStream`]; all of them before anything is
+    /// launched; [`Error::Driver`] where the launch fails.
+    #[allow(clippy::too_many_arguments, reason = "each is its own thing")]
+    pub fn decode_rows(
+        &self,
+        queue: &Queue,
+        plan: &IndexedRowsPlan,
+        group: usize,
+        rows: &View<'_, u32>,
+        absent: Absent,
+        workspace: &mut ViewMut<'_, u64>,
+        output: &mut ViewMut<'_, bf16>,
+    ) -> Result<()> {
+        let shape = plan.shape();
+        let row = self.plan.indexed_idx(group).and_then(|idx| self.rows.get(idx));
+        let row = row.ok_or(Error::Range {
+            what: "group of rows",
+            value: group as u64,
+            allowed: "the groups that have an index",
+        })?;
+        if row.n_elements != shape.n_elements {
+            let (expected, got) = (row.n_elements, shape.n_elements);
+            return Err(Error::Shape { what: "weights of the group", expected, got });
+        }
+        queue.check_view("groups", &self.groups.view())?;
+        queue.check_view("rows", rows)?;
+        queue.check_view_mut("workspace", workspace)?;
+        queue.check_view_mut("output", output)?;
+        check_same("rows", shape.n_rows, rows.len())?;
+        check_same("output", plan.output_len(), output.len())?;
+        check_len("workspace", self.plan.workspace_len(), workspace.len())?;
+        let [row_spans, block_spans] = plan.spans();
+        let params = HuffmanRowsParams {
+            group: *row,
+            rows: rows.address(),
+            output: output.address(),
+            status: workspace.address(),
+            first_element: shape.first_element,
+            output_stride: shape.output_stride,
+            n_rows: shape.n_rows as u32,
+            n_matrix_rows: shape.n_matrix_rows as u32,
+            row_len: shape.row_len as u32,
+            row_spans,
+            block_spans,
+            fills_zeros: u32::from(absent == Absent::Zeros),
+        };
+        // SAFETY: the row's addresses and sizes come from views that live as long as `self`, and its matrix
+        // ends within it; rows and output were checked against the plan.
+        unsafe {
+            launch::launch(queue, &plan.grid(), &params, |regions| {
+                regions.input("rows", rows);
+                regions.add(Role::InOut, "status", params.status, 8);
+                list_tensors(regions, group, row);
+                // What lies between rows, and rows that are left alone, stay what they were.
+                let is_all = absent == Absent::Zeros
+                    && plan.output_len() == spread(shape.n_rows, shape.row_len, shape.row_len);
+                let role = if is_all { Role::Output } else { Role::InOut };
+                regions.written(role, "output", output);
             })
         }
     }
@@ -230,37 +371,46 @@ impl<'a> IndexedWeights<'a> {
         regions.input("groups", &self.groups.view());
         regions.add(Role::InOut, "status", params.status, 8);
         for (idx, row) in self.rows.iter().enumerate() {
-            let luts_bytes = match row.n_lut_rows {
-                0 => 0,
-                n_rows => 256 * (u64::from(n_rows) + 1),
-            };
-            for (name, address, n_bytes) in [
-                ("codes", row.codes, row.n_code_bytes),
-                ("sign_mantissa", row.sign_mantissa, row.n_elements),
-                ("tile_bytes", row.tile_bytes, 4 * Index::tile_bytes_len(row.n_elements)),
-                ("granule_bits", row.granule_bits, 2 * Index::granule_bits_len(row.n_elements)),
-                ("table", row.table, CodeTable::N_BYTES as u64),
-                ("luts", row.luts, luts_bytes),
-            ] {
-                regions.add(Role::Input, format!("{name} of group {idx}"), address, n_bytes);
-            }
+            list_tensors(regions, idx, row);
             let output = params.output + 2 * row.output_offset;
             let name = format!("output of group {idx}");
             regions.add(Role::Output, name, output, 2 * row.n_elements);
         }
     }
 
-    /// Waits for the queue and reports the lowest corrupt tile that any launch with this status word has met since
-    /// it was last zeroed.
+    /// Waits for the queue and reports the lowest corrupt tile that any launch with this workspace has met since
+    /// it was last zeroed; where there is none, the lowest corrupt block of groups without an index.
     ///
     /// # Errors
-    /// [`Error::CorruptTile`]; else those of the copy of one word.
-    pub fn check(&self, queue: &Queue, status: &View<'_, u64>) -> Result<()> {
-        let status = queue.download(&status.slice(0..1)?)?;
-        match status.first().copied().and_then(CorruptTile::from_status) {
-            Some(tile) => Err(Error::CorruptTile(tile)),
+    /// [`Error::CorruptTile`], [`Error::Corrupt`]; else those of the copy of two words.
+    pub fn check(&self, queue: &Queue, workspace: &View<'_, u64>) -> Result<()> {
+        let n_words = 1 + usize::from(self.plain.is_some());
+        let words = queue.download(&workspace.slice(0..n_words)?)?;
+        if let Some(tile) = words.first().copied().and_then(CorruptTile::from_status) {
+            return Err(Error::CorruptTile(tile));
+        }
+        match words.get(1).copied().and_then(Corruption::from_status) {
+            Some(corruption) => Err(Error::Corrupt(corruption)),
             None => Ok(()),
         }
+    }
+}
+
+/// What launches read of a group.
+fn list_tensors(regions: &mut Regions, idx: usize, row: &HuffmanIndexedGroup) {
+    let luts_bytes = match row.n_lut_rows {
+        0 => 0,
+        n_rows => 256 * (u64::from(n_rows) + 1),
+    };
+    for (name, address, n_bytes) in [
+        ("codes", row.codes, row.n_code_bytes),
+        ("sign_mantissa", row.sign_mantissa, row.n_elements),
+        ("tile_bytes", row.tile_bytes, 4 * Index::tile_bytes_len(row.n_elements)),
+        ("granule_bits", row.granule_bits, 2 * Index::granule_bits_len(row.n_elements)),
+        ("table", row.table, CodeTable::N_BYTES as u64),
+        ("luts", row.luts, luts_bytes),
+    ] {
+        regions.add(Role::Input, format!("{name} of group {idx}"), address, n_bytes);
     }
 }
 
@@ -273,10 +423,10 @@ fn shape_of(raw: &RawIndexed<'_>) -> Result<IndexedShape> {
         ("entries of a code table", 4096, raw.entries.len()),
         ("lengths of a code table", 256, raw.lengths.len()),
     ] {
-        launch::check_same(what, expected, got)?;
+        check_same(what, expected, got)?;
     }
     if !raw.luts.is_empty() {
-        launch::check_same("luts", 256 * (n_lut_rows.max(1) as u64 + 1), raw.luts.len())?;
+        check_same("luts", 256 * (n_lut_rows.max(1) as u64 + 1), raw.luts.len())?;
     }
     Ok(IndexedShape {
         n_code_bytes: raw.codes.len() as u64,
@@ -285,7 +435,7 @@ fn shape_of(raw: &RawIndexed<'_>) -> Result<IndexedShape> {
     })
 }
 
-fn table_row(
+pub(super) fn table_row(
     plan: &IndexedPlan,
     idx: usize,
     shape: &IndexedShape,

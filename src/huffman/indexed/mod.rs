@@ -2,20 +2,25 @@
 //!
 //! DF11 says where the codes of every 64 *bits* begin, so that whoever decodes must first count how many weights came
 //! before. An [`Index`] says where the codes of every 128 *weights* begin. It is made once, by a pass that verifies the group
-//! as well; then [`decode`](IndexedWeights::decode) reads 12 bits at a time, two codes mostly, from a [`CodeTable`].
+//! as well (`IndexedWeights::index`); then `IndexedWeights::decode` reads 12 bits at a time, two codes mostly, from a [`CodeTable`], and
+//! `IndexedWeights::decode_rows` as much of a matrix as is asked for.
 
 mod index;
+#[cfg(any(feature = "cuda", feature = "simt"))]
+mod indexer;
 #[cfg(any(feature = "cuda", feature = "simt"))]
 mod launch;
 mod plan;
 pub mod reference;
+mod rows;
 mod table;
 
 pub use index::Index;
 #[cfg(any(feature = "cuda", feature = "simt"))]
 pub use launch::{IndexedViews, IndexedWeights};
-pub use plan::{IndexedPlan, IndexedShape};
+pub use plan::{GroupPath, IndexedPlan, IndexedShape};
 pub use reference::{CorruptTile, RawIndexed, TileReason};
+pub use rows::{IndexedRowsPlan, IndexedRowsShape};
 pub use table::CodeTable;
 
 /// Weights whose codes' place an index says: one lane decodes them.

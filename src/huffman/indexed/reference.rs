@@ -1,11 +1,14 @@
 //! The rule of indexed decoding, written for reading: what the kernels must give, bit for bit, for every input.
 
+use std::cmp::Reverse;
+
 use super::table::{LOOKUP_BITS, rotate};
-use super::{GRANULE_WEIGHTS, Index, TILE_GRANULES, TILE_WEIGHTS};
+use super::{GRANULE_WEIGHTS, Index, IndexedRowsPlan, TILE_GRANULES, TILE_WEIGHTS};
 use crate::huffman::reference::{
     CORRUPT_WEIGHT, bf16_bits, code_in, decode as decode_group, gap, peek,
 };
 use crate::huffman::{Corruption, Group, MAX_CODE_BITS};
+use crate::select::Absent;
 
 /// Bits that a tile's codes take at most, from its first code's byte on.
 pub(super) const MOST_TILE_BITS: u64 = TILE_WEIGHTS as u64 * MAX_CODE_BITS as u64 + 7;
@@ -65,7 +68,7 @@ impl CorruptTile {
 }
 
 /// The index of a group, which is decoded for it once; `None` where it holds none: a tile has codes of more than
-/// 65,535 bits.
+/// 65,535 bits, or the last code ends past the stream.
 ///
 /// # Errors
 /// That of [`reference::decode`](crate::huffman::reference::decode).
@@ -84,7 +87,8 @@ pub fn index(group: &Group<'_>) -> Result<Option<Index>, Corruption> {
         bit += code.map_err(|reason| Corruption { block: 0, reason })?.1;
     }
     starts.push(bit);
-    Ok(Index::of_starts(&starts))
+    let is_inside = bit <= 8 * raw.encoded_exponent.len() as u64;
+    Ok(Index::of_starts(&starts).filter(|_| is_inside))
 }
 
 /// Decodes a group to bf16 bits. A corrupt tile's weights are all 0x7FC0, and the others what they are.
@@ -103,6 +107,56 @@ pub fn decode(raw: &RawIndexed<'_>, output: &mut [u16]) -> Result<(), CorruptTil
         }
     }
     result
+}
+
+/// Rows of a matrix by their numbers: `output[i * output_stride..][..row_len]` is row `rows[i]`. A row is decoded by
+/// 32 granules at a time, from that of its first weight on; the weights of a row that are of a corrupt span are 0x7FC0.
+///
+/// # Errors
+/// The lowest tile that a corrupt span begins in, and the highest reason found there.
+///
+/// # Panics
+/// Where lengths are not those of [`RawIndexed`] and of the plan.
+pub fn decode_rows(
+    raw: &RawIndexed<'_>,
+    plan: &IndexedRowsPlan,
+    rows: &[u32],
+    absent: Absent,
+    output: &mut [u16],
+) -> Result<(), CorruptTile> {
+    let shape = plan.shape();
+    let (n_elements, row_len) = (raw.sign_mantissa.len(), shape.row_len as usize);
+    let mut worst: Option<CorruptTile> = None;
+    for (row, output) in rows.iter().zip(output.chunks_mut(shape.output_stride as usize)) {
+        let output = &mut output[..row_len];
+        if u64::from(*row) >= shape.n_matrix_rows {
+            if absent == Absent::Zeros {
+                output.fill(0);
+            }
+            continue;
+        }
+        let begin = shape.first_element as usize + *row as usize * row_len;
+        let first_granule = begin / GRANULE_WEIGHTS;
+        let end_granule = (begin + row_len).div_ceil(GRANULE_WEIGHTS);
+        for granule in (first_granule..end_granule).step_by(TILE_GRANULES) {
+            let first = granule * GRANULE_WEIGHTS;
+            let last = (granule + TILE_GRANULES).min(end_granule) * GRANULE_WEIGHTS;
+            let mut weights = vec![0; last.min(n_elements) - first];
+            if let Err(reason) = decode_span(raw, granule, &mut weights) {
+                weights.fill(CORRUPT_WEIGHT);
+                let tile = (granule / TILE_GRANULES) as u32;
+                let is_worse = |known: CorruptTile| {
+                    (known.tile, Reverse(known.reason)) > (tile, Reverse(reason))
+                };
+                if worst.is_none_or(is_worse) {
+                    worst = Some(CorruptTile { tile, reason });
+                }
+            }
+            let (from, to) = (first.max(begin), (first + weights.len()).min(begin + row_len));
+            output[from - begin..to - begin].copy_from_slice(&weights[from - first..to - first]);
+        }
+    }
+    worst.map_or(Ok(()), Err)
 }
 
 fn decode_tile(raw: &RawIndexed<'_>, tile: usize, weights: &mut [u16]) -> Result<(), TileReason> {

@@ -124,6 +124,16 @@ fn every_schedule_and_fibre_gives_the_same_bits() {
     }
 }
 
+#[test]
+fn any_number_of_rows_in_a_block_gives_the_same_bits() {
+    let queue = simt(Schedule::Random, 4, Model::HOPPER);
+    for n_rows in [16, 32, 64] {
+        let problem = Problem::<bf16>::new(vec![trained(90, 264, 4)], false, Added::Bias, 3, 1)
+            .of_block_rows(n_rows);
+        problem.assert_right_on(&queue);
+    }
+}
+
 /// An input's outputs are those that it has alone.
 #[test]
 fn an_input_among_others_has_the_outputs_that_it_has_alone() {

@@ -1,152 +1,31 @@
 //! Decoding by an index: bit for bit the reference, whatever the index, the table and the codes say.
 
+mod index;
+pub(crate) mod problem;
+mod rows;
+
 use half::bf16;
+use lacuna::huffman;
 use lacuna::huffman::indexed::{
     CodeTable, CorruptTile, Index, IndexedPlan, IndexedShape, IndexedViews, IndexedWeights,
-    RawIndexed, TileReason, reference,
+    TileReason, reference,
 };
-use lacuna::huffman::{self, RawGroup};
 use lacuna::simt::{Checks, Config, Schedule};
-use lacuna::{Buffer, Error, Queue};
+use lacuna::{Buffer, Queue};
 use proptest::prelude::*;
 
-use crate::common::{self, Random, clustered_weights, encode};
-
-/// A group's tensors and its index, to be damaged.
-#[derive(Debug, Clone)]
-struct Owned {
-    codes: Vec<u8>,
-    sign_mantissa: Vec<u8>,
-    tile_bytes: Vec<u32>,
-    granule_bits: Vec<u16>,
-    entries: Vec<u32>,
-    lengths: Vec<u8>,
-    luts: Vec<u8>,
-}
-
-impl Owned {
-    fn of(raw: RawGroup<'_>) -> Self {
-        let group = raw.parse().unwrap();
-        let index = reference::index(&group).unwrap().expect("a tile has few bits");
-        let table = CodeTable::of(&group);
-        Self {
-            codes: raw.encoded_exponent.to_vec(),
-            sign_mantissa: raw.sign_mantissa.to_vec(),
-            tile_bytes: index.tile_bytes,
-            granule_bits: index.granule_bits,
-            entries: table.entries().to_vec(),
-            lengths: table.lengths().to_vec(),
-            luts: raw.luts.to_vec(),
-        }
-    }
-
-    fn encode(weights: &[u16]) -> Self {
-        Self::of(encode(weights).as_raw("group"))
-    }
-
-    fn raw(&self) -> RawIndexed<'_> {
-        RawIndexed {
-            codes: &self.codes,
-            sign_mantissa: &self.sign_mantissa,
-            tile_bytes: &self.tile_bytes,
-            granule_bits: &self.granule_bits,
-            entries: &self.entries,
-            lengths: &self.lengths,
-            luts: &self.luts,
-        }
-    }
-
-    /// Overwrites a byte of one of the tensors that say what the codes are.
-    fn damage(&mut self, tensor: usize, at: &prop::sample::Index, value: u8) {
-        let bytes: &mut [u8] = match tensor {
-            0 => &mut self.codes,
-            1 => bytemuck::cast_slice_mut(&mut self.tile_bytes),
-            2 => bytemuck::cast_slice_mut(&mut self.granule_bits),
-            3 => bytemuck::cast_slice_mut(&mut self.entries),
-            4 => &mut self.lengths,
-            _ => &mut self.luts,
-        };
-        if !bytes.is_empty() {
-            let at = at.index(bytes.len());
-            bytes[at] = value;
-        }
-    }
-}
-
-type Decoded = (Vec<Vec<u16>>, Option<CorruptTile>);
-
-/// What a launch over `groups` leaves: each group's bits, and the report.
-fn decode_on(queue: &Queue, groups: &[Owned]) -> Decoded {
-    let raws: Vec<_> = groups.iter().map(Owned::raw).collect();
-    let weights = IndexedWeights::upload(queue, &raws).unwrap();
-    let plan = weights.plan();
-    let poison = vec![bf16::from_bits(0xDEAD); plan.output_len() as usize + 8];
-    let mut output = queue.upload(&poison).unwrap();
-    let mut status = queue.alloc::<u64>(1).unwrap();
-    weights.decode(queue, &mut status.view_mut(), &mut output.view_mut()).unwrap();
-    let report = match weights.check(queue, &status.view()) {
-        Ok(()) => None,
-        Err(Error::CorruptTile(tile)) => Some(tile),
-        Err(error) => panic!("{error}"),
-    };
-    let bits: Vec<u16> =
-        queue.download(&output.view()).unwrap().into_iter().map(bf16::to_bits).collect();
-    let mut next = 0;
-    let decoded = (0..groups.len())
-        .map(|idx| {
-            let range = plan.output_range(idx).unwrap();
-            let (start, end) = (range.start as usize, range.end as usize);
-            assert!(bits[next..start].iter().all(|b| *b == 0xDEAD), "wrote between groups");
-            next = end;
-            bits[start..end].to_vec()
-        })
-        .collect();
-    assert!(bits[next..].iter().all(|b| *b == 0xDEAD), "wrote past the last group");
-    (decoded, report)
-}
-
-fn decode_by_reference(groups: &[Owned]) -> Decoded {
-    let mut first_tile = 0;
-    let mut report = None;
-    let decoded = groups
-        .iter()
-        .map(|group| {
-            let mut output = vec![0; group.sign_mantissa.len()];
-            if let Err(corrupt) = reference::decode(&group.raw(), &mut output) {
-                let tile = first_tile + corrupt.tile;
-                report = report.or(Some(CorruptTile { tile, ..corrupt }));
-            }
-            first_tile += output.len().div_ceil(4096) as u32;
-            output
-        })
-        .collect();
-    (decoded, report)
-}
+use crate::common::{self, clustered_weights, encode};
+use problem::{
+    Owned, decode_by_reference, decode_on, weights_of_any_exponent, weights_of_long_codes,
+};
 
 #[track_caller]
-fn assert_same(queue: &Queue, groups: &[Owned]) {
-    let (decoded, report) = decode_on(queue, groups);
+fn assert_same(queue: &Queue, groups: &[Owned], block_tiles: u32) {
+    let (decoded, report) =
+        decode_on(queue, groups, block_tiles, block_tiles as usize % 3).unwrap();
     let (expected, expected_report) = decode_by_reference(groups);
     assert_eq!(report, expected_report, "report");
     assert!(decoded == expected, "bits differ");
-}
-
-/// Weights some of which have exponents as rare as one in 2^22, and so codes beyond a lookup.
-fn weights_of_long_codes(n: usize, seed: u64) -> Vec<u16> {
-    let mut random = Random(seed);
-    let mut weights = clustered_weights(n, seed);
-    for weight in &mut weights {
-        if random.next().is_multiple_of(50) {
-            *weight = (random.next() % 200) as u16 * 128 + 5;
-        }
-    }
-    weights
-}
-
-/// Weights of all exponents alike: tiles of more bits than fit on chip.
-fn weights_of_any_exponent(n: usize, seed: u64) -> Vec<u16> {
-    let mut random = Random(seed);
-    (0..n).map(|_| random.next() as u16).collect()
 }
 
 #[test]
@@ -159,7 +38,7 @@ fn golden_groups_decode_bit_for_bit_on_every_executor() {
             let checkpoint = huffman::Checkpoint::open(common::data(file)).unwrap();
             let groups = checkpoint.groups().unwrap();
             let groups: Vec<_> = groups.iter().map(|group| Owned::of(*group.raw())).collect();
-            let (decoded, report) = decode_on(&queue, &groups);
+            let (decoded, report) = decode_on(&queue, &groups, 8, 0).unwrap();
             assert_eq!(report, None);
             let decoded = decoded.concat();
             assert!(bytemuck::cast_slice::<u16, u8>(&decoded) == common::bf16_tensors(original));
@@ -176,10 +55,13 @@ fn groups_of_every_size_and_kind_decode_in_one_launch() {
     weights.push(vec![0x3F80; 5000]);
     let groups: Vec<_> = weights.iter().map(|weights| Owned::encode(weights)).collect();
     for queue in common::queues() {
-        let (decoded, report) = decode_on(&queue, &groups);
-        assert_eq!(report, None);
-        assert!(decoded == weights);
-        assert_eq!(decode_on(&queue, &[]), (vec![], None));
+        for block_tiles in [4, 12, 64] {
+            let (decoded, report) =
+                decode_on(&queue, &groups, block_tiles, block_tiles as usize % 12).unwrap();
+            assert_eq!(report, None);
+            assert!(decoded == weights);
+        }
+        assert_eq!(decode_on(&queue, &[], 4, 0).unwrap(), (vec![], None));
     }
 }
 
@@ -188,9 +70,10 @@ fn every_schedule_and_fibre_gives_the_same_bits() {
     let weights = [clustered_weights(40_000, 5), weights_of_long_codes(5_000, 6), vec![7; 3]];
     let groups = weights.each_ref().map(|weights| Owned::encode(weights));
     for config in common::configs() {
-        for seed in 0..2 {
+        for (seed, block_tiles) in [(0, 4), (1, 12)] {
             let queue = Queue::simt(Config { seed, ..config.clone() });
-            let (decoded, report) = decode_on(&queue, &groups);
+            let (decoded, report) =
+                decode_on(&queue, &groups, block_tiles, block_tiles as usize % 12).unwrap();
             assert_eq!(report, None, "{config:?}");
             assert!(decoded == weights, "{config:?}");
         }
@@ -280,7 +163,7 @@ fn a_corrupt_tile_leaves_its_neighbours_alone() {
     let mut corrupt = sound.clone();
     corrupt.granule_bits[2 * 32 + 9] += 1;
     for queue in common::queues() {
-        let (decoded, report) = decode_on(&queue, &[sound.clone(), corrupt.clone()]);
+        let (decoded, report) = decode_on(&queue, &[sound.clone(), corrupt.clone()], 8, 0).unwrap();
         assert_eq!(report, Some(CorruptTile { tile: 7, reason: TileReason::Chain }));
         assert!(decoded[0] == weights);
         for (tile, (found, expected)) in
@@ -308,6 +191,15 @@ fn what_is_wrong_is_said() {
     );
     assert_eq!((plan.locate(4), plan.locate(5)), (Some((2, 2)), None));
     assert_eq!(plan.output_range(2), Some(4104..13_104));
+    assert_eq!(plan.grid().blocks, [3, 1, 1]);
+    assert_eq!(plan.clone().with_block_tiles(1).unwrap().grid().blocks, [3, 1, 1]);
+    for (block_tiles, message) in [
+        (0, "tiles of a block: 0 is outside 1..=65,536"),
+        (65_537, "tiles of a block: 65537 is outside 1..=65,536"),
+    ] {
+        let refused = plan.clone().with_block_tiles(block_tiles).unwrap_err();
+        assert_eq!(refused.to_string(), message);
+    }
 
     let queue = Queue::simt(Config::default());
     let group = Owned::encode(&clustered_weights(5000, 1));
@@ -393,7 +285,7 @@ proptest! {
         // Where there is no index the plain kernel decodes.
         if reference::index(&group).unwrap().is_some() {
             let owned = Owned::of(*group.raw());
-            let (decoded, report) = decode_on(&random_queue(seed), &[owned]);
+            let (decoded, report) = decode_on(&random_queue(seed), &[owned], 4, 0).unwrap();
             prop_assert_eq!(report, None);
             prop_assert!(decoded[0] == weights);
         }
@@ -401,9 +293,10 @@ proptest! {
 
     #[test]
     fn any_damage_gives_what_the_reference_gives(
-        n in 1_usize..20_000,
+        n in 1_usize..40_000,
         kind in 0..3,
         seed: u64,
+        block_tiles in 1_u32..12,
         damage in prop::collection::vec((0_usize..6, any::<prop::sample::Index>(), any::<u8>()), 1..12),
     ) {
         let weights = match kind {
@@ -415,7 +308,7 @@ proptest! {
         for (tensor, at, value) in damage {
             group.damage(tensor, &at, value);
         }
-        assert_same(&random_queue(seed), &[group]);
+        assert_same(&random_queue(seed), &[group], block_tiles);
     }
 
     #[test]
@@ -442,7 +335,7 @@ proptest! {
             lengths: luts[256..].to_vec(),
             luts,
         };
-        assert_same(&random_queue(n as u64), &[group]);
+        assert_same(&random_queue(n as u64), &[group], 4);
     }
 
     #[test]
