@@ -117,7 +117,7 @@ fn problems() -> Vec<(Vec<Group>, Found)> {
         .into()
 }
 
-fn launch(queue: &Queue, groups: &Vec<Group>) -> lacuna::Result<Found> {
+fn launch(queue: &Queue, groups: &[Group]) -> lacuna::Result<Found> {
     index_on(queue, groups, |weights| {
         (0..groups.len()).map(|idx| weights.download_index(queue, idx)).collect()
     })
