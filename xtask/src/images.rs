@@ -61,6 +61,15 @@ pub(crate) const IMAGES: &[Image] = &[
         source: "csrc/huffman/pack_lane.cu",
         target: "compute_80",
         path: "ptx/huffman-pack-lane.sm80.ptx",
+        source: "csrc/huffman/count.cu",
+        target: "compute_80",
+        path: "ptx/huffman-count.sm80.ptx",
+    },
+    Image {
+        room: "huffman",
+        source: "csrc/huffman/pack.cu",
+        target: "compute_80",
+        path: "ptx/huffman-pack.sm80.ptx",
     },
     Image {
         room: "mma",

@@ -1,6 +1,7 @@
 //! The compact format.
 
 mod golden;
+mod kernels;
 mod law;
 
 use lacuna::huffman::compact::{self, CompactGroup};
