@@ -53,6 +53,7 @@ LACUNA_ENTRY(count_exponents, HuffmanCountParams, kCountThreads) {
     for (uint32_t k = 0; k < kTogether; ++k) {
       const uint32_t at = i + k * kCountThreads;
       eights[k] = make_uint4(0, 0, 0, 0);
+      // Inner loop: 8 elements a load.
       if (at < n_vectors) eights[k] = vectors[at];
     }
 #pragma unroll
@@ -61,7 +62,6 @@ LACUNA_ENTRY(count_exponents, HuffmanCountParams, kCountThreads) {
       count_pair(shared, eights[k].x);
       count_pair(shared, eights[k].y);
       count_pair(shared, eights[k].z);
-      // Inner loop: 2 elements an addition.
       count_pair(shared, eights[k].w);
     }
   }

@@ -257,7 +257,7 @@ typedef struct HuffmanPlaceParams {
   /// `[256]` u32, by exponent: bits 0..4 the length of its code, 0 where it has none; bits 20..32
   /// the code, from bit 31 down. Longer ones than 12 bits count as none.
   DEVICE_PTR(const uint32_t) table;
-  /// `[n_parts]` u32, aligned to 16 bytes, workspace: bits of each part's codes.
+  /// `[n_parts]` u32, workspace: bits of each part's codes.
   DEVICE_PTR(uint32_t) part_bits;
   /// `[n_parts + 1]` u64, out: the bit at which each part's codes begin, then their end.
   DEVICE_PTR(uint64_t) starts;

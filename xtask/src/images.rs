@@ -61,15 +61,18 @@ pub(crate) const IMAGES: &[Image] = &[
         source: "csrc/huffman/pack_lane.cu",
         target: "compute_80",
         path: "ptx/huffman-pack-lane.sm80.ptx",
+    },
+    Image {
+        room: "huffman",
         source: "csrc/huffman/count.cu",
         target: "compute_80",
         path: "ptx/huffman-count.sm80.ptx",
     },
     Image {
         room: "huffman",
-        source: "csrc/huffman/pack.cu",
+        source: "csrc/huffman/pack_codes.cu",
         target: "compute_80",
-        path: "ptx/huffman-pack.sm80.ptx",
+        path: "ptx/huffman-pack-codes.sm80.ptx",
     },
     Image {
         room: "mma",

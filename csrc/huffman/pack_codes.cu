@@ -16,9 +16,12 @@ constexpr uint32_t kTileWeights = kGranuleWeights * kTileGranules;
 constexpr uint32_t kPackWarps = 4;
 constexpr uint32_t kPackThreads = kPackWarps * 32;
 constexpr uint32_t kSteps = kTileWeights / kVector / 32;
+constexpr uint32_t kGranuleLanes = kGranuleWeights / kVector;
+// Where two codes are, left-aligned.
+constexpr uint32_t kPairBits = ~0u << (32 - 2 * kLongestCode);
 // Codes that a tile's last word may take of the weights behind it, at most.
 constexpr uint32_t kAheadWeights = 32;
-// With room for two words past the last bit.
+// With room for three words past the last bit.
 constexpr uint32_t kTileWords = (kTileWeights + kAheadWeights) * kLongestCode / 32 + 4;
 static_assert(kTileWords % 4 == 0, "cleared 16 bytes at a time");
 
@@ -35,46 +38,72 @@ struct PackShared {
   PackWarp warps[kPackWarps];
 };
 
-// Codes after each other, the first bit the most significant, and how many bits they have.
-struct Bits {
-  uint64_t bits;
+// Eight codes after each other, the first bit the most significant, and how many bits they have.
+struct Eight {
+  uint32_t words[3];
   uint32_t n;
 };
 
-__device__ __forceinline__ Bits join(const Bits& first, const Bits& second) {
-  return {first.bits | second.bits >> first.n, first.n + second.n};
-}
-
-// Four codes, of two words of weights of which the first `n_valid` count.
+// Four codes, of up to 48 bits, of two words of weights of which the first `n_valid` count. Shifts
+// see the lowest five bits of entries and of their sums, which are those of lengths.
 template <bool kIsWhole>
-__device__ __forceinline__ Bits find_codes(const uint32_t* table, uint32_t x, uint32_t y,
-                                           uint32_t n_valid) {
+__device__ __forceinline__ uint32_t find_four(const uint32_t* table, uint32_t x, uint32_t y,
+                                              uint32_t n_valid, uint32_t& high, uint32_t& low) {
   const uint32_t exponents[4] = {x >> 7 & 255, x >> 23 & 255, y >> 7 & 255, y >> 23 & 255};
-  uint32_t codes[4];
-  uint32_t lengths[4];
+  uint32_t entries[4];
 #pragma unroll
   for (uint32_t i = 0; i < 4; ++i) {
-    const uint32_t entry = kIsWhole || i < n_valid ? table[exponents[i]] : 0;
-    codes[i] = entry & 0xFFF00000u;
-    lengths[i] = entry & 15;
+    entries[i] = kIsWhole || i < n_valid ? table[exponents[i]] : 0;
   }
-  const uint32_t first = codes[0] | codes[1] >> lengths[0];
-  const uint32_t second = codes[2] | codes[3] >> lengths[2];
-  return join({uint64_t{first} << 32, lengths[0] + lengths[1]},
-              {uint64_t{second} << 32, lengths[2] + lengths[3]});
+  const uint32_t first = (entries[0] | entries[1] >> entries[0] % 32) & kPairBits;
+  const uint32_t second = (entries[2] | entries[3] >> entries[2] % 32) & kPairBits;
+  const uint32_t n_first = entries[0] + entries[1];
+  high = first | second >> n_first % 32;
+  low = __funnelshift_r(0, second, n_first);
+  return (n_first + entries[2] + entries[3]) % 64;
 }
 
-// Up to 64 bits, from bit `at` on, where zeros are.
-__device__ __forceinline__ void put_bits(uint32_t* words, uint32_t at, const Bits& own) {
+template <bool kIsWhole>
+__device__ __forceinline__ Eight find_eight(const uint32_t* table, const uint4& eight,
+                                            uint32_t n_valid) {
+  uint32_t high[2];
+  uint32_t low[2];
+  const uint32_t n_after = n_valid < 4 ? 0 : n_valid - 4;
+  const uint32_t n = find_four<kIsWhole>(table, eight.x, eight.y, n_valid, high[0], low[0]);
+  const uint32_t n_more = find_four<kIsWhole>(table, eight.z, eight.w, n_after, high[1], low[1]);
+  const uint32_t first = high[1] >> n % 32;
+  const uint32_t second = __funnelshift_r(low[1], high[1], n);
+  const uint32_t third = __funnelshift_r(0, low[1], n);
+  const bool is_far = n >= 32;
+  return {
+      {high[0] | (is_far ? 0 : first), low[0] | (is_far ? first : second), is_far ? second : third},
+      n + n_more};
+}
+
+// From bit `at` on, where zeros are.
+__device__ __forceinline__ void put_bits(uint32_t* words, uint32_t at, const Eight& own) {
   words += at / 32;
-  const uint32_t shift = at % 32;
-  const uint64_t shifted = own.bits >> shift;
-  const uint32_t first = static_cast<uint32_t>(shifted >> 32);
-  const uint32_t second = static_cast<uint32_t>(shifted);
-  const uint32_t third = static_cast<uint32_t>(own.bits << 32 >> shift);
-  if (first != 0) atomicOr(&words[0], first);
-  if (second != 0) atomicOr(&words[1], second);
-  if (third != 0) atomicOr(&words[2], third);
+  const uint32_t end = at % 32 + own.n;
+  atomicOr(&words[0], own.words[0] >> at % 32);
+  if (end > 32) atomicOr(&words[1], __funnelshift_r(own.words[1], own.words[0], at));
+  if (end > 64) atomicOr(&words[2], __funnelshift_r(own.words[2], own.words[1], at));
+  if (end > 96) atomicOr(&words[3], __funnelshift_r(0, own.words[2], at));
+}
+
+// Puts the codes of two steps, all lanes' of the first and then all of the second, from bit
+// `n_bits` on, and returns where they end; `begins` is where the lane's own do.
+__device__ __forceinline__ uint32_t put_steps(uint32_t* words, const Eight& first,
+                                              const Eight& second, uint32_t n_bits,
+                                              uint32_t (&begins)[2]) {
+  // Sums of a step's 256 codes are less than 2^16.
+  const uint32_t inclusive = scan_warp(first.n | second.n << 16);
+  const uint32_t all = __shfl_sync(0xFFFFFFFFu, inclusive, 31);
+  begins[0] = n_bits + inclusive % 65536 - first.n;
+  n_bits += all % 65536;
+  begins[1] = n_bits + inclusive / 65536 - second.n;
+  put_bits(words, begins[0], first);
+  put_bits(words, begins[1], second);
+  return n_bits + all / 65536;
 }
 
 // Signs and mantissas of four weights.
@@ -94,26 +123,6 @@ __device__ __forceinline__ uint4 load_eight(const uint16_t* weights, uint32_t n_
   return make_uint4(words[0], words[1], words[2], words[3]);
 }
 
-// Puts a lane's eight codes behind those of the lanes before it, which begin at bit `n_bits`, and
-// returns where the warp's end; `begin` is where its own do.
-template <bool kIsWhole>
-__device__ __forceinline__ uint32_t put_eight(const uint32_t* table, uint32_t* words,
-                                              const uint4& eight, uint32_t n_valid, uint32_t n_bits,
-                                              uint32_t& begin) {
-  const Bits first = find_codes<kIsWhole>(table, eight.x, eight.y, n_valid);
-  const Bits second = find_codes<kIsWhole>(table, eight.z, eight.w, n_valid < 4 ? 0 : n_valid - 4);
-  const uint32_t n_own = first.n + second.n;
-  const uint32_t inclusive = scan_warp(n_own);
-  begin = n_bits + inclusive - n_own;
-  if (n_own <= 64) {
-    put_bits(words, begin, join(first, second));
-  } else {
-    put_bits(words, begin, first);
-    put_bits(words, begin + first.n, second);
-  }
-  return n_bits + __shfl_sync(0xFFFFFFFFu, inclusive, 31);
-}
-
 template <bool kIsWhole>
 __device__ __forceinline__ uint32_t put_tile(const HuffmanPackParams& params, const uint32_t* table,
                                              PackWarp& warp, uint64_t first, uint32_t n_weights) {
@@ -130,6 +139,7 @@ __device__ __forceinline__ uint32_t put_tile(const HuffmanPackParams& params, co
       n_valid[k] = kIsWhole ? kVector : count_left(n_weights, i, kVector);
       eights[k] = load_eight<kIsWhole>(weights + i, n_valid[k]);
     }
+    Eight codes[kTogether];
 #pragma unroll
     for (uint32_t k = 0; k < kTogether; ++k) {
       const uint32_t i = ((step + k) * 32 + lane) * kVector;
@@ -143,9 +153,17 @@ __device__ __forceinline__ uint32_t put_tile(const HuffmanPackParams& params, co
           sign_mantissa[i + j] = static_cast<uint8_t>((j < 4 ? rest.x : rest.y) >> (8 * (j % 4)));
         }
       }
-      uint32_t begin;
-      n_bits = put_eight<kIsWhole>(table, warp.words, eights[k], n_valid[k], n_bits, begin);
-      if (lane % (kGranuleWeights / kVector) == 0) warp.starts[i / kGranuleWeights] = begin;
+      codes[k] = find_eight<kIsWhole>(table, eights[k], n_valid[k]);
+    }
+#pragma unroll
+    for (uint32_t k = 0; k < kTogether; k += 2) {
+      uint32_t begins[2];
+      n_bits = put_steps(warp.words, codes[k], codes[k + 1], n_bits, begins);
+      if (lane % kGranuleLanes == 0) {
+        uint32_t* starts = &warp.starts[(step + k) * 32 / kGranuleLanes + lane / kGranuleLanes];
+        starts[0] = begins[0];
+        starts[32 / kGranuleLanes] = begins[1];
+      }
     }
   }
   return n_bits;
@@ -158,8 +176,8 @@ __device__ __forceinline__ void put_ahead(const HuffmanPackParams& params, const
   const uint32_t n_ahead = count_left(params.n_elements, next, kAheadWeights);
   const uint32_t n_valid = count_left(n_ahead, lane * kVector, kVector);
   const uint4 eight = load_eight<false>(params.weights + next + lane * kVector, n_valid);
-  uint32_t begin;
-  put_eight<false>(table, warp.words, eight, n_valid, n_bits, begin);
+  uint32_t begins[2];
+  put_steps(warp.words, find_eight<false>(table, eight, n_valid), {}, n_bits, begins);
 }
 
 // Writes the words that begin in the tile, whose codes begin at bit `start`.
