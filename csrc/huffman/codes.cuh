@@ -18,9 +18,8 @@ __device__ __forceinline__ uint32_t count_left(uint64_t n_elements, uint64_t fir
   return n_elements - first < most ? static_cast<uint32_t>(n_elements - first) : most;
 }
 
-// An entry of the table, as safe as one of a code.
-__device__ __forceinline__ uint32_t read_entry(const uint32_t* table, uint32_t exponent) {
-  const uint32_t entry = table[exponent];
+// An entry of a table, as safe as one of a code.
+__device__ __forceinline__ uint32_t check_entry(uint32_t entry) {
   return (entry & 15) > kLongestCode ? 0 : entry & 0xFFF0000Fu;
 }
 

@@ -78,22 +78,30 @@ LACUNA_ENTRY(count_exponents, HuffmanCountParams, kCountThreads) {
   if (n_own != 0) atomicAdd(&sums[thread], static_cast<unsigned long long>(n_own));
   uint32_t* ticket = reinterpret_cast<uint32_t*>(params.sums + kExponents);
   if (!is_last_block(ticket, gridDim.x, shared.is_last)) return;
-  params.counts[thread] = atomicExch(&sums[thread], 0ull);
+  params.counts[thread] = sums[thread];
+  sums[thread] = 0;
 }
 
 LACUNA_ENTRY(place_codes, HuffmanPlaceParams, kPlaceThreads) {
   LACUNA_SHARED(PlaceShared, shared);
   const uint32_t lane = threadIdx.x % 32;
   const uint32_t warp = threadIdx.x / 32;
-  uint32_t lengths[8];
-#pragma unroll
-  for (uint32_t e = 0; e < 8; ++e) lengths[e] = read_entry(params.table, lane * 8 + e) & 15;
   const uint32_t first = blockIdx.x * kBlockParts + warp * kWarpParts;
+  // Those of exponents 4 * lane to 4 * lane + 3, and of 128 more than these.
+  uint32_t lengths[8] = {};
+  if (first < params.n_parts) {
+    const uint4* table = reinterpret_cast<const uint4*>(params.table) + lane;
+    const uint4 low = table[0];
+    const uint4 high = table[32];
+    const uint32_t entries[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+#pragma unroll
+    for (uint32_t e = 0; e < 8; ++e) lengths[e] = check_entry(entries[e]) & 15;
+  }
   for (uint32_t k = 0; k < kWarpParts && first + k < params.n_parts; ++k) {
     const uint4* counts =
-        reinterpret_cast<const uint4*>(params.parts + uint64_t{first + k} * kExponents + lane * 8);
+        reinterpret_cast<const uint4*>(params.parts + uint64_t{first + k} * kExponents) + lane;
     const uint4 low = counts[0];
-    const uint4 high = counts[1];
+    const uint4 high = counts[32];
     const uint32_t n_bits = low.x * lengths[0] + low.y * lengths[1] + low.z * lengths[2] +
                             low.w * lengths[3] + high.x * lengths[4] + high.y * lengths[5] +
                             high.z * lengths[6] + high.w * lengths[7];

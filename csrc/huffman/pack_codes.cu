@@ -185,7 +185,7 @@ __device__ __forceinline__ void write_words(const HuffmanPackParams& params, con
                                             uint64_t start, uint32_t n_bits) {
   const uint32_t shift = static_cast<uint32_t>(0 - start) % 32;
   const uint64_t first = start / 32 + (shift != 0);
-  const uint32_t n_words = n_bits > shift ? (n_bits - shift + 31) / 32 : 0;
+  const uint32_t n_words = (n_bits + 31 - shift) / 32;
   const uint64_t n_whole = params.n_code_bytes / 4;
   for (uint32_t i = threadIdx.x % 32; i < n_words; i += 32) {
     const uint32_t word = __funnelshift_l(warp.words[i + 1], warp.words[i], shift);
@@ -234,7 +234,7 @@ LACUNA_ENTRY(pack_codes, HuffmanPackParams, kPackThreads) {
   const uint32_t own = threadIdx.x / 32;
   PackWarp& warp = shared.warps[own];
   for (uint32_t i = threadIdx.x; i < kExponents; i += kPackThreads) {
-    shared.table[i] = read_entry(params.table, i);
+    shared.table[i] = check_entry(params.table[i]);
   }
   clear_words(warp, kTileWords);
   __syncthreads();

@@ -254,8 +254,8 @@ typedef struct HuffmanCountParams {
 typedef struct HuffmanPlaceParams {
   /// `[n_parts, 256]` u32, aligned to 16 bytes: what `count_exponents` wrote.
   DEVICE_PTR(const uint32_t) parts;
-  /// `[256]` u32, by exponent: bits 0..4 the length of its code, 0 where it has none; bits 20..32
-  /// the code, from bit 31 down. Longer ones than 12 bits count as none.
+  /// `[256]` u32, aligned to 16 bytes, by exponent: bits 0..4 the length of its code, 0 where it
+  /// has none; bits 20..32 the code, from bit 31 down. Longer ones than 12 bits count as none.
   DEVICE_PTR(const uint32_t) table;
   /// `[n_parts]` u32, workspace: bits of each part's codes.
   DEVICE_PTR(uint32_t) part_bits;

@@ -78,6 +78,7 @@ impl EncodePlan {
     }
 
     /// Of the workspace: sums of all parts' counts, and a ticket.
+    #[cfg(any(feature = "cuda", feature = "simt"))]
     pub(super) fn sums(&self) -> Range<u64> {
         0..257
     }
@@ -87,6 +88,7 @@ impl EncodePlan {
     }
 
     /// The code of each exponent: what `place_codes` and `pack_codes` look up.
+    #[cfg(any(feature = "cuda", feature = "simt"))]
     pub(super) fn table(&self) -> Range<u64> {
         258..386
     }
