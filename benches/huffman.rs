@@ -1,6 +1,8 @@
 //! DFloat11: encode and decode on the CPU, beside a copy of the same bytes, on one thread and on all; and
 //! the decode kernel, beside the published one and nvCOMP's ANS.
 
+#[path = "huffman/compact.rs"]
+mod compact;
 mod house;
 #[path = "huffman/lane.rs"]
 mod lane;
@@ -69,6 +71,7 @@ fn cpu() {
     }
     bench.finish();
     assert!(output == weights);
+    compact::cpu(&mut criterion);
     lane::cpu(&mut criterion);
     criterion.final_summary();
 }
@@ -225,6 +228,7 @@ fn main() -> ExitCode {
     let cases = small.into_iter().chain(golden).chain(published);
     let cases =
         cases.map(|(weights, shape, budget)| Box::new(Decode { shape, weights, budget }) as _);
-    let cases = cases.chain(lane::cases()).chain(product::cases()).collect();
+    let cases =
+        cases.chain(compact::cases()).chain(lane::cases()).chain(product::cases()).collect();
     house::run("huffman", cases, cpu)
 }

@@ -237,26 +237,19 @@ fn least_bits(histogram: &[u64; 256]) -> u64 {
     // `best[i][nodes]`: bits below here, where `i` weights have their codes and `nodes` nodes are open on this level.
     let mut best = vec![vec![u64::MAX; n + 1]; n + 1];
     for level in (0..=12).rev() {
-        let below = best;
-        best = vec![vec![u64::MAX; n + 1]; n + 1];
-        for i in 0..=n {
-            for nodes in 0..=n - i {
-                // More leaves are never worse than as many as go here in descending order.
-                for leaves in 0..=nodes.min(n - i) {
-                    let open = 2 * (nodes - leaves);
-                    let after = i + leaves;
-                    let cost = match () {
-                        () if after == n => 0,
-                        () if level == 12 || open == 0 => continue,
-                        () => match below[after][open.min(n - after)] {
-                            u64::MAX => continue,
-                            cost => cost + rest[after],
-                        },
-                    };
-                    best[i][nodes] = best[i][nodes].min(cost);
-                }
+        let bits = |i: usize, nodes: usize, leaves: usize| {
+            let (open, after) = (2 * (nodes - leaves), i + leaves);
+            match () {
+                () if after == n => 0,
+                () if level == 12 || open == 0 => u64::MAX,
+                () => best[after][open.min(n - after)].saturating_add(rest[after]),
             }
-        }
+        };
+        // Leaves go to the greatest weights that are left.
+        let least = |i: usize, nodes: usize| {
+            (0..=nodes.min(n - i)).map(|leaves| bits(i, nodes, leaves)).min().unwrap_or(u64::MAX)
+        };
+        best = (0..=n).map(|i| (0..=n).map(|nodes| least(i, nodes)).collect()).collect();
     }
     best[0][1]
 }
