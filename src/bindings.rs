@@ -1990,6 +1990,124 @@ const _: () = {
     ["Offset of field: HuffmanPackLaneParams::planes"]
         [::core::mem::offset_of!(HuffmanPackLaneParams, planes) - 32usize];
 };
+/// Count the exponents of a group's weights, in parts of 65,536.
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct HuffmanCountParams {
+    /// `[n_elements]` bf16, aligned to 16 bytes: the weights.
+    pub weights: u64,
+    /** `[n_parts, 256]` u32, out, with `n_parts = ceil(n_elements / 65536)`: how many weights of each
+    exponent each part has.*/
+    pub parts: u64,
+    /// `[257]` u64, workspace: zeroed once when allocated, left zeroed by every launch.
+    pub sums: u64,
+    /// `[256]` u64, out: how many weights of each exponent the group has.
+    pub counts: u64,
+    /// Weights, `1..2^32`.
+    pub n_elements: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of HuffmanCountParams"][::core::mem::size_of::<HuffmanCountParams>() - 40usize];
+    ["Alignment of HuffmanCountParams"][::core::mem::align_of::<HuffmanCountParams>() - 8usize];
+    ["Offset of field: HuffmanCountParams::weights"]
+        [::core::mem::offset_of!(HuffmanCountParams, weights) - 0usize];
+    ["Offset of field: HuffmanCountParams::parts"]
+        [::core::mem::offset_of!(HuffmanCountParams, parts) - 8usize];
+    ["Offset of field: HuffmanCountParams::sums"]
+        [::core::mem::offset_of!(HuffmanCountParams, sums) - 16usize];
+    ["Offset of field: HuffmanCountParams::counts"]
+        [::core::mem::offset_of!(HuffmanCountParams, counts) - 24usize];
+    ["Offset of field: HuffmanCountParams::n_elements"]
+        [::core::mem::offset_of!(HuffmanCountParams, n_elements) - 32usize];
+};
+/// Find where the codes of each part of a group begin.
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct HuffmanPlaceParams {
+    /// `[n_parts, 256]` u32, aligned to 16 bytes: what `count_exponents` wrote.
+    pub parts: u64,
+    /** `[256]` u32, aligned to 16 bytes, by exponent: bits 0..4 the length of its code, 0 where it
+    has none; bits 20..32 the code, from bit 31 down. Longer ones than 12 bits count as none.*/
+    pub table: u64,
+    /// `[n_parts]` u32, workspace: bits of each part's codes.
+    pub part_bits: u64,
+    /// `[n_parts + 1]` u64, out: the bit at which each part's codes begin, then their end.
+    pub starts: u64,
+    /// `[1]` u32, workspace: zeroed once when allocated, left zeroed by every launch.
+    pub ticket: u64,
+    /// Parts, `1..=65536`.
+    pub n_parts: u32,
+    /// Zero; keeps the size a multiple of the alignment on both sides.
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of HuffmanPlaceParams"][::core::mem::size_of::<HuffmanPlaceParams>() - 48usize];
+    ["Alignment of HuffmanPlaceParams"][::core::mem::align_of::<HuffmanPlaceParams>() - 8usize];
+    ["Offset of field: HuffmanPlaceParams::parts"]
+        [::core::mem::offset_of!(HuffmanPlaceParams, parts) - 0usize];
+    ["Offset of field: HuffmanPlaceParams::table"]
+        [::core::mem::offset_of!(HuffmanPlaceParams, table) - 8usize];
+    ["Offset of field: HuffmanPlaceParams::part_bits"]
+        [::core::mem::offset_of!(HuffmanPlaceParams, part_bits) - 16usize];
+    ["Offset of field: HuffmanPlaceParams::starts"]
+        [::core::mem::offset_of!(HuffmanPlaceParams, starts) - 24usize];
+    ["Offset of field: HuffmanPlaceParams::ticket"]
+        [::core::mem::offset_of!(HuffmanPlaceParams, ticket) - 32usize];
+    ["Offset of field: HuffmanPlaceParams::n_parts"]
+        [::core::mem::offset_of!(HuffmanPlaceParams, n_parts) - 40usize];
+    ["Offset of field: HuffmanPlaceParams::reserved"]
+        [::core::mem::offset_of!(HuffmanPlaceParams, reserved) - 44usize];
+};
+/// Encode a group's weights by codes of at most 12 bits, in parts of 65,536.
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct HuffmanPackParams {
+    /// `[n_elements]` bf16, aligned to 16 bytes: the weights.
+    pub weights: u64,
+    /// `[n_parts + 1]` u64: what `place_codes` wrote.
+    pub starts: u64,
+    /// `[256]` u32: that of `place_codes`.
+    pub table: u64,
+    /// `[n_code_bytes]` u8, aligned to 4 bytes, out: the codes, most significant bit first.
+    pub codes: u64,
+    /// `[n_elements]` u8, aligned to 8 bytes, out: bit 7 the sign, bits 6..0 the mantissa.
+    pub sign_mantissa: u64,
+    /** `[n_granules / 32 + 1]` u32, out, with `n_granules = ceil(n_elements / 128)`: for each 32
+    entries of `granule_bits` the byte of `codes` that they count from.*/
+    pub tile_bytes: u64,
+    /** `[n_granules + 1]` u16, out: where each 128 weights' first code begins, in bits from there;
+    the last is the end of the codes.*/
+    pub granule_bits: u64,
+    /// Weights, `1..2^32`.
+    pub n_elements: u64,
+    /// Bytes of `codes`; codes past them are not written.
+    pub n_code_bytes: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of HuffmanPackParams"][::core::mem::size_of::<HuffmanPackParams>() - 72usize];
+    ["Alignment of HuffmanPackParams"][::core::mem::align_of::<HuffmanPackParams>() - 8usize];
+    ["Offset of field: HuffmanPackParams::weights"]
+        [::core::mem::offset_of!(HuffmanPackParams, weights) - 0usize];
+    ["Offset of field: HuffmanPackParams::starts"]
+        [::core::mem::offset_of!(HuffmanPackParams, starts) - 8usize];
+    ["Offset of field: HuffmanPackParams::table"]
+        [::core::mem::offset_of!(HuffmanPackParams, table) - 16usize];
+    ["Offset of field: HuffmanPackParams::codes"]
+        [::core::mem::offset_of!(HuffmanPackParams, codes) - 24usize];
+    ["Offset of field: HuffmanPackParams::sign_mantissa"]
+        [::core::mem::offset_of!(HuffmanPackParams, sign_mantissa) - 32usize];
+    ["Offset of field: HuffmanPackParams::tile_bytes"]
+        [::core::mem::offset_of!(HuffmanPackParams, tile_bytes) - 40usize];
+    ["Offset of field: HuffmanPackParams::granule_bits"]
+        [::core::mem::offset_of!(HuffmanPackParams, granule_bits) - 48usize];
+    ["Offset of field: HuffmanPackParams::n_elements"]
+        [::core::mem::offset_of!(HuffmanPackParams, n_elements) - 56usize];
+    ["Offset of field: HuffmanPackParams::n_code_bytes"]
+        [::core::mem::offset_of!(HuffmanPackParams, n_code_bytes) - 64usize];
+};
 /** Products of small matrices, `d = a * b + c`, each by one instruction: `mma.sync` of a warp,
 where `a` has m = 16 rows, or `wgmma` of a warpgroup, where it has 64.*/
 #[repr(C)]
@@ -3096,7 +3214,7 @@ const _: () = {
         [::core::mem::offset_of!(SelectMergeParams, reserved) - 164usize];
 };
 /// Every entry of the images, with the size and the alignment of the struct that it takes.
-pub const ENTRIES: [(&str, usize, usize); 58] = [
+pub const ENTRIES: [(&str, usize, usize); 61] = [
     ("decode_bf16", size_of::<HuffmanDecodeParams>(), align_of::<HuffmanDecodeParams>()),
     ("decode_indexed", size_of::<HuffmanIndexedParams>(), align_of::<HuffmanIndexedParams>()),
     ("index_stream", size_of::<HuffmanIndexParams>(), align_of::<HuffmanIndexParams>()),
@@ -3135,6 +3253,9 @@ pub const ENTRIES: [(&str, usize, usize); 58] = [
     ("unpack_lane", size_of::<HuffmanUnpackLaneParams>(), align_of::<HuffmanUnpackLaneParams>()),
     ("measure_lane", size_of::<HuffmanMeasureLaneParams>(), align_of::<HuffmanMeasureLaneParams>()),
     ("pack_lane", size_of::<HuffmanPackLaneParams>(), align_of::<HuffmanPackLaneParams>()),
+    ("count_exponents", size_of::<HuffmanCountParams>(), align_of::<HuffmanCountParams>()),
+    ("place_codes", size_of::<HuffmanPlaceParams>(), align_of::<HuffmanPlaceParams>()),
+    ("pack_codes", size_of::<HuffmanPackParams>(), align_of::<HuffmanPackParams>()),
     ("mma_products", size_of::<MmaProductsParams>(), align_of::<MmaProductsParams>()),
     ("wgmma_products", size_of::<MmaProductsParams>(), align_of::<MmaProductsParams>()),
     ("score_rows", size_of::<SelectScoreParams>(), align_of::<SelectScoreParams>()),

@@ -1,6 +1,7 @@
 //! DFloat11: encode and decode on the CPU, beside a copy of the same bytes, on one thread and on all; and
 //! the kernels that decode, beside the published one and nvCOMP's ANS; matrices of lanes, beside cuBLAS.
 
+mod compact;
 mod decode;
 #[path = "../house/mod.rs"]
 mod house;
@@ -70,6 +71,7 @@ fn cpu() {
     }
     bench.finish();
     assert!(output == weights);
+    compact::cpu(&mut criterion);
     lane::cpu(&mut criterion);
     criterion.final_summary();
 }
@@ -115,6 +117,7 @@ fn main() -> ExitCode {
         indexed::cases(),
         index::cases(),
         rows::cases(),
+        compact::cases(),
         lane::cases(),
         product::cases(),
     ];

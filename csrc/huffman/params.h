@@ -309,5 +309,62 @@ typedef struct HuffmanPackLaneParams {
   /// `escapes` those that there is room for.
   HuffmanLane planes;
 } HuffmanPackLaneParams;
+/// Count the exponents of a group's weights, in parts of 65,536.
+typedef struct HuffmanCountParams {
+  /// `[n_elements]` bf16, aligned to 16 bytes: the weights.
+  DEVICE_PTR(const uint16_t) weights;
+  /// `[n_parts, 256]` u32, out, with `n_parts = ceil(n_elements / 65536)`: how many weights of each
+  /// exponent each part has.
+  DEVICE_PTR(uint32_t) parts;
+  /// `[257]` u64, workspace: zeroed once when allocated, left zeroed by every launch.
+  DEVICE_PTR(uint64_t) sums;
+  /// `[256]` u64, out: how many weights of each exponent the group has.
+  DEVICE_PTR(uint64_t) counts;
+  /// Weights, `1..2^32`.
+  uint64_t n_elements;
+} HuffmanCountParams;
+
+/// Find where the codes of each part of a group begin.
+typedef struct HuffmanPlaceParams {
+  /// `[n_parts, 256]` u32, aligned to 16 bytes: what `count_exponents` wrote.
+  DEVICE_PTR(const uint32_t) parts;
+  /// `[256]` u32, aligned to 16 bytes, by exponent: bits 0..4 the length of its code, 0 where it
+  /// has none; bits 20..32 the code, from bit 31 down. Longer ones than 12 bits count as none.
+  DEVICE_PTR(const uint32_t) table;
+  /// `[n_parts]` u32, workspace: bits of each part's codes.
+  DEVICE_PTR(uint32_t) part_bits;
+  /// `[n_parts + 1]` u64, out: the bit at which each part's codes begin, then their end.
+  DEVICE_PTR(uint64_t) starts;
+  /// `[1]` u32, workspace: zeroed once when allocated, left zeroed by every launch.
+  DEVICE_PTR(uint32_t) ticket;
+  /// Parts, `1..=65536`.
+  uint32_t n_parts;
+  /// Zero; keeps the size a multiple of the alignment on both sides.
+  uint32_t reserved;
+} HuffmanPlaceParams;
+
+/// Encode a group's weights by codes of at most 12 bits, in parts of 65,536.
+typedef struct HuffmanPackParams {
+  /// `[n_elements]` bf16, aligned to 16 bytes: the weights.
+  DEVICE_PTR(const uint16_t) weights;
+  /// `[n_parts + 1]` u64: what `place_codes` wrote.
+  DEVICE_PTR(const uint64_t) starts;
+  /// `[256]` u32: that of `place_codes`.
+  DEVICE_PTR(const uint32_t) table;
+  /// `[n_code_bytes]` u8, aligned to 4 bytes, out: the codes, most significant bit first.
+  DEVICE_PTR(uint8_t) codes;
+  /// `[n_elements]` u8, aligned to 8 bytes, out: bit 7 the sign, bits 6..0 the mantissa.
+  DEVICE_PTR(uint8_t) sign_mantissa;
+  /// `[n_granules / 32 + 1]` u32, out, with `n_granules = ceil(n_elements / 128)`: for each 32
+  /// entries of `granule_bits` the byte of `codes` that they count from.
+  DEVICE_PTR(uint32_t) tile_bytes;
+  /// `[n_granules + 1]` u16, out: where each 128 weights' first code begins, in bits from there;
+  /// the last is the end of the codes.
+  DEVICE_PTR(uint16_t) granule_bits;
+  /// Weights, `1..2^32`.
+  uint64_t n_elements;
+  /// Bytes of `codes`; codes past them are not written.
+  uint64_t n_code_bytes;
+} HuffmanPackParams;
 
 #endif  // LACUNA_HUFFMAN_PARAMS_H_

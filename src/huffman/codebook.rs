@@ -202,7 +202,7 @@ fn published_lengths(histogram: &[u64; 256]) -> Option<[u8; 256]> {
 
 /// Lengths in `max(min_bits, 1)..=limit` of an optimal prefix code for `weights`, by package-merge
 /// (Larmore and Hirschberg, 1990); `None` if so few bits do not hold so many codes.
-fn limited_lengths(weights: &[u64], min_bits: u32, limit: u32) -> Option<Vec<u8>> {
+pub(super) fn limited_lengths(weights: &[u64], min_bits: u32, limit: u32) -> Option<Vec<u8>> {
     let n = weights.len();
     let n_roots = 1 << min_bits;
     if n == 0 || limit < min_bits.max(1) || (limit < 32 && n > 1 << limit) {
@@ -252,7 +252,10 @@ struct Item {
 }
 
 /// Codes ascending in length, then exponent, and the code of the escape, the last of its length.
-fn canonical_codes(lengths: &[u8; 256], escape_bits: Option<u32>) -> ([u32; 256], Option<u32>) {
+pub(super) fn canonical_codes(
+    lengths: &[u8; 256],
+    escape_bits: Option<u32>,
+) -> ([u32; 256], Option<u32>) {
     let mut codes = [0; 256];
     let mut escape_code = None;
     // One bit more than the longest code, because it counts past the last of them.

@@ -1,7 +1,7 @@
 //! bf16 weights to the six tensors of a DF11 group.
 
 use super::codebook::Shortest;
-use super::pack::{Packer, Piece, RUN_WEIGHTS, Start, exponents_of};
+use super::pack::{Chunks, Packer, Piece, RUN_WEIGHTS, Start, exponents_of, join};
 use super::{
     BYTES_PER_BLOCK, Codebook, PUBLISHED_BLOCK_ELEMENTS, RawGroup, THREADS_PER_BLOCK, parallel,
 };
@@ -50,34 +50,8 @@ impl EncodedGroup {
 /// [`Error::Range`] for no weights, 2^32 of them, or 2^31 bytes of codes; [`Error::Shape`] for an
 /// odd number of bytes.
 pub fn encode(matrices: &[&[u8]]) -> Result<EncodedGroup> {
-    let mut n_elements = 0_u64;
-    let mut split_positions = Vec::new();
-    for (idx, matrix) in matrices.iter().enumerate() {
-        if matrix.len() % 2 != 0 {
-            let got = matrix.len() as u64;
-            return Err(Error::Shape { what: "bytes of a bf16 matrix", expected: got + 1, got });
-        }
-        if matrix.is_empty() {
-            return Err(Error::Range { what: "weights of a matrix", value: 0, allowed: "1..2^32" });
-        }
-        if idx > 0 {
-            split_positions.extend((n_elements as i64).to_le_bytes());
-        }
-        n_elements += matrix.len() as u64 / 2;
-    }
-    if !(1..1 << 32).contains(&n_elements) {
-        let what = "weights of a group";
-        return Err(Error::Range { what, value: n_elements, allowed: "1..2^32" });
-    }
-    let pieces: Vec<_> = matrices.iter().flat_map(|matrix| pieces_of(matrix)).collect();
-    let mut sign_mantissa = vec![0; n_elements as usize];
-    let histograms = split_planes(&pieces, &mut sign_mantissa);
-    let mut histogram = [0; 256];
-    for piece in &histograms {
-        for (total, count) in histogram.iter_mut().zip(piece) {
-            *total += u64::from(*count);
-        }
-    }
+    let Split { pieces, histograms, histogram, sign_mantissa, split_positions } =
+        Split::new(matrices)?;
     // Denser blocks than the published kernel can hold are coded again, a little larger.
     for shortest in [Shortest::Unlimited, Shortest::SpareLeaf, Shortest::TwoBits] {
         let Some(book) = Codebook::with_shortest(&histogram, shortest) else { continue };
@@ -99,6 +73,62 @@ pub fn encode(matrices: &[&[u8]]) -> Result<EncodedGroup> {
         }
     }
     unreachable!("two-bit codes hold any histogram of at least one weight")
+}
+
+/// A group's weights, apart into what is coded and what is not.
+pub(super) struct Split<'a> {
+    pub(super) pieces: Vec<Piece<'a>>,
+    /// How many weights of each exponent each piece has.
+    pub(super) histograms: Vec<[u32; 256]>,
+    /// And all of them.
+    pub(super) histogram: [u64; 256],
+    pub(super) sign_mantissa: Vec<u8>,
+    pub(super) split_positions: Vec<u8>,
+}
+
+impl<'a> Split<'a> {
+    pub(super) fn new(matrices: &[&'a [u8]]) -> Result<Self> {
+        let mut n_elements = 0_u64;
+        let mut split_positions = Vec::new();
+        for (idx, matrix) in matrices.iter().enumerate() {
+            if matrix.len() % 2 != 0 {
+                let got = matrix.len() as u64;
+                return Err(Error::Shape {
+                    what: "bytes of a bf16 matrix",
+                    expected: got + 1,
+                    got,
+                });
+            }
+            if matrix.is_empty() {
+                let what = "weights of a matrix";
+                return Err(Error::Range { what, value: 0, allowed: "1..2^32" });
+            }
+            if idx > 0 {
+                split_positions.extend((n_elements as i64).to_le_bytes());
+            }
+            n_elements += matrix.len() as u64 / 2;
+        }
+        if !(1..1 << 32).contains(&n_elements) {
+            let what = "weights of a group";
+            return Err(Error::Range { what, value: n_elements, allowed: "1..2^32" });
+        }
+        let pieces: Vec<_> = matrices.iter().copied().flat_map(pieces_of).collect();
+        let mut sign_mantissa = vec![0; n_elements as usize];
+        let histograms = split_planes(&pieces, &mut sign_mantissa);
+        let mut histogram = [0; 256];
+        for piece in &histograms {
+            for (total, count) in histogram.iter_mut().zip(piece) {
+                *total += u64::from(*count);
+            }
+        }
+        Ok(Self { pieces, histograms, histogram, sign_mantissa, split_positions })
+    }
+}
+
+/// Bits of the codes of so many weights of each exponent.
+pub(super) fn count_bits(histogram: &[u32; 256], lengths: &[u8; 256]) -> u64 {
+    let bits = |(count, length): (&u32, &u8)| u64::from(*count) * u64::from(*length);
+    histogram.iter().zip(lengths).map(bits).sum()
 }
 
 /// Weights that a thread codes at once. The result does not depend on it.
@@ -154,30 +184,27 @@ impl Stream {
         book: &Codebook,
         n_code_bytes: usize,
     ) -> Self {
-        let packer = Packer::new(book);
-        let mut start = Start::default();
+        let packer = Packer::new(book.codes(), book.lengths());
+        let (mut start, mut next_chunk) = (Start::default(), 0);
         let mut work = Vec::with_capacity(pieces.len());
         for (piece, histogram) in pieces.iter().zip(histograms) {
-            let n_bits = book.n_bits(&histogram.map(u64::from));
-            work.push((*piece, start, n_bits));
-            start = packer.start_after(start, piece, n_bits);
+            let n_bits = count_bits(histogram, book.lengths());
+            work.push((*piece, start, n_bits, next_chunk));
+            start.bit += n_bits;
+            start.element += piece.len() as u32;
+            next_chunk = Chunks::after(start.bit - packer.last_length(piece));
         }
-        let parts = parallel::map(work, |(piece, start, n_bits)| packer.pack(piece, start, n_bits));
+        let parts = parallel::map(work, |(piece, start, n_bits, next_chunk)| {
+            packer.pack(piece, start, n_bits, Chunks::new(start.bit, n_bits, next_chunk))
+        });
 
         let n_blocks = n_code_bytes.div_ceil(BYTES_PER_BLOCK);
-        let mut codes: Vec<u8> = Vec::with_capacity(n_code_bytes);
+        let (codes, notes) = join(parts, n_code_bytes);
         let mut gaps = Vec::with_capacity(n_blocks * THREADS_PER_BLOCK);
         let mut positions = Vec::with_capacity(n_blocks + 1);
-        for part in parts {
-            // Two pieces may share a byte.
-            let shared = codes.len() - part.first_byte;
-            let (first, rest) = part.codes.split_at(shared);
-            for (byte, more) in codes[part.first_byte..].iter_mut().zip(first) {
-                *byte |= more;
-            }
-            codes.extend(rest);
-            gaps.extend(part.gaps);
-            positions.extend(part.positions);
+        for chunks in notes {
+            gaps.extend(chunks.gaps);
+            positions.extend(chunks.positions);
         }
         // Where the last code crosses into a block of its own, that block holds no first code.
         gaps.resize(n_blocks * THREADS_PER_BLOCK, 0);

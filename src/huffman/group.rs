@@ -1,5 +1,6 @@
 //! One group: the six tensors as they are in the file, and what makes them sound.
 
+use super::compact::LengthsError;
 use super::{
     BYTES_PER_BLOCK, FIRST_POINTER, GAP_BYTES_PER_BLOCK, GroupShape, MAX_BLOCK_ELEMENTS,
     MAX_CODE_BITS, MAX_LUT_ROWS,
@@ -125,6 +126,21 @@ pub enum TensorReason {
         /// Bits of the block.
         n_bits: u64,
     },
+    /// Lengths of codes of which there is no compact code.
+    #[error(transparent)]
+    Lengths(LengthsError),
+    /// A granule that begins where the codes of the one before it cannot end.
+    #[error(
+        "a granule begins at bit {got}, after {n_weights} codes of 1 to 12 bits from bit {previous} on"
+    )]
+    Start {
+        /// Where it begins.
+        got: u64,
+        /// Where the granule before it begins, or 0.
+        previous: u64,
+        /// That granule's weights; 0 where there is none.
+        n_weights: u64,
+    },
     /// A split that does not come after the one before it, or is outside.
     #[error("split {got} does not lie after {previous} and before {n_elements}")]
     Split {
@@ -172,7 +188,8 @@ impl<'a> RawGroup<'a> {
         self.check_sizes()?;
         let n_lut_rows = self.check_tables()?;
         let densest_block = self.check_positions()?;
-        self.check_splits()?;
+        check_splits(self.split_positions, self.sign_mantissa.len() as u64)
+            .map_err(|(at, reason)| self.error("split_positions", at, reason))?;
         Ok(Group { raw: self, n_lut_rows, densest_block })
     }
 
@@ -318,22 +335,36 @@ impl<'a> RawGroup<'a> {
         }
         Ok(densest.max(last))
     }
+}
 
-    fn check_splits(&self) -> Result<(), TensorError> {
-        let n_elements = self.sign_mantissa.len() as u64;
-        let mut previous = 0;
-        for (idx, bytes) in self.split_positions.as_chunks::<8>().0.iter().enumerate() {
-            let got = i64::from_le_bytes(*bytes);
-            match u64::try_from(got) {
-                Ok(split) if split > previous && split < n_elements => previous = split,
-                _ => {
-                    let reason = TensorReason::Split { got, previous, n_elements };
-                    return Err(self.error("split_positions", idx * 8, reason));
-                }
-            }
+/// Splits ascend inside a group of so many weights; else which byte is wrong, and how.
+pub(super) fn check_splits(
+    split_positions: &[u8],
+    n_elements: u64,
+) -> Result<(), (usize, TensorReason)> {
+    let mut previous = 0;
+    for (idx, bytes) in split_positions.as_chunks::<8>().0.iter().enumerate() {
+        let got = i64::from_le_bytes(*bytes);
+        match u64::try_from(got) {
+            Ok(split) if split > previous && split < n_elements => previous = split,
+            _ => return Err((idx * 8, TensorReason::Split { got, previous, n_elements })),
         }
-        Ok(())
     }
+    Ok(())
+}
+
+/// Each matrix's weights, by checked splits.
+pub(super) fn matrices_of(
+    split_positions: &[u8],
+    n_elements: u64,
+) -> impl Iterator<Item = std::ops::Range<u64>> + '_ {
+    let splits = split_positions.as_chunks::<8>().0;
+    let split = move |idx: usize| match idx {
+        0 => 0,
+        idx if idx <= splits.len() => u64::from_le_bytes(splits[idx - 1]),
+        _ => n_elements,
+    };
+    (0..splits.len() + 1).map(move |idx| split(idx)..split(idx + 1))
 }
 
 impl<'a> Group<'a> {
@@ -359,13 +390,7 @@ impl<'a> Group<'a> {
 
     /// Each matrix's weights, as ranges of the decoded group.
     pub fn matrices(&self) -> impl Iterator<Item = std::ops::Range<u64>> + '_ {
-        let splits = self.raw.split_positions.as_chunks::<8>().0;
-        let split = move |idx: usize| match idx {
-            0 => 0,
-            idx if idx <= splits.len() => u64::from_le_bytes(splits[idx - 1]),
-            _ => self.n_elements(),
-        };
-        (0..self.n_matrices()).map(move |idx| split(idx)..split(idx + 1))
+        matrices_of(self.raw.split_positions, self.n_elements())
     }
 
     /// Decode tables, without the row of lengths.

@@ -7,6 +7,7 @@
 #[cfg(feature = "files")]
 mod checkpoint;
 mod codebook;
+pub mod compact;
 #[cfg(feature = "files")]
 mod convert;
 mod decode;

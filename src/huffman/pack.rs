@@ -1,6 +1,7 @@
 //! Codes into bits, and what finds its way in them: the inner loop of the encoder.
 
-use super::{BYTES_PER_THREAD, Codebook, THREADS_PER_BLOCK};
+use super::indexed::GRANULE_WEIGHTS;
+use super::{BYTES_PER_THREAD, THREADS_PER_BLOCK};
 
 /// Weights that are coded in one go, few enough that what is known of them stays in the first cache.
 pub(super) const RUN_WEIGHTS: usize = 4096;
@@ -24,19 +25,56 @@ pub(super) fn exponents_of<'a>(run: Piece<'_>, scratch: &'a mut [u8; RUN_WEIGHTS
 pub(super) struct Start {
     pub(super) bit: u64,
     pub(super) element: u32,
-    /// The first chunk in which no code began yet.
-    next_chunk: u64,
 }
 
 /// A piece, packed.
-pub(super) struct Part {
-    /// Where `codes` begins in the group's stream. Bits of it before the piece are zeros.
+pub(super) struct Part<N> {
+    /// Where `codes` begins in the group's stream, a multiple of 8. Bits of it before the piece are
+    /// zeros.
     pub(super) first_byte: usize,
     pub(super) codes: Vec<u8>,
-    /// Where the first code begins, of each chunk whose first code is in the piece.
-    pub(super) gaps: Vec<u8>,
-    /// The first weight of each block whose first code is in the piece.
-    pub(super) positions: Vec<u32>,
+    pub(super) notes: N,
+}
+
+/// One stream of `n_bytes` of the pieces' codes, two of which may share a byte; and their notes.
+pub(super) fn join<N>(parts: Vec<Part<N>>, n_bytes: usize) -> (Vec<u8>, Vec<N>) {
+    let mut codes: Vec<u8> = Vec::with_capacity(n_bytes);
+    let mut notes = Vec::with_capacity(parts.len());
+    for part in parts {
+        let shared = codes.len() - part.first_byte;
+        let (first, rest) = part.codes.split_at(shared);
+        for (byte, more) in codes[part.first_byte..].iter_mut().zip(first) {
+            *byte |= more;
+        }
+        codes.extend(rest);
+        notes.push(part.notes);
+    }
+    (codes, notes)
+}
+
+/// What a format keeps of where codes begin. Bits are counted from the first byte of a part, and
+/// the codes of a run from its first weight.
+pub(super) trait Notes {
+    /// How many weights the next run has at most, whose first is `element`.
+    fn run_len(&self, element: u32) -> usize;
+
+    /// A group of `N` codes begins at bit `bit`, of the run's weight `idx`. Until the run is ended
+    /// this may be taken back, by another first group.
+    fn note_group(&mut self, idx: usize, bit: usize);
+
+    /// All codes of a run went out in groups of `N`, the first at bit `begin`; the last ends at `end`.
+    fn end_groups<const N: usize>(&mut self, packer: &Packer, run: &Run<'_>, end: usize);
+
+    /// The code of the run's weight `idx`, that went out by itself, begins at bit `bit`.
+    fn note_code(&mut self, run: &Run<'_>, idx: usize, bit: usize);
+}
+
+/// Weights that are coded in one go.
+pub(super) struct Run<'a> {
+    exponents: &'a [u8],
+    /// Of the first of them.
+    element: u32,
+    bit: usize,
 }
 
 /// Codes, left-aligned, with their lengths in the lowest byte.
@@ -52,14 +90,15 @@ pub(super) struct Packer {
 const N_COMMON: usize = 32;
 
 impl Packer {
-    pub(super) fn new(book: &Codebook) -> Self {
-        let singles: [u64; 256] = std::array::from_fn(|idx| match u32::from(book.lengths()[idx]) {
+    /// Of codes of up to 32 bits, right-aligned, and their lengths.
+    pub(super) fn new(codes: &[u32; 256], lengths: &[u8; 256]) -> Self {
+        let singles: [u64; 256] = std::array::from_fn(|idx| match u32::from(lengths[idx]) {
             0 => 0,
-            length => u64::from(book.codes()[idx]) << (64 - length) | u64::from(length),
+            length => u64::from(codes[idx]) << (64 - length) | u64::from(length),
         });
         // A code of n bits is for one weight in about 2^n.
         let share = |base: &usize| -> u64 {
-            let lengths = book.lengths()[*base..*base + N_COMMON].iter().filter(|l| **l > 0);
+            let lengths = lengths[*base..*base + N_COMMON].iter().filter(|l| **l > 0);
             lengths.map(|length| 1 << (32 - length)).sum()
         };
         let base = (0..=256 - N_COMMON).max_by_key(share).unwrap_or(0);
@@ -113,85 +152,77 @@ impl Packer {
         })
     }
 
-    /// Where the piece after `piece` begins, which begins at `start` and has codes of `n_bits`.
-    pub(super) fn start_after(&self, start: Start, piece: Piece<'_>, n_bits: u64) -> Start {
-        let bit = start.bit + n_bits;
-        let last_length = piece
+    /// Bits of the last code of a piece.
+    pub(super) fn last_length(&self, piece: Piece<'_>) -> u64 {
+        piece
             .last()
-            .map_or(0, |last| self.length(exponents_of(&[*last], &mut [0; RUN_WEIGHTS])[0]) as u64);
-        Start {
-            bit,
-            element: start.element + piece.len() as u32,
-            next_chunk: (bit - last_length) / CHUNK_BITS as u64 + 1,
-        }
+            .map_or(0, |last| self.length(exponents_of(&[*last], &mut [0; RUN_WEIGHTS])[0]) as u64)
     }
 
     /// Packs a piece whose codes have `n_bits`.
-    pub(super) fn pack(&self, piece: Piece<'_>, start: Start, n_bits: u64) -> Part {
-        let mut writer = Writer::new(self, start, n_bits);
+    pub(super) fn pack<N: Notes>(
+        &self,
+        piece: Piece<'_>,
+        start: Start,
+        n_bits: u64,
+        notes: N,
+    ) -> Part<N> {
+        let mut writer = Writer::new(self, start, n_bits, notes);
         let mut scratch = [0; RUN_WEIGHTS];
-        for run in piece.chunks(RUN_WEIGHTS) {
+        let mut rest = piece;
+        while !rest.is_empty() {
+            let n_weights = writer.notes.run_len(writer.element).min(rest.len());
+            let (run, after) = rest.split_at(n_weights);
             writer.put_run(exponents_of(run, &mut scratch));
+            rest = after;
         }
         writer.finish()
     }
 }
 
-/// Writes a piece, and counts bits and chunks from the chunk it begins in.
-struct Writer<'a> {
+/// Writes a piece, and counts bits from the chunk it begins in.
+struct Writer<'a, N> {
     packer: &'a Packer,
-    /// That chunk's number in the group.
-    first_chunk: usize,
+    first_byte: usize,
     /// With room for the whole word that the last write writes.
     bytes: Vec<u8>,
     n_bytes: usize,
     cursor: Cursor,
     /// The next weight.
     element: u32,
-    /// The first chunk in which no code began yet.
-    next_chunk: usize,
-    gaps: Vec<u8>,
-    positions: Vec<u32>,
-    /// For each of the latest chunks, by number modulo their count: the last group of codes of the
-    /// run that begins in it, and the bit where.
-    latest: [(u32, u32); N_LATEST],
+    notes: N,
 }
 
 /// Bits of codes that go out together: with those that wait, less than a word.
 const MOST_BITS: usize = 56;
-/// More than the chunks of a run that goes out in groups of four codes or more.
-const N_LATEST: usize = 1024;
-const _: () = assert!(RUN_WEIGHTS / 4 * MOST_BITS / CHUNK_BITS + 2 <= N_LATEST);
 
-impl<'a> Writer<'a> {
-    fn new(packer: &'a Packer, start: Start, n_bits: u64) -> Self {
+impl<'a, N: Notes> Writer<'a, N> {
+    fn new(packer: &'a Packer, start: Start, n_bits: u64, notes: N) -> Self {
         let first_chunk = (start.bit / CHUNK_BITS as u64) as usize;
         let bit = (start.bit % CHUNK_BITS as u64) as usize;
         let n_bytes = (bit + n_bits as usize).div_ceil(8);
         Self {
             packer,
-            first_chunk,
+            first_byte: first_chunk * BYTES_PER_THREAD,
             bytes: vec![0; n_bytes + 8],
             n_bytes,
             cursor: Cursor { n_bytes: bit / 8, waiting: 0, n_waiting: bit % 8 },
             element: start.element,
-            next_chunk: start.next_chunk as usize - first_chunk,
-            gaps: Vec::with_capacity(n_bytes / BYTES_PER_THREAD + 1),
-            positions: Vec::new(),
-            latest: [(0, 0); N_LATEST],
+            notes,
         }
     }
 
     fn put_run(&mut self, exponents: &[u8]) {
-        if !self.put_eights(exponents) && !self.put_fours(exponents) {
-            self.put_singly(exponents);
+        let run = Run { exponents, element: self.element, bit: self.cursor.bit() };
+        if !self.put_eights(&run) && !self.put_fours(&run) {
+            self.put_singly(&run);
         }
         self.element += exponents.len() as u32;
     }
 
-    fn put_singly(&mut self, exponents: &[u8]) {
-        for (idx, exponent) in exponents.iter().enumerate() {
-            self.note_code(self.cursor.bit(), idx);
+    fn put_singly(&mut self, run: &Run<'_>) {
+        for (idx, exponent) in run.exponents.iter().enumerate() {
+            self.notes.note_code(run, idx, self.cursor.bit());
             let code = self.packer.at(*exponent) & !0xFF;
             self.cursor.waiting |= code >> self.cursor.n_waiting;
             self.cursor.write(&mut self.bytes, self.packer.length(*exponent));
@@ -199,12 +230,12 @@ impl<'a> Writer<'a> {
     }
 
     /// Says `false`, and does nothing that counts, where it cannot put them so.
-    fn put_eights(&mut self, exponents: &[u8]) -> bool {
+    fn put_eights(&mut self, run: &Run<'_>) -> bool {
         let mut scratch = [0; RUN_WEIGHTS / 2];
         let packer = self.packer;
-        match packer.pairs_of(exponents, &mut scratch) {
-            Some(pairs) if exponents.len().is_multiple_of(8) => {
-                self.put_groups::<8, u16>(exponents, pairs.as_chunks().0, |pair| {
+        match packer.pairs_of(run.exponents, &mut scratch) {
+            Some(pairs) if run.exponents.len().is_multiple_of(8) => {
+                self.put_groups::<8, u16>(run, pairs.as_chunks().0, |pair| {
                     packer.pairs[usize::from(pair) % (N_COMMON * N_COMMON)]
                 })
             }
@@ -213,27 +244,25 @@ impl<'a> Writer<'a> {
     }
 
     /// Says `false`, and does nothing that counts, where it cannot put them so.
-    fn put_fours(&mut self, exponents: &[u8]) -> bool {
+    fn put_fours(&mut self, run: &Run<'_>) -> bool {
         let packer = self.packer;
-        let (fours, rest) = exponents.as_chunks();
-        rest.is_empty()
-            && self.put_groups::<4, u8>(exponents, fours, |exponent| packer.at(exponent))
+        let (fours, rest) = run.exponents.as_chunks();
+        rest.is_empty() && self.put_groups::<4, u8>(run, fours, |exponent| packer.at(exponent))
     }
 
-    /// Puts groups of `N` codes, each from four entries. Says `false`, and does nothing that
+    /// Puts groups of `LEN` codes, each from four entries. Says `false`, and does nothing that
     /// counts, where a group is longer than [`MOST_BITS`].
     #[inline(always)]
-    fn put_groups<const N: usize, T: Copy>(
+    fn put_groups<const LEN: usize, T: Copy>(
         &mut self,
-        exponents: &[u8],
+        run: &Run<'_>,
         groups: &[[T; 4]],
         entry_of: impl Fn(T) -> u64,
     ) -> bool {
         let mut cursor = self.cursor;
         let mut longest = 0;
         for (idx, group) in groups.iter().enumerate() {
-            let bit = cursor.bit();
-            self.latest[bit / CHUNK_BITS % N_LATEST] = (idx as u32, bit as u32);
+            self.notes.note_group(LEN * idx, cursor.bit());
             let [a, b, c, d] = group.map(&entry_of);
             // Shifts see the lowest six bits of these sums, which are those of the lengths' sums.
             let ends = [a, a.wrapping_add(b), a.wrapping_add(b).wrapping_add(c)];
@@ -247,46 +276,139 @@ impl<'a> Writer<'a> {
         if longest > MOST_BITS {
             return false;
         }
-        self.note_groups::<N>(exponents, cursor.bit());
+        self.notes.end_groups::<LEN>(self.packer, run, cursor.bit());
         self.cursor = cursor;
         true
     }
 
-    /// Notes which of the run's codes, which end at bit `end`, are the first of their chunks.
-    fn note_groups<const N: usize>(&mut self, exponents: &[u8], end: usize) {
-        let Some(last) = exponents.last() else { return };
-        self.note_code(self.cursor.bit(), 0);
-        let last_code = end - self.packer.length(*last);
-        for chunk in self.next_chunk..=last_code / CHUNK_BITS {
-            // It begins in the group that began last in the chunk before, or right after it.
-            let (group, bit) = self.latest[(chunk - 1) % N_LATEST];
-            let (first, chunk_bit) = (N * group as usize, chunk * CHUNK_BITS);
-            let codes = exponents[first..].first_chunk().unwrap_or(&[0; N]);
-            let starts = self.packer.ends(bit as usize, *codes);
-            let n_before = starts[..N - 1].iter().filter(|start| **start < chunk_bit).count();
-            self.note_code(starts[n_before], first + n_before + 1);
+    fn finish(mut self) -> Part<N> {
+        self.bytes.truncate(self.n_bytes);
+        Part { first_byte: self.first_byte, codes: self.bytes, notes: self.notes }
+    }
+}
+
+/// DF11's: the first code of each chunk of 64 bits, and the first weight of each block.
+pub(super) struct Chunks {
+    /// The number in the group of the chunk that the piece begins in.
+    first_chunk: usize,
+    /// The first chunk in which no code began yet, counted from there.
+    next_chunk: usize,
+    /// Where the first code begins, of each chunk whose first code is in the piece.
+    pub(super) gaps: Vec<u8>,
+    /// The first weight of each block whose first code is in the piece.
+    pub(super) positions: Vec<u32>,
+    /// For each of the latest chunks, by number modulo their count: the last group of codes of the
+    /// run that begins in it, by its first weight, and the bit where.
+    latest: [(u32, u32); N_LATEST],
+}
+
+/// More than the chunks of a run that goes out in groups of four codes or more.
+const N_LATEST: usize = 1024;
+const _: () = assert!(RUN_WEIGHTS / 4 * MOST_BITS / CHUNK_BITS + 2 <= N_LATEST);
+
+impl Chunks {
+    /// Of a piece whose codes begin at bit `bit` and have `n_bits`, where `next_chunk` is the first
+    /// in which no code began yet.
+    pub(super) fn new(bit: u64, n_bits: u64, next_chunk: u64) -> Self {
+        let first_chunk = bit / CHUNK_BITS as u64;
+        Self {
+            first_chunk: first_chunk as usize,
+            next_chunk: (next_chunk - first_chunk) as usize,
+            gaps: Vec::with_capacity(n_bits as usize / CHUNK_BITS + 2),
+            positions: Vec::new(),
+            latest: [(0, 0); N_LATEST],
         }
     }
 
-    /// Notes the code that begins at bit `bit`, of the weight `idx` after the run's first, if it is
-    /// the first of its chunk.
+    /// The first chunk in which no code begins, up to one that begins at bit `bit`.
+    pub(super) fn after(bit: u64) -> u64 {
+        bit / CHUNK_BITS as u64 + 1
+    }
+}
+
+impl Notes for Chunks {
+    fn run_len(&self, _: u32) -> usize {
+        RUN_WEIGHTS
+    }
+
     #[inline(always)]
-    fn note_code(&mut self, bit: usize, idx: usize) {
+    fn note_group(&mut self, idx: usize, bit: usize) {
+        self.latest[bit / CHUNK_BITS % N_LATEST] = (idx as u32, bit as u32);
+    }
+
+    fn end_groups<const N: usize>(&mut self, packer: &Packer, run: &Run<'_>, end: usize) {
+        let Some(last) = run.exponents.last() else { return };
+        self.note_code(run, 0, run.bit);
+        let last_code = end - packer.length(*last);
+        for chunk in self.next_chunk..=last_code / CHUNK_BITS {
+            // It begins in the group that began last in the chunk before, or right after it.
+            let (first, bit) = self.latest[(chunk - 1) % N_LATEST];
+            let (first, chunk_bit) = (first as usize, chunk * CHUNK_BITS);
+            let codes = run.exponents[first..].first_chunk().unwrap_or(&[0; N]);
+            let starts = packer.ends(bit as usize, *codes);
+            let n_before = starts[..N - 1].iter().filter(|start| **start < chunk_bit).count();
+            self.note_code(run, first + n_before + 1, starts[n_before]);
+        }
+    }
+
+    /// Notes the code if it is the first of its chunk.
+    #[inline(always)]
+    fn note_code(&mut self, run: &Run<'_>, idx: usize, bit: usize) {
         let Some(gap) = bit.checked_sub(self.next_chunk * CHUNK_BITS) else { return };
         self.gaps.push(gap as u8);
         if (self.first_chunk + self.next_chunk).is_multiple_of(THREADS_PER_BLOCK) {
-            self.positions.push(self.element + idx as u32);
+            self.positions.push(run.element + idx as u32);
         }
         self.next_chunk += 1;
     }
+}
 
-    fn finish(mut self) -> Part {
-        self.bytes.truncate(self.n_bytes);
-        Part {
-            first_byte: self.first_chunk * BYTES_PER_THREAD,
-            codes: self.bytes,
-            gaps: self.gaps,
-            positions: self.positions,
+/// The bits at which granules of 128 weights begin.
+pub(super) struct Granules {
+    pub(super) starts: Vec<u64>,
+    /// The bit that the writer counts from.
+    first_bit: u64,
+    /// Of the run's granules; before the first of them nothing.
+    latest: [u64; RUN_WEIGHTS / GRANULE_WEIGHTS + 1],
+}
+
+impl Granules {
+    /// Of a piece of `n_weights` whose codes begin at bit `bit`.
+    pub(super) fn new(bit: u64, n_weights: usize) -> Self {
+        Self {
+            starts: Vec::with_capacity(n_weights / GRANULE_WEIGHTS + 2),
+            first_bit: bit / CHUNK_BITS as u64 * CHUNK_BITS as u64,
+            latest: [0; RUN_WEIGHTS / GRANULE_WEIGHTS + 1],
+        }
+    }
+}
+
+impl Notes for Granules {
+    /// Runs begin where granules do, or end where the first one does.
+    fn run_len(&self, element: u32) -> usize {
+        match element as usize % GRANULE_WEIGHTS {
+            0 => RUN_WEIGHTS,
+            n_before => GRANULE_WEIGHTS - n_before,
+        }
+    }
+
+    /// The last group that has a place here is the one that begins where the granule does.
+    #[inline(always)]
+    fn note_group(&mut self, idx: usize, bit: usize) {
+        let place = idx.div_ceil(GRANULE_WEIGHTS) % self.latest.len();
+        self.latest[place] = self.first_bit + bit as u64;
+    }
+
+    fn end_groups<const N: usize>(&mut self, _: &Packer, run: &Run<'_>, _: usize) {
+        if (run.element as usize).is_multiple_of(GRANULE_WEIGHTS) {
+            let n_granules = run.exponents.len().div_ceil(GRANULE_WEIGHTS);
+            self.starts.extend_from_slice(&self.latest[..n_granules]);
+        }
+    }
+
+    fn note_code(&mut self, run: &Run<'_>, idx: usize, bit: usize) {
+        if (run.element as usize + idx).is_multiple_of(GRANULE_WEIGHTS) {
+            self.starts.push(self.first_bit + bit as u64);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod compact;
 mod decode;
 mod indexed;
 mod lane;

@@ -22,6 +22,7 @@ mod copy;
 #[path = "../attention/copy/problem.rs"]
 #[allow(dead_code, reason = "tests use all of it")]
 mod copy_problem;
+mod encode;
 mod gate;
 mod huffman;
 mod indexed;

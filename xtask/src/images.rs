@@ -75,6 +75,18 @@ pub(crate) const IMAGES: &[Image] = &[
         path: "ptx/huffman-pack-lane.sm80.ptx",
     },
     Image {
+        room: "huffman",
+        source: "csrc/huffman/count.cu",
+        target: "compute_80",
+        path: "ptx/huffman-count.sm80.ptx",
+    },
+    Image {
+        room: "huffman",
+        source: "csrc/huffman/pack_codes.cu",
+        target: "compute_80",
+        path: "ptx/huffman-pack-codes.sm80.ptx",
+    },
+    Image {
         room: "mma",
         source: "csrc/mma/products.cu",
         target: "compute_80",

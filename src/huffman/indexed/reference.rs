@@ -164,7 +164,7 @@ fn decode_tile(raw: &RawIndexed<'_>, tile: usize, weights: &mut [u16]) -> Result
 }
 
 /// Decodes up to 32 granules from `first` on.
-pub(super) fn decode_span(
+pub(in crate::huffman) fn decode_span(
     raw: &RawIndexed<'_>,
     first: usize,
     weights: &mut [u16],
@@ -242,7 +242,7 @@ fn unrotate(exponent: u8) -> u8 {
 }
 
 /// The bit that granule `granule` begins at.
-fn start(raw: &RawIndexed<'_>, granule: usize) -> u64 {
+pub(in crate::huffman) fn start(raw: &RawIndexed<'_>, granule: usize) -> u64 {
     let byte = raw.tile_bytes[granule / TILE_GRANULES];
     8 * u64::from(byte) + u64::from(raw.granule_bits[granule])
 }

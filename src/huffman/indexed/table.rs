@@ -35,6 +35,22 @@ impl CodeTable {
         Self::new(&known, lengths)
     }
 
+    /// Of a prefix code whose codes, right-aligned, have at most 12 bits; a length of 0 is of none.
+    pub(crate) fn of_code(codes: &[u32; 256], lengths: &[u8; 256]) -> Self {
+        let mut known = vec![vec![None; 1]];
+        for n_bits in 1..=LOOKUP_BITS {
+            let shorter = &known[known.len() - 1];
+            let mut longer: Vec<_> = shorter.iter().flat_map(|code| [*code; 2]).collect();
+            for (exponent, (code, length)) in (0..=255).zip(codes.iter().zip(lengths)) {
+                if u32::from(*length) == n_bits {
+                    longer[*code as usize] = Some((exponent, n_bits));
+                }
+            }
+            known.push(longer);
+        }
+        Self::new(&known, *lengths)
+    }
+
     /// `known[n][bits]`: the exponent and the length of the code that these `n` bits begin with.
     fn new(known: &[Vec<Option<(u8, u32)>>], lengths: [u8; 256]) -> Self {
         let code = |bits: usize, n_bits: u32| {

@@ -127,7 +127,12 @@ fn launch(queue: &Queue, groups: &[Group]) -> lacuna::Result<Found> {
 fn every_mutation_of_index_stream_is_caught() {
     let problems = problems();
     STREAM.assert_all_caught(lacuna_simt_index_stream, |entry: Entry| {
-        differs_somewhere(lacuna_simt_index_stream, entry, &problems, launch)
+        differs_somewhere(
+            lacuna_simt_index_stream,
+            entry,
+            &problems,
+            |queue, groups: &Vec<Group>| launch(queue, groups),
+        )
     });
 }
 
@@ -135,6 +140,8 @@ fn every_mutation_of_index_stream_is_caught() {
 fn every_mutation_of_pack_index_is_caught() {
     let problems = problems();
     PACK.assert_all_caught(lacuna_simt_pack_index, |entry: Entry| {
-        differs_somewhere(lacuna_simt_pack_index, entry, &problems, launch)
+        differs_somewhere(lacuna_simt_pack_index, entry, &problems, |queue, groups: &Vec<Group>| {
+            launch(queue, groups)
+        })
     });
 }

@@ -1,0 +1,176 @@
+//! Groups encoded where they are.
+
+use half::bf16;
+
+use super::{
+    CompactCode, CompactGroup, CompactViewsMut, EncodePlan, count_exponents, pack_codes,
+    place_codes, upload_code,
+};
+use crate::Result;
+use crate::buffer::{Buffer, View};
+use crate::huffman::indexed::{CodeTable, IndexedViews};
+use crate::huffman::plan::check_range;
+use crate::queue::Queue;
+
+/// Encodes groups of one size in device memory, with a workspace of its own.
+///
+/// ```text
+/// counts[e] = weights of exponent e       one launch, and the host waits for 256 words
+/// code      = CompactCode::new(counts)    on the host
+/// tensors   = encode(weights, code)       two launches
+/// ```
+#[derive(Debug)]
+pub struct Encoder {
+    plan: EncodePlan,
+    workspace: Buffer<u64>,
+    counts: Buffer<u64>,
+}
+
+/// A code, and how long a group's stream is in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Measured {
+    /// The smallest code of the group.
+    pub code: CompactCode,
+    /// Bytes of the group's codes.
+    pub n_code_bytes: u64,
+}
+
+/// A compact group in device memory.
+#[derive(Debug)]
+pub struct DeviceCompact {
+    /// `[n_code_bytes]`.
+    pub codes: Buffer<u8>,
+    /// `[n_elements]`.
+    pub sign_mantissa: Buffer<u8>,
+    /// `[n_granules / 32 + 1]`.
+    pub tile_bytes: Buffer<u32>,
+    /// `[n_granules + 1]`.
+    pub granule_bits: Buffer<u16>,
+    /// `[16640]`: the bytes of the code's [`CodeTable`].
+    pub table: Buffer<u8>,
+    /// The code, which the tensor `lengths` is of.
+    pub code: CompactCode,
+}
+
+impl Encoder {
+    /// For groups of `n_elements` weights.
+    ///
+    /// # Stream
+    /// Two allocations, whose memory is zeroed.
+    ///
+    /// # Errors
+    /// Those of [`EncodePlan::new`], and [`Error::Driver`](crate::Error::Driver) where memory is short.
+    pub fn new(queue: &Queue, n_elements: u64) -> Result<Self> {
+        let plan = EncodePlan::new(n_elements)?;
+        let workspace = queue.alloc(plan.workspace_len() as usize)?;
+        Ok(Self { plan, workspace, counts: queue.alloc(256)? })
+    }
+
+    /// What it launches.
+    pub fn plan(&self) -> &EncodePlan {
+        &self.plan
+    }
+
+    /// Counts a group's exponents, and makes its code.
+    ///
+    /// # Stream
+    /// One launch, a copy of 2 KiB that the host waits for, and one of 1 KiB.
+    ///
+    /// # Errors
+    /// Those of [`count_exponents`], and [`Error::Range`](crate::Error::Range) where codes have 2^32 bytes.
+    pub fn measure(&mut self, queue: &Queue, weights: &View<'_, bf16>) -> Result<Measured> {
+        let Self { plan, workspace, counts } = self;
+        count_exponents(queue, plan, weights, &mut workspace.view_mut(), &mut counts.view_mut())?;
+        let mut histogram = [0; 256];
+        queue.download_into(&counts.view(), &mut histogram)?;
+        let n_weights = histogram.iter().fold(0_u64, |sum, count| sum.saturating_add(*count));
+        check_range("weights that were counted", n_weights, 1..1 << 32, "1..2^32")?;
+        let code = CompactCode::new(&histogram).expect("there are weights");
+        let n_code_bytes = code.n_bits(&histogram).div_ceil(8);
+        check_range("code bytes of a group", n_code_bytes, 1..1 << 32, "1..2^32")?;
+        upload_code(queue, plan, &code, &mut workspace.view_mut())?;
+        Ok(Measured { code, n_code_bytes })
+    }
+
+    /// Encodes the group that was measured last; `outputs.codes` has [`Measured::n_code_bytes`].
+    ///
+    /// # Numerics
+    /// Bit for bit [`encode`](super::encode()).
+    ///
+    /// # Stream
+    /// Two launches; no allocation, copy or synchronisation.
+    ///
+    /// # Errors
+    /// Those of [`pack_codes`]. Where the second launch fails, nothing needs to be zeroed again.
+    pub fn pack(
+        &mut self,
+        queue: &Queue,
+        weights: &View<'_, bf16>,
+        outputs: &mut CompactViewsMut<'_>,
+    ) -> Result<()> {
+        place_codes(queue, &self.plan, &mut self.workspace.view_mut())?;
+        pack_codes(queue, &self.plan, weights, &self.workspace.view_mut(), outputs)
+    }
+
+    /// Both, with memory for what comes of it.
+    ///
+    /// # Stream
+    /// Those of [`measure`](Self::measure) and [`pack`](Self::pack), five allocations, and a copy of 16 KiB.
+    ///
+    /// # Errors
+    /// Those of [`measure`](Self::measure) and [`pack`](Self::pack), and [`Error::Driver`](crate::Error::Driver) where memory is short.
+    pub fn encode(&mut self, queue: &Queue, weights: &View<'_, bf16>) -> Result<DeviceCompact> {
+        let Measured { code, n_code_bytes } = self.measure(queue, weights)?;
+        let mut group = DeviceCompact {
+            codes: queue.alloc(n_code_bytes as usize)?,
+            sign_mantissa: queue.alloc(self.plan.n_elements() as usize)?,
+            tile_bytes: queue.alloc(self.plan.tile_bytes_len() as usize)?,
+            granule_bits: queue.alloc(self.plan.granule_bits_len() as usize)?,
+            table: queue.upload(&code.table().to_bytes())?,
+            code,
+        };
+        self.pack(queue, weights, &mut group.views_mut())?;
+        Ok(group)
+    }
+}
+
+impl DeviceCompact {
+    /// As [`IndexedWeights::borrow`](crate::huffman::indexed::IndexedWeights::borrow) takes it.
+    pub fn views(&self) -> IndexedViews<'_> {
+        IndexedViews {
+            codes: self.codes.view(),
+            sign_mantissa: self.sign_mantissa.view(),
+            tile_bytes: self.tile_bytes.view(),
+            granule_bits: self.granule_bits.view(),
+            table: self.table.view(),
+            luts: None,
+        }
+    }
+
+    /// As [`pack_codes`] takes it.
+    pub fn views_mut(&mut self) -> CompactViewsMut<'_> {
+        CompactViewsMut {
+            codes: self.codes.view_mut(),
+            sign_mantissa: self.sign_mantissa.view_mut(),
+            tile_bytes: self.tile_bytes.view_mut(),
+            granule_bits: self.granule_bits.view_mut(),
+        }
+    }
+
+    /// The group on the host, as one matrix.
+    ///
+    /// # Errors
+    /// Those of [`Queue::download`].
+    pub fn download(&self, queue: &Queue) -> Result<CompactGroup> {
+        Ok(CompactGroup {
+            codes: queue.download(&self.codes.view())?,
+            sign_mantissa: queue.download(&self.sign_mantissa.view())?,
+            lengths: self.code.to_lengths(),
+            tile_bytes: queue.download(&self.tile_bytes.view())?,
+            granule_bits: queue.download(&self.granule_bits.view())?,
+            split_positions: Vec::new(),
+        })
+    }
+}
+
+const _: () = assert!(CodeTable::N_BYTES == 16_640, "as documented");
