@@ -1564,7 +1564,7 @@ pub struct HuffmanIndexedParams {
     /** `[1]` u64, in and out: 0 is sound; else the report of the lowest corrupt tile, as `(2^32 - 1 -
     tile) << 32 | reason`. Never cleared by a launch.*/
     pub status: u64,
-    /// Groups in the launch; 0 is a no-op.
+    /// Groups in the launch; of 0 there are no thread blocks.
     pub n_groups: u32,
     /// Tiles of one thread block, `1..`: the same for all of them.
     pub block_tiles: u32,
@@ -1628,7 +1628,7 @@ pub struct HuffmanIndexParams {
     pub verdicts: u64,
     /// `[1]` u64, in and out: as in `HuffmanDecodeParams`.
     pub status: u64,
-    /// Groups in the launch; 0 is a no-op.
+    /// Groups in the launch; of 0 there are no thread blocks.
     pub n_groups: u32,
     /// Zero.
     pub reserved: u32,
@@ -1658,7 +1658,7 @@ pub struct HuffmanPackIndexParams {
     pub targets: u64,
     /// `[n_groups]` u32, in and out: raised to 1 where an entry is of more than 16 bits.
     pub verdicts: u64,
-    /// Groups in the launch; 0 is a no-op.
+    /// Groups in the launch; of 0 there are no thread blocks.
     pub n_groups: u32,
     /// Zero.
     pub reserved: u32,
