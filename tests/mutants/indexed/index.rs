@@ -117,7 +117,7 @@ fn problems() -> Vec<(Vec<Group>, Found)> {
         .into()
 }
 
-fn launch(queue: &Queue, groups: &Vec<Group>) -> lacuna::Result<Found> {
+fn launch(queue: &Queue, groups: &[Group]) -> lacuna::Result<Found> {
     index_on(queue, groups, |weights| {
         (0..groups.len()).map(|idx| weights.download_index(queue, idx)).collect()
     })
@@ -127,7 +127,9 @@ fn launch(queue: &Queue, groups: &Vec<Group>) -> lacuna::Result<Found> {
 fn every_mutation_of_index_stream_is_caught() {
     let problems = problems();
     STREAM.assert_all_caught(lacuna_simt_index_stream, |entry: Entry| {
-        differs_somewhere(lacuna_simt_index_stream, entry, &problems, launch)
+        differs_somewhere(lacuna_simt_index_stream, entry, &problems, |queue, groups| {
+            launch(queue, groups)
+        })
     });
 }
 
@@ -135,6 +137,8 @@ fn every_mutation_of_index_stream_is_caught() {
 fn every_mutation_of_pack_index_is_caught() {
     let problems = problems();
     PACK.assert_all_caught(lacuna_simt_pack_index, |entry: Entry| {
-        differs_somewhere(lacuna_simt_pack_index, entry, &problems, launch)
+        differs_somewhere(lacuna_simt_pack_index, entry, &problems, |queue, groups| {
+            launch(queue, groups)
+        })
     });
 }
