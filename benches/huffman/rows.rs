@@ -159,7 +159,7 @@ impl Work for Launch {
 pub(crate) fn cases() -> Vec<Box<dyn Case>> {
     // Beyond the least: the table, which every block reads for as few as four rows.
     let budget =
-        Budget { bytes: 1.3, sectors_per_request: 16.0, conflict_ways: 4.0, barriers: 1.0 };
+        Budget { bytes: 2.11, sectors_per_request: 13.0, conflict_ways: 1.5, barriers: 1.0 };
     let small = Rows {
         n_matrix_rows: 300,
         row_len: 1024,
@@ -168,7 +168,11 @@ pub(crate) fn cases() -> Vec<Box<dyn Case>> {
         is_small: true,
         budget,
     };
-    let shifted = Rows { row_len: 1000, first_element: 333, ..small };
+    let bytes = 2.55;
+    let shifted =
+        Rows { row_len: 1000, first_element: 333, budget: Budget { bytes, ..budget }, ..small };
+    let bytes = 1.01;
+    let one = Rows { n_rows: 1, budget: Budget { bytes, ..budget }, ..small };
     let embedding = Rows {
         n_matrix_rows: 151_936,
         row_len: 2560,
@@ -178,7 +182,7 @@ pub(crate) fn cases() -> Vec<Box<dyn Case>> {
         budget,
     };
     [
-        Rows { n_rows: 1, ..small },
+        one,
         small,
         shifted,
         embedding,

@@ -127,12 +127,9 @@ fn launch(queue: &Queue, groups: &[Group]) -> lacuna::Result<Found> {
 fn every_mutation_of_index_stream_is_caught() {
     let problems = problems();
     STREAM.assert_all_caught(lacuna_simt_index_stream, |entry: Entry| {
-        differs_somewhere(
-            lacuna_simt_index_stream,
-            entry,
-            &problems,
-            |queue, groups: &Vec<Group>| launch(queue, groups),
-        )
+        differs_somewhere(lacuna_simt_index_stream, entry, &problems, |queue, groups| {
+            launch(queue, groups)
+        })
     });
 }
 
@@ -140,7 +137,7 @@ fn every_mutation_of_index_stream_is_caught() {
 fn every_mutation_of_pack_index_is_caught() {
     let problems = problems();
     PACK.assert_all_caught(lacuna_simt_pack_index, |entry: Entry| {
-        differs_somewhere(lacuna_simt_pack_index, entry, &problems, |queue, groups: &Vec<Group>| {
+        differs_somewhere(lacuna_simt_pack_index, entry, &problems, |queue, groups| {
             launch(queue, groups)
         })
     });
