@@ -122,6 +122,8 @@ pub struct DeviceInfo {
     pub l2_bytes: u64,
     /// The most shared memory a block can ask for.
     pub shared_bytes_per_block: u64,
+    /// What its memory moves at most, by clock and width; 0 where the driver does not say.
+    pub memory_bytes_per_second: u64,
 }
 
 impl DeviceInfo {
@@ -310,6 +312,13 @@ impl Driver {
         Ok(u32::try_from(value).unwrap_or(0))
     }
 
+    /// Twice a clock: memory of GPUs has double data rates.
+    fn memory_bytes_per_second(&self, device: c_int) -> u64 {
+        let [clock_khz, bus_bits] =
+            [36, 37].map(|attribute| self.attribute(device, attribute).map_or(0, u64::from));
+        2 * 1000 * clock_khz * bus_bits / 8
+    }
+
     fn device(&self, ordinal: usize) -> Result<DeviceInfo> {
         type Find = unsafe extern "C" fn(*mut c_int, c_int) -> u32;
         type Name = unsafe extern "C" fn(*mut c_char, c_int, c_int) -> u32;
@@ -340,6 +349,7 @@ impl Driver {
             n_multiprocessors: self.attribute(device, 16)?,
             l2_bytes: self.attribute(device, 38)?.into(),
             shared_bytes_per_block: self.attribute(device, 97)?.into(),
+            memory_bytes_per_second: self.memory_bytes_per_second(device),
         })
     }
 }

@@ -271,7 +271,7 @@ fn a_working_driver_is_described() {
         probe(&Fake::driver(&["FAKE_MAJOR=9"])),
         "DriverInfo { library: \"libcuda.so\", version: 12040, devices: [DeviceInfo { ordinal: 0, \
          name: \"Fake 0\", capability: (9, 0), memory_bytes: 85899345920, n_multiprocessors: 108, \
-         l2_bytes: 41943040, shared_bytes_per_block: 166912 }] }"
+         l2_bytes: 41943040, shared_bytes_per_block: 166912, memory_bytes_per_second: 1555200000000 }] }"
     );
 }
 

@@ -116,6 +116,7 @@ fn to_json(probe: &Result<DriverInfo, Error>) -> Value {
                         "multiprocessors": device.n_multiprocessors,
                         "l2_bytes": device.l2_bytes,
                         "shared_bytes_per_block": device.shared_bytes_per_block,
+                        "memory_bytes_per_second": device.memory_bytes_per_second,
                         "supported": device.check_supported().is_ok(),
                         "images": image::rooms().map(|room| (room.to_owned(), chosen(room))).collect::<serde_json::Map<_, _>>(),
                     })

@@ -75,6 +75,8 @@ int cuDeviceGetAttribute(int* value, int attribute, int device) {
   (void)device;
   switch (attribute) {
     case 16: return *value = 108, 0;
+    case 36: return *value = 1215000, 0;
+    case 37: return *value = 5120, 0;
     case 38: return *value = FAKE_L2, 0;
     case 75: return *value = FAKE_MAJOR, 0;
     case 76: return *value = FAKE_MINOR, 0;

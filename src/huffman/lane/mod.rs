@@ -23,9 +23,9 @@ pub use launch::{LaneViews, LaneViewsMut, measure_lane, pack_lane, unpack_lane};
 pub use matrix::{LaneMatrix, RawLane};
 pub use pack::pack;
 pub use plan::{LanePackPlan, LaneUnpackPlan};
+pub use product::{DeviceRates, Estimate, MOST_FACTORS, MOST_INPUTS, ProductPlan, Way};
 #[cfg(any(feature = "cuda", feature = "simt"))]
 pub use product::{Factor, ProductInputs, Residual, multiply_lane};
-pub use product::{MOST_FACTORS, MOST_INPUTS, ProductPlan};
 pub use shape::LaneShape;
 pub use unpack::unpack;
 

@@ -259,8 +259,12 @@ impl ProductPlan {
         [self.row_tiles, self.input_tiles * INPUTS_OF_TILE]
     }
 
+    /// Thread blocks of the launch.
+    pub(super) fn n_blocks(&self) -> u32 {
+        self.first_blocks()[MOST_FACTORS]
+    }
+
     /// Blocks of the matrices before each one; then of all.
-    #[cfg(any(feature = "cuda", feature = "simt"))]
     pub(super) fn first_blocks(&self) -> [u32; MOST_FACTORS + 1] {
         let mut firsts = [0; MOST_FACTORS + 1];
         for (idx, shape) in self.shapes.iter().enumerate() {
@@ -283,7 +287,7 @@ impl ProductPlan {
         let n_rows = self.row_tiles * TILE_ROWS as u64 + 4;
         let n_shared = 4 * CHAINS * self.input_tiles * INPUTS_OF_TILE * n_rows;
         Grid {
-            blocks: [self.first_blocks()[MOST_FACTORS], 1, 1],
+            blocks: [self.n_blocks(), 1, 1],
             threads: [32 * CHAINS as u32, 1, 1],
             dynamic_shared_bytes: n_shared as u32,
             cluster_blocks: 1,
