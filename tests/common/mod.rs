@@ -1,6 +1,8 @@
 //! What the tests of every room share: the executors to run on, and the golden data.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub(crate) mod golden;
+
 use std::path::PathBuf;
 
 use lacuna::huffman::{self, RawGroup};

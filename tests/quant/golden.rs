@@ -8,20 +8,14 @@
 //! `.numbers`, f32 `[64, d]`.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use half::bf16;
 use lacuna::quant::reference::{Channels, MinimumRow};
 use lacuna::quant::{Page, PageShape, Part, Tail, Tier};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::Dtype;
 
 use crate::common::Random;
-
-fn path(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/quant").join(name)
-}
-
-type Vectors = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
+use crate::common::golden::{Vectors, assert_golden};
 
 /// Rows with a few large channels, a few large tokens, one of zeros, one of one number, and what is no number.
 fn rows(d: usize, random: &mut Random) -> Vec<bf16> {
@@ -132,32 +126,12 @@ fn vectors_of_minimums() -> Vectors {
     all
 }
 
-#[track_caller]
-fn assert_golden(file: &str, vectors: &Vectors) {
-    let path = path(file);
-    if std::env::var_os("LACUNA_WRITE_GOLDEN").is_some() {
-        let views = vectors.iter().map(|(name, (dtype, shape, bytes))| {
-            (name, TensorView::new(*dtype, shape.clone(), bytes).unwrap())
-        });
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(&path, safetensors::serialize(views, None).unwrap()).unwrap();
-    }
-    let file = std::fs::read(path).expect("the golden vectors");
-    let golden = SafeTensors::deserialize(&file).unwrap();
-    assert_eq!(golden.len(), vectors.len());
-    for (name, (dtype, shape, bytes)) in vectors {
-        let tensor = golden.tensor(name).unwrap();
-        assert_eq!((tensor.dtype(), tensor.shape()), (*dtype, &shape[..]));
-        assert!(tensor.data() == bytes, "{name} is not the golden one");
-    }
-}
-
 #[test]
 fn pages_are_the_golden_ones() {
-    assert_golden("pages.safetensors", &vectors());
+    assert_golden("quant/pages.safetensors", &vectors());
 }
 
 #[test]
 fn pages_of_minimums_are_the_golden_ones() {
-    assert_golden("minimums.safetensors", &vectors_of_minimums());
+    assert_golden("quant/minimums.safetensors", &vectors_of_minimums());
 }

@@ -45,7 +45,7 @@ pub(crate) fn make(folder: &Path) -> Result<()> {
         copy(path, &target)?;
         newest = newest.max(newest_glibc(&target)?);
     }
-    for set in ["df11", "mma"] {
+    for set in ["compact", "df11", "lane", "mma", "quant"] {
         let (from, to) = (root().join("tests/data").join(set), contents.join("data").join(set));
         create(&to)?;
         for path in files_in(&from)? {

@@ -3,16 +3,12 @@
 //! `tests/data/compact/groups.safetensors` has, of each of `example`, `one`, `limited`, `all`, and `ragged`, the six tensors of the
 //! format and `.weights`, bf16. `tests/data/df11` has trained weights.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-
 use lacuna::huffman::compact;
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, SafeTensors};
 
 use super::{noise, skewed_weights};
+use crate::common::golden::{Vectors, assert_golden};
 use crate::common::{bf16_tensors, clustered_weights, data};
-
-type Vectors = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
 
 fn vectors() -> Vectors {
     let mut all = Vectors::new();
@@ -47,24 +43,7 @@ fn vectors() -> Vectors {
 
 #[test]
 fn groups_are_the_golden_ones() {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/compact");
-    let path = folder.join("groups.safetensors");
-    let vectors = vectors();
-    if std::env::var_os("LACUNA_WRITE_GOLDEN").is_some() {
-        let views = vectors.iter().map(|(name, (dtype, shape, bytes))| {
-            (name, TensorView::new(*dtype, shape.clone(), bytes).unwrap())
-        });
-        std::fs::create_dir_all(folder).unwrap();
-        std::fs::write(&path, safetensors::serialize(views, None).unwrap()).unwrap();
-    }
-    let file = std::fs::read(path).expect("the golden vectors");
-    let golden = SafeTensors::deserialize(&file).unwrap();
-    assert_eq!(golden.len(), vectors.len());
-    for (name, (dtype, shape, bytes)) in &vectors {
-        let tensor = golden.tensor(name).unwrap();
-        assert_eq!((tensor.dtype(), tensor.shape()), (*dtype, &shape[..]));
-        assert!(tensor.data() == bytes, "{name} is not the golden one");
-    }
+    assert_golden("compact/groups.safetensors", &vectors());
 }
 
 /// The example of the format's specification, bit by bit.

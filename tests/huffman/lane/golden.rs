@@ -4,18 +4,14 @@
 //! `.header`, u8 `[32]`; the planes; `.inputs`, bf16 `[3, columns]`; and `.ampere` and `.hopper`, f32 `[3, rows]`, the products. The planes of the
 //! last are no encoding, but read as those weights.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-
 use lacuna::huffman::lane::{self, LaneShape, reference};
 use lacuna::mma::Model;
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::Dtype;
 
 use super::problem::{SPECIALS, hostile, mixed_weights};
 use super::unpack;
 use crate::common::Random;
-
-type Vectors = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
+use crate::common::golden::{Vectors, assert_golden};
 
 fn vectors() -> Vectors {
     let mut all = Vectors::new();
@@ -57,22 +53,5 @@ fn vectors() -> Vectors {
 
 #[test]
 fn matrices_are_the_golden_ones() {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/lane");
-    let path = folder.join("matrices.safetensors");
-    let vectors = vectors();
-    if std::env::var_os("LACUNA_WRITE_GOLDEN").is_some() {
-        let views = vectors.iter().map(|(name, (dtype, shape, bytes))| {
-            (name, TensorView::new(*dtype, shape.clone(), bytes).unwrap())
-        });
-        std::fs::create_dir_all(folder).unwrap();
-        std::fs::write(&path, safetensors::serialize(views, None).unwrap()).unwrap();
-    }
-    let file = std::fs::read(path).expect("the golden vectors");
-    let golden = SafeTensors::deserialize(&file).unwrap();
-    assert_eq!(golden.len(), vectors.len());
-    for (name, (dtype, shape, bytes)) in &vectors {
-        let tensor = golden.tensor(name).unwrap();
-        assert_eq!((tensor.dtype(), tensor.shape()), (*dtype, &shape[..]));
-        assert!(tensor.data() == bytes, "{name} is not the golden one");
-    }
+    assert_golden("lane/matrices.safetensors", &vectors());
 }
