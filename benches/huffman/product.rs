@@ -6,8 +6,8 @@ use std::rc::Rc;
 use half::bf16;
 use lacuna::huffman::lane::reference::{ReferenceFactor, gated_product, product};
 use lacuna::huffman::lane::{
-    self, DeviceLane, Factor, LaneMatrix, LaneShape, ProductInputs, ProductPlan, RawLane, Residual,
-    TILE_ROWS, multiply_lane,
+    self, DeviceLane, Factor, LaneMatrix, LaneShape, ProductPlan, RawLane, Residual, TILE_ROWS,
+    multiply_lane,
 };
 use lacuna::mma::Model;
 use lacuna::{Buffer, Queue};
@@ -214,15 +214,17 @@ impl Launch {
 impl Work for Launch {
     fn launch(&mut self, queue: &Queue) -> lacuna::Result<()> {
         let mut outputs = self.outputs.iter_mut().map(Buffer::view_mut);
-        // On the stack: a launch allocates nothing.
-        let mut factors: [Option<Factor<'_, bf16>>; lane::MOST_FACTORS] = [const { None }; 4];
-        for (factor, planes) in factors.iter_mut().zip(&self.planes) {
-            let (planes, output) = (planes.views(), outputs.next());
-            *factor = Some(Factor { planes, bias: None, residual: Residual::None, output });
-        }
-        let mut factors: Vec<_> = factors.into_iter().flatten().collect();
-        let inputs = ProductInputs { x: self.x.view() };
-        multiply_lane(queue, &self.plan, &inputs, &mut factors)
+        let mut factors: Vec<_> = self
+            .planes
+            .iter()
+            .map(|planes| Factor {
+                planes: planes.views(),
+                bias: None,
+                residual: Residual::None,
+                output: outputs.next(),
+            })
+            .collect();
+        multiply_lane(queue, &self.plan, &self.x.view(), &mut factors)
     }
 
     fn poison(&mut self, queue: &Queue) -> lacuna::Result<()> {

@@ -25,7 +25,7 @@ pub use pack::pack;
 pub use plan::{LanePackPlan, LaneUnpackPlan};
 pub use product::{DeviceRates, Estimate, MOST_FACTORS, MOST_INPUTS, ProductPlan, Way};
 #[cfg(any(feature = "cuda", feature = "simt"))]
-pub use product::{Factor, ProductInputs, Residual, multiply_lane};
+pub use product::{Factor, Residual, multiply_lane};
 pub use shape::LaneShape;
 pub use unpack::unpack;
 

@@ -5,9 +5,9 @@ use super::ProductPlan;
 use crate::driver::DeviceInfo;
 use crate::huffman::lane::LaneShape;
 
-/// Seconds of a launch beyond what its bytes take.
+/// Seconds of a launch beyond what its bytes take: assumed.
 const LAUNCH_SECONDS: f64 = 2.5e-6;
-/// Of the bytes a second that a device's data sheet has, those that kernels of large matrices see.
+/// Of the bytes a second that clock and width of a memory promise, those that kernels of large matrices see: assumed.
 const SHARE: f64 = 0.85;
 
 /// What an estimate asks of a device.
@@ -43,7 +43,7 @@ pub enum Way {
 
 /// How long each way takes, by arithmetic alone: bytes over what memory moves, and launches. **No GPU has confirmed it yet.**
 ///
-/// What is left out favours no way much: inputs and outputs, which are all ways' own, and time to compute, which up to 64 inputs hides behind bytes.
+/// Inputs and outputs, which all ways have, are left out, and so is time to compute, which is taken to hide behind bytes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Estimate {
     /// Seconds of [`Way::Lane`]; `None` for more inputs than a launch takes.

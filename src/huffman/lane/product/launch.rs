@@ -34,13 +34,6 @@ kernels! {
     Of2x64, "multiply_lane_2x64";
 }
 
-/// What all matrices of a product are multiplied by.
-#[derive(Debug, Clone, Copy)]
-pub struct ProductInputs<'a> {
-    /// `[n_inputs, n_columns]`, with the plan's stride; aligned to 16 bytes.
-    pub x: View<'a, bf16>,
-}
-
 /// One matrix of a product, what is added to its sums, and where they go.
 #[derive(Debug)]
 pub struct Factor<'a, T> {
@@ -48,7 +41,7 @@ pub struct Factor<'a, T> {
     pub planes: LaneViews<'a>,
     /// `[n_rows]`: added to the outputs of every input.
     pub bias: Option<View<'a, T>>,
-    /// Added last. Of a gated product the gate's counts.
+    /// Added last; none of what is gated, since the gate's is added to the product.
     pub residual: Residual<'a, T>,
     /// `[n_inputs, n_rows]`, with the plan's stride; none of what is gated.
     pub output: Option<ViewMut<'a, T>>,
@@ -75,7 +68,7 @@ pub enum Residual<'a, T> {
 /// A warp reads a chain of a row tile's columns, 12 bits a weight, and expands them to the operands of `mma.m16n8k16` in registers.
 ///
 /// # Shapes
-/// Those of [`ProductInputs`] and [`Factor`]; as many factors as the plan has, in its order.
+/// `x` is `[n_inputs, n_columns]` with the plan's stride, aligned to 16 bytes; others are those of [`Factor`], of which there are as many as the plan has matrices, in its order.
 ///
 /// # Numerics
 /// Bit for bit [`reference::product`](crate::huffman::lane::reference::product) and
@@ -91,15 +84,15 @@ pub enum Residual<'a, T> {
 pub fn multiply_lane<T: Real>(
     queue: &Queue,
     plan: &ProductPlan,
-    inputs: &ProductInputs<'_>,
+    x: &View<'_, bf16>,
     factors: &mut [Factor<'_, T>],
 ) -> Result<()> {
     check_same("matrices", plan.n_factors() as u64, factors.len())?;
-    check_aligned("address of inputs", inputs.x.address(), 16, "the multiples of 16")?;
+    check_aligned("address of inputs", x.address(), 16, "the multiples of 16")?;
     let mut arguments = Arguments::new(queue);
     let mut params = HuffmanMultiplyLaneParams {
         matrices: [HuffmanFactor::zeroed(); MOST_FACTORS],
-        x: arguments.input("inputs", &inputs.x, plan.x_len())?,
+        x: arguments.input("inputs", x, plan.x_len())?,
         x_stride: plan.x_stride(),
         n_columns: plan.n_columns() as u32,
         n_inputs: plan.n_inputs() as u32,
@@ -149,6 +142,9 @@ impl<T: Real> Factor<'_, T> {
         let n_outputs = usize::from(idx < plan.n_outputs());
         let is_there = usize::from(self.output.is_some());
         check_same("outputs of a matrix", n_outputs as u64, is_there)?;
+        if n_outputs == 0 && !matches!(self.residual, Residual::None) {
+            return Err(Error::Shape { what: "residuals of what is gated", expected: 0, got: 1 });
+        }
         let is_whole = plan.output_stride(idx) == shape.n_rows();
         let role = match self.residual {
             Residual::Output => Role::InOut,

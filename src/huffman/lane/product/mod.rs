@@ -8,5 +8,5 @@ pub(super) mod reference;
 
 pub use estimate::{DeviceRates, Estimate, Way};
 #[cfg(any(feature = "cuda", feature = "simt"))]
-pub use launch::{Factor, ProductInputs, Residual, multiply_lane};
+pub use launch::{Factor, Residual, multiply_lane};
 pub use plan::{MOST_FACTORS, MOST_INPUTS, ProductPlan};

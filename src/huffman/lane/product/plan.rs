@@ -96,8 +96,8 @@ impl ProductPlan {
         plan.with_inputs(n_inputs)
     }
 
-    /// The same with other distances between rows, in elements: of inputs, of each output, and of each residual. Of a gated product the first one of
-    /// outputs and residuals counts.
+    /// The same with other distances between rows, in elements: of inputs, of each output, and of each residual. Of what is gated there is neither output nor
+    /// residual, and its strides only have to be possible.
     ///
     /// # Errors
     /// [`Error::Range`] where rows would overlap, or not be in a memory of 2^63 bytes, or inputs' are no multiple of 8; [`Error::Shape`] where there are not as many
@@ -133,7 +133,7 @@ impl ProductPlan {
         Ok(self)
     }
 
-    /// The same with another number of inputs.
+    /// The same with another number of inputs, and as many rows in a block as suit it.
     ///
     /// # Errors
     /// [`Error::Range`] for 0 or more than 64.

@@ -6,7 +6,9 @@ use half::{bf16, f16};
 use lacuna::Queue;
 use lacuna::element::Real;
 use lacuna::huffman::lane::reference::silu;
-use lacuna::huffman::lane::{LaneShape, MOST_INPUTS, ProductPlan};
+use lacuna::huffman::lane::{
+    DeviceLane, Factor, LaneShape, MOST_INPUTS, ProductPlan, Residual, multiply_lane,
+};
 use lacuna::mma::Model;
 use lacuna::simt::{Checks, Config, Schedule};
 use proptest::prelude::*;
@@ -253,4 +255,30 @@ proptest! {
             let _ = plan.with_strides(strides[0], &strides[1..1 + n], &strides[5..5 + n]);
         }
     }
+}
+
+/// What would be passed over in silence is refused.
+#[test]
+fn what_is_gated_has_no_residual_and_no_output() {
+    let queue = Queue::simt(Config::default());
+    let planes = DeviceLane::upload(&queue, &trained(16, 128, 1).as_raw()).unwrap();
+    let plan = ProductPlan::gated(*planes.shape(), *planes.shape(), 1).unwrap();
+    let x = queue.alloc::<bf16>(128).unwrap();
+    let mut outputs = [(); 2].map(|()| queue.alloc::<bf16>(16).unwrap());
+    let mut text = |residual, has_output: bool| {
+        let [gate, up] = &mut outputs;
+        let factor =
+            |output, residual| Factor { planes: planes.views(), bias: None, residual, output };
+        let mut factors = [
+            factor(Some(gate.view_mut()), Residual::None),
+            factor(has_output.then(|| up.view_mut()), residual),
+        ];
+        multiply_lane(&queue, &plan, &x.view(), &mut factors).map_err(|error| error.to_string())
+    };
+    assert_eq!(text(Residual::None, false), Ok(()));
+    assert_eq!(text(Residual::None, true).unwrap_err(), "outputs of a matrix: expected 0, got 1");
+    assert_eq!(
+        text(Residual::Output, false).unwrap_err(),
+        "residuals of what is gated: expected 0, got 1"
+    );
 }

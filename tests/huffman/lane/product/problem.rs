@@ -4,8 +4,7 @@ use half::bf16;
 use lacuna::element::Real;
 use lacuna::huffman::lane::reference::{ReferenceFactor, gated_product, product};
 use lacuna::huffman::lane::{
-    self, DeviceLane, Factor, LaneMatrix, LaneShape, ProductInputs, ProductPlan, Residual,
-    multiply_lane,
+    self, DeviceLane, Factor, LaneMatrix, LaneShape, ProductPlan, Residual, multiply_lane,
 };
 use lacuna::mma::Model;
 use lacuna::{Buffer, Queue, Result};
@@ -156,8 +155,7 @@ impl<T: Real> Problem<T> {
                 output: views.next(),
             })
             .collect();
-        let inputs = ProductInputs { x: x.view() };
-        multiply_lane(queue, &plan, &inputs, &mut factors)?;
+        multiply_lane(queue, &plan, &x.view(), &mut factors)?;
         drop(factors);
         let rows = outputs
             .iter()
