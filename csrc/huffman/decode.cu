@@ -6,8 +6,6 @@
 
 namespace {
 
-constexpr uint16_t kQuietNan = 0x7FC0;
-
 struct Shared {
   // Exponents of the block in output order, from the output's last multiple of 8 before it.
   alignas(16) uint8_t exponents[kMaxBlockElements + 8];
@@ -59,9 +57,8 @@ __device__ StreamReason decode_block(const HuffmanGroup& group, const StreamBloc
 
   uint8_t* place = shared.exponents + block.start % 8 + pass.before;
   // Padding of the last block may read as codes: past the last element there is room for them.
-  walk_codes(
-      shared.stream, pass.n_lut_rows, pass.limit,
-      [&](const StreamWalk& walk, uint8_t exponent, uint32_t) { place[walk.n_codes] = exponent; });
+  walk_codes(shared.stream, pass.n_lut_rows, pass.limit,
+             [&](uint32_t i, uint8_t exponent, uint32_t, uint32_t) { place[i] = exponent; });
   __syncthreads();
   write_weights(group, block, output, shared);
   return kSound;

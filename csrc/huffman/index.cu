@@ -2,12 +2,11 @@
 // The index of DFloat11 groups, and whether they are sound: decode_bf16's two walks, of which the
 // second writes where codes begin. src/huffman/indexed/reference.rs is the specification.
 
+#include "granule.cuh"
 #include "stream.cuh"
 
 namespace {
 
-constexpr uint32_t kGranuleWeights = 128;
-constexpr uint32_t kTileGranules = 32;
 constexpr uint32_t kPackThreads = 256;
 
 // What a verdict is raised to.
@@ -42,11 +41,11 @@ LACUNA_ENTRY(index_stream, HuffmanIndexParams, kThreads) {
   const uint64_t chunk_bit = block.first_byte * 8 + threadIdx.x * kChunkBits;
   const uint64_t first = block.start + pass.before;
   walk_codes(shared, pass.n_lut_rows, pass.limit,
-             [&](const StreamWalk& walk, uint8_t, uint32_t n_bits) {
-               const uint64_t weight = first + walk.n_codes;
+             [&](uint32_t i, uint8_t, uint32_t begin, uint32_t n_bits) {
+               const uint64_t weight = first + i;
                // Padding may read as codes.
                if (weight >= group.n_elements) return;
-               const uint64_t bit = chunk_bit + walk.end_bit;
+               const uint64_t bit = chunk_bit + begin;
                if (weight % kGranuleWeights == 0) {
                  write_entry(target, static_cast<uint32_t>(weight / kGranuleWeights), bit);
                }

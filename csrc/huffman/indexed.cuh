@@ -6,18 +6,13 @@
 #define LACUNA_HUFFMAN_INDEXED_CUH_
 
 #include "../common/async.cuh"
+#include "granule.cuh"
+#include "luts.cuh"
 #include "params.h"
 
-constexpr uint32_t kGranuleWeights = 128;
-constexpr uint32_t kTileGranules = 32;
-constexpr uint32_t kTileWeights = kGranuleWeights * kTileGranules;
 constexpr uint32_t kLookupBits = 12;
 constexpr uint32_t kTableEntries = 1u << kLookupBits;
-constexpr uint32_t kLongestCode = 32;
-constexpr uint32_t kMostLutRows = 17;
-constexpr uint32_t kFirstPointer = 240;
 constexpr uint32_t kMostTileBits = kTileWeights * kLongestCode + 7;
-constexpr uint16_t kQuietNan = 0x7FC0;
 // Code bytes on chip: more than 3.3 bits a weight of a tile. Behind a span's codes comes what its
 // last code's lookup sees of others, and then room for the longest walk of codes that do not end
 // where they should.
@@ -143,7 +138,7 @@ __device__ __forceinline__ uint32_t find_code(const HuffmanIndexedGroup& group, 
   const uint32_t n_rows = min(group.n_lut_rows, kMostLutRows);
   if (n_rows == 0) return 0;
   uint32_t exponent = group.luts[bits >> 24];
-  // The fourth table's entries are exponents, whatever their value.
+  // As walk_codes in stream.cuh, whose loop a shared function would cost three instructions.
   for (uint32_t shift = 16; exponent >= kFirstPointer; shift -= 8) {
     const uint32_t row = 256 - exponent;
     if (row >= n_rows) return 0;

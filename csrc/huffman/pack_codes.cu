@@ -7,12 +7,10 @@
 
 #include "../common/scan.cuh"
 #include "codes.cuh"
+#include "granule.cuh"
 
 namespace {
 
-constexpr uint32_t kGranuleWeights = 128;
-constexpr uint32_t kTileGranules = 32;
-constexpr uint32_t kTileWeights = kGranuleWeights * kTileGranules;
 constexpr uint32_t kPackWarps = 4;
 constexpr uint32_t kPackThreads = kPackWarps * 32;
 constexpr uint32_t kSteps = kTileWeights / kVector / 32;

@@ -6,6 +6,7 @@
 #define LACUNA_HUFFMAN_STREAM_CUH_
 
 #include "group.cuh"
+#include "luts.cuh"
 
 constexpr uint32_t kThreads = 512;
 constexpr uint32_t kWarps = kThreads / 32;
@@ -14,9 +15,6 @@ constexpr uint32_t kBlockBytes = kThreads * kChunkBits / 8;
 // A code that starts in a thread's last bit reads 31 bits of the next thread's.
 constexpr uint32_t kLookAheadBytes = 4;
 constexpr uint32_t kGapBytes = kThreads * 5 / 8;
-constexpr uint32_t kMaxLutRows = 17;
-constexpr uint32_t kFirstPointer = 240;
-constexpr uint32_t kMaxCodeBits = 32;
 // Every code has at least one bit.
 constexpr uint32_t kMaxBlockElements = kBlockBytes * 8;
 
@@ -32,7 +30,7 @@ enum StreamReason : uint32_t {
 
 struct StreamShared {
   alignas(16) uint8_t codes[kBlockBytes + kLookAheadBytes];
-  uint8_t luts[(kMaxLutRows + 1) * 256];
+  uint8_t luts[(kMostLutRows + 1) * 256];
   // One more byte: the next block's first gap.
   uint8_t gaps[kGapBytes + 1];
   uint32_t warp_counts[kWarps];
@@ -132,8 +130,8 @@ __device__ __forceinline__ uint32_t read_gap(const StreamShared& shared, uint32_
   return (high << 8 | low) >> (11 - bit % 8) & 31;
 }
 
-// Visits the codes that start in the thread's chunk, from its gap to `limit`, each with how many
-// came before it and the bit that it begins at.
+// Visits the codes that start in the thread's chunk, from its gap to `limit`: how many came before
+// it, its exponent, the bit that it begins at and its length.
 template <typename Visit>
 __device__ __forceinline__ StreamWalk walk_codes(const StreamShared& shared, uint32_t n_lut_rows,
                                                  uint32_t limit, Visit visit) {
@@ -162,11 +160,11 @@ __device__ __forceinline__ StreamWalk walk_codes(const StreamShared& shared, uin
     }
     // Inner loop: 1 element a load.
     const uint32_t n_bits = lengths[exponent];
-    if (n_bits == 0 || n_bits > kMaxCodeBits) {
+    if (n_bits == 0 || n_bits > kLongestCode) {
       walk.reason = kCodeLength;
       return walk;
     }
-    visit(walk, static_cast<uint8_t>(exponent), n_bits);
+    visit(walk.n_codes, static_cast<uint8_t>(exponent), walk.end_bit, n_bits);
     walk.n_codes += 1;
     walk.end_bit += n_bits;
   }
@@ -220,7 +218,7 @@ __device__ __forceinline__ StreamReason agree_on_reason(StreamReason mine, Strea
 // sound `walk_codes` finds the same codes again.
 __device__ __forceinline__ StreamPass count_codes(const HuffmanGroup& group,
                                                   const StreamBlock& block, StreamShared& shared) {
-  StreamPass pass = {min(group.n_lut_rows, kMaxLutRows), 0, 0, kPositions};
+  StreamPass pass = {min(group.n_lut_rows, kMostLutRows), 0, 0, kPositions};
   if (!has_sound_positions(group, block)) return pass;
 
   stage_inputs(group, block, pass.n_lut_rows, shared);
@@ -233,7 +231,7 @@ __device__ __forceinline__ StreamPass count_codes(const HuffmanGroup& group,
   pass.limit = n_left < kChunkBits / 8 ? static_cast<uint32_t>(n_left) * 8 : kChunkBits;
 
   const StreamWalk walk =
-      walk_codes(shared, pass.n_lut_rows, pass.limit, [](const StreamWalk&, uint8_t, uint32_t) {});
+      walk_codes(shared, pass.n_lut_rows, pass.limit, [](uint32_t, uint8_t, uint32_t, uint32_t) {});
   uint32_t n_codes;
   pass.before = scan_counts(walk.n_codes, n_codes, shared);
 

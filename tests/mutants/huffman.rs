@@ -62,7 +62,7 @@ const MUTATIONS: &[Mutation] = &[
     of("row >= n_lut_rows", 0, "row > n_lut_rows"),
     of("row >= n_lut_rows", 0, "false"),
     of("if (shift == 0) break;", 0, ""),
-    of("n_bits == 0 || n_bits > kMaxCodeBits", 0, "n_bits > kMaxCodeBits"),
+    of("n_bits == 0 || n_bits > kLongestCode", 0, "n_bits > kLongestCode"),
     of("if (lane >= distance) inclusive += before;", 0, "inclusive += before;"),
     of("if (lane == 31) shared", 0, "shared"),
     of("block.is_last ? n_codes < n_expected : n_codes != n_expected", 0, "false"),

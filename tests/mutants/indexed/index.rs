@@ -33,7 +33,7 @@ const STREAM: Kernel = Kernel {
         of("block.start + pass.before", 0, "block.start"),
         of("block.start + pass.before", 0, "pass.before"),
         of("if (weight >= group.n_elements) return;", 0, ""),
-        of("chunk_bit + walk.end_bit", 0, "chunk_bit"),
+        of("chunk_bit + begin", 0, "chunk_bit"),
         of("if (weight + 1 != group.n_elements) return;", 0, "return;"),
         of(
             "if (weight + 1 != group.n_elements) return;",
