@@ -4,12 +4,8 @@
 //! its weights as one prefix-coded stream and the signs and mantissas as bytes; see
 //! [`RawGroup`] for the tensors. After DFloat11 (arXiv:2504.11651).
 
-#[cfg(feature = "files")]
-mod checkpoint;
 mod codebook;
 pub mod compact;
-#[cfg(feature = "files")]
-mod convert;
 mod decode;
 mod encode;
 #[cfg(feature = "files")]
@@ -17,11 +13,7 @@ mod files;
 mod group;
 pub mod indexed;
 pub mod lane;
-#[cfg(feature = "files")]
-mod layout;
 mod lookup;
-#[cfg(feature = "files")]
-mod model;
 mod pack;
 mod parallel;
 mod plan;
@@ -29,21 +21,18 @@ pub mod reference;
 #[cfg(any(feature = "cuda", feature = "simt"))]
 mod weights;
 
-#[cfg(feature = "files")]
-pub use checkpoint::{Checked, Checkpoint, CheckpointError, CheckpointGroup, Matrix, VERSIONS};
 pub use codebook::Codebook;
-#[cfg(feature = "files")]
-pub use convert::{Progress, Summary, compress, decompress, temporary_prefix};
 pub use decode::decode;
 pub use encode::{EncodedGroup, encode};
+#[cfg(feature = "files")]
+pub use files::{
+    Checked, Checkpoint, CheckpointError, CheckpointGroup, GroupPattern, Matrix, Model,
+    ModelTensor, Progress, Summary, VERSIONS, compress, decompress, temporary_prefix,
+};
 pub use group::{
     Corruption, CorruptionReason, Group, PUBLISHED_BLOCK_ELEMENTS, RawGroup, TensorError,
     TensorReason,
 };
-#[cfg(feature = "files")]
-pub use layout::GroupPattern;
-#[cfg(feature = "files")]
-pub use model::{Model, ModelTensor};
 pub use plan::{DecodePlan, GroupShape};
 #[cfg(any(feature = "cuda", feature = "simt"))]
 pub use weights::{DeviceWeights, GroupViews};

@@ -8,8 +8,8 @@ use safetensors::Dtype;
 use serde_json::Value;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::files::{TensorFile, broken, read_config, safetensors_in};
-use super::{BYTES_PER_THREAD, Group, RawGroup, THREADS_PER_BLOCK, decode};
+use super::tensor_file::{TensorFile, broken, read_config, safetensors_in};
+use crate::huffman::{BYTES_PER_THREAD, Group, RawGroup, THREADS_PER_BLOCK, decode};
 use crate::{Error, Result};
 
 /// Format versions that checkpoints in the wild say they have, and that hold the same tensors.

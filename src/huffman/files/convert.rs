@@ -12,10 +12,11 @@ use tempfile::TempDir;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::checkpoint::{METADATA_PREFIX, TENSORS, stored_checksum};
-use super::files::{TensorFile, broken};
 use super::layout::{PlannedGroup, plan_groups};
 use super::model::Model;
-use super::{BYTES_PER_THREAD, Checkpoint, EncodedGroup, GroupPattern, THREADS_PER_BLOCK, encode};
+use super::tensor_file::{TensorFile, broken};
+use super::{Checkpoint, GroupPattern};
+use crate::huffman::{BYTES_PER_THREAD, EncodedGroup, THREADS_PER_BLOCK, encode};
 use crate::{Error, Result};
 
 /// The version of the format that compressed checkpoints say they have.

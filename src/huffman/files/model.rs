@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use safetensors::Dtype;
 use serde_json::Value;
 
-use super::files::{TensorFile, broken, read_config, safetensors_in};
+use super::tensor_file::{TensorFile, broken, read_config, safetensors_in};
 use crate::Result;
 
 /// The name of a sharded model's index.

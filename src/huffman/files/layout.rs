@@ -5,7 +5,7 @@ use std::path::Path;
 
 use regex::{Regex, RegexBuilder};
 
-use super::files::broken;
+use super::tensor_file::broken;
 use crate::Result;
 
 const ATTENTION_AND_MLP: &[&str] = &[
