@@ -71,6 +71,16 @@ pub enum TensorReason {
         /// Its bytes.
         got: u64,
     },
+    /// A header that is not of what is read.
+    #[error("{what} is {value}, and must be {allowed}")]
+    Header {
+        /// The number in it.
+        what: &'static str,
+        /// That number.
+        value: u64,
+        /// What is read.
+        allowed: &'static str,
+    },
     /// A pointer to a table that is not there.
     #[error("the entry {entry} points to table {row}, and there are {n_rows}")]
     Pointer {

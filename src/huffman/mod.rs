@@ -6,6 +6,7 @@
 
 mod codebook;
 pub mod compact;
+mod costs;
 mod decode;
 mod encode;
 #[cfg(feature = "files")]
@@ -20,14 +21,17 @@ mod plan;
 pub mod reference;
 #[cfg(any(feature = "cuda", feature = "simt"))]
 mod weights;
+mod words;
 
 pub use codebook::Codebook;
+pub use costs::Costs;
 pub use decode::decode;
 pub use encode::{EncodedGroup, encode};
 #[cfg(feature = "files")]
 pub use files::{
-    Checked, Checkpoint, CheckpointError, CheckpointGroup, GroupPattern, Matrix, Model,
-    ModelTensor, Progress, Summary, VERSIONS, compress, decompress, temporary_prefix,
+    Checked, Checkpoint, CheckpointError, CheckpointGroup, Format, GroupPattern, Matrix, Model,
+    ModelGroup, ModelTensor, Progress, RawStored, Stored, Summary, VERSIONS, compress, decompress,
+    temporary_prefix, transcode,
 };
 pub use group::{
     Corruption, CorruptionReason, Group, PUBLISHED_BLOCK_ELEMENTS, RawGroup, TensorError,
@@ -36,6 +40,8 @@ pub use group::{
 pub use plan::{DecodePlan, GroupShape};
 #[cfg(any(feature = "cuda", feature = "simt"))]
 pub use weights::{DeviceWeights, GroupViews};
+
+use words::words;
 
 /// Code bytes that one CUDA thread owns.
 pub const BYTES_PER_THREAD: usize = 8;

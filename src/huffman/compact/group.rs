@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::{CompactCode, LENGTHS_BYTES, LengthsError, MAX_COMPACT_BITS};
 use crate::huffman::group::{check_splits, matrices_of};
 use crate::huffman::indexed::{CodeTable, GRANULE_WEIGHTS, Index, RawIndexed, TILE_GRANULES};
-use crate::huffman::{TensorError, TensorReason};
+use crate::huffman::{TensorError, TensorReason, words};
 
 /// The six tensors of a compact group.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -170,14 +170,6 @@ impl<'a> RawCompact<'a> {
             return Err(self.error("codes", None, TensorReason::Length { expected, got }));
         }
         Ok(())
-    }
-}
-
-/// Little-endian words, copied where they are not aligned.
-fn words<T: bytemuck::Pod>(bytes: &[u8]) -> Cow<'_, [T]> {
-    match bytemuck::try_cast_slice(bytes) {
-        Ok(words) => Cow::Borrowed(words),
-        Err(_) => bytes.chunks_exact(size_of::<T>()).map(bytemuck::pod_read_unaligned).collect(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! DF11 checkpoints as they are found: a directory with `config.json`, or one file without.
+//! Checkpoints as they are found: a directory with `config.json`, or one file without.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -8,23 +8,19 @@ use safetensors::Dtype;
 use serde_json::Value;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::stored::TensorKind;
 use super::tensor_file::{TensorFile, broken, read_config, safetensors_in};
-use crate::huffman::{BYTES_PER_THREAD, Group, RawGroup, THREADS_PER_BLOCK, decode};
+use super::{Format, RawStored, Stored};
+use crate::huffman::lane::Lane;
+use crate::huffman::{BYTES_PER_THREAD, Group, THREADS_PER_BLOCK};
 use crate::{Error, Result};
 
 /// Format versions that checkpoints in the wild say they have, and that hold the same tensors.
 pub const VERSIONS: [&str; 4] = ["0.2.0", "0.3.1", "0.3.2", "0.5.0"];
 /// Key of a group's facts in the safetensors metadata of files this crate wrote, before its name.
 pub(super) const METADATA_PREFIX: &str = "lacuna.group.";
-/// Suffix, element type and rank of a group's tensors, in the order of [`RawGroup`].
-pub(super) const TENSORS: [(&str, Dtype, usize); 6] = [
-    ("encoded_exponent", Dtype::U8, 1),
-    ("sign_mantissa", Dtype::U8, 1),
-    ("luts", Dtype::U8, 2),
-    ("gaps", Dtype::U8, 1),
-    ("output_positions", Dtype::U8, 1),
-    ("split_positions", Dtype::I64, 1),
-];
+/// Version of the formats of this crate that groups' facts name.
+pub(super) const FORMAT_VERSION: u64 = 1;
 
 /// What is wrong with a checkpoint's files, as opposed to one tensor's content.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -56,6 +52,8 @@ pub struct CheckpointGroup {
     pub checksum: Option<u64>,
     /// XXH3-64 of the six tensors one after the other, where the file carries it.
     pub stored_checksum: Option<u64>,
+    /// How its weights are kept.
+    pub format: Format,
     file: usize,
 }
 
@@ -68,7 +66,9 @@ pub enum Checked {
     NoChecksum,
 }
 
-/// A DF11 checkpoint, mapped into memory. Nothing is copied: its groups borrow the file.
+/// A checkpoint of compressed weights, mapped into memory. Nothing is copied: its groups borrow the file.
+///
+/// Its groups may have any [`Format`]; DF11, which other encoders write too, has [`groups`](Self::groups) of its own.
 #[derive(Debug)]
 pub struct Checkpoint {
     path: PathBuf,
@@ -78,13 +78,13 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens a directory of DF11 safetensors, with or without `config.json`, or one file of them
+    /// Opens a directory of safetensors, with or without `config.json`, or one file of them
     /// (with the `config.json` beside it, if that has a `dfloat11_config`). Reads headers only.
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::Checkpoint`] for files that are not sound safetensors, for groups
-    /// that are incomplete, split over files or of wrong element types, for unknown format
-    /// versions, and where there is no group at all.
+    /// that are incomplete, split over files, of wrong element types or in two formats, for unknown
+    /// format versions, and where there is no group at all.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let is_directory = path.is_dir();
@@ -123,14 +123,20 @@ impl Checkpoint {
         }
         let mut groups = Vec::new();
         for (tensor, &file) in &owners {
-            let Some(name) = tensor.strip_suffix(".encoded_exponent") else { continue };
-            check_group(&files, &owners, name, file)?;
-            groups.push(describe_group(&files[file], file, name, &patterns));
+            let Some((format, name)) = Format::marked_by(tensor) else { continue };
+            check_group(&files, &owners, format, name, file)?;
+            groups.push(describe_group(&files[file], file, format, name, &patterns)?);
+        }
+        groups.sort_by(|a, b| a.name.cmp(&b.name));
+        if let Some(pair) = groups.windows(2).find(|pair| pair[0].name == pair[1].name) {
+            let (name, [one, other]) = (&pair[0].name, [pair[0].format, pair[1].format]);
+            return Err(broken(&path, format!("{name} is there as {one} and as {other}")));
         }
         if groups.is_empty() {
             return Err(broken(
                 &path,
-                "it holds no DF11 group (no tensor ends in .encoded_exponent); `lacuna compress` makes one",
+                "it holds no compressed group (no tensor ends in .encoded_exponent, .granule_bits or \
+                 .lane_header); `lacuna compress` makes one",
             ));
         }
         Ok(Self { path, files, groups, config })
@@ -152,74 +158,90 @@ impl Checkpoint {
     }
 
     /// The tensors of group `idx`, as they are in the file; `None` past the last.
-    pub fn raw_group(&self, idx: usize) -> Option<RawGroup<'_>> {
+    pub fn raw(&self, idx: usize) -> Option<RawStored<'_>> {
         let entry = self.groups.get(idx)?;
         let file = &self.files[entry.file];
-        let [encoded_exponent, sign_mantissa, luts, gaps, output_positions, split_positions] =
-            TENSORS.map(|(suffix, _, _)| {
-                let name = format!("{}.{suffix}", entry.name);
-                file.info(&name).map_or(&[][..], |info| file.data(info))
-            });
-        Some(RawGroup {
-            name: &entry.name,
-            encoded_exponent,
-            sign_mantissa,
-            luts,
-            gaps,
-            output_positions,
-            split_positions,
-        })
+        let tensors = entry.format.tensors().each_ref().map(|kind| {
+            let name = format!("{}.{}", entry.name, kind.suffix);
+            file.info(&name).map_or(&[][..], |info| file.data(info))
+        });
+        Some(RawStored::new(entry.format, &entry.name, tensors))
     }
 
-    /// Group `idx`, checked; `None` past the last.
+    /// Group `idx`, in whichever format, checked; `None` past the last.
     ///
     /// # Errors
     /// [`Error::Tensor`]; [`Error::Checkpoint`] where the group's matrices have other names, shapes
     /// or bytes than the files say.
-    pub fn group(&self, idx: usize) -> Result<Option<Group<'_>>> {
-        let (Some(raw), Some(entry)) = (self.raw_group(idx), self.groups.get(idx)) else {
+    pub fn stored(&self, idx: usize) -> Result<Option<Stored<'_>>> {
+        let (Some(raw), Some(entry)) = (self.raw(idx), self.groups.get(idx)) else {
             return Ok(None);
         };
-        let path = self.files[entry.file].path();
+        let error = |reason: String| {
+            Err(broken(self.files[entry.file].path(), format!("{}: {reason}", entry.name)))
+        };
         if let Some(expected) = entry.stored_checksum
-            && stored_checksum(&raw) != expected
+            && raw.checksum() != expected
         {
-            return Err(broken(
-                path,
-                format!("{}: its tensors are damaged (checksum); get the file again", entry.name),
-            ));
+            return error("its tensors are damaged (checksum); get the file again".to_owned());
         }
-        let group = raw.parse()?;
-        if !entry.matrices.is_empty() && entry.matrices.len() != group.n_matrices() {
-            return Err(broken(
-                path,
-                format!(
-                    "{}: split_positions give {} matrices, and {} are named",
-                    entry.name,
-                    group.n_matrices(),
-                    entry.matrices.len()
-                ),
-            ));
+        let stored = raw.parse()?;
+        let ranges = stored.matrices();
+        if !entry.matrices.is_empty() && entry.matrices.len() != ranges.len() {
+            let (n, named) = (ranges.len(), entry.matrices.len());
+            return error(format!("split_positions give {n} matrices, and {named} are named"));
         }
-        for (matrix, range) in entry.matrices.iter().zip(group.matrices()) {
+        for (matrix, range) in entry.matrices.iter().zip(ranges) {
             let Some(shape) = &matrix.shape else { continue };
             let n_elements = shape.iter().try_fold(1_u64, |n, side| n.checked_mul(*side as u64));
-            if n_elements != Some(range.end - range.start) {
-                return Err(broken(
-                    path,
-                    format!(
-                        "{}: {} has shape {shape:?} and {} weights",
-                        entry.name,
-                        matrix.name,
-                        range.end - range.start
-                    ),
+            let n_weights = range.end - range.start;
+            if n_elements != Some(n_weights) {
+                return error(format!(
+                    "{} has shape {shape:?} and {n_weights} weights",
+                    matrix.name
+                ));
+            }
+            if let Stored::Lane(lane) = &stored
+                && shape[..] != lane_sides(lane)
+            {
+                return error(format!(
+                    "{} has shape {shape:?}, and its lanes {:?}",
+                    matrix.name,
+                    lane_sides(lane)
                 ));
             }
         }
-        Ok(Some(group))
+        Ok(Some(stored))
     }
 
-    /// All groups, checked, in the order of [`entries`](Self::entries).
+    /// All groups, in whichever formats, checked, in the order of [`entries`](Self::entries).
+    ///
+    /// # Errors
+    /// Those of [`stored`](Self::stored).
+    pub fn all_stored(&self) -> Result<Vec<Stored<'_>>> {
+        (0..self.groups.len()).filter_map(|idx| self.stored(idx).transpose()).collect()
+    }
+
+    /// Group `idx` of DF11, checked; `None` past the last.
+    ///
+    /// # Errors
+    /// Those of [`stored`](Self::stored), and [`Error::Checkpoint`] for a group in another format.
+    pub fn group(&self, idx: usize) -> Result<Option<Group<'_>>> {
+        match self.stored(idx)? {
+            None => Ok(None),
+            Some(Stored::Df11(group)) => Ok(Some(group)),
+            Some(other) => Err(broken(
+                self.files[self.groups[idx].file].path(),
+                format!(
+                    "{} is in the format {}, and DF11 was asked for: `Checkpoint::stored` reads it",
+                    other.name(),
+                    other.format()
+                ),
+            )),
+        }
+    }
+
+    /// All groups of a checkpoint of DF11, checked, in the order of [`entries`](Self::entries).
     ///
     /// # Errors
     /// Those of [`group`](Self::group).
@@ -227,28 +249,49 @@ impl Checkpoint {
         (0..self.groups.len()).filter_map(|idx| self.group(idx).transpose()).collect()
     }
 
+    /// The shape of matrix `place` of group `idx`: what the file says of it, or what lanes do themselves.
+    pub(super) fn shape_of(
+        &self,
+        idx: usize,
+        place: usize,
+        stored: &Stored<'_>,
+    ) -> Option<Vec<usize>> {
+        let named = self.groups[idx].matrices.get(place).and_then(|matrix| matrix.shape.clone());
+        match stored {
+            Stored::Lane(lane) => named.or_else(|| Some(lane_sides(lane).to_vec())),
+            _ => named,
+        }
+    }
+
+    /// The name of matrix `place` of group `idx`: the file's, or its number.
+    pub(super) fn name_of(&self, idx: usize, place: usize) -> String {
+        let entry = &self.groups[idx];
+        let named = entry.matrices.get(place).map(|matrix| matrix.name.clone());
+        named.unwrap_or_else(|| format!("{}.{place}", entry.name))
+    }
+
     /// Decodes group `idx` on the CPU, and holds the result against the file's checksum.
     ///
     /// # Errors
-    /// Those of [`group`](Self::group) and of [`decode`]; [`Error::Checkpoint`] for another checksum
-    /// than the file's; [`Error::Range`] past the last group.
+    /// Those of [`stored`](Self::stored) and [`Stored::decode`]; [`Error::Checkpoint`] for another
+    /// checksum than the file's; [`Error::Range`] past the last group.
     pub fn decode_group(&self, idx: usize) -> Result<(Vec<u16>, Checked)> {
-        let group = self.group(idx)?.ok_or(Error::Range {
+        let stored = self.stored(idx)?.ok_or(Error::Range {
             what: "group",
             value: idx as u64,
             allowed: "the checkpoint's groups",
         })?;
-        self.decode_checked(idx, &group)
+        self.decode_checked(idx, &stored)
     }
 
-    /// [`decode_group`](Self::decode_group), of a group that [`group`](Self::group) or
-    /// [`groups`](Self::groups) gave for `idx`: its tensors are not checked again.
+    /// [`decode_group`](Self::decode_group), of a group that [`stored`](Self::stored) or
+    /// [`all_stored`](Self::all_stored) gave for `idx`: its tensors are not checked again.
     ///
     /// # Errors
-    /// Those of [`decode`] and [`check_decoded`](Self::check_decoded).
-    pub fn decode_checked(&self, idx: usize, group: &Group<'_>) -> Result<(Vec<u16>, Checked)> {
-        let mut weights = vec![0; group.n_elements() as usize];
-        decode(group, &mut weights)?;
+    /// Those of [`Stored::decode`] and [`check_decoded`](Self::check_decoded).
+    pub fn decode_checked(&self, idx: usize, stored: &Stored<'_>) -> Result<(Vec<u16>, Checked)> {
+        let mut weights = vec![0; stored.n_elements() as usize];
+        stored.decode(&mut weights)?;
         let checked = self.check_decoded(idx, &weights)?;
         Ok((weights, checked))
     }
@@ -277,8 +320,12 @@ impl Checkpoint {
         for file in &self.files {
             for (name, info) in file.tensors() {
                 let in_group = name.rsplit_once('.').is_some_and(|(group, suffix)| {
-                    TENSORS.iter().any(|(tensor, _, _)| *tensor == suffix)
-                        && self.groups.iter().any(|entry| entry.name == group)
+                    self.groups.binary_search_by(|entry| entry.name.as_str().cmp(group)).is_ok_and(
+                        |idx| {
+                            let kinds = self.groups[idx].format.tensors();
+                            kinds.iter().any(|kind| kind.suffix == suffix)
+                        },
+                    )
                 });
                 if !in_group {
                     plain.push((name, info.dtype, info.shape.clone(), file.data(info)));
@@ -289,14 +336,9 @@ impl Checkpoint {
     }
 }
 
-/// XXH3-64 over the six tensors, one after the other.
-pub(super) fn stored_checksum(raw: &RawGroup<'_>) -> u64 {
-    let mut hasher = xxhash_rust::xxh3::Xxh3::new();
-    for tensor in raw.tensors() {
-        hasher.update(&(tensor.len() as u64).to_le_bytes());
-        hasher.update(tensor);
-    }
-    hasher.digest()
+/// Rows and columns of a matrix of lanes.
+fn lane_sides(lane: &Lane<'_>) -> [usize; 2] {
+    [lane.shape().n_rows(), lane.shape().n_columns()].map(|side| side as usize)
 }
 
 /// A pattern of group names, and the modules each such group holds, in order.
@@ -341,11 +383,12 @@ fn parse_config(path: &Path, config: &Value) -> Result<Vec<Pattern>> {
 fn check_group(
     files: &[TensorFile],
     owners: &BTreeMap<String, usize>,
+    format: Format,
     name: &str,
     file: usize,
 ) -> Result<()> {
     let path = files[file].path();
-    for (suffix, dtype, rank) in TENSORS {
+    for TensorKind { suffix, dtype, row_len } in format.tensors() {
         let tensor = format!("{name}.{suffix}");
         match owners.get(&tensor) {
             None => {
@@ -361,7 +404,8 @@ fn check_group(
             Some(_) => {}
         }
         let Some(info) = files[file].info(&tensor) else { continue };
-        if info.dtype != dtype || info.shape.len() != rank {
+        let rank = 1 + usize::from(row_len.is_some());
+        if info.dtype != *dtype || info.shape.len() != rank {
             return Err(broken(
                 path,
                 format!(
@@ -371,8 +415,11 @@ fn check_group(
                 ),
             ));
         }
-        if suffix == "luts" && info.shape[1] != 256 {
-            return Err(broken(path, format!("{tensor} has rows of {}, not 256", info.shape[1])));
+        if let Some(row_len) = row_len
+            && info.shape[1] != *row_len
+        {
+            let got = info.shape[1];
+            return Err(broken(path, format!("{tensor} has rows of {got}, not {row_len}")));
         }
     }
     Ok(())
@@ -381,12 +428,22 @@ fn check_group(
 fn describe_group(
     tensors: &TensorFile,
     file: usize,
+    format: Format,
     name: &str,
     patterns: &[Pattern],
-) -> CheckpointGroup {
+) -> Result<CheckpointGroup> {
     let facts: Option<Value> = tensors
         .fact(&format!("{METADATA_PREFIX}{name}"))
         .and_then(|text| serde_json::from_str(text).ok());
+    let version = facts.as_ref().and_then(|facts| facts.get("version")?.as_u64());
+    if let Some(version) = version.filter(|version| *version != FORMAT_VERSION) {
+        return Err(broken(
+            tensors.path(),
+            format!(
+                "{name} is in version {version} of the format {format}, and {FORMAT_VERSION} is read"
+            ),
+        ));
+    }
     let checksum = |key: &str| {
         let text = facts.as_ref()?.get(key)?.as_str()?;
         u64::from_str_radix(text, 16).ok()
@@ -404,8 +461,13 @@ fn describe_group(
             matrices.push(Matrix { name: matrix.to_owned(), shape: Some(shape) });
         }
     }
-    // The configuration's word on names counts first: it is what other readers go by.
-    if let Some((_, modules)) = patterns.iter().find(|(regex, _)| regex.is_match(name)) {
+    if format == Format::Lane && matrices.is_empty() {
+        matrices.push(Matrix { name: format!("{name}.weight"), shape: None });
+    }
+    // The configuration's word on names counts first: it is what other readers of DF11 go by.
+    if format == Format::Df11
+        && let Some((_, modules)) = patterns.iter().find(|(regex, _)| regex.is_match(name))
+    {
         let names = match modules.is_empty() {
             true => vec![format!("{name}.weight")],
             false => modules.iter().map(|module| format!("{name}.{module}.weight")).collect(),
@@ -415,11 +477,12 @@ fn describe_group(
             .map(|name| Matrix { shape: shapes.get(&name).cloned(), name })
             .collect();
     }
-    CheckpointGroup {
+    Ok(CheckpointGroup {
         name: name.to_owned(),
         matrices,
         checksum: checksum("decoded_xxh3_64"),
         stored_checksum: checksum("stored_xxh3_64"),
+        format,
         file,
-    }
+    })
 }

@@ -2,11 +2,16 @@
 
 mod checkpoint;
 mod convert;
+mod encoded;
 mod layout;
 mod model;
+mod stored;
 mod tensor_file;
+mod write;
 
 pub use checkpoint::{Checked, Checkpoint, CheckpointError, CheckpointGroup, Matrix, VERSIONS};
-pub use convert::{Progress, Summary, compress, decompress, temporary_prefix};
+pub use convert::{Progress, Summary, compress, decompress, transcode};
 pub use layout::GroupPattern;
-pub use model::{Model, ModelTensor};
+pub use model::{Model, ModelGroup, ModelTensor};
+pub use stored::{Format, RawStored, Stored};
+pub use write::temporary_prefix;

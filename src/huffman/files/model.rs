@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use safetensors::Dtype;
 use serde_json::Value;
 
+use super::layout::{PlannedGroup, plan_groups};
 use super::tensor_file::{TensorFile, broken, read_config, safetensors_in};
+use super::{Format, GroupPattern};
 use crate::Result;
 
 /// The name of a sharded model's index.
@@ -44,13 +46,31 @@ pub struct ModelTensor<'a> {
     pub bytes: &'a [u8],
 }
 
+/// Matrices of a [`Model`] that are compressed together.
+#[derive(Debug, Clone)]
+pub struct ModelGroup<'a> {
+    /// Its module path.
+    pub name: String,
+    /// The matrices, in order.
+    pub tensors: Vec<ModelTensor<'a>>,
+    /// Index of the pattern that made it.
+    pub(super) pattern: usize,
+}
+
+impl ModelGroup<'_> {
+    /// Bytes of its matrices.
+    pub fn n_bytes(&self) -> u64 {
+        self.tensors.iter().map(|tensor| tensor.bytes.len() as u64).sum()
+    }
+}
+
 impl Model {
     /// Opens safetensors files, or directories of them. A directory with an index
     /// (`model.safetensors.index.json`) is the files that the index names, and no others.
     ///
     /// # Errors
     /// [`Error::Io`](crate::Error::Io); [`Error::Checkpoint`](crate::Error::Checkpoint) for files
-    /// that are not sound safetensors or are DF11, an index that is not one, and a name that two
+    /// that are not sound safetensors or are compressed already, an index that is not one, and a name that two
     /// tensors have.
     pub fn open(inputs: &[PathBuf]) -> Result<Self> {
         let path = inputs.first().cloned().unwrap_or_default();
@@ -69,8 +89,11 @@ impl Model {
         let mut by_name = HashMap::new();
         for (idx, file) in files.iter().enumerate() {
             for (name, info) in file.tensors() {
-                if name.ends_with(".encoded_exponent") {
-                    return Err(broken(file.path(), format!("{name}: it is compressed already")));
+                if let Some((format, _)) = Format::marked_by(&name) {
+                    let reason = format!(
+                        "{name}: it is compressed already, as {format}; `lacuna transcode` gives it another format"
+                    );
+                    return Err(broken(file.path(), reason));
                 }
                 if by_name.insert(name.clone(), places.len()).is_some() {
                     return Err(broken(file.path(), format!("{name} is in another file too")));
@@ -120,8 +143,24 @@ impl Model {
         }
     }
 
+    /// The matrices that are compressed together, by `patterns`: bf16 of two dimensions, not empty. A
+    /// matrix is in the group of the first pattern that takes it, or in none.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`](crate::Error::Checkpoint) for a pattern that is no regular expression, and a
+    /// group that lacks one of its modules.
+    pub fn groups(&self, patterns: &[GroupPattern]) -> Result<Vec<ModelGroup<'_>>> {
+        let groups = plan_groups(&self.path, &self.matrices(), patterns)?;
+        let found = groups.into_iter().map(|PlannedGroup { name, tensors, pattern }| ModelGroup {
+            name,
+            tensors: tensors.iter().filter_map(|name| self.tensor(name)).collect(),
+            pattern,
+        });
+        Ok(found.collect())
+    }
+
     /// The names of what can be compressed: bf16, two dimensions, not empty.
-    pub(super) fn matrices(&self) -> Vec<String> {
+    fn matrices(&self) -> Vec<String> {
         let is_matrix = |tensor: &ModelTensor<'_>| {
             tensor.dtype == Dtype::BF16 && tensor.shape.len() == 2 && !tensor.bytes.is_empty()
         };

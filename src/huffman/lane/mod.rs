@@ -14,6 +14,7 @@ mod plan;
 mod product;
 pub mod reference;
 mod shape;
+mod tensors;
 mod unpack;
 
 #[cfg(any(feature = "cuda", feature = "simt"))]
@@ -21,12 +22,13 @@ pub use device::DeviceLane;
 #[cfg(any(feature = "cuda", feature = "simt"))]
 pub use launch::{LaneViews, LaneViewsMut, measure_lane, pack_lane, unpack_lane};
 pub use matrix::{LaneMatrix, RawLane};
-pub use pack::pack;
+pub use pack::{count_escapes, pack};
 pub use plan::{LanePackPlan, LaneUnpackPlan};
 pub use product::{DeviceRates, Estimate, MOST_FACTORS, MOST_INPUTS, ProductPlan, Way};
 #[cfg(any(feature = "cuda", feature = "simt"))]
 pub use product::{Factor, Residual, multiply_lane};
 pub use shape::LaneShape;
+pub use tensors::{Lane, LaneTensors};
 pub use unpack::unpack;
 
 /// Rows of a tile.

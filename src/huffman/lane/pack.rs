@@ -24,10 +24,7 @@ const ESCAPES: u64 = 0x0808_0808_0808_0808;
 /// # Errors
 /// [`Error::Shape`] where `weights` has another length than the shape weights.
 pub fn pack(weights: &[u16], shape: LaneShape) -> Result<LaneMatrix> {
-    if weights.len() as u64 != shape.n_weights() {
-        let (expected, got) = (shape.n_weights(), weights.len() as u64);
-        return Err(Error::Shape { what: "weights of a matrix", expected, got });
-    }
+    check_len(weights, &shape)?;
     let mut matrix = LaneMatrix {
         shape,
         palettes: vec![0; shape.palettes_len() as usize],
@@ -63,6 +60,35 @@ pub fn pack(weights: &[u16], shape: LaneShape) -> Result<LaneMatrix> {
     }
     matrix.escapes = lists.concat();
     Ok(matrix)
+}
+
+/// How many escapes [`pack`] would make of a matrix, for [`LaneShape::n_bytes`].
+///
+/// # Errors
+/// Those of [`pack`].
+pub fn count_escapes(weights: &[u16], shape: LaneShape) -> Result<u64> {
+    check_len(weights, &shape)?;
+    let row_tile_len = TILE_ROWS * shape.n_columns() as usize;
+    let batches = weights.chunks(row_tiles_of_batch(&shape) * row_tile_len).collect();
+    let counts = parallel::map(batches, |batch: &[u16]| {
+        let escapes = batch.chunks(row_tile_len).map(|weights| {
+            let counts = count_values(weights);
+            let codes = codes_of(&palette_of(&counts));
+            let of_value =
+                |(count, code): (&u32, &u8)| u64::from(*count) * u64::from(*code / ESCAPE);
+            counts.iter().zip(&codes).map(of_value).sum::<u64>()
+        });
+        escapes.sum::<u64>()
+    });
+    Ok(counts.iter().sum())
+}
+
+fn check_len(weights: &[u16], shape: &LaneShape) -> Result<()> {
+    let (expected, got) = (shape.n_weights(), weights.len() as u64);
+    match got == expected {
+        true => Ok(()),
+        false => Err(Error::Shape { what: "weights of a matrix", expected, got }),
+    }
 }
 
 /// Some row tiles, and where they go.
