@@ -6,14 +6,31 @@ mod common;
 use std::path::{Path, PathBuf};
 
 use lacuna::Error;
+use lacuna::huffman::lane;
 use lacuna::huffman::{
-    self, Checked, Checkpoint, EncodedGroup, GroupPattern, RawGroup, TensorReason,
+    self, Checked, Checkpoint, EncodedGroup, Format, GroupPattern, RawGroup, TensorReason,
 };
 use proptest::prelude::*;
 
-fn compress(output: &Path) -> huffman::Summary {
+fn compress(output: &Path, format: Format) -> huffman::Summary {
     let input = common::data("minilm-layer0.bf16.safetensors");
-    huffman::compress(&[input], output, &GroupPattern::defaults(), &|_| {}).unwrap()
+    huffman::compress(&[input], output, &GroupPattern::defaults(), format, &|_| {}).unwrap()
+}
+
+/// Whether decompressing gives the tensors of the original file, names, shapes and bits.
+fn assert_decompressed(checkpoint: &Checkpoint, folder: &Path) {
+    let back = folder.join("back.safetensors");
+    huffman::decompress(checkpoint, &back, &|_| {}).unwrap();
+    let parsed = std::fs::read(&back).unwrap();
+    let parsed = safetensors::SafeTensors::deserialize(&parsed).unwrap();
+    let expected = std::fs::read(common::data("minilm-layer0.bf16.safetensors")).unwrap();
+    let expected = safetensors::SafeTensors::deserialize(&expected).unwrap();
+    assert_eq!(parsed.len(), expected.len());
+    for (name, view) in expected.tensors() {
+        let own = parsed.tensor(&name).unwrap();
+        assert_eq!((own.dtype(), own.shape()), (view.dtype(), view.shape()), "{name}");
+        assert!(own.data() == view.data(), "{name}");
+    }
 }
 
 #[test]
@@ -23,7 +40,7 @@ fn a_directory_and_a_file_hold_the_same_groups() {
     let mut checksums = Vec::new();
     for name in ["df11", "df11.safetensors"] {
         let output = folder.path().join(name);
-        let summary = compress(&output);
+        let summary = compress(&output, Format::Df11);
         assert_eq!((summary.n_groups, summary.n_plain), (1, 0));
         let checkpoint = Checkpoint::open(&output).unwrap();
         let entry = &checkpoint.entries()[0];
@@ -37,24 +54,108 @@ fn a_directory_and_a_file_hold_the_same_groups() {
         assert!(bytemuck::cast_slice::<u16, u8>(&weights) == original);
         checksums.push(entry.checksum);
 
-        let back = folder.path().join("back.safetensors");
-        huffman::decompress(&checkpoint, &back, &|_| {}).unwrap();
-        let parsed = std::fs::read(&back).unwrap();
-        let parsed = safetensors::SafeTensors::deserialize(&parsed).unwrap();
-        let expected = std::fs::read(common::data("minilm-layer0.bf16.safetensors")).unwrap();
-        let expected = safetensors::SafeTensors::deserialize(&expected).unwrap();
-        assert_eq!(parsed.len(), expected.len());
-        for (name, view) in expected.tensors() {
-            let own = parsed.tensor(&name).unwrap();
-            assert_eq!((own.dtype(), own.shape()), (view.dtype(), view.shape()), "{name}");
-            assert!(own.data() == view.data(), "{name}");
-        }
+        assert_decompressed(&checkpoint, folder.path());
     }
     assert_eq!(checksums[0], checksums[1]);
     assert!(checksums[0].is_some());
     let left: Vec<PathBuf> =
         std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert_eq!(left.len(), 3, "no temporary file is left: {left:?}");
+}
+
+#[test]
+fn every_format_is_written_read_and_turned_into_every_other() {
+    let folder = tempfile::tempdir().unwrap();
+    for format in Format::ALL {
+        for name in [format.name().to_owned(), format!("{format}.safetensors")] {
+            let output = folder.path().join(&name);
+            let summary = compress(&output, format);
+            assert_eq!((summary.n_groups, summary.n_plain), (1, 0));
+            let checkpoint = Checkpoint::open(&output).unwrap();
+            let entries = checkpoint.entries();
+            let is_lane = format == Format::Lane;
+            assert_eq!(entries.len(), if is_lane { 6 } else { 1 });
+            for (idx, entry) in entries.iter().enumerate() {
+                assert_eq!(entry.format, format);
+                assert_eq!(checkpoint.decode_group(idx).unwrap().1, Checked::Verified);
+                let group = checkpoint.group(idx);
+                match format {
+                    Format::Df11 => drop(group.unwrap().unwrap()),
+                    _ => {
+                        let reason = group.unwrap_err().to_string();
+                        let word = format!("is in the format {format}, and DF11 was asked for");
+                        assert!(reason.contains(&word), "{reason}");
+                    }
+                }
+            }
+            let stored: u64 = checkpoint.all_stored().unwrap().iter().map(|g| g.n_bytes()).sum();
+            assert_eq!(stored, summary.compressed_bytes);
+            assert_decompressed(&checkpoint, folder.path());
+            for to in Format::ALL {
+                let output = folder.path().join(format!("{name}-{to}.safetensors"));
+                match huffman::transcode(&checkpoint, &output, to, &|_| {}) {
+                    Ok(_) => {
+                        let other = Checkpoint::open(&output).unwrap();
+                        assert!(other.entries().iter().all(|entry| entry.format == to));
+                        assert_decompressed(&other, folder.path());
+                    }
+                    Err(reason) => {
+                        assert_eq!(to, Format::Df11, "{reason}");
+                        assert!(reason.to_string().contains("then `lacuna compress`"), "{reason}");
+                    }
+                }
+            }
+        }
+        let config = std::fs::read(folder.path().join(format.name()).join("config.json")).unwrap();
+        let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+        match format {
+            Format::Df11 => assert!(config.get("lacuna_config").is_none()),
+            _ => {
+                assert_eq!(config["lacuna_config"]["format"], format.name());
+                assert!(config.get("dfloat11_config").is_none());
+            }
+        }
+    }
+}
+
+#[test]
+fn costs_are_what_the_encoders_make() {
+    let model = huffman::Model::open(&[common::data("minilm-layer0.bf16.safetensors")]).unwrap();
+    let groups = model.groups(&GroupPattern::defaults()).unwrap();
+    let [group] = &groups[..] else { panic!("one layer") };
+    let matrices: Vec<_> = group
+        .tensors
+        .iter()
+        .map(|tensor| {
+            let [n_rows, n_columns] = tensor.shape else { panic!("a matrix") };
+            let shape = lane::LaneShape::new(*n_rows as u64, *n_columns as u64).unwrap();
+            (tensor.bytes, Some(shape))
+        })
+        .collect();
+    let costs = huffman::Costs::new(&matrices).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = Format::ALL
+        .map(|format| compress(&folder.path().join(format.name()), format).compressed_bytes);
+    assert_eq!([costs.df11, costs.compact, costs.lane.unwrap()], bytes);
+    assert_eq!((costs.bf16, costs.n_weights()), (3_538_944, 1_769_472));
+    let without: Vec<_> = matrices.iter().map(|(bytes, _)| (*bytes, None)).collect();
+    assert_eq!(huffman::Costs::new(&without).unwrap().lane, None);
+}
+
+#[test]
+fn lanes_need_shapes_that_others_may_not_say() {
+    let bytes = std::fs::read(common::data("minilm-layer0.df11.safetensors")).unwrap();
+    let checkpoint = Checkpoint::from_bytes(bytes).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let lanes = folder.path().join("lanes.safetensors");
+    let reason = huffman::transcode(&checkpoint, &lanes, Format::Lane, &|_| {}).unwrap_err();
+    assert!(reason.to_string().contains("has no shape of rows and columns"), "{reason}");
+    let compact = folder.path().join("compact.safetensors");
+    huffman::transcode(&checkpoint, &compact, Format::Compact, &|_| {}).unwrap();
+    let compact = Checkpoint::open(&compact).unwrap();
+    assert!(compact.decode_group(0).unwrap().0 == checkpoint.decode_group(0).unwrap().0);
+    let left = std::fs::read_dir(folder.path()).unwrap().count();
+    assert_eq!(left, 1, "nothing is left of what failed");
 }
 
 #[test]
@@ -107,7 +208,7 @@ fn what_is_not_a_checkpoint_is_refused_with_a_reason() {
     assert!(old.contains("before 0.2.0"), "{old}");
     let plain = common::data("minilm-layer0.bf16.safetensors");
     let plain = Checkpoint::open(plain).unwrap_err().to_string();
-    assert!(plain.contains("holds no DF11 group"), "{plain}");
+    assert!(plain.contains("holds no compressed group"), "{plain}");
     let missing = Checkpoint::open(folder.path().join("nothing.safetensors")).unwrap_err();
     assert!(matches!(missing, Error::Io { action: "open the file", .. }), "{missing}");
     let garbage = Checkpoint::from_bytes(vec![0xFF; 100]).unwrap_err().to_string();
@@ -240,7 +341,7 @@ fn the_published_off_by_one_position_is_read() {
 }
 
 /// A small file of ours, checksums and all, and its weights.
-fn small_file() -> (Vec<u8>, Vec<u16>) {
+fn small_file(format: Format) -> (Vec<u8>, Vec<u16>) {
     let folder = tempfile::tempdir().unwrap();
     let (input, output) =
         (folder.path().join("in.safetensors"), folder.path().join("out.safetensors"));
@@ -253,7 +354,7 @@ fn small_file() -> (Vec<u8>, Vec<u16>) {
     )
     .unwrap();
     safetensors::serialize_to_file([("lm_head.weight", view)], None, &input).unwrap();
-    huffman::compress(&[input], &output, &GroupPattern::defaults(), &|_| {}).unwrap();
+    huffman::compress(&[input], &output, &GroupPattern::defaults(), format, &|_| {}).unwrap();
     (std::fs::read(output).unwrap(), weights)
 }
 
@@ -269,17 +370,98 @@ fn assert_not_fooled(bytes: Vec<u8>, weights: &[u16]) -> bool {
 
 #[test]
 fn no_flipped_byte_is_taken_for_right() {
-    let (bytes, weights) = small_file();
-    let n_header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
-    for at in 0..bytes.len() {
-        for mask in [0xFF, 1, 0x80] {
-            let mut damaged = bytes.clone();
-            damaged[at] ^= mask;
-            let noticed = assert_not_fooled(damaged, &weights);
-            // Past the header every byte is under a checksum.
-            assert!(noticed || at < 8 + n_header, "byte {at} was not missed");
+    for format in Format::ALL {
+        let (bytes, weights) = small_file(format);
+        let n_header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+        for at in 0..bytes.len() {
+            for mask in [0xFF, 1, 0x80] {
+                let mut damaged = bytes.clone();
+                damaged[at] ^= mask;
+                let noticed = assert_not_fooled(damaged, &weights);
+                // Past the header every byte is under a checksum.
+                assert!(noticed || at < 8 + n_header, "{format}: byte {at} was not missed");
+            }
         }
     }
+}
+
+/// A small file with another text in its header, of the same length.
+fn with_header(format: Format, from: &str, to: &str) -> Vec<u8> {
+    let (bytes, _) = small_file(format);
+    let n_header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header = std::str::from_utf8(&bytes[8..8 + n_header]).unwrap();
+    assert!(header.contains(from) && from.len() == to.len(), "{from} in {header}");
+    [&bytes[..8], header.replace(from, to).as_bytes(), &bytes[8 + n_header..]].concat()
+}
+
+#[test]
+fn headers_of_files_that_do_not_fit_are_refused_with_a_reason() {
+    for (format, from, to, reason) in [
+        (Format::Compact, r#"version\":1"#, r#"version\":2"#, "version 2 of the format compact"),
+        (Format::Lane, r#"version\":1"#, r#"version\":2"#, "version 2 of the format lane"),
+        (Format::Lane, "[20,25]", "[25,20]", "has shape [25, 20], and its lanes [20, 25]"),
+        (Format::Lane, "[20,25]", "[20,26]", "has shape [20, 26] and 500 weights"),
+        (Format::Lane, "lm_head.lane_low", "lm_head.lane_lox", "lm_head.lane_low is missing"),
+        (Format::Compact, "lm_head.codes", "lm_head.coden", "lm_head.codes is missing"),
+        (Format::Compact, "\"U16\"", "\"I16\"", "is I16 of rank 1, and must be U16 of rank 1"),
+        (Format::Lane, "[2,2048]", "[2048,2]", "has rows of 2, not 2048"),
+        // Of its tensors the last name stands for a group of another format.
+        (
+            Format::Lane,
+            "lm_head.lane_palettes",
+            "lm_head.granule_bits;",
+            "lane_palettes is missing",
+        ),
+    ] {
+        let refused = Checkpoint::from_bytes(with_header(format, from, to))
+            .and_then(|checkpoint| checkpoint.decode_group(0).map(drop));
+        let got = refused.unwrap_err().to_string();
+        assert!(got.contains(reason), "{got}");
+    }
+}
+
+#[test]
+fn a_group_in_two_formats_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    for format in [Format::Compact, Format::Lane] {
+        let file = folder.path().join(format!("{format}.safetensors"));
+        std::fs::write(file, small_file(format).0).unwrap();
+    }
+    let reason = Checkpoint::open(folder.path()).unwrap_err().to_string();
+    assert!(reason.contains("lm_head is there as compact and as lane"), "{reason}");
+    let reason = huffman::Model::open(&[folder.path().to_owned()]).unwrap_err().to_string();
+    assert!(reason.contains("compressed already, as compact; `lacuna transcode`"), "{reason}");
+}
+
+/// What `parse` says of the tensors of a matrix of lanes after `damage`.
+fn lane_refusal(damage: impl Fn(&mut [Vec<u8>; 6])) -> (&'static str, TensorReason) {
+    let shape = lane::LaneShape::new(20, 25).unwrap();
+    let matrix = lane::pack(&[0x3F80; 500], shape).unwrap();
+    let header = shape.header();
+    let raw = lane::LaneTensors::of("matrix", &header, &matrix);
+    let mut tensors = raw.tensors().map(<[u8]>::to_vec);
+    damage(&mut tensors);
+    let [header, palettes, low, high, headers, escapes] = tensors.each_ref().map(Vec::as_slice);
+    let raw = lane::LaneTensors { name: "matrix", header, palettes, low, high, headers, escapes };
+    let error = raw.parse().unwrap_err();
+    assert!(error.to_string().starts_with("matrix.lane_"), "{error}");
+    (error.tensor, error.reason)
+}
+
+#[test]
+fn every_tensor_of_lanes_that_does_not_fit_is_named() {
+    use TensorReason::{Header, Length};
+    let length = |expected, got| Length { expected, got };
+    assert_eq!(lane_refusal(|t| t[0].truncate(31)), ("lane_header", length(32, 31)));
+    assert_eq!(lane_refusal(|t| t[1].push(0)), ("lane_palettes", length(16, 17)));
+    assert_eq!(lane_refusal(|t| t[2].truncate(2048)), ("lane_low", length(4096, 2048)));
+    assert_eq!(lane_refusal(|t| t[3].clear()), ("lane_high", length(2048, 0)));
+    assert_eq!(lane_refusal(|t| t[4].truncate(9)), ("lane_headers", length(16, 9)));
+    assert_eq!(lane_refusal(|t| t[5].push(1)), ("lane_escapes", length(4, 1)));
+    let (what, allowed) = ("the version of a matrix of lanes", "1");
+    assert_eq!(lane_refusal(|t| t[0][8] = 2), ("lane_header", Header { what, value: 2, allowed }));
+    let huge = lane_refusal(|t| t[0][16..32].fill(0xFF));
+    assert!(matches!(huge, ("lane_header", Header { value: u64::MAX, .. })), "{huge:?}");
 }
 
 proptest! {
@@ -288,8 +470,9 @@ proptest! {
         damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..10),
         length in any::<prop::sample::Index>(),
         truncated in any::<bool>(),
+        format in prop::sample::select(&Format::ALL),
     ) {
-        let (mut bytes, weights) = small_file();
+        let (mut bytes, weights) = small_file(format);
         for (at, value) in damage {
             let at = at.index(bytes.len());
             bytes[at] = value;

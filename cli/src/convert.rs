@@ -1,16 +1,21 @@
-//! `compress` and `decompress`.
+//! `compress`, `transcode` and `decompress`.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use lacuna::huffman::{self, Checkpoint, GroupPattern, Summary};
+use lacuna::huffman::{self, Checkpoint, Format, GroupPattern, Summary};
 
 use crate::Outcome;
 use crate::interrupt::leave_nothing_beside;
 use crate::report::{Bar, bytes, percent, print, speed};
 
-pub(crate) fn compress(inputs: &[PathBuf], output: &Path, groups: &[String]) -> Outcome {
+pub(crate) fn compress(
+    inputs: &[PathBuf],
+    output: &Path,
+    groups: &[String],
+    format: Format,
+) -> Outcome {
     let patterns = match groups {
         [] => GroupPattern::defaults(),
         groups => groups.iter().map(|text| GroupPattern::parse(text)).collect(),
@@ -18,16 +23,33 @@ pub(crate) fn compress(inputs: &[PathBuf], output: &Path, groups: &[String]) -> 
     let start = Instant::now();
     leave_nothing_beside(output)?;
     let bar = Bar::new();
-    let summary = huffman::compress(inputs, output, &patterns, &|progress| bar.show(&progress))
+    let show = |progress: huffman::Progress<'_>| bar.show(&progress);
+    let summary = huffman::compress(inputs, output, &patterns, format, &show)
         .map_err(|error| error.to_string())?;
     drop(bar);
+    report_compressed(&summary, format, start)
+}
+
+pub(crate) fn transcode(checkpoint: &Path, output: &Path, format: Format) -> Outcome {
+    let start = Instant::now();
+    let checkpoint = Checkpoint::open(checkpoint).map_err(|error| error.to_string())?;
+    leave_nothing_beside(output)?;
+    let bar = Bar::new();
+    let show = |progress: huffman::Progress<'_>| bar.show(&progress);
+    let summary = huffman::transcode(&checkpoint, output, format, &show)
+        .map_err(|error| error.to_string())?;
+    drop(bar);
+    report_compressed(&summary, format, start)
+}
+
+fn report_compressed(summary: &Summary, format: Format, start: Instant) -> Outcome {
     print(&format!(
-        "compressed {} to {} ({}) at {}\n{}",
+        "compressed {} to {} ({}) as {format} at {}\n{}",
         bytes(summary.bf16_bytes),
         bytes(summary.compressed_bytes),
         percent(summary.compressed_bytes, summary.bf16_bytes),
         speed(summary.bf16_bytes, start.elapsed()),
-        tail(&summary)
+        tail(summary)
     ))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use lacuna::huffman::{self, Checkpoint, GroupPattern};
+use lacuna::huffman::{self, Checkpoint, Format, GroupPattern};
 
 use crate::report::{bytes, percent, print, speed};
 use crate::verify::verify;
@@ -18,8 +18,9 @@ pub(crate) fn run(weights: &Path) -> Outcome {
     print(&format!("weights    {}\n", weights.display()))?;
 
     let start = Instant::now();
+    let patterns = GroupPattern::defaults();
     let summary =
-        huffman::compress(&originals, &df11, &GroupPattern::defaults(), &|_| {}).map_err(text)?;
+        huffman::compress(&originals, &df11, &patterns, Format::Df11, &|_| {}).map_err(text)?;
     print(&format!(
         "compress   {} -> {} ({}), {}\n",
         bytes(summary.bf16_bytes),

@@ -1,4 +1,4 @@
-//! The command `lacuna`: DFloat11 weights from and to bf16, verified bit for bit.
+//! The command `lacuna`: compressed weights from and to bf16, verified bit for bit.
 
 mod convert;
 mod demo;
@@ -12,11 +12,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use lacuna::huffman::Format;
 
 /// What a task ends with: an exit status, or a message for people.
 type Outcome = Result<ExitCode, String>;
 
-/// Compress, decompress, verify and inspect DFloat11 weights.
+/// Compress, decompress, verify and inspect weights: DFloat11, lanes, compact groups.
 #[derive(Debug, Parser)]
 #[command(name = "lacuna", version, max_term_width = 100)]
 struct Arguments {
@@ -38,18 +39,32 @@ enum Task {
         /// replaces the built-in patterns (Llama, Qwen, Gemma, Mistral, BERT)
         #[arg(long, value_name = "REGEX[=MODULE,...]")]
         group: Vec<String>,
+        /// How weights are kept
+        #[arg(long, value_enum, default_value_t = To::Df11)]
+        format: To,
     },
-    /// Decompress a DF11 checkpoint to one bf16 safetensors file
+    /// Write a compressed checkpoint in another format, without the bf16 model between
+    Transcode {
+        /// A compressed file or directory, of any format
+        checkpoint: PathBuf,
+        /// A file if it ends in .safetensors, else a new directory
+        #[arg(short, long)]
+        output: PathBuf,
+        /// How weights are kept
+        #[arg(long, value_enum)]
+        format: To,
+    },
+    /// Decompress a checkpoint of any format to one bf16 safetensors file
     Decompress {
-        /// A DF11 file or directory
+        /// A compressed file or directory
         checkpoint: PathBuf,
         /// The file to write
         #[arg(short, long)]
         output: PathBuf,
     },
-    /// Hold every bit of a DF11 checkpoint against the original; exit status 0 only if all agree
+    /// Hold every bit of a compressed checkpoint against the original; exit status 0 only if all agree
     Verify {
-        /// A DF11 file or directory
+        /// A compressed file or directory, of any format
         checkpoint: PathBuf,
         /// The original: safetensors files, or directories of them
         #[arg(required = true)]
@@ -58,9 +73,10 @@ enum Task {
         #[arg(long, value_enum, default_value_t = On::Cpu)]
         on: On,
     },
-    /// Show groups, ratios, code lengths, entropy beside bits spent, and warnings
+    /// Show groups, ratios, code lengths, entropy beside bits spent, warnings, and what each format
+    /// would take
     Inspect {
-        /// A DF11 file or directory
+        /// A compressed file or directory, or a bf16 one
         checkpoint: PathBuf,
         /// For programs
         #[arg(long)]
@@ -86,20 +102,46 @@ enum Task {
     },
 }
 
+/// How weights are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum To {
+    /// DFloat11, which other readers know
+    Df11,
+    /// For multiplying as it lies: a little larger, never expanded
+    Lane,
+    /// The smallest, for lacuna alone
+    Compact,
+}
+
+impl From<To> for Format {
+    fn from(to: To) -> Self {
+        match to {
+            To::Df11 => Self::Df11,
+            To::Lane => Self::Lane,
+            To::Compact => Self::Compact,
+        }
+    }
+}
+
 /// What decodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum On {
     /// The CPU decoder
     Cpu,
-    /// The CUDA kernel in the SIMT executor, on the CPU
+    /// The CUDA kernels in the SIMT executor, on the CPU
     Simt,
-    /// The CUDA kernel on device 0
+    /// The CUDA kernels on device 0
     Cuda,
 }
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
-        Task::Compress { inputs, output, group } => convert::compress(&inputs, &output, &group),
+        Task::Compress { inputs, output, group, format } => {
+            convert::compress(&inputs, &output, &group, format.into())
+        }
+        Task::Transcode { checkpoint, output, format } => {
+            convert::transcode(&checkpoint, &output, format.into())
+        }
         Task::Decompress { checkpoint, output } => convert::decompress(&checkpoint, &output),
         Task::Verify { checkpoint, originals, on } => verify::run(&checkpoint, &originals, on),
         Task::Inspect { checkpoint, json } => inspect::run(&checkpoint, json),

@@ -6,8 +6,10 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use half::bf16;
+use lacuna::huffman::indexed::IndexedWeights;
+use lacuna::huffman::lane::DeviceLane;
 use lacuna::huffman::{
-    Checkpoint, CheckpointGroup, DeviceWeights, Group, Model, ModelTensor, Progress,
+    Checkpoint, CheckpointGroup, DeviceWeights, Model, ModelTensor, Progress, Stored,
 };
 use lacuna::simt::Config;
 use lacuna::{Device, Queue};
@@ -79,7 +81,7 @@ pub(crate) fn verify(checkpoint: &Path, originals: &[PathBuf], on: On) -> Result
         differences: Vec::new(),
         absent: Vec::new(),
     };
-    let groups = checkpoint.groups().map_err(|error| error.to_string())?;
+    let groups = checkpoint.all_stored().map_err(|error| error.to_string())?;
     let total_bytes = groups.iter().map(|group| 2 * group.n_elements()).sum();
     let bar = Bar::new();
     let mut named = HashSet::new();
@@ -121,26 +123,48 @@ pub(crate) fn verify(checkpoint: &Path, originals: &[PathBuf], on: On) -> Result
     Ok(verdict)
 }
 
-fn decode_on(queue: &Queue, group: &Group<'_>) -> lacuna::Result<Vec<u16>> {
-    let weights = DeviceWeights::upload(queue, std::slice::from_ref(group))?;
-    let plan = weights.plan();
-    let mut output = queue.alloc::<bf16>(plan.output_len() as usize)?;
-    let mut workspace = queue.alloc::<u64>(plan.workspace_len() as usize)?;
-    weights.decode(queue, &mut workspace.view_mut(), &mut output.view_mut())?;
-    weights.check(queue, &workspace.view())?;
-    Ok(queue.download(&output.view())?.into_iter().map(bf16::to_bits).collect())
+fn decode_on(queue: &Queue, group: &Stored<'_>) -> lacuna::Result<Vec<u16>> {
+    let output = match group {
+        Stored::Df11(group) => {
+            let weights = DeviceWeights::upload(queue, std::slice::from_ref(group))?;
+            let plan = weights.plan();
+            let mut output = queue.alloc::<bf16>(plan.output_len() as usize)?;
+            let mut workspace = queue.alloc::<u64>(plan.workspace_len() as usize)?;
+            weights.decode(queue, &mut workspace.view_mut(), &mut output.view_mut())?;
+            weights.check(queue, &workspace.view())?;
+            output
+        }
+        Stored::Compact(group) => {
+            let weights = IndexedWeights::upload(queue, &[group.indexed()])?;
+            let plan = weights.plan();
+            let mut output = queue.alloc::<bf16>(plan.output_len() as usize)?;
+            let mut workspace = queue.alloc::<u64>(plan.workspace_len() as usize)?;
+            weights.decode(queue, &mut workspace.view_mut(), &mut output.view_mut())?;
+            weights.check(queue, &workspace.view())?;
+            output
+        }
+        Stored::Lane(matrix) => {
+            let planes = DeviceLane::upload(queue, &matrix.planes())?;
+            let mut output = queue.alloc::<bf16>(group.n_elements() as usize)?;
+            planes.unpack(queue, &mut output.view_mut(), planes.shape().n_columns())?;
+            output
+        }
+    };
+    let mut weights = queue.download(&output.view())?;
+    weights.truncate(group.n_elements() as usize);
+    Ok(weights.into_iter().map(bf16::to_bits).collect())
 }
 
 /// The original bytes of each matrix: by the names the checkpoint gives, else the only pair.
 fn find_original<'a>(
     entry: &CheckpointGroup,
-    group: &Group<'_>,
+    group: &Stored<'_>,
     n_groups: usize,
     original: &'a Model,
 ) -> Result<Vec<ModelTensor<'a>>, String> {
     let matrices: Vec<_> =
         original.tensors().filter(|tensor| tensor.dtype == Dtype::BF16).collect();
-    if n_groups == 1 && matrices.len() == 1 && group.n_matrices() == 1 {
+    if n_groups == 1 && matrices.len() == 1 && group.matrices().len() == 1 {
         return Ok(matrices);
     }
     if entry.matrices.is_empty() {
@@ -150,7 +174,7 @@ fn find_original<'a>(
         let inside: Vec<_> =
             matrices.into_iter().filter(|tensor| tensor.name.starts_with(&prefix)).collect();
         if let [only] = &inside[..]
-            && group.n_matrices() == 1
+            && group.matrices().len() == 1
             && only.bytes.len() as u64 == 2 * group.n_elements()
         {
             return Ok(inside);
@@ -175,7 +199,7 @@ fn find_original<'a>(
 
 fn first_difference(
     entry: &CheckpointGroup,
-    group: &Group<'_>,
+    group: &Stored<'_>,
     weights: &[u16],
     expected: &[ModelTensor<'_>],
 ) -> Option<String> {

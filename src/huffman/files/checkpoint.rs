@@ -249,13 +249,11 @@ impl Checkpoint {
         (0..self.groups.len()).filter_map(|idx| self.group(idx).transpose()).collect()
     }
 
-    /// The shape of matrix `place` of group `idx`: what the file says of it, or what lanes do themselves.
-    pub(super) fn shape_of(
-        &self,
-        idx: usize,
-        place: usize,
-        stored: &Stored<'_>,
-    ) -> Option<Vec<usize>> {
+    /// The shape of matrix `place` of group `idx`: what the files say of it, or what lanes do themselves.
+    ///
+    /// # Panics
+    /// Where there is no group `idx`.
+    pub fn shape_of(&self, idx: usize, place: usize, stored: &Stored<'_>) -> Option<Vec<usize>> {
         let named = self.groups[idx].matrices.get(place).and_then(|matrix| matrix.shape.clone());
         match stored {
             Stored::Lane(lane) => named.or_else(|| Some(lane_sides(lane).to_vec())),
@@ -263,8 +261,11 @@ impl Checkpoint {
         }
     }
 
-    /// The name of matrix `place` of group `idx`: the file's, or its number.
-    pub(super) fn name_of(&self, idx: usize, place: usize) -> String {
+    /// The name of matrix `place` of group `idx`: the files', or `<group>.<place>`.
+    ///
+    /// # Panics
+    /// Where there is no group `idx`.
+    pub fn name_of(&self, idx: usize, place: usize) -> String {
         let entry = &self.groups[idx];
         let named = entry.matrices.get(place).map(|matrix| matrix.name.clone());
         named.unwrap_or_else(|| format!("{}.{place}", entry.name))
