@@ -57,15 +57,44 @@ fn a_model_is_compressed_verified_and_brought_back() {
     );
     insta::assert_snapshot!("decompress", run(&["decompress", "df11", "-o", "back.safetensors"]));
     insta::assert_snapshot!("inspect", run(&["inspect", "df11"]));
-    let tensors = |file: &str| {
-        let bytes = std::fs::read(folder.path().join(file)).unwrap();
-        let parsed = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-        let mut tensors: Vec<_> =
-            parsed.iter().map(|(name, view)| (name.to_owned(), view.data().to_vec())).collect();
-        tensors.sort();
-        tensors
-    };
+    let tensors = |file: &str| sorted_tensors(&folder.path().join(file));
     assert!(tensors("back.safetensors") == tensors("model.safetensors"));
+}
+
+#[test]
+fn other_formats_are_verified_and_brought_back_too() {
+    let folder = folder_without_a_driver();
+    let run = |arguments: &[&str]| show(folder.path(), &lacuna(folder.path(), arguments));
+    let original = sorted_tensors(&folder.path().join("model.safetensors"));
+    for format in ["lane", "compact"] {
+        let compress = ["compress", "model.safetensors", "-o", format, "--format", format];
+        insta::assert_snapshot!(format!("compress_{format}"), run(&compress));
+        for on in ["cpu", "simt"] {
+            let verify = run(&["verify", format, "model.safetensors", "--on", on]);
+            insta::assert_snapshot!(format!("verify_{format}_{on}"), verify);
+        }
+        let back = format!("{format}-back.safetensors");
+        run(&["decompress", format, "-o", &back]);
+        assert!(sorted_tensors(&folder.path().join(back)) == original);
+        insta::assert_snapshot!(format!("inspect_{format}"), run(&["inspect", format]));
+    }
+    let transcode = ["transcode", "compact", "--format", "lane", "-o", "lane.safetensors"];
+    insta::assert_snapshot!("transcode", run(&transcode));
+    assert!(run(&["verify", "lane.safetensors", "model.safetensors"]).starts_with("status 0"));
+    insta::assert_snapshot!(
+        "transcode_df11",
+        run(&["transcode", "lane", "--format", "df11", "-o", "df11"])
+    );
+    insta::assert_snapshot!("inspect_bf16", run(&["inspect", "model.safetensors"]));
+}
+
+fn sorted_tensors(file: &Path) -> Vec<(String, Vec<u8>)> {
+    let bytes = std::fs::read(file).unwrap();
+    let parsed = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let mut tensors: Vec<_> =
+        parsed.iter().map(|(name, view)| (name.to_owned(), view.data().to_vec())).collect();
+    tensors.sort();
+    tensors
 }
 
 #[test]
@@ -107,7 +136,10 @@ fn errors_say_what_where_why_and_what_to_do() {
     let folder = folder_without_a_driver();
     let run = |arguments: &[&str]| show(folder.path(), &lacuna(folder.path(), arguments));
     insta::assert_snapshot!("no_such_file", run(&["inspect", "nothing"]));
-    insta::assert_snapshot!("not_compressed", run(&["inspect", "model.safetensors"]));
+    insta::assert_snapshot!(
+        "not_compressed",
+        run(&["verify", "model.safetensors", "model.safetensors"])
+    );
     insta::assert_snapshot!("not_safetensors", run(&["compress", "libcuda.so", "-o", "df11"]));
     insta::assert_snapshot!(
         "no_group",
