@@ -1,5 +1,6 @@
 //! The command `lacuna`: compressed weights from and to bf16, verified bit for bit.
 
+mod bench;
 mod convert;
 mod demo;
 mod doctor;
@@ -82,6 +83,24 @@ enum Task {
         #[arg(long)]
         json: bool,
     },
+    /// Time a token's pass through a model's matrices, as bf16, DF11 and lanes, beside what memory
+    /// allows; without a GPU, what memory would allow
+    Bench {
+        /// As Llama-3.1-8B or Qwen3-32B, or a model's config.json
+        model: String,
+        /// Tokens at once
+        #[arg(long, default_value_t = 1)]
+        inputs: u64,
+        /// The driver's number of the device
+        #[arg(long, default_value_t = 0)]
+        device: usize,
+        /// What memory moves, in place of what the driver says
+        #[arg(long, value_name = "GB/S")]
+        bandwidth: Option<f64>,
+        /// For programs
+        #[arg(long)]
+        json: bool,
+    },
     /// Show the driver, the devices, the images that would load, and what is missing
     Doctor {
         /// For programs
@@ -145,6 +164,9 @@ fn main() -> ExitCode {
         Task::Decompress { checkpoint, output } => convert::decompress(&checkpoint, &output),
         Task::Verify { checkpoint, originals, on } => verify::run(&checkpoint, &originals, on),
         Task::Inspect { checkpoint, json } => inspect::run(&checkpoint, json),
+        Task::Bench { model, inputs, device, bandwidth, json } => {
+            bench::run(&bench::Options { model: &model, n_inputs: inputs, device, bandwidth, json })
+        }
         Task::Doctor { json, require_gpu } => doctor::run(json, require_gpu),
         Task::Demo { weights } => demo::run(&weights),
     };

@@ -181,6 +181,24 @@ fn inspect_is_for_programs_too() {
     assert_eq!(group["checksum"], false);
 }
 
+#[test]
+fn bench_says_what_memory_would_allow_where_there_is_no_gpu() {
+    let folder = folder_without_a_driver();
+    let run = |arguments: &[&str]| show(folder.path(), &lacuna(folder.path(), arguments));
+    insta::assert_snapshot!("bench", run(&["bench", "llama-3.1-8b"]));
+    let wrong = ["bench", "x", "--inputs", "65"];
+    assert!(run(&wrong).contains("--inputs 65: 1 to 64"));
+    assert!(run(&["bench", "qwen3-8b", "--bandwidth=-1"]).contains("more than 0"));
+    insta::assert_snapshot!("bench_unknown", run(&["bench", "gpt-9"]));
+    let json = ["bench", "qwen3-32b", "--json", "--bandwidth", "3350"];
+    let report: serde_json::Value =
+        serde_json::from_slice(&lacuna(folder.path(), &json).stdout).unwrap();
+    assert_eq!(report["bytes_per_second"], 3.35e12);
+    let ways = report["ways"].as_array().unwrap();
+    assert_eq!(ways[0]["bytes"].as_u64().unwrap(), 2 * (64 * 487_587_840 + 151_936 * 5120));
+    assert!(ways.iter().all(|way| way["seconds"].is_null()));
+}
+
 /// bf16 safetensors of one matrix, large enough that its conversion takes a while.
 #[cfg(unix)]
 fn large_model(path: &Path) {
