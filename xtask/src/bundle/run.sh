@@ -138,6 +138,15 @@ for room in "${rooms[@]}"; do
     --json "$out/$room-$mode.json" --until $((share > 30 ? share - 20 : 1))
   n_left=$((n_left - 1))
 done
+if [ "$mode" = bench ] && [[ " ${rooms[*]} " == *" huffman "* ]]; then
+  cublas=$(find_peer nvidia/cublas/lib/libcublas.so.1?)
+  cublas=${cublas:-$(find_peer nvidia/cu13/lib/libcublas.so.1?)}
+  for model in ${LACUNA_MODELS-Llama-3.1-8B Qwen3-32B}; do
+    part "model-$(basename "$model")" env \
+      LD_LIBRARY_PATH="$(dirname "${cublas:-/none/none}")${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" \
+      "$programs/lacuna" bench "$model"
+  done
+fi
 if [ "$mode" = check ]; then
   for test in "${rooms[@]}" "${house_tests[@]}"; do
     part "$test-tests" "$programs/test-$test"
