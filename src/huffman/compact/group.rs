@@ -63,8 +63,9 @@ pub struct RawCompact<'a> {
 #[derive(Debug, Clone)]
 pub struct Compact<'a> {
     raw: RawCompact<'a>,
-    code: CompactCode,
-    table: CodeTable,
+    // On the heap: a group is moved about beside others that are small.
+    code: Box<CompactCode>,
+    table: Box<CodeTable>,
     tile_bytes: Cow<'a, [u32]>,
     granule_bits: Cow<'a, [u16]>,
 }
@@ -95,7 +96,8 @@ impl<'a> RawCompact<'a> {
         self.check_index(&tile_bytes, &granule_bits)?;
         check_splits(self.split_positions, self.sign_mantissa.len() as u64)
             .map_err(|(at, reason)| self.error("split_positions", at, reason))?;
-        Ok(Compact { raw: self, table: code.table(), code, tile_bytes, granule_bits })
+        let table = Box::new(code.table());
+        Ok(Compact { raw: self, code: Box::new(code), table, tile_bytes, granule_bits })
     }
 
     fn error(
