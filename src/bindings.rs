@@ -1835,9 +1835,9 @@ pub struct HuffmanMultiplyLaneParams {
     pub matrices: [HuffmanFactor; 4usize],
     /// `[n_inputs, n_columns]` bf16, rows `x_stride` apart; a multiple of 16 bytes, as the stride.
     pub x: u64,
-    /// Elements.
-    pub x_stride: u64,
-    /// A multiple of 8.
+    /// Elements, below 2^31.
+    pub x_stride: u32,
+    /// A multiple of 8, no larger than `x_stride`.
     pub n_columns: u32,
     /// `1..=64`, and no more than the kernel takes at once.
     pub n_inputs: u32,
@@ -1847,13 +1847,11 @@ pub struct HuffmanMultiplyLaneParams {
     pub is_gated: u32,
     /// The type of outputs, biases and residuals: FloatKind, of 16 bits or f32.
     pub output_kind: u32,
-    /// Zero.
-    pub reserved: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
     ["Size of HuffmanMultiplyLaneParams"]
-        [::core::mem::size_of::<HuffmanMultiplyLaneParams>() - 456usize];
+        [::core::mem::size_of::<HuffmanMultiplyLaneParams>() - 448usize];
     ["Alignment of HuffmanMultiplyLaneParams"]
         [::core::mem::align_of::<HuffmanMultiplyLaneParams>() - 8usize];
     ["Offset of field: HuffmanMultiplyLaneParams::matrices"]
@@ -1863,17 +1861,15 @@ const _: () = {
     ["Offset of field: HuffmanMultiplyLaneParams::x_stride"]
         [::core::mem::offset_of!(HuffmanMultiplyLaneParams, x_stride) - 424usize];
     ["Offset of field: HuffmanMultiplyLaneParams::n_columns"]
-        [::core::mem::offset_of!(HuffmanMultiplyLaneParams, n_columns) - 432usize];
+        [::core::mem::offset_of!(HuffmanMultiplyLaneParams, n_columns) - 428usize];
     ["Offset of field: HuffmanMultiplyLaneParams::n_inputs"]
-        [::core::mem::offset_of!(HuffmanMultiplyLaneParams, n_inputs) - 436usize];
+        [::core::mem::offset_of!(HuffmanMultiplyLaneParams, n_inputs) - 432usize];
     ["Offset of field: HuffmanMultiplyLaneParams::n_matrices"]
-        [::core::mem::offset_of!(HuffmanMultiplyLaneParams, n_matrices) - 440usize];
+        [::core::mem::offset_of!(HuffmanMultiplyLaneParams, n_matrices) - 436usize];
     ["Offset of field: HuffmanMultiplyLaneParams::is_gated"]
-        [::core::mem::offset_of!(HuffmanMultiplyLaneParams, is_gated) - 444usize];
+        [::core::mem::offset_of!(HuffmanMultiplyLaneParams, is_gated) - 440usize];
     ["Offset of field: HuffmanMultiplyLaneParams::output_kind"]
-        [::core::mem::offset_of!(HuffmanMultiplyLaneParams, output_kind) - 448usize];
-    ["Offset of field: HuffmanMultiplyLaneParams::reserved"]
-        [::core::mem::offset_of!(HuffmanMultiplyLaneParams, reserved) - 452usize];
+        [::core::mem::offset_of!(HuffmanMultiplyLaneParams, output_kind) - 444usize];
 };
 /// Expand a matrix of lanes to rows of bf16.
 #[repr(C)]

@@ -95,19 +95,50 @@ __device__ __forceinline__ HalfTile load_half(const LanePlanes& planes, const Ro
   return loaded;
 }
 
+// The input that a lane reads of each tile of them; past the last one it is that one again, and
+// nobody looks at what comes of it.
+template <uint32_t kInputTiles>
+struct InputRows {
+  uint32_t rows[kInputTiles];
+};
+
+template <uint32_t kInputTiles>
+__device__ __forceinline__ InputRows<kInputTiles> find_inputs(uint32_t n_inputs) {
+  const uint32_t lane = threadIdx.x % 32;
+  InputRows<kInputTiles> found;
+#pragma unroll
+  for (uint32_t tile = 0; tile < kInputTiles; ++tile) {
+    const uint32_t row = min(tile * kInputs + lane / 4, n_inputs - 1);
+    // What comes of a shuffle is kept, and not computed again at each load.
+    found.rows[tile] = __shfl_sync(0xFFFFFFFFu, row, static_cast<int>(lane));
+  }
+  return found;
+}
+
 // Of pair `pair` of the half's steps.
 template <uint32_t kInputTiles>
 __device__ __forceinline__ PairInputs<kInputTiles> load_inputs(
-    const HuffmanMultiplyLaneParams& params, uint32_t half, uint32_t pair) {
-  const uint32_t lane = threadIdx.x % 32;
-  const uint32_t column = half * kHalfColumns + pair * 32 + lane % 4 * 8;
+    const HuffmanMultiplyLaneParams& params, const InputRows<kInputTiles>& inputs, uint32_t half,
+    uint32_t pair) {
+  const uint32_t first = half * kHalfColumns + pair * 32;
+  const uint32_t column = first + threadIdx.x % 4 * 8;
+  const auto* x = reinterpret_cast<const uint8_t*>(params.x + column);
+  const auto load = [&](uint32_t tile) {
+    // One multiplication of 32 bits to an address of 64.
+    const uint8_t* at = x + uint64_t{inputs.rows[tile]} * (2 * params.x_stride);
+    return *reinterpret_cast<const uint4*>(at);
+  };
   PairInputs<kInputTiles> loaded;
+  if (first + 32 <= params.n_columns) {
+#pragma unroll
+    for (uint32_t tile = 0; tile < kInputTiles; ++tile) loaded.words[tile] = load(tile);
+    return loaded;
+  }
+  // Past the last column are zeros. A branch of its own: the choice would cost the others as much
+  // as their loads.
 #pragma unroll
   for (uint32_t tile = 0; tile < kInputTiles; ++tile) {
-    const uint32_t input = tile * kInputs + lane / 4;
-    const uint16_t* x = params.x + input * params.x_stride + column;
-    const bool is_there = input < params.n_inputs && column < params.n_columns;
-    loaded.words[tile] = is_there ? *reinterpret_cast<const uint4*>(x) : make_uint4(0, 0, 0, 0);
+    loaded.words[tile] = column < params.n_columns ? load(tile) : make_uint4(0, 0, 0, 0);
   }
   return loaded;
 }
@@ -222,6 +253,8 @@ __device__ __forceinline__ void multiply_chain(const HuffmanMultiplyLaneParams& 
         find_row_tile(*matrix_of(r).planes, block.first_tile + (is_second ? r - kRowTiles / 2 : r));
   }
 
+  const InputRows<kInputTiles> own_inputs = find_inputs<kInputTiles>(params.n_inputs);
+
   // Of many inputs there is no room for the next half's: they come from the cache when they are
   // needed.
   constexpr bool kIsAhead = kInputTiles <= 2;
@@ -229,7 +262,7 @@ __device__ __forceinline__ void multiply_chain(const HuffmanMultiplyLaneParams& 
   PairInputs<kInputTiles> inputs[2][2];
 #pragma unroll
   for (uint32_t pair = 0; pair < 2 && kIsAhead; ++pair) {
-    inputs[0][pair] = load_inputs<kInputTiles>(params, 2 * begin, pair);
+    inputs[0][pair] = load_inputs(params, own_inputs, 2 * begin, pair);
   }
 #pragma unroll
   for (uint32_t r = 0; r < kRowTiles; ++r) {
@@ -253,7 +286,7 @@ __device__ __forceinline__ void multiply_chain(const HuffmanMultiplyLaneParams& 
       if (half + 1 < 2 * end) {
 #pragma unroll
         for (uint32_t pair = 0; pair < 2 && kIsAhead; ++pair) {
-          inputs[1 - part][pair] = load_inputs<kInputTiles>(params, half + 1, pair);
+          inputs[1 - part][pair] = load_inputs(params, own_inputs, half + 1, pair);
         }
 #pragma unroll
         for (uint32_t r = 0; r < kRowTiles; ++r) {
@@ -278,7 +311,7 @@ __device__ __forceinline__ void multiply_chain(const HuffmanMultiplyLaneParams& 
       }
 #pragma unroll
       for (uint32_t pair = 0; pair < 2 && !kIsAhead; ++pair) {
-        const PairInputs<kInputTiles> now = load_inputs<kInputTiles>(params, half, pair);
+        const PairInputs<kInputTiles> now = load_inputs(params, own_inputs, half, pair);
 #pragma unroll
         for (uint32_t r = 0; r < kRowTiles; ++r) {
           multiply_pair(sums[r], fragments[r], pair, now);

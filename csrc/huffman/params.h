@@ -240,9 +240,9 @@ typedef struct HuffmanMultiplyLaneParams {
   HuffmanFactor matrices[4];
   /// `[n_inputs, n_columns]` bf16, rows `x_stride` apart; a multiple of 16 bytes, as the stride.
   DEVICE_PTR(const uint16_t) x;
-  /// Elements.
-  uint64_t x_stride;
-  /// A multiple of 8.
+  /// Elements, below 2^31.
+  uint32_t x_stride;
+  /// A multiple of 8, no larger than `x_stride`.
   uint32_t n_columns;
   /// `1..=64`, and no more than the kernel takes at once.
   uint32_t n_inputs;
@@ -252,8 +252,6 @@ typedef struct HuffmanMultiplyLaneParams {
   uint32_t is_gated;
   /// The type of outputs, biases and residuals: FloatKind, of 16 bits or f32.
   uint32_t output_kind;
-  /// Zero.
-  uint32_t reserved;
 } HuffmanMultiplyLaneParams;
 
 /// Expand a matrix of lanes to rows of bf16.

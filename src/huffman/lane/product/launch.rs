@@ -93,13 +93,12 @@ pub fn multiply_lane<T: Real>(
     let mut params = HuffmanMultiplyLaneParams {
         matrices: [HuffmanFactor::zeroed(); MOST_FACTORS],
         x: arguments.input("inputs", x, plan.x_len())?,
-        x_stride: plan.x_stride(),
+        x_stride: plan.x_stride() as u32,
         n_columns: plan.n_columns() as u32,
         n_inputs: plan.n_inputs() as u32,
         n_matrices: factors.len() as u32,
         is_gated: plan.is_gated().into(),
         output_kind: T::NUMBER,
-        reserved: 0,
     };
     for (idx, (factor, target)) in factors.iter_mut().zip(&mut params.matrices).enumerate() {
         *target = HuffmanFactor {

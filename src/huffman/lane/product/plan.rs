@@ -19,6 +19,8 @@ const INPUTS_OF_TILE: u64 = 8;
 const ENOUGH_BLOCKS: u64 = 384;
 /// An input is read 16 bytes at a time.
 const INPUT_ALIGNMENT: u64 = 8;
+/// A kernel counts the bytes from one input to the next in 32 bits.
+const MOST_INPUT_STRIDE: u64 = 1 << 31;
 
 /// One launch of [`multiply_lane`](super::multiply_lane): up to four matrices of one number of columns by the same inputs.
 ///
@@ -52,7 +54,7 @@ impl ProductPlan {
     ///
     /// # Errors
     /// [`Error::Range`] for none or more than four matrices, for 0 or more than 64 inputs, and for columns that are no multiple of 8, by which 16 bytes of an
-    /// input would not be; [`Error::Shape`] where matrices have different numbers of columns.
+    /// input would not be, or 2^31; [`Error::Shape`] where matrices have different numbers of columns.
     pub fn new(shapes: &[LaneShape], n_inputs: u64) -> Result<Self> {
         Self::of(shapes, n_inputs, false)
     }
@@ -72,9 +74,9 @@ impl ProductPlan {
     fn of(shapes: &[LaneShape], n_inputs: u64, is_gated: bool) -> Result<Self> {
         check_between("matrices of a product", shapes.len() as u64, MOST_FACTORS as u64, "1..=4")?;
         let n_columns = shapes[0].n_columns();
-        if !n_columns.is_multiple_of(INPUT_ALIGNMENT) {
-            let what = "columns of a product's matrix";
-            return Err(Error::Range { what, value: n_columns, allowed: "the multiples of 8" });
+        if !n_columns.is_multiple_of(INPUT_ALIGNMENT) || n_columns >= MOST_INPUT_STRIDE {
+            let (what, allowed) = ("columns of a product's matrix", "multiples of 8 below 2^31");
+            return Err(Error::Range { what, value: n_columns, allowed });
         }
         for shape in shapes {
             if shape.n_columns() != n_columns {
@@ -100,7 +102,7 @@ impl ProductPlan {
     /// residual, and its strides only have to be possible.
     ///
     /// # Errors
-    /// [`Error::Range`] where rows would overlap, or not be in a memory of 2^63 bytes, or inputs' are no multiple of 8; [`Error::Shape`] where there are not as many
+    /// [`Error::Range`] where rows would overlap, or not be in a memory of 2^63 bytes, or inputs' are no multiple of 8, or 2^31; [`Error::Shape`] where there are not as many
     /// strides as matrices.
     pub fn with_strides(mut self, x: u64, outputs: &[u64], residuals: &[u64]) -> Result<Self> {
         let n_factors = self.n_factors() as u64;
@@ -113,8 +115,9 @@ impl ProductPlan {
             }
         }
         let most = 1 << 56;
-        if !x.is_multiple_of(INPUT_ALIGNMENT) || x < self.n_columns() || x > most {
-            let (what, allowed) = ("stride of inputs", "multiples of 8 from the columns on");
+        if !x.is_multiple_of(INPUT_ALIGNMENT) || x < self.n_columns() || x >= MOST_INPUT_STRIDE {
+            let (what, allowed) =
+                ("stride of inputs", "multiples of 8 from the columns on, below 2^31");
             return Err(Error::Range { what, value: x, allowed });
         }
         for idx in 0..self.n_factors() {

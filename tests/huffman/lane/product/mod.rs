@@ -179,7 +179,8 @@ fn what_a_product_cannot_be_is_said() {
         (ProductPlan::new(&[shape(1, 8); 5], 1), "1..=4"),
         (ProductPlan::new(&[shape(1, 8)], 0), "1..=64"),
         (ProductPlan::new(&[shape(1, 8)], MOST_INPUTS + 1), "inputs of a product"),
-        (ProductPlan::new(&[shape(1, 12)], 1), "the multiples of 8"),
+        (ProductPlan::new(&[shape(1, 12)], 1), "multiples of 8 below 2^31"),
+        (ProductPlan::new(&[shape(1, 1 << 31)], 1), "multiples of 8 below 2^31"),
         (
             ProductPlan::new(&[shape(1, 16), shape(1, 8)], 1),
             "columns of a matrix: expected 16, got 8",
@@ -203,6 +204,7 @@ fn what_a_product_cannot_be_is_said() {
     for (strides, what) in [
         (plan.with_strides(8, &[4], &[4]), "stride of inputs"),
         (plan.with_strides(20, &[4], &[4]), "stride of inputs"),
+        (plan.with_strides(1 << 31, &[4], &[4]), "from the columns on, below 2^31"),
         (plan.with_strides(16, &[3], &[4]), "stride of an output"),
         (plan.with_strides(16, &[4], &[u64::MAX]), "stride of a residual"),
         (plan.with_strides(16, &[4, 4], &[4]), "strides of outputs: expected 1, got 2"),
