@@ -5,7 +5,9 @@
 use std::array;
 
 use lacuna::huffman::compact::{self, CompactCode, EncodePlan, RawCompact, reference};
-use lacuna_fuzz::{Input, check_indexed, check_walked, damage, placed, use_one_thread, words};
+use lacuna_fuzz::{
+    Input, check_indexed, check_walked, damage, loosened, placed, use_one_thread, words,
+};
 use libfuzzer_sys::fuzz_target;
 
 const MOST_WEIGHTS: usize = 4300;
@@ -41,6 +43,8 @@ fn encode(input: &mut Input<'_>) -> [Vec<u8>; 6] {
     let mut decoded = vec![0; n];
     compact::decode(&raw.parse().expect("a sound group"), &mut decoded).expect("a sound group");
     assert!(decoded == weights);
+    let loose = reference::encode(&weights, &loosened(input, code));
+    let raw = RawCompact { split_positions: raw.split_positions, ..loose.as_raw("group") };
     raw.tensors().map(<[u8]>::to_vec)
 }
 

@@ -2,13 +2,14 @@
 //! tables and codes: no panic, and what is decoded is what other ways to it give.
 #![no_main]
 
-use lacuna::huffman::compact;
+use lacuna::huffman::compact::{self, CompactCode};
 use lacuna::huffman::indexed::{
     CodeTable, IndexedPlan, IndexedRowsPlan, IndexedRowsShape, IndexedShape, RawIndexed, reference,
 };
-use lacuna::huffman::{self, EncodedGroup, RawGroup};
+use lacuna::huffman::{self, BYTES_PER_BLOCK, EncodedGroup, GAP_BYTES_PER_BLOCK, RawGroup};
 use lacuna_fuzz::{
-    Input, check_group, check_indexed, check_walked, damage, damage_bytes, use_one_thread, words,
+    Input, check_group, check_indexed, check_walked, damage, damage_bytes, loosened,
+    use_one_thread, words,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -41,6 +42,9 @@ fn encode(input: &mut Input<'_>, most: usize) -> EncodedGroup {
 fn check_damaged(input: &mut Input<'_>, most: usize) {
     let group = encode(input, most);
     let mut tensors = group.as_raw("group").tensors().map(<[u8]>::to_vec);
+    if input.byte() % 8 == 1 {
+        add_block(&mut tensors);
+    }
     damage(input, &mut tensors);
     let [encoded_exponent, sign_mantissa, luts, gaps, output_positions, split_positions] = &tensors;
     let raw = RawGroup {
@@ -55,6 +59,14 @@ fn check_damaged(input: &mut Input<'_>, most: usize) {
     if let Ok(group) = raw.parse() {
         check_group(input, &group);
     }
+}
+
+/// One block more, of no weights.
+fn add_block(tensors: &mut [Vec<u8>; 6]) {
+    let [codes, sign_mantissa, _, gaps, output_positions, _] = tensors;
+    codes.resize(codes.len().next_multiple_of(BYTES_PER_BLOCK) + 1, 0);
+    gaps.resize(gaps.len() + GAP_BYTES_PER_BLOCK, 0);
+    output_positions.extend((sign_mantissa.len() as u32).to_le_bytes());
 }
 
 /// An indexed group, of whose tensors only the lengths are trusted.
@@ -84,14 +96,16 @@ fn check_hostile(input: &mut Input<'_>) {
         entries: &words(entries, u32::from_le_bytes),
         lengths,
         // Where it says so, codes of more than 12 bits are none.
-        luts: if input.byte() % 2 == 0 { luts } else { &[] },
+        luts: if input.byte().is_multiple_of(2) { luts } else { &[] },
     };
     let _ = check_indexed(input, &raw);
 }
 
 /// A compact group whose index and codes are damaged as no reader would let them be.
 fn check_hostile_compact(input: &mut Input<'_>) {
-    let group = compact::encode(&[&weights(input, MOST_WEIGHTS)]).expect("few weights");
+    let weights: Vec<u16> = words(&weights(input, MOST_WEIGHTS), u16::from_le_bytes);
+    let code = CompactCode::new(&compact::reference::count(&weights)).expect("some weights");
+    let group = compact::reference::encode(&weights, &loosened(input, code));
     let mut index = [
         group.granule_bits.iter().flat_map(|bits| bits.to_le_bytes()).collect(),
         group.tile_bytes.iter().flat_map(|byte| byte.to_le_bytes()).collect::<Vec<_>>(),
@@ -122,7 +136,7 @@ fn check_plans(input: &mut Input<'_>) {
         output_stride: size(input),
     };
     // Of sizes by chance few would fit each other.
-    if input.byte() % 4 > 0 {
+    if !input.byte().is_multiple_of(4) {
         shape.first_element = first_element.min(n_elements);
         let n_left = n_elements - shape.first_element;
         shape.n_matrix_rows = shape.n_matrix_rows.min(n_left / row_len.max(1));

@@ -76,7 +76,7 @@ fn check_planes(input: &mut Input<'_>, kind: u8, matrix: &LaneMatrix) {
         matrix.escapes.iter().flat_map(|word| word.to_le_bytes()).collect(),
     ];
     let escapes = 4;
-    if kind % 2 == 0 {
+    if kind.is_multiple_of(2) {
         damage(input, &mut planes);
     } else {
         // Lengths as they should be, but of the list, which has any.

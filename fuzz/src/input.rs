@@ -2,6 +2,8 @@
 
 use std::array;
 
+use lacuna::huffman::compact::CompactCode;
+
 /// An input, read from the front on; past its end are zeros.
 pub struct Input<'a>(&'a [u8]);
 
@@ -126,6 +128,19 @@ fn damage_at(input: &mut Input<'_>, kind: u8, tensor: &mut [u8], at: usize) {
             tensor.copy_within(from..from + n, at);
         }
     }
+}
+
+/// Where the input says so, `code` with a bit more for each exponent, so that half of all bits are none.
+pub fn loosened(input: &mut Input<'_>, code: CompactCode) -> CompactCode {
+    if input.byte().is_multiple_of(2) {
+        return code;
+    }
+    let longer = |byte: u8| match byte {
+        0 | 12.. => byte,
+        length => length + 1,
+    };
+    let of_two = |two: u8| longer(two & 15) | longer(two >> 4) << 4;
+    CompactCode::of_lengths(&code.to_lengths().map(of_two)).expect("more room than before")
 }
 
 /// Tensors one after the other behind `shift` bytes, as a file has them: in any alignment.

@@ -5,7 +5,7 @@ mod check;
 mod input;
 
 pub use check::{check_group, check_indexed, check_walked};
-pub use input::{Input, damage, damage_bytes, placed, words};
+pub use input::{Input, damage, damage_bytes, loosened, placed, words};
 
 /// Work that is split over threads stays on this one, so that an input always covers the same code.
 pub fn use_one_thread() {
