@@ -41,7 +41,7 @@ pub struct IndexedRowsPlan {
 impl IndexedRowsPlan {
     /// # Errors
     /// [`Error::Range`](crate::Error::Range) for a size that is not supported, a matrix that does not end within its group,
-    /// and rows of the output that overlap.
+    /// rows of the output that overlap, and 2^46 elements of it.
     pub fn new(shape: IndexedRowsShape) -> Result<Self> {
         let IndexedRowsShape { n_elements, first_element, n_matrix_rows, row_len, .. } = shape;
         check_range("weights of a group", n_elements, 1..1 << 32, "1..2^32")?;
@@ -53,6 +53,8 @@ impl IndexedRowsPlan {
         let strides = row_len..1 << 40;
         let allowed = "the elements of a row, up to 2^40";
         check_range("stride of the output", shape.output_stride, strides, allowed)?;
+        let n_outputs = shape.n_rows.saturating_mul(shape.output_stride);
+        check_range("elements of the output", n_outputs, 0..1 << 46, "0..2^46")?;
         // Where rows begin in a granule: at any weight of it, or always at the first.
         let granule = GRANULE_WEIGHTS as u64;
         let is_aligned = first_element.is_multiple_of(granule) && row_len.is_multiple_of(granule);

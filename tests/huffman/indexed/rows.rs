@@ -190,6 +190,11 @@ fn plans_say_what_is_wrong() {
             IndexedRowsShape { n_rows: 1 << 31, ..sound },
             "rows that are asked for: 2147483648 is outside 0..2^31",
         ),
+        // All rows together would have 2^64 elements and a row's: in 64 bits, a row's alone.
+        (
+            IndexedRowsShape { n_rows: (1 << 25) + 1, output_stride: 1 << 39, ..sound },
+            "elements of the output: 18446744073709551615 is outside 0..2^46",
+        ),
         (IndexedRowsShape { n_elements: 0, ..sound }, "weights of a group: 0 is outside 1..2^32"),
     ] {
         assert_eq!(IndexedRowsPlan::new(shape).unwrap_err().to_string(), message);
