@@ -170,6 +170,22 @@ fn a_corrupt_tile_leaves_its_neighbours_alone() {
             decoded[1].chunks(4096).zip(weights.chunks(4096)).enumerate()
         {
             match tile {
+#[test]
+fn blocks_have_more_tiles_where_there_are_more_than_a_device_needs() {
+    let n_blocks = |n_elements: u64| {
+        let shape =
+            IndexedShape { n_code_bytes: n_elements.div_ceil(3), n_elements, n_lut_rows: 1 };
+        IndexedPlan::new(&[shape]).unwrap().grid().blocks[0]
+    };
+    // Up to 1,024 blocks of four warps have a tile a warp.
+    assert_eq!([1, 4 * 4096, 4 * 4096 + 1, 1024 * 4 * 4096].map(n_blocks), [1, 1, 2, 1024]);
+    // A transformer block of Llama-3.1-8B: 52 tiles a block.
+    assert_eq!(n_blocks(4096 * (2 * 4096 + 2 * 1024 + 3 * 14_336)), 1024);
+    // 64 at most.
+    assert_eq!(n_blocks(1024 * 64 * 4096), 1024);
+    assert_eq!(n_blocks(1024 * 64 * 4096 + 1), 1025);
+}
+
                 2 => assert!(found.iter().all(|bits| *bits == 0x7FC0)),
                 _ => assert!(found == expected, "tile {tile}"),
             }
