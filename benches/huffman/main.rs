@@ -3,6 +3,7 @@
 
 mod compact;
 mod decode;
+mod group;
 #[path = "../house/mod.rs"]
 mod house;
 mod index;

@@ -259,7 +259,7 @@ pub(crate) fn cases() -> Vec<Box<dyn Case>> {
         case("", &[96], 512, 1, false, 1.2),
         case("", &[64, 16, 33], 768, 3, false, 1.5),
         case("", &[48, 48], 1024, 8, true, 1.5),
-        wide(&[64], 8192, 1, false, 1.03),
+        wide(&[64], 8192, 1, false, 1.01),
         wide(&[64, 64], 4096, 2, true, 1.07),
         case("", &[100], 1032, 12, false, 1.5),
         case("", &[72], 640, 30, false, 2.0),

@@ -42,6 +42,18 @@ pub struct TensorError {
     pub reason: TensorReason,
 }
 
+impl TensorError {
+    pub(super) fn new(
+        group: &str,
+        tensor: &'static str,
+        offset: impl Into<Option<usize>>,
+        reason: TensorReason,
+    ) -> Self {
+        let offset = offset.into().map(|at| at as u64);
+        Self { group: group.to_owned(), tensor, offset, reason }
+    }
+}
+
 /// What can be wrong with a tensor before anything is decoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -199,18 +211,8 @@ impl<'a> RawGroup<'a> {
         let n_lut_rows = self.check_tables()?;
         let densest_block = self.check_positions()?;
         check_splits(self.split_positions, self.sign_mantissa.len() as u64)
-            .map_err(|(at, reason)| self.error("split_positions", at, reason))?;
+            .map_err(|(at, reason)| TensorError::new(self.name, "split_positions", at, reason))?;
         Ok(Group { raw: self, n_lut_rows, densest_block })
-    }
-
-    fn error(
-        &self,
-        tensor: &'static str,
-        offset: impl Into<Option<usize>>,
-        reason: TensorReason,
-    ) -> TensorError {
-        let offset = offset.into().map(|at| at as u64);
-        TensorError { group: self.name.to_owned(), tensor, offset, reason }
     }
 
     fn n_blocks(&self) -> usize {
@@ -218,47 +220,23 @@ impl<'a> RawGroup<'a> {
     }
 
     fn check_sizes(&self) -> Result<(), TensorError> {
-        let sized = [
-            ("encoded_exponent", self.encoded_exponent, 1_u64 << 31),
-            ("sign_mantissa", self.sign_mantissa, 1 << 32),
-        ];
-        for (tensor, bytes, limit) in sized {
-            if bytes.is_empty() {
-                return Err(self.error(tensor, None, TensorReason::Empty));
-            }
-            let got = bytes.len() as u64;
-            if got >= limit {
-                return Err(self.error(tensor, None, TensorReason::TooLarge { got, limit }));
-            }
-        }
-        let length = |tensor, got: usize, expected: usize| {
-            let (got, expected) = (got as u64, expected as u64);
-            self.error(tensor, None, TensorReason::Length { expected, got })
-        };
-        let n_gap_bytes = self.n_blocks() * GAP_BYTES_PER_BLOCK;
-        if self.gaps.len() != n_gap_bytes {
-            return Err(length("gaps", self.gaps.len(), n_gap_bytes));
-        }
+        check_count(self.name, "encoded_exponent", self.encoded_exponent, 1 << 31)?;
+        check_count(self.name, "sign_mantissa", self.sign_mantissa, 1 << 32)?;
+        check_len(self.name, "gaps", self.gaps, (self.n_blocks() * GAP_BYTES_PER_BLOCK) as u64)?;
         // The published encoder writes one position too few where the last code crosses into a
         // block of its own and ends on a byte.
-        let n_positions = self.n_blocks() + 1;
-        let n_bytes = self.output_positions.len();
-        if n_bytes != 4 * n_positions && n_bytes != 4 * (n_positions - 1) {
-            return Err(length("output_positions", n_bytes, 4 * n_positions));
+        if self.output_positions.len() != 4 * self.n_blocks() {
+            let n_bytes = 4 * (self.n_blocks() + 1) as u64;
+            check_len(self.name, "output_positions", self.output_positions, n_bytes)?;
         }
-        let n_split_bytes = self.split_positions.len();
-        if !n_split_bytes.is_multiple_of(8) {
-            let expected = n_split_bytes.next_multiple_of(8);
-            return Err(length("split_positions", n_split_bytes, expected));
-        }
-        Ok(())
+        check_split_bytes(self.name, self.split_positions)
     }
 
     fn check_tables(&self) -> Result<u32, TensorError> {
         let n_rows = self.luts.len() / 256;
         if !self.luts.len().is_multiple_of(256) || !(2..=MAX_LUT_ROWS + 1).contains(&n_rows) {
             let got = self.luts.len() as u64;
-            return Err(self.error("luts", None, TensorReason::Rows { got }));
+            return Err(TensorError::new(self.name, "luts", None, TensorReason::Rows { got }));
         }
         let n_lut_rows = n_rows - 1;
         let (tables, lengths) = self.luts.split_at(n_lut_rows * 256);
@@ -277,7 +255,7 @@ impl<'a> RawGroup<'a> {
                     let next = 256 - usize::from(entry);
                     if next >= n_lut_rows {
                         let reason = TensorReason::Pointer { entry, row: next, n_rows: n_lut_rows };
-                        return Err(self.error("luts", at, reason));
+                        return Err(TensorError::new(self.name, "luts", at, reason));
                     }
                     open.push((next, level + 1));
                     continue;
@@ -289,7 +267,7 @@ impl<'a> RawGroup<'a> {
                         continue;
                     }
                     let reason = TensorReason::CodeLength { exponent: entry, length };
-                    return Err(self.error("luts", at, reason));
+                    return Err(TensorError::new(self.name, "luts", at, reason));
                 }
             }
         }
@@ -301,12 +279,17 @@ impl<'a> RawGroup<'a> {
             if u32::from(*length) > MAX_CODE_BITS {
                 let exponent = exponent as u8;
                 let reason = TensorReason::CodeLength { exponent, length: *length };
-                return Err(self.error("luts", tables.len() + usize::from(exponent), reason));
+                return Err(TensorError::new(
+                    self.name,
+                    "luts",
+                    tables.len() + usize::from(exponent),
+                    reason,
+                ));
             }
             leaves += 1 << (MAX_CODE_BITS - u32::from(*length));
         }
         if leaves > 1 << MAX_CODE_BITS {
-            return Err(self.error("luts", tables.len(), TensorReason::Overfull));
+            return Err(TensorError::new(self.name, "luts", tables.len(), TensorReason::Overfull));
         }
         Ok(n_lut_rows as u32)
     }
@@ -318,7 +301,8 @@ impl<'a> RawGroup<'a> {
         let mut densest = 0;
         for (idx, bytes) in entries.iter().enumerate() {
             let got = u64::from(u32::from_le_bytes(*bytes));
-            let error = |reason| Err(self.error("output_positions", idx * 4, reason));
+            let error =
+                |reason| Err(TensorError::new(self.name, "output_positions", idx * 4, reason));
             if idx == 0 && got != 0 {
                 return error(TensorReason::FirstPosition { got });
             }
@@ -335,16 +319,51 @@ impl<'a> RawGroup<'a> {
         let at = entries.len().saturating_sub(1) * 4;
         if entries.len() == self.n_blocks() + 1 && previous != n_elements {
             let reason = TensorReason::LastPosition { got: previous, n_elements };
-            return Err(self.error("output_positions", at, reason));
+            return Err(TensorError::new(self.name, "output_positions", at, reason));
         }
         let last = n_elements - previous;
         if last > MAX_BLOCK_ELEMENTS as u64 {
             let (got, n_bits) = (last, MAX_BLOCK_ELEMENTS as u64);
             let reason = TensorReason::Density { got, n_bits };
-            return Err(self.error("output_positions", at, reason));
+            return Err(TensorError::new(self.name, "output_positions", at, reason));
         }
         Ok(densest.max(last))
     }
+}
+
+/// At least one byte, and fewer than the format can count.
+pub(super) fn check_count(
+    group: &str,
+    tensor: &'static str,
+    bytes: &[u8],
+    limit: u64,
+) -> Result<(), TensorError> {
+    let reason = match bytes.len() as u64 {
+        0 => TensorReason::Empty,
+        got if got >= limit => TensorReason::TooLarge { got, limit },
+        _ => return Ok(()),
+    };
+    Err(TensorError::new(group, tensor, None, reason))
+}
+
+/// As many bytes as follow from other tensors.
+pub(super) fn check_len(
+    group: &str,
+    tensor: &'static str,
+    bytes: &[u8],
+    expected: u64,
+) -> Result<(), TensorError> {
+    let got = bytes.len() as u64;
+    if got == expected {
+        return Ok(());
+    }
+    Err(TensorError::new(group, tensor, None, TensorReason::Length { expected, got }))
+}
+
+/// Whole splits.
+pub(super) fn check_split_bytes(group: &str, split_positions: &[u8]) -> Result<(), TensorError> {
+    let expected = (split_positions.len() as u64).next_multiple_of(8);
+    check_len(group, "split_positions", split_positions, expected)
 }
 
 /// Splits ascend inside a group of so many weights; else which byte is wrong, and how.

@@ -112,6 +112,27 @@ pub(crate) fn data(file: &str) -> PathBuf {
     data_folder().join("df11").join(file)
 }
 
+/// Trained weights: a DF11 file of one group, the bf16 file that it was made of, and rows and columns of its matrices.
+pub(crate) struct Trained {
+    pub(crate) df11: &'static str,
+    pub(crate) bf16: &'static str,
+    pub(crate) shapes: &'static [[u64; 2]],
+}
+
+pub(crate) const GOLDEN: [Trained; 2] = [
+    Trained {
+        df11: "minilm-layer0.df11.safetensors",
+        bf16: "minilm-layer0.bf16.safetensors",
+        shapes: &[[384, 384], [384, 384], [384, 384], [384, 384], [1536, 384], [384, 1536]],
+    },
+    // A piece of a matrix, whose rows it does not end with.
+    Trained {
+        df11: "qwen3-4b-slice.df11.safetensors",
+        bf16: "qwen3-4b-slice.bf16.safetensors",
+        shapes: &[[16, 2881]],
+    },
+];
+
 /// The folders of golden data.
 pub(crate) fn data_folder() -> PathBuf {
     let own = [env!("CARGO_MANIFEST_DIR"), "tests", "data"].iter().collect();
@@ -145,6 +166,28 @@ pub(crate) fn clustered_weights(n: usize, seed: u64) -> Vec<u16> {
         })
         .collect()
 }
+
+/// Weights some of which have exponents as rare as one in 2^22: codes beyond a lookup, or for which 12 bits are a limit.
+pub(crate) fn skewed_weights(n: usize, seed: u64) -> Vec<u16> {
+    let mut random = Random(seed);
+    let mut weights = clustered_weights(n, seed);
+    for weight in &mut weights {
+        if random.next().is_multiple_of(50) {
+            *weight = (random.next() % 200) as u16 * 128 + 5;
+        }
+    }
+    weights
+}
+
+/// Weights of all exponents alike: tiles of more bits than fit on chip.
+pub(crate) fn noise(n: usize, seed: u64) -> Vec<u16> {
+    let mut random = Random(seed);
+    (0..n).map(|_| random.next() as u16).collect()
+}
+
+/// So many weights of each kind, from a seed.
+pub(crate) const KINDS: [fn(usize, u64) -> Vec<u16>; 3] =
+    [clustered_weights, skewed_weights, noise];
 
 /// A group of these tensors, in the order of [`RawGroup`], without splits.
 pub(crate) fn raw_of(tensors: &[Vec<u8>; 5]) -> RawGroup<'_> {

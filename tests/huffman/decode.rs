@@ -7,7 +7,7 @@ use lacuna::simt::{Checks, Config, Fibres, Schedule};
 use lacuna::{Error, Queue};
 use proptest::prelude::*;
 
-use crate::common::{self, clustered_weights, encode};
+use crate::common::{self, GOLDEN, clustered_weights, encode};
 
 /// What a launch over `groups` leaves: each group's bits, and the report.
 fn decode_on(queue: &Queue, groups: &[RawGroup<'_>]) -> (Vec<Vec<u16>>, Option<Corruption>) {
@@ -89,11 +89,8 @@ fn assert_same(queue: &Queue, groups: &[RawGroup<'_>]) {
 #[test]
 fn golden_groups_decode_bit_for_bit_on_every_executor() {
     for queue in common::queues() {
-        for (file, original) in [
-            ("minilm-layer0.df11.safetensors", "minilm-layer0.bf16.safetensors"),
-            ("qwen3-4b-slice.df11.safetensors", "qwen3-4b-slice.bf16.safetensors"),
-        ] {
-            let checkpoint = huffman::Checkpoint::open(common::data(file)).unwrap();
+        for trained in &GOLDEN {
+            let checkpoint = huffman::Checkpoint::open(common::data(trained.df11)).unwrap();
             let groups = checkpoint.groups().unwrap();
             let weights = DeviceWeights::upload(&queue, &groups).unwrap();
             let plan = weights.plan();
@@ -102,8 +99,8 @@ fn golden_groups_decode_bit_for_bit_on_every_executor() {
             weights.decode(&queue, &mut workspace.view_mut(), &mut output.view_mut()).unwrap();
             weights.check(&queue, &workspace.view()).unwrap();
             let decoded = queue.download(&output.view()).unwrap();
-            let expected = common::bf16_tensors(original);
-            assert!(bytemuck::cast_slice::<bf16, u8>(&decoded) == expected, "{file}");
+            let expected = common::bf16_tensors(trained.bf16);
+            assert!(bytemuck::cast_slice::<bf16, u8>(&decoded) == expected, "{}", trained.df11);
         }
     }
 }

@@ -8,7 +8,7 @@ use lacuna::huffman::{
 };
 use proptest::prelude::*;
 
-use crate::common::{self, clustered_weights, encode};
+use crate::common::{self, GOLDEN, clustered_weights, encode};
 
 /// Encodes, parses, and decodes by both decoders.
 #[track_caller]
@@ -60,10 +60,10 @@ fn least_published_bytes(histogram: &[u64; 256]) -> Option<u64> {
 
 #[test]
 fn golden_groups_are_encoded_no_larger_than_published() {
-    let checkpoint = Checkpoint::open(common::data("minilm-layer0.df11.safetensors")).unwrap();
+    let checkpoint = Checkpoint::open(common::data(GOLDEN[0].df11)).unwrap();
     let published = checkpoint.group(0).unwrap().unwrap();
     let published = *published.raw();
-    let original = common::bf16_tensors("minilm-layer0.bf16.safetensors");
+    let original = common::bf16_tensors(GOLDEN[0].bf16);
     let ours = huffman::encode(&[&original]).unwrap();
     let ours_raw = ours.as_raw("group");
     let sizes = [ours_raw, published].map(|raw| {
@@ -75,13 +75,11 @@ fn golden_groups_are_encoded_no_larger_than_published() {
 
 #[test]
 fn both_decoders_give_the_original_bits_of_golden_groups() {
-    for (file, original) in [
-        ("minilm-layer0.df11.safetensors", "minilm-layer0.bf16.safetensors"),
-        ("qwen3-4b-slice.df11.safetensors", "qwen3-4b-slice.bf16.safetensors"),
-    ] {
+    for trained in &GOLDEN {
+        let file = trained.df11;
         let checkpoint = Checkpoint::open(common::data(file)).unwrap();
         let group = checkpoint.group(0).unwrap().unwrap();
-        let original = common::bf16_tensors(original);
+        let original = common::bf16_tensors(trained.bf16);
         let mut decoded = vec![0_u16; original.len() / 2];
         reference::decode(group.raw(), &mut decoded).unwrap();
         assert!(bytemuck::cast_slice::<u16, u8>(&decoded) == original, "{file}: reference");

@@ -7,3 +7,4 @@ mod decode;
 mod indexed;
 mod lane;
 mod law;
+mod transcode;

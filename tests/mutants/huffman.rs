@@ -18,7 +18,8 @@ const KERNEL: Kernel = Kernel {
 };
 
 /// The barriers, fences and atomics of the kernel, and the comparisons that keep an index inside. Not
-/// among them: the last block's atomic read of `corrupt`, which behind its fence could be a plain one.
+/// among them: the last block's atomic read of `corrupt`, which behind its fence could be a plain one; and that no
+/// gap is asked for behind the stream's end, before which the last block has codes for all elements or a worse reason.
 const MUTATIONS: &[Mutation] = &[
     // scan_counts, agree_on_reason, count_codes, decode_block, finish_group (3), in the order of the files.
     of("  __syncthreads();", 0, ""),
@@ -79,6 +80,23 @@ const MUTATIONS: &[Mutation] = &[
         0,
         "if (block_idx + 1 >= group.n_blocks) return;",
     ),
+    // Where a block is in its stream, what it counts by, and what is wrong with it.
+    of("block_idx + 1 == group.n_blocks", 0, "false"),
+    of("if (!has_sound_positions(group, block)) return pass;", 0, ""),
+    of("if (threadIdx.x == 0) shared.reason = kSound;", 0, ""),
+    of("min(group.n_lut_rows, kMostLutRows)", 0, "group.n_lut_rows"),
+    of("bit / 8 < kGapBytes ? shared.gaps[bit / 8 + 1] : 0", 0, "shared.gaps[bit / 8 + 1]"),
+    of("bit / 8 < kGapBytes ? shared.gaps[bit / 8 + 1] : 0", 0, "0"),
+    of(
+        "chunk_byte < group.n_code_bytes ? group.n_code_bytes - chunk_byte",
+        0,
+        "true ? group.n_code_bytes - chunk_byte",
+    ),
+    of("n_left < kChunkBits / 8 ? static_cast<uint32_t>(n_left) * 8 : kChunkBits", 0, "kChunkBits"),
+    of("if (i < warp) before_warp", 0, "before_warp"),
+    of("!block.is_last || has_more ? walk.reason", 0, "true ? walk.reason"),
+    of("!block.is_last || has_more ? walk.reason", 0, "!block.is_last ? walk.reason"),
+    of("0xFFFFFFFFu - blockIdx.x", 0, "blockIdx.x"),
     of("atomicExch(&state->corrupt, 1u);", 0, ""),
     of("atomicExch(&state->corrupt, 1u)", 0, "state->corrupt = 1"),
     of("atomicMax(reinterpret_cast", 0, "atomicExch(reinterpret_cast"),
@@ -153,6 +171,7 @@ fn groups() -> Vec<[Vec<u8>; 5]> {
         some[2][entry] = (256 - n_rows) as u8;
         groups.push(some);
     }
+    groups.extend(padded_groups());
     let mut short_positions = sound.clone();
     let n = short_positions[4].len();
     short_positions[4].truncate(n - 4);
@@ -165,6 +184,40 @@ fn groups() -> Vec<[Vec<u8>; 5]> {
     endless[2][..n - 256].fill(255);
     groups.push(endless);
     groups
+}
+
+/// Bits behind the last weight's code, and streams whose bits are codes wherever one begins to read.
+fn padded_groups() -> Vec<[Vec<u8>; 5]> {
+    let group =
+        |weights: &[u16]| common::damaged(&common::encode(weights).as_raw("padded"), vec![]);
+    // The last code is that of no weight, and its exponent no other's.
+    let mut weights = common::clustered_weights(4000, 7);
+    weights.push(10 << 7);
+    let mut padded = group(&weights);
+    padded[1].pop();
+    let n = padded[1].len() as u32;
+    padded[4] = [0, n].map(u32::to_le_bytes).concat();
+    // Behind it are more of them, in chunks whose gaps say otherwise.
+    let mut more = padded.clone();
+    more[0].extend([0xFF; 100]);
+    // It has no length: in the last block that is nothing, in another it is wrong.
+    let n_lut_bytes = padded[2].len();
+    padded[2][n_lut_bytes - 256 + 10] = 0;
+    let mut of_two = padded.clone();
+    of_two[0].resize(4096 + 100, 0xFF);
+    of_two[3].resize(640, 0);
+    of_two[4] = [0, n, n].map(u32::to_le_bytes).concat();
+    // Zeros are codes: those past the end of a stream that is too short, and those behind a gap that is wrong.
+    let alike = group(&[0x3F80; 9000]);
+    let (mut short, mut shifted) = (alike.clone(), alike.clone());
+    short[0].pop();
+    shifted[3][5] = 1 << 3;
+    // More tables than the format has.
+    let mut many_tables = alike;
+    let lengths = many_tables[2].split_off(256);
+    many_tables[2].resize(17 * 256, many_tables[2][0]);
+    many_tables[2].extend([&lengths[..], &[0; 256], &lengths].concat());
+    vec![padded, more, of_two, short, shifted, many_tables]
 }
 
 /// One group, decoded by `entry` under all checks; `shift` moves the tensors off their alignment.

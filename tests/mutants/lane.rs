@@ -279,6 +279,8 @@ fn problems() -> Vec<Problem> {
         _ => 50 << 8,
     };
     problems.push(Problem::new(16, 300, ROWS[1], (0..16 * 300).map(at_end).collect()));
+    // Most are caught by the least.
+    problems.sort_by_key(|problem| problem.weights.len());
     // More row tiles than threads, with escapes.
     let noise = (0..16 * 300 * 2_u64).map(|i| ((i * i * 40_503) >> 5) as u16).collect();
     problems.push(Problem::new(16 * 300, 2, ROWS[0], noise));

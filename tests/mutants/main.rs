@@ -75,15 +75,41 @@ mod tiered;
 mod topk;
 
 use std::ffi::c_void;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use lacuna::Queue;
 use lacuna::launch::Grid;
 use lacuna::region::{Region, Role};
 use lacuna::simt::{self, Checks, Config, Entry, Launch, Schedule, Substitute};
+use tempfile::TempDir;
+
+/// What every kernel file includes, and none mutates: compiled once, while any test has mutants to compile.
+struct Prelude(TempDir);
+
+impl Prelude {
+    const KERNEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/csrc/common/kernel.cuh");
+
+    fn get() -> Arc<Self> {
+        static SHARED: Mutex<Weak<Prelude>> = Mutex::new(Weak::new());
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.upgrade().unwrap_or_else(|| {
+            let own = Arc::new(Self(tempfile::tempdir().unwrap()));
+            std::fs::write(own.header(), format!("#include \"{}\"\n", Self::KERNEL)).unwrap();
+            let compiled = own.header().with_extension("h.gch");
+            run(compiler().args(["-x", "c++-header", "-c", "-o"]).arg(compiled).arg(own.header()));
+            *shared = Arc::downgrade(&own);
+            own
+        })
+    }
+
+    /// Beside it lies what it was compiled to, which compilers look for.
+    fn header(&self) -> PathBuf {
+        self.0.path().join("prelude.h")
+    }
+}
 
 /// A kernel file, and one of its entries.
 struct Kernel {
@@ -121,19 +147,32 @@ impl Kernel {
         let after = &after[mutation.what.len()..];
         let source = format!("{before}{}{after}", mutation.by);
         let source: String = source.lines().map(|line| find_include(line, room) + "\n").collect();
-        source
-            + &format!(
-                "\nextern \"C\" void mutant(const void* params, uint32_t) {{\n\
-                 lacuna_simt_checked_{entry}(params);\n}}\n"
-            )
+        // Of other entries of the file no code is made: a macro that is nothing stands for each.
+        let others: String = source
+            .split("LACUNA_ENTRY(")
+            .skip(1)
+            .filter_map(|text| text.split_once(','))
+            .filter(|(other, _)| other != entry)
+            .map(|(other, _)| format!("#define LACUNA_MUTANT_{other}(Params)\n"))
+            .collect();
+        format!(
+            "#undef LACUNA_DEFINE_ENTRY\n\
+             #define LACUNA_DEFINE_ENTRY(name, Params) LACUNA_MUTANT_##name(Params)\n\
+             #define LACUNA_MUTANT_{entry}(Params) \\\n  \
+             extern \"C\" void mutant(const void* params, uint32_t) {{ \\\n    \
+             {entry}_begin(); \\\n    \
+             {entry}_body(*static_cast<const Params*>(params)); \\\n  }}\n\
+             {others}{source}"
+        )
     }
 
     /// Runs every mutant through `is_caught`, and names those that are not. The kernel itself must not
     /// be caught, neither as it is nor compiled as mutants are.
     fn assert_all_caught(&self, own: Entry, is_caught: impl Fn(Entry) -> bool + Sync) {
-        let folder = tempfile::tempdir().unwrap();
+        let (prelude, folder) = (Prelude::get(), tempfile::tempdir().unwrap());
         assert!(!is_caught(own), "the kernel itself is caught");
-        let library = compile(folder.path(), self.mutations.len(), &self.mutate(&of("", 0, "")));
+        let library =
+            compile(&prelude, folder.path(), self.mutations.len(), &self.mutate(&of("", 0, "")));
         // SAFETY: the source ends with this function.
         let same = unsafe { *library.get::<Entry>(b"mutant").unwrap() };
         assert!(!is_caught(same), "the kernel itself, compiled as a mutant, is caught");
@@ -145,7 +184,7 @@ impl Kernel {
             loop {
                 let idx = next.fetch_add(1, Ordering::Relaxed);
                 let Some(mutation) = self.mutations.get(idx) else { break };
-                let library = compile(folder.path(), idx, &self.mutate(mutation));
+                let library = compile(&prelude, folder.path(), idx, &self.mutate(mutation));
                 // SAFETY: as above.
                 let entry = unsafe { *library.get::<Entry>(b"mutant").unwrap() };
                 if !is_caught(entry) {
@@ -255,25 +294,38 @@ unsafe fn passes_on<P>(
     unsafe { simt::launch(&config, &launch, address, size_of::<P>(), regions) }.is_ok()
 }
 
-fn compile(folder: &Path, idx: usize, source: &str) -> libloading::Library {
+/// The library's own compiler and flags, for code that runs once or twice: without lines, and optimized as far as compiling
+/// a little longer makes running shorter.
+fn compiler() -> Command {
+    let mut words = env!("LACUNA_SIMT_COMPILER").split('\t');
+    let mut command = Command::new(words.next().unwrap());
+    command.args(words).args(["-Og", "-g0", "-w", "-fPIC"]);
+    command
+}
+
+fn run(command: &mut Command) {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn compile(prelude: &Prelude, folder: &Path, idx: usize, source: &str) -> libloading::Library {
     let file = folder.join(format!("mutant{idx}.cu"));
     let library = folder.join(format!("mutant{idx}.so"));
     std::fs::write(&file, source).unwrap();
     let object = folder.join(format!("mutant{idx}.o"));
-    let mut command = env!("LACUNA_SIMT_COMPILER").split('\t');
-    let compiler = command.next().unwrap();
-    let run = |command: &mut Command| {
-        let output = command.output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    };
-    // Lines are of no use here, and debug information is half of the time.
-    let compile = ["-g0", "-w", "-fPIC", "-c", "-o"];
-    run(Command::new(compiler).args(command).args(compile).arg(&object).arg(&file));
+    run(compiler()
+        .arg("-include")
+        .arg(prelude.header())
+        .args(["-c", "-o"])
+        .arg(&object)
+        .arg(&file));
     // The hooks are this program's, and no sanitizer's runtime; the kernel is the library's own.
-    run(Command::new(compiler)
-        .args(["-shared", "-Wl,-Bsymbolic", "-o"])
+    let linker = env!("LACUNA_SIMT_COMPILER").split('\t').next().unwrap();
+    run(Command::new(linker)
+        .args(["-shared", "-nostdlib", "-Wl,-Bsymbolic", "-o"])
         .arg(&library)
-        .arg(&object));
+        .arg(&object)
+        .arg("-lgcc"));
     // SAFETY: a library without initialisers.
     unsafe { libloading::Library::new(&library) }.unwrap()
 }

@@ -102,25 +102,23 @@ fn problems() -> Vec<Problem<bf16, bf16>> {
     ]
 }
 
-/// Whether a launch by `entry` differs from the reference's; the other launch is the library's own.
-fn is_caught(entry: Entry, own: Entry, problem: &Problem<bf16, bf16>) -> bool {
-    differs(own, entry, &problem.expect(), |queue| problem.run(queue))
+/// Every mutation is caught where the other launch is the library's own.
+fn assert_all_caught(entry: &'static str, mutations: &'static [Mutation], own: Entry) {
+    let problems = problems().into_iter().map(|problem| (problem.expect(), problem));
+    let problems: Vec<_> = problems.collect();
+    kernel(entry, mutations).assert_all_caught(own, |by| {
+        problems
+            .iter()
+            .any(|(expected, problem)| differs(own, by, expected, |queue| problem.run(queue)))
+    });
 }
 
 #[test]
 fn every_mutation_of_probe_rows_is_caught() {
-    let problems = problems();
-    let own: Entry = lacuna_simt_probe_rows;
-    kernel("probe_rows", OF_PROBES).assert_all_caught(own, |entry| {
-        problems.iter().any(|problem| is_caught(entry, own, problem))
-    });
+    assert_all_caught("probe_rows", OF_PROBES, lacuna_simt_probe_rows);
 }
 
 #[test]
 fn every_mutation_of_column_mass_is_caught() {
-    let problems = problems();
-    let own: Entry = lacuna_simt_column_mass;
-    kernel("column_mass", OF_COLUMNS).assert_all_caught(own, |entry| {
-        problems.iter().any(|problem| is_caught(entry, own, problem))
-    });
+    assert_all_caught("column_mass", OF_COLUMNS, lacuna_simt_column_mass);
 }

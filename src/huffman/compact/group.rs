@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::{CompactCode, LENGTHS_BYTES, LengthsError, MAX_COMPACT_BITS};
-use crate::huffman::group::{check_splits, matrices_of};
+use crate::huffman::group::{check_count, check_len, check_split_bytes, check_splits, matrices_of};
 use crate::huffman::indexed::{CodeTable, GRANULE_WEIGHTS, Index, RawIndexed, TILE_GRANULES};
 use crate::huffman::{TensorError, TensorReason, words};
 
@@ -95,46 +95,23 @@ impl<'a> RawCompact<'a> {
         let (tile_bytes, granule_bits) = (words(self.tile_bytes), words(self.granule_bits));
         self.check_index(&tile_bytes, &granule_bits)?;
         check_splits(self.split_positions, self.sign_mantissa.len() as u64)
-            .map_err(|(at, reason)| self.error("split_positions", at, reason))?;
+            .map_err(|(at, reason)| TensorError::new(self.name, "split_positions", at, reason))?;
         let table = Box::new(code.table());
         Ok(Compact { raw: self, code: Box::new(code), table, tile_bytes, granule_bits })
     }
 
-    fn error(
-        &self,
-        tensor: &'static str,
-        offset: impl Into<Option<usize>>,
-        reason: TensorReason,
-    ) -> TensorError {
-        let offset = offset.into().map(|at| at as u64);
-        TensorError { group: self.name.to_owned(), tensor, offset, reason }
-    }
-
     fn check_sizes(&self) -> Result<(), TensorError> {
-        let sized = [("codes", self.codes), ("sign_mantissa", self.sign_mantissa)];
-        for (tensor, bytes) in sized {
-            let (got, limit) = (bytes.len() as u64, 1 << 32);
-            if got == 0 {
-                return Err(self.error(tensor, None, TensorReason::Empty));
-            }
-            if got >= limit {
-                return Err(self.error(tensor, None, TensorReason::TooLarge { got, limit }));
-            }
-        }
+        check_count(self.name, "codes", self.codes, 1 << 32)?;
+        check_count(self.name, "sign_mantissa", self.sign_mantissa, 1 << 32)?;
         let n_elements = self.sign_mantissa.len() as u64;
-        let n_split_bytes = self.split_positions.len() as u64;
         for (tensor, expected, bytes) in [
             ("lengths", LENGTHS_BYTES as u64, self.lengths),
             ("tile_bytes", 4 * Index::tile_bytes_len(n_elements), self.tile_bytes),
             ("granule_bits", 2 * Index::granule_bits_len(n_elements), self.granule_bits),
-            ("split_positions", n_split_bytes.next_multiple_of(8), self.split_positions),
         ] {
-            let got = bytes.len() as u64;
-            if got != expected {
-                return Err(self.error(tensor, None, TensorReason::Length { expected, got }));
-            }
+            check_len(self.name, tensor, bytes, expected)?;
         }
-        Ok(())
+        check_split_bytes(self.name, self.split_positions)
     }
 
     fn check_lengths(&self) -> Result<CompactCode, TensorError> {
@@ -144,7 +121,7 @@ impl<'a> RawCompact<'a> {
                 LengthsError::Length { exponent, .. } => Some(usize::from(exponent / 2)),
                 _ => None,
             };
-            self.error("lengths", at, TensorReason::Lengths(found))
+            TensorError::new(self.name, "lengths", at, TensorReason::Lengths(found))
         })
     }
 
@@ -163,13 +140,18 @@ impl<'a> RawCompact<'a> {
             let is_own_byte = !idx.is_multiple_of(TILE_GRANULES) || *bits < 8;
             if !is_own_byte || !(end + n_weights..=most).contains(&start) {
                 let reason = TensorReason::Start { got: start, previous: end, n_weights };
-                return Err(self.error("granule_bits", 2 * idx, reason));
+                return Err(TensorError::new(self.name, "granule_bits", 2 * idx, reason));
             }
             end = start;
         }
         let (got, expected) = (self.codes.len() as u64, end.div_ceil(8));
         if got != expected {
-            return Err(self.error("codes", None, TensorReason::Length { expected, got }));
+            return Err(TensorError::new(
+                self.name,
+                "codes",
+                None,
+                TensorReason::Length { expected, got },
+            ));
         }
         Ok(())
     }

@@ -11,10 +11,11 @@ use crate::launch::Grid;
 
 /// Warps of a block, each with a tile at a time.
 const N_WARPS: u64 = 4;
-/// A block that has so many tiles reads its table's 16 KiB for hardly more than one hundredth of what it moves.
+/// A block that has so many tiles reads its table's 16 KiB for less than a fiftieth of what it moves.
 const MOST_BLOCK_TILES: u64 = 64;
-/// With so many blocks, all multiprocessors of a large device have some to the end.
-const ENOUGH_BLOCKS: u64 = 2048;
+/// With so many blocks a large device has several for each multiprocessor; with more, groups of 200 million weights would be cut
+/// into blocks of few tiles, each of which reads a table.
+const ENOUGH_BLOCKS: u64 = 1024;
 
 /// The sizes of one indexed group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -59,9 +59,7 @@ impl<'a> LaneTensors<'a> {
     /// # Errors
     /// [`TensorError`]: the first thing found, in the order of the fields.
     pub fn parse(self) -> Result<Lane<'a>, TensorError> {
-        let error = |tensor, reason| {
-            Err(TensorError { group: self.name.to_owned(), tensor, offset: None, reason })
-        };
+        let error = |tensor, reason| Err(TensorError::new(self.name, tensor, None, reason));
         let length = |expected: u64, got: u64| TensorReason::Length { expected, got };
         let Some(header) = self.header.first_chunk().filter(|_| self.header.len() == 32) else {
             return error("lane_header", length(32, self.header.len() as u64));

@@ -6,9 +6,8 @@
 use lacuna::huffman::compact;
 use safetensors::tensor::{Dtype, SafeTensors};
 
-use super::{noise, skewed_weights};
 use crate::common::golden::{Vectors, assert_golden};
-use crate::common::{bf16_tensors, clustered_weights, data};
+use crate::common::{GOLDEN, bf16_tensors, clustered_weights, data, noise, skewed_weights};
 
 fn vectors() -> Vectors {
     let mut all = Vectors::new();
@@ -72,9 +71,8 @@ fn bits(bytes: &[u8]) -> [f64; 2] {
 
 #[test]
 fn trained_weights_take_fewer_bits_than_in_df11() {
-    for (file, most) in
-        [("minilm-layer0.bf16.safetensors", 10.86), ("qwen3-4b-slice.bf16.safetensors", 10.81)]
-    {
+    for (trained, most) in GOLDEN.iter().zip([10.86, 10.81]) {
+        let file = trained.bf16;
         let [found, df11] = bits(&bf16_tensors(file));
         println!("{file}: {found:.4} bits a weight, DF11 {df11:.4}");
         assert!(found <= most && found < df11, "{file}: {found}, {df11}");

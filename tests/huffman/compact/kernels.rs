@@ -10,8 +10,8 @@ use lacuna::simt::{Checks, Config, Schedule};
 use lacuna::{Buffer, Queue};
 use proptest::prelude::*;
 
-use super::{encode, noise, skewed_weights};
-use crate::common::{self, Random, bf16_tensors, clustered_weights};
+use super::encode;
+use crate::common::{self, GOLDEN, Random, bf16_tensors, clustered_weights, noise, skewed_weights};
 
 fn upload(queue: &Queue, weights: &[u16]) -> Buffer<bf16> {
     let weights: Vec<bf16> = weights.iter().map(|bits| bf16::from_bits(*bits)).collect();
@@ -109,7 +109,7 @@ fn pack_by(queue: &Queue, weights: &[u16], code: &CompactCode) -> CompactGroup {
 
 #[test]
 fn golden_weights_are_encoded_as_on_the_cpu_and_come_back() {
-    let bytes = bf16_tensors("qwen3-4b-slice.bf16.safetensors");
+    let bytes = bf16_tensors(GOLDEN[1].bf16);
     let weights: Vec<u16> = bytes.as_chunks().0.iter().map(|w| u16::from_le_bytes(*w)).collect();
     for queue in common::queues() {
         assert_encoded(&queue, &weights);

@@ -10,8 +10,8 @@ use lacuna::simt::{Checks, Config, Schedule};
 use lacuna::{Error, Queue};
 use proptest::prelude::*;
 
-use super::{encode, noise, skewed_weights};
-use crate::common::{self, bf16_tensors, clustered_weights};
+use super::encode;
+use crate::common::{self, GOLDEN, KINDS, bf16_tensors, clustered_weights, noise, skewed_weights};
 
 fn decode_on(queue: &Queue, group: &RawCompact<'_>) -> (Vec<u16>, Option<CorruptTile>) {
     let group = group.parse().unwrap();
@@ -106,15 +106,15 @@ fn skewed_counts_are_limited_to_twelve_bits() {
 
 #[test]
 fn golden_weights_come_back_of_several_matrices() {
-    for file in ["minilm-layer0.bf16.safetensors", "qwen3-4b-slice.bf16.safetensors"] {
-        let bytes = bf16_tensors(file);
+    for trained in &GOLDEN {
+        let bytes = bf16_tensors(trained.bf16);
         // Matrices that begin between granules.
         let (first, rest) = bytes.split_at(2 * 12_345);
         let (second, third) = rest.split_at(2);
         let group = compact::encode(&[first, second, third]).unwrap();
         let whole = compact::encode(&[&bytes]).unwrap();
         assert!(CompactGroup { split_positions: vec![], ..group.clone() } == whole);
-        let parsed = group.as_raw(file);
+        let parsed = group.as_raw(trained.bf16);
         let parsed = parsed.parse().unwrap();
         assert_eq!(parsed.n_matrices(), 3);
         let ranges: Vec<_> = parsed.matrices().collect();
@@ -298,15 +298,11 @@ proptest! {
     #[test]
     fn any_damage_is_refused_or_decoded_alike(
         n in 1_usize..20_000,
-        kind in 0..3,
+        kind in prop::sample::select(&KINDS[..]),
         seed: u64,
         damage in prop::collection::vec((0_usize..5, any::<prop::sample::Index>(), any::<u8>()), 1..6),
     ) {
-        let weights = match kind {
-            0 => clustered_weights(n, seed),
-            1 => skewed_weights(n, seed),
-            _ => noise(n, seed),
-        };
+        let weights = kind(n, seed);
         let mut group = encode(&weights);
         for (tensor, at, value) in damage {
             let bytes: &mut [u8] = match tensor {

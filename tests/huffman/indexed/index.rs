@@ -8,11 +8,8 @@ use lacuna::simt::{Checks, Config, Schedule};
 use lacuna::{Error, Queue};
 use proptest::prelude::*;
 
-use super::problem::{
-    corruption_of, group_that_ends_outside, index_on, weights_of_any_exponent,
-    weights_of_long_codes,
-};
-use crate::common::{self, clustered_weights, encode};
+use super::problem::{corruption_of, group_that_ends_outside, index_on};
+use crate::common::{self, GOLDEN, clustered_weights, encode, noise, skewed_weights};
 
 /// Weights of which an index holds no tile: half of the codes have 25 bits and more.
 fn weights_of_too_many_bits(n: usize) -> Vec<u16> {
@@ -60,8 +57,8 @@ fn assert_indexed(queue: &Queue, groups: &[RawGroup<'_>]) {
 #[test]
 fn golden_groups_have_the_reference_s_index() {
     for queue in common::queues() {
-        for file in ["minilm-layer0.df11.safetensors", "qwen3-4b-slice.df11.safetensors"] {
-            let checkpoint = huffman::Checkpoint::open(common::data(file)).unwrap();
+        for trained in &GOLDEN {
+            let checkpoint = huffman::Checkpoint::open(common::data(trained.df11)).unwrap();
             let groups = checkpoint.groups().unwrap();
             let raws: Vec<_> = groups.iter().map(|group| *group.raw()).collect();
             assert_indexed(&queue, &raws);
@@ -76,8 +73,8 @@ fn groups_of_every_size_and_kind_are_indexed_at_once() {
     // Those without an index are first, in between and last.
     weights.insert(0, weights_of_too_many_bits(5000));
     weights.insert(5, weights_of_too_many_bits(8192));
-    weights.push(weights_of_long_codes(70_000, 1));
-    weights.push(weights_of_any_exponent(9_000, 2));
+    weights.push(skewed_weights(70_000, 1));
+    weights.push(noise(9_000, 2));
     weights.push(vec![0x3F80; 5000]);
     weights.push(weights_of_too_many_bits(4097));
     let encoded: Vec<_> = weights.iter().map(|weights| encode(weights)).collect();

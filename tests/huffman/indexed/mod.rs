@@ -14,10 +14,8 @@ use lacuna::simt::{Checks, Config, Schedule};
 use lacuna::{Buffer, Queue};
 use proptest::prelude::*;
 
-use crate::common::{self, clustered_weights, encode};
-use problem::{
-    Owned, decode_by_reference, decode_on, weights_of_any_exponent, weights_of_long_codes,
-};
+use crate::common::{self, GOLDEN, KINDS, clustered_weights, encode, noise, skewed_weights};
+use problem::{Owned, decode_by_reference, decode_on};
 
 #[track_caller]
 fn assert_same(queue: &Queue, groups: &[Owned], block_tiles: u32) {
@@ -31,17 +29,15 @@ fn assert_same(queue: &Queue, groups: &[Owned], block_tiles: u32) {
 #[test]
 fn golden_groups_decode_bit_for_bit_on_every_executor() {
     for queue in common::queues() {
-        for (file, original) in [
-            ("minilm-layer0.df11.safetensors", "minilm-layer0.bf16.safetensors"),
-            ("qwen3-4b-slice.df11.safetensors", "qwen3-4b-slice.bf16.safetensors"),
-        ] {
-            let checkpoint = huffman::Checkpoint::open(common::data(file)).unwrap();
+        for trained in &GOLDEN {
+            let checkpoint = huffman::Checkpoint::open(common::data(trained.df11)).unwrap();
             let groups = checkpoint.groups().unwrap();
             let groups: Vec<_> = groups.iter().map(|group| Owned::of(*group.raw())).collect();
             let (decoded, report) = decode_on(&queue, &groups, 8, 0).unwrap();
             assert_eq!(report, None);
             let decoded = decoded.concat();
-            assert!(bytemuck::cast_slice::<u16, u8>(&decoded) == common::bf16_tensors(original));
+            let original = common::bf16_tensors(trained.bf16);
+            assert!(bytemuck::cast_slice::<u16, u8>(&decoded) == original);
         }
     }
 }
@@ -50,8 +46,8 @@ fn golden_groups_decode_bit_for_bit_on_every_executor() {
 fn groups_of_every_size_and_kind_decode_in_one_launch() {
     let sizes = [1, 2, 3, 4, 127, 128, 129, 4095, 4096, 4097, 30_001];
     let mut weights: Vec<_> = sizes.map(|n| clustered_weights(n, n as u64)).into();
-    weights.push(weights_of_long_codes(70_000, 1));
-    weights.push(weights_of_any_exponent(9_000, 2));
+    weights.push(skewed_weights(70_000, 1));
+    weights.push(noise(9_000, 2));
     weights.push(vec![0x3F80; 5000]);
     let groups: Vec<_> = weights.iter().map(|weights| Owned::encode(weights)).collect();
     for queue in common::queues() {
@@ -67,7 +63,7 @@ fn groups_of_every_size_and_kind_decode_in_one_launch() {
 
 #[test]
 fn every_schedule_and_fibre_gives_the_same_bits() {
-    let weights = [clustered_weights(40_000, 5), weights_of_long_codes(5_000, 6), vec![7; 3]];
+    let weights = [clustered_weights(40_000, 5), skewed_weights(5_000, 6), vec![7; 3]];
     let groups = weights.each_ref().map(|weights| Owned::encode(weights));
     for config in common::configs() {
         for (seed, block_tiles) in [(0, 4), (1, 12)] {
@@ -82,11 +78,8 @@ fn every_schedule_and_fibre_gives_the_same_bits() {
 
 #[test]
 fn tables_say_what_codes_say() {
-    for weights in [
-        clustered_weights(9_000, 3),
-        weights_of_long_codes(9_000, 4),
-        weights_of_any_exponent(9_000, 5),
-    ] {
+    for (kind, seed) in KINDS.into_iter().zip(3..) {
+        let weights = kind(9_000, seed);
         let encoded = encode(&weights);
         let group = encoded.as_raw("group").parse().unwrap();
         let table = CodeTable::of(&group);
@@ -178,6 +171,22 @@ fn a_corrupt_tile_leaves_its_neighbours_alone() {
 }
 
 #[test]
+fn blocks_have_more_tiles_where_there_are_more_than_a_device_needs() {
+    let n_blocks = |n_elements: u64| {
+        let shape =
+            IndexedShape { n_code_bytes: n_elements.div_ceil(3), n_elements, n_lut_rows: 1 };
+        IndexedPlan::new(&[shape]).unwrap().grid().blocks[0]
+    };
+    // Up to 1,024 blocks of four warps have a tile a warp.
+    assert_eq!([1, 4 * 4096, 4 * 4096 + 1, 1024 * 4 * 4096].map(n_blocks), [1, 1, 2, 1024]);
+    // A transformer block of Llama-3.1-8B: 52 tiles a block.
+    assert_eq!(n_blocks(4096 * (2 * 4096 + 2 * 1024 + 3 * 14_336)), 1024);
+    // 64 at most.
+    assert_eq!(n_blocks(1024 * 64 * 4096), 1024);
+    assert_eq!(n_blocks(1024 * 64 * 4096 + 1), 1025);
+}
+
+#[test]
 fn what_is_wrong_is_said() {
     let plan = IndexedPlan::new(&[4096, 1, 9000].map(|n_elements| IndexedShape {
         n_code_bytes: 9,
@@ -228,7 +237,7 @@ fn what_is_wrong_is_said() {
 #[test]
 fn views_of_an_engine_are_checked_and_used() {
     for queue in common::queues() {
-        let weights = weights_of_long_codes(9000, 8);
+        let weights = skewed_weights(9000, 8);
         let group = Owned::encode(&weights);
         let table = [bytemuck::cast_slice(&group.entries), &group.lengths[..]].concat();
         // One byte more, so that views can begin off their place.
@@ -294,16 +303,12 @@ proptest! {
     #[test]
     fn any_damage_gives_what_the_reference_gives(
         n in 1_usize..40_000,
-        kind in 0..3,
+        kind in prop::sample::select(&KINDS[..]),
         seed: u64,
         block_tiles in 1_u32..12,
         damage in prop::collection::vec((0_usize..6, any::<prop::sample::Index>(), any::<u8>()), 1..12),
     ) {
-        let weights = match kind {
-            0 => clustered_weights(n, seed),
-            1 => weights_of_long_codes(n, seed),
-            _ => weights_of_any_exponent(n, seed),
-        };
+        let weights = kind(n, seed);
         let mut group = Owned::encode(&weights);
         for (tensor, at, value) in damage {
             group.damage(tensor, &at, value);

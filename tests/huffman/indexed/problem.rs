@@ -9,7 +9,7 @@ use lacuna::select::Absent;
 use lacuna::{Error, Queue};
 use proptest::prelude::*;
 
-use crate::common::{Random, clustered_weights, encode, raw_of};
+use crate::common::{encode, raw_of};
 
 /// A group's tensors and its index, to be damaged.
 #[derive(Debug, Clone)]
@@ -135,24 +135,6 @@ pub(crate) fn decode_by_reference(groups: &[Owned]) -> Decoded {
         })
         .collect();
     (decoded, report)
-}
-
-/// Weights some of which have exponents as rare as one in 2^22, and so codes beyond a lookup.
-pub(crate) fn weights_of_long_codes(n: usize, seed: u64) -> Vec<u16> {
-    let mut random = Random(seed);
-    let mut weights = clustered_weights(n, seed);
-    for weight in &mut weights {
-        if random.next().is_multiple_of(50) {
-            *weight = (random.next() % 200) as u16 * 128 + 5;
-        }
-    }
-    weights
-}
-
-/// Weights of all exponents alike: tiles of more bits than fit on chip.
-pub(crate) fn weights_of_any_exponent(n: usize, seed: u64) -> Vec<u16> {
-    let mut random = Random(seed);
-    (0..n).map(|_| random.next() as u16).collect()
 }
 
 pub(crate) type Rows = (Vec<u16>, Option<CorruptTile>);

@@ -11,11 +11,9 @@ use lacuna::select::Absent;
 use lacuna::simt::Config;
 use proptest::prelude::*;
 
-use super::problem::{
-    Owned, rows_by_reference, rows_on, weights_of_any_exponent, weights_of_long_codes,
-};
+use super::problem::{Owned, rows_by_reference, rows_on};
 use super::random_queue;
-use crate::common::{self, Random, clustered_weights, encode};
+use crate::common::{self, KINDS, Random, clustered_weights, encode, skewed_weights};
 
 /// A matrix from `first_element` to the end of a group, and so many of its rows.
 fn plan_of(n_elements: usize, first_element: u64, row_len: u64, n_rows: usize) -> IndexedRowsPlan {
@@ -41,7 +39,7 @@ fn assert_same(queue: &Queue, group: &Owned, plan: &IndexedRowsPlan, rows: &[u32
 #[test]
 fn rows_of_every_length_are_those_of_the_matrix() {
     let n = 30_000;
-    let weights = weights_of_long_codes(n, 3);
+    let weights = skewed_weights(n, 3);
     let group = Owned::encode(&weights);
     for queue in common::queues() {
         for row_len in [1, 2, 7, 127, 128, 129, 1000, 1024, 4095, 4096, 4097, 9999, 30_000] {
@@ -70,7 +68,7 @@ fn rows_of_every_length_are_those_of_the_matrix() {
 
 #[test]
 fn every_schedule_and_fibre_gives_the_same_rows() {
-    let group = Owned::encode(&weights_of_long_codes(20_000, 6));
+    let group = Owned::encode(&skewed_weights(20_000, 6));
     let rows = [3, 0, 7, 1 << 31, 2, 2, 1, 5, 6];
     for row_len in [2000, 2048] {
         let plan = plan_of(20_000, 128, row_len, rows.len());
@@ -207,7 +205,7 @@ proptest! {
     #[test]
     fn any_damage_gives_what_the_reference_gives(
         n in 1_usize..20_000,
-        kind in 0..3,
+        kind in prop::sample::select(&KINDS[..]),
         seed: u64,
         first in any::<prop::sample::Index>(),
         len in any::<prop::sample::Index>(),
@@ -215,11 +213,7 @@ proptest! {
         absent in prop::sample::select(vec![Absent::Zeros, Absent::Kept]),
         damage in prop::collection::vec((0_usize..6, any::<prop::sample::Index>(), any::<u8>()), 0..12),
     ) {
-        let weights = match kind {
-            0 => clustered_weights(n, seed),
-            1 => weights_of_long_codes(n, seed),
-            _ => weights_of_any_exponent(n, seed),
-        };
+        let weights = kind(n, seed);
         let mut group = Owned::encode(&weights);
         for (tensor, at, value) in damage {
             group.damage(tensor, &at, value);

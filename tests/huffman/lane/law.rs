@@ -10,7 +10,7 @@ use safetensors::tensor::{Dtype, SafeTensors};
 
 use super::problem::{SPECIALS, hostile, mixed_weights};
 use super::unpack;
-use crate::common::{Random, bf16_tensors, clustered_weights, data};
+use crate::common::{GOLDEN, Random, bf16_tensors, clustered_weights, data};
 
 /// Packs, and unpacks by both decoders.
 #[track_caller]
@@ -310,7 +310,7 @@ fn what_does_not_fit_is_refused_with_its_sizes() {
 
 #[test]
 fn trained_weights_take_little_more_than_12_bits() {
-    let file = std::fs::read(data("minilm-layer0.bf16.safetensors")).unwrap();
+    let file = std::fs::read(data(GOLDEN[0].bf16)).unwrap();
     let tensors = SafeTensors::deserialize(&file).unwrap();
     let (mut n_weights, mut n_bytes) = (0, 0);
     for (name, tensor) in tensors.tensors() {
@@ -332,7 +332,7 @@ fn trained_weights_take_little_more_than_12_bits() {
     }
     println!("all: {:.4} bits", n_bytes as f64 * 8.0 / n_weights as f64);
     // Rows as long as the model's, of a slice that does not say where in them it begins.
-    let slice = bf16_tensors("qwen3-4b-slice.bf16.safetensors");
+    let slice = bf16_tensors(GOLDEN[1].bf16);
     let slice: Vec<u16> =
         slice[..2 * 16 * 2560].chunks(2).map(|b| u16::from_le_bytes([b[0], b[1]])).collect();
     let matrix = assert_round_trip(&slice, 16, 2560);

@@ -48,6 +48,8 @@ const KERNEL: Kernel = Kernel {
             0,
             "find_start(group, first + lane)",
         ),
+        of("group.tile_bytes[granule / kTileGranules]", 0, "group.tile_bytes[0]"),
+        of("begin / 8 / 16 * 16", 0, "begin / 8"),
         of("lane < 31 ? after : end", 0, "after"),
         of("start <= next && ", 0, ""),
         of("end <= group.n_code_bytes * 8 &&", 0, ""),
@@ -84,6 +86,8 @@ const KERNEL: Kernel = Kernel {
         of("entry != 0 && n < last", 0, "entry != 0"),
         of("entry != 0 && n < last", 0, "n < last"),
         of("      if (reason != kSound) return reason;", 0, ""),
+        of("walk.refill(before);", 0, ""),
+        of("if (entry >> 24 == 2) {", 0, "if (false) {"),
         of("if (n < n_weights) {", 0, "if (true) {"),
         of("n_bits == 0 || n_bits > kLookupBits", 0, "n_bits > kLookupBits"),
         of("n_bits == 0 || n_bits > kLookupBits", 0, "n_bits == 0"),
@@ -105,6 +109,8 @@ const KERNEL: Kernel = Kernel {
         of("n_bits <= kLookupBits ? entry", 0, "true ? entry"),
         of("i < kTableEntries / 4; i += n_threads", 0, "i < kTableEntries / 4 - 1; i += n_threads"),
         // What is written.
+        of("(both & 0x80808080u) ^ exponents", 0, "(both & 0x80808000u) ^ exponents"),
+        of("(both & 0x80808080u) ^ sign_mantissa", 0, "(both & 0x00808080u) ^ sign_mantissa"),
         of(
             "for (uint32_t i = threadIdx.x % 32; i < n_weights; i += 32) {",
             0,

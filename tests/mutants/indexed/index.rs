@@ -12,13 +12,15 @@ use crate::common::{self, clustered_weights, encode, raw_of};
 use crate::indexed_problem::{corruption_of, group_that_ends_outside, index_on};
 use crate::{Kernel, of};
 
-/// What `stream.cuh` has is `decode_bf16`'s.
+/// What `stream.cuh` has is `decode_bf16`'s, but for what only this kernel asks it: where a code is.
 const STREAM: Kernel = Kernel {
     room: "huffman",
     source: include_str!("../../../csrc/huffman/index.cu"),
-    headers: &[],
+    headers: &[("stream.cuh", include_str!("../../../csrc/huffman/stream.cuh"))],
     entry: "index_stream",
     mutations: &[
+        of("static_cast<uint8_t>(exponent), walk.end_bit, n_bits", 0, "0, 0, n_bits"),
+        of("static_cast<uint8_t>(exponent), walk.end_bit, n_bits", 0, "0, walk.end_bit, 0"),
         of("blockIdx.x - group.first_block", 0, "blockIdx.x"),
         of(
             "if (block_idx >= group.n_blocks) return;",
@@ -30,8 +32,8 @@ const STREAM: Kernel = Kernel {
         of("report_block(params.status, pass.reason);", 0, ""),
         of("block.first_byte * 8 + ", 0, ""),
         of("+ threadIdx.x * kChunkBits", 0, ""),
-        of("block.start + pass.before", 0, "block.start"),
-        of("block.start + pass.before", 0, "pass.before"),
+        of("block.start + pass.before", 1, "block.start"),
+        of("block.start + pass.before", 1, "pass.before"),
         of("if (weight >= group.n_elements) return;", 0, ""),
         of("chunk_bit + begin", 0, "chunk_bit"),
         of("if (weight + 1 != group.n_elements) return;", 0, "return;"),

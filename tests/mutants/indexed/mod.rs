@@ -6,8 +6,8 @@ mod rows;
 
 use lacuna::simt::{Entry, Schedule};
 
-use crate::common::{Random, clustered_weights};
-use crate::indexed_problem::{Owned, weights_of_any_exponent, weights_of_long_codes};
+use crate::common::{Random, clustered_weights, noise, skewed_weights};
+use crate::indexed_problem::Owned;
 use crate::queue;
 
 /// Whether a launch that runs `by` fails, or leaves what is not expected, on any of the problems: each on one schedule, the
@@ -32,8 +32,8 @@ fn differs_somewhere<P, F: PartialEq>(
 fn sound_groups() -> Vec<Owned> {
     [
         clustered_weights(40_000, 1),
-        weights_of_long_codes(17_000, 2),
-        weights_of_any_exponent(24_573, 3),
+        skewed_weights(17_000, 2),
+        noise(24_573, 3),
         weights_of_twelve_exponents(24_576, 4),
         vec![0x3F80; 130],
         clustered_weights(1, 5),
@@ -85,7 +85,7 @@ fn hostile_groups() -> Vec<Owned> {
         ..few.clone()
     };
     let mut groups = vec![few, no_code, passing, unmeasured];
-    let mut wide = Owned::encode(&weights_of_any_exponent(24_000, 14));
+    let mut wide = Owned::encode(&noise(24_000, 14));
     wide.tile_bytes[1] = wide.tile_bytes[5];
     groups.push(wide);
     let mut straying = Owned::encode(&weights_of_twelve_exponents(24_576, 15));
@@ -93,8 +93,8 @@ fn hostile_groups() -> Vec<Owned> {
     groups.push(straying);
     let [short, long, any] = [
         Owned::encode(&clustered_weights(4300, 11)),
-        Owned::encode(&weights_of_long_codes(4300, 12)),
-        Owned::encode(&weights_of_any_exponent(4300, 13)),
+        Owned::encode(&skewed_weights(4300, 12)),
+        Owned::encode(&noise(4300, 13)),
     ];
     let mut add = |group: &Owned, change: &dyn Fn(&mut Owned)| {
         let mut group = group.clone();
@@ -173,8 +173,8 @@ fn damaged_groups(n: usize) -> Vec<Owned> {
             let seed = random.next();
             let weights = match idx % 3 {
                 0 => clustered_weights(4500, seed),
-                1 => weights_of_long_codes(4500, seed),
-                _ => weights_of_any_exponent(4500, seed),
+                1 => skewed_weights(4500, seed),
+                _ => noise(4500, seed),
             };
             let mut group = Owned::encode(&weights);
             for _ in 0..4 {

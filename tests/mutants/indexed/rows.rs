@@ -7,8 +7,8 @@ use lacuna::select::Absent;
 use lacuna::simt::Entry;
 
 use super::{damaged_groups, differs_somewhere, hostile_groups};
-use crate::common::clustered_weights;
-use crate::indexed_problem::{Owned, Rows, rows_by_reference, rows_on, weights_of_any_exponent};
+use crate::common::{clustered_weights, noise};
+use crate::indexed_problem::{Owned, Rows, rows_by_reference, rows_on};
 use crate::{Kernel, of};
 
 const KERNEL: Kernel = Kernel {
@@ -125,7 +125,7 @@ fn problems() -> Vec<(Asked, Rows)> {
     let sound = Owned::encode(&clustered_weights(20_011, 1));
     let mut corrupt = sound.clone();
     corrupt.granule_bits[150] += 1;
-    let long = Owned::encode(&weights_of_any_exponent(9000, 1));
+    let long = Owned::encode(&noise(9000, 1));
     let mut problems = vec![
         asked(&sound, 0, 1024, 0, Absent::Zeros),
         asked(&sound, 3, 9, 4, Absent::Zeros),

@@ -19,15 +19,14 @@ mod problems;
 
 const OF_64: &str = include_str!("../../../csrc/attention/tiered_64.cu");
 
-/// One entry of a kernel file alone, since each takes as long to compile as all of another; and not optimized, which would take longer than it saves.
-fn kernel(file: &'static str, entry: &'static str, mutations: &'static [Mutation]) -> Kernel {
-    let mut parts = file.split("LACUNA_ENTRY(");
-    let before = parts.next().unwrap();
-    let own = parts.find(|part| part.starts_with(&format!("{entry},"))).unwrap();
-    let source = format!("#pragma GCC optimize(\"O0\")\n{before}LACUNA_ENTRY({own}");
+const fn kernel(
+    source: &'static str,
+    entry: &'static str,
+    mutations: &'static [Mutation],
+) -> Kernel {
     Kernel {
         room: "attention",
-        source: source.leak(),
+        source,
         headers: &[
             ("tiered.cuh", include_str!("../../../csrc/attention/tiered.cuh")),
             ("scores.cuh", include_str!("../../../csrc/attention/scores.cuh")),
