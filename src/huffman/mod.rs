@@ -12,6 +12,8 @@ pub mod compact;
 mod convert;
 mod decode;
 mod encode;
+#[cfg(any(feature = "cuda", feature = "simt"))]
+mod encoder;
 #[cfg(feature = "files")]
 mod files;
 mod group;
@@ -23,6 +25,8 @@ mod lookup;
 #[cfg(feature = "files")]
 mod model;
 mod pack;
+#[cfg(any(feature = "cuda", feature = "simt"))]
+mod pack_group;
 mod parallel;
 mod plan;
 pub mod reference;
@@ -35,7 +39,9 @@ pub use codebook::Codebook;
 #[cfg(feature = "files")]
 pub use convert::{Progress, Summary, compress, decompress, temporary_prefix};
 pub use decode::decode;
-pub use encode::{EncodedGroup, encode};
+pub use encode::{EncodedGroup, Measured, encode};
+#[cfg(any(feature = "cuda", feature = "simt"))]
+pub use encoder::{DeviceGroup, Encoder};
 pub use group::{
     Corruption, CorruptionReason, Group, PUBLISHED_BLOCK_ELEMENTS, RawGroup, TensorError,
     TensorReason,
@@ -44,6 +50,8 @@ pub use group::{
 pub use layout::GroupPattern;
 #[cfg(feature = "files")]
 pub use model::{Model, ModelTensor};
+#[cfg(any(feature = "cuda", feature = "simt"))]
+pub use pack_group::{GroupViewsMut, pack_group, upload_codebook};
 pub use plan::{DecodePlan, GroupShape};
 #[cfg(any(feature = "cuda", feature = "simt"))]
 pub use weights::{DeviceWeights, GroupViews};

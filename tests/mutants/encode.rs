@@ -280,7 +280,7 @@ struct Problem {
 
 /// Where a workspace has the table, and what counts of parts there are.
 const TABLE: usize = 258;
-const PARTS: usize = 386;
+const PARTS: usize = 514;
 
 impl Problem {
     fn new(weights: Vec<u16>) -> Self {

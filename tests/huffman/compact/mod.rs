@@ -14,7 +14,7 @@ fn encode(weights: &[u16]) -> CompactGroup {
 }
 
 /// Weights some of which are so rare that 12 bits are a limit.
-fn skewed_weights(n: usize, seed: u64) -> Vec<u16> {
+pub(crate) fn skewed_weights(n: usize, seed: u64) -> Vec<u16> {
     let mut random = Random(seed);
     let mut weights = clustered_weights(n, seed);
     for weight in &mut weights {
@@ -26,7 +26,7 @@ fn skewed_weights(n: usize, seed: u64) -> Vec<u16> {
 }
 
 /// Weights of all exponents alike.
-fn noise(n: usize, seed: u64) -> Vec<u16> {
+pub(crate) fn noise(n: usize, seed: u64) -> Vec<u16> {
     let mut random = Random(seed);
     (0..n).map(|_| random.next() as u16).collect()
 }
