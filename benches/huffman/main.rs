@@ -3,6 +3,7 @@
 
 mod compact;
 mod decode;
+mod encode;
 #[path = "../house/mod.rs"]
 mod house;
 mod index;
@@ -118,6 +119,7 @@ fn main() -> ExitCode {
         index::cases(),
         rows::cases(),
         compact::cases(),
+        encode::cases(),
         lane::cases(),
         product::cases(),
     ];

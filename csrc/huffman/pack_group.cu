@@ -22,10 +22,12 @@ constexpr uint32_t kQuickBits = ~0u << (32 - kQuickCode);
 constexpr uint32_t kLongLengths = 0x30303030;
 constexpr uint32_t kChunkBits = 64;
 constexpr uint32_t kBlockBits = 32768;
-constexpr uint32_t kOctetBits = 8 * kChunkBits;
+constexpr uint32_t kBlockChunks = kBlockBits / kChunkBits;
+constexpr uint32_t kOctetChunks = 8;
+constexpr uint32_t kOctetBits = kOctetChunks * kChunkBits;
 constexpr uint32_t kOctetVectors = kOctetBits / 128;
 constexpr uint32_t kOctetGapBytes = 5;
-constexpr uint32_t kBlockOctets = kBlockBits / kOctetBits;
+constexpr uint32_t kBlockGapBytes = kBlockBits / kOctetBits * kOctetGapBytes;
 // Codes that an octet may have of the weights before a part, at most.
 constexpr uint32_t kBehindWeights = kOctetBits;
 // Octets of a turn's codes: they begin in the first.
@@ -63,11 +65,6 @@ struct Eight {
   uint32_t lengths[2];
   uint32_t n;
 };
-
-__device__ __forceinline__ uint32_t check_entry(uint32_t entry) {
-  const uint32_t length = length_of(entry);
-  return length > kQuickCode ? length : (entry & kQuickBits) | length;
-}
 
 // Four codes of two words of weights of which the first `n_valid` count. Shifts see the lowest five
 // bits of entries and of their sums, which are those of lengths.
@@ -113,23 +110,33 @@ __device__ __forceinline__ Eight find_eight(const uint32_t* table, const uint4& 
   return own;
 }
 
+__device__ __forceinline__ uint64_t count_blocks(const HuffmanPackGroupParams& params) {
+  return (params.n_code_bytes * 8 + kBlockBits - 1) / kBlockBits;
+}
+
+__device__ __forceinline__ uint64_t count_gap_bytes(const HuffmanPackGroupParams& params) {
+  return count_blocks(params) * kBlockGapBytes;
+}
+
 // The first code that begins at chunk `chunk` or later, `gap` bits after it, is that of `element`.
+// Chunks are counted from those on chip, whose first is the group's `first_chunk`.
 __device__ __forceinline__ void note_first(const HuffmanPackGroupParams& params,
-                                           GroupShared& shared, const Turn& turn, uint64_t octet,
-                                           uint32_t chunk, uint32_t gap, uint64_t element) {
+                                           GroupShared& shared, const Turn& turn,
+                                           uint32_t first_chunk, uint32_t chunk, uint32_t gap,
+                                           uint32_t element) {
   // Where no code begins any more there is none.
-  if (element != params.n_elements) {
+  if (element != static_cast<uint32_t>(params.n_elements)) {
     reinterpret_cast<uint8_t*>(shared.gaps)[chunk] = static_cast<uint8_t>(gap);
   }
-  const uint64_t bit = octet * kOctetBits + chunk * kChunkBits;
-  if (bit % kBlockBits != 0 || turn.is_behind || bit / 8 >= params.n_code_bytes) return;
-  params.positions[bit / kBlockBits] = static_cast<uint32_t>(element);
+  const uint32_t number = first_chunk + chunk;
+  if (number % kBlockChunks != 0 || turn.is_behind) return;
+  if (uint64_t{number} * 8 < params.n_code_bytes) params.positions[number / kBlockChunks] = element;
 }
 
 // Eight codes from bit `at` on, none of them long, the first of which is that of `element`.
 __device__ __forceinline__ void put_eight(const HuffmanPackGroupParams& params, GroupShared& shared,
-                                          const Turn& turn, uint64_t octet, uint32_t at,
-                                          const Eight& own, uint64_t element) {
+                                          const Turn& turn, uint32_t first_chunk, uint32_t at,
+                                          const Eight& own, uint32_t element) {
   uint32_t* words = reinterpret_cast<uint32_t*>(shared.codes) + at / 32;
   const uint32_t end = at % 32 + own.n;
   atomicOr(&words[0], own.words[0] >> at % 32);
@@ -137,9 +144,9 @@ __device__ __forceinline__ void put_eight(const HuffmanPackGroupParams& params, 
   if (end > 64) atomicOr(&words[2], __funnelshift_r(own.words[2], own.words[1], at));
   if (end > 96) atomicOr(&words[3], __funnelshift_r(own.words[3], own.words[2], at));
   if (end > 128) atomicOr(&words[4], __funnelshift_r(0, own.words[3], at));
-  // A chunk that begins at the end of the codes or before has its first code here, or right behind.
 #pragma unroll 1
   for (uint32_t chunk = at / kChunkBits + 1; chunk <= (at + own.n) / kChunkBits; ++chunk) {
+    // It begins where the codes end or before: its first code is one of these, or right behind.
     const uint32_t bits = chunk * kChunkBits - at;
     // Where each code ends, a byte each; the highest bit of those says whether it is so far.
     uint32_t ends = own.lengths[0] * kOnes;
@@ -151,14 +158,15 @@ __device__ __forceinline__ void put_eight(const HuffmanPackGroupParams& params, 
     const uint32_t is_far = (ends + (128 - bits) * kOnes) & 0x80808080u;
     const uint32_t first = static_cast<uint32_t>(__ffs(is_far) - 1) / 8 % 4;
     const uint32_t gap = (ends >> (8 * first) & 255) - bits;
-    note_first(params, shared, turn, octet, chunk, gap, element + element_idx + first);
+    note_first(params, shared, turn, first_chunk, chunk, gap, element + element_idx + first);
   }
 }
 
 // Codes one by one, of any length.
-__device__ __forceinline__ void put_singly(const HuffmanPackGroupParams& params, GroupShared& shared,
-                           const Turn& turn, uint64_t octet, uint32_t at, uint64_t element,
-                           uint32_t n_valid) {
+__device__ __forceinline__ void put_singly(const HuffmanPackGroupParams& params,
+                                           GroupShared& shared, const Turn& turn,
+                                           uint32_t first_chunk, uint32_t at, uint64_t element,
+                                           uint32_t n_valid) {
   uint32_t* words = reinterpret_cast<uint32_t*>(shared.codes);
 #pragma unroll 1
   for (uint32_t i = 0; i < n_valid; ++i) {
@@ -169,7 +177,8 @@ __device__ __forceinline__ void put_singly(const HuffmanPackGroupParams& params,
     if (end / 32 > at / 32) atomicOr(&words[at / 32 + 1], __funnelshift_r(0, code, at));
     const uint32_t chunk = end / kChunkBits;
     if (chunk > at / kChunkBits) {
-      note_first(params, shared, turn, octet, chunk, end % kChunkBits, element + i + 1);
+      note_first(params, shared, turn, first_chunk, chunk, end % kChunkBits,
+                 static_cast<uint32_t>(element) + i + 1);
     }
     at = end;
   }
@@ -177,9 +186,8 @@ __device__ __forceinline__ void put_singly(const HuffmanPackGroupParams& params,
 
 __device__ __forceinline__ void write_codes(const HuffmanPackGroupParams& params, uint64_t at,
                                             const uint4& codes) {
-  uint4 words =
-      make_uint4(__byte_perm(codes.x, 0, 0x0123), __byte_perm(codes.y, 0, 0x0123),
-                 __byte_perm(codes.z, 0, 0x0123), __byte_perm(codes.w, 0, 0x0123));
+  uint4 words = make_uint4(__byte_perm(codes.x, 0, 0x0123), __byte_perm(codes.y, 0, 0x0123),
+                           __byte_perm(codes.z, 0, 0x0123), __byte_perm(codes.w, 0, 0x0123));
   if (at + 16 <= params.n_code_bytes) {
     *reinterpret_cast<uint4*>(params.codes + at) = words;
     return;
@@ -192,21 +200,28 @@ __device__ __forceinline__ void write_codes(const HuffmanPackGroupParams& params
   }
 }
 
-// Gaps of an octet, 5 bits each, the first the most significant.
+// Writes gaps of a warp's octets, the first `n_octets` of which are the group's from `octet` on: 5
+// bits each, the first the most significant.
 __device__ __forceinline__ void write_gaps(const HuffmanPackGroupParams& params, uint64_t octet,
-                                           const uint2& gaps) {
-  const uint64_t n_octets = (params.n_code_bytes * 8 + kBlockBits - 1) / kBlockBits * kBlockOctets;
-  if (octet >= n_octets) return;
+                                           uint32_t n_octets, const uint2& gaps) {
+  const uint32_t lane = threadIdx.x % 32;
   const uint32_t high = (gaps.x & 31) << 15 | (gaps.x >> 8 & 31) << 10 | (gaps.x >> 16 & 31) << 5 |
                         (gaps.x >> 24 & 31);
   const uint32_t low = (gaps.y & 31) << 15 | (gaps.y >> 8 & 31) << 10 | (gaps.y >> 16 & 31) << 5 |
                        (gaps.y >> 24 & 31);
-  uint8_t* bytes = params.gaps + octet * kOctetGapBytes;
-  bytes[0] = static_cast<uint8_t>(high >> 12);
-  bytes[1] = static_cast<uint8_t>(high >> 4);
-  bytes[2] = static_cast<uint8_t>(high << 4 | low >> 16);
-  bytes[3] = static_cast<uint8_t>(low >> 8);
-  bytes[4] = static_cast<uint8_t>(low);
+  const uint64_t first = octet * kOctetGapBytes;
+  const uint32_t n_own = (n_octets < 32 ? n_octets : 32) * kOctetGapBytes;
+  const uint32_t n_bytes = count_left(count_gap_bytes(params), first, n_own);
+#pragma unroll 1
+  for (uint32_t begin = 0; begin < n_bytes; begin += 32) {
+    const uint32_t i = begin + lane;
+    const uint32_t from = i / kOctetGapBytes;
+    const uint32_t first_byte = __shfl_sync(0xFFFFFFFFu, high >> 12, from);
+    const uint32_t others = __shfl_sync(0xFFFFFFFFu, high << 20 | low, from);
+    const uint32_t at = i - from * kOctetGapBytes;
+    const uint32_t byte = at == 0 ? first_byte : others >> (32 - 8 * at) % 32;
+    if (i < n_bytes) params.gaps[first + i] = static_cast<uint8_t>(byte);
+  }
 }
 
 __device__ __forceinline__ uint4 join(const uint4& a, const uint4& b) {
@@ -219,28 +234,35 @@ __device__ __forceinline__ void write_octets(const HuffmanPackGroupParams& param
                                              GroupShared& shared, const Turn& turn, uint64_t octet,
                                              uint32_t n_whole) {
   const bool is_end = turn.first + turn.n_weights == params.n_elements;
+  const uint32_t n_written = turn.is_behind ? 0 : n_whole + (is_end ? 1 : 0);
 #pragma unroll 1
   for (uint32_t i = threadIdx.x; i < (n_whole + 1) * kOctetVectors; i += kGroupThreads) {
     uint4 codes = shared.codes[i];
     shared.codes[i] = make_uint4(0, 0, 0, 0);
     if (i < kOctetVectors) codes = join(codes, shared.waiting_codes[turn.parity][i]);
-    const bool is_whole = i / kOctetVectors < n_whole;
-    if (!is_whole) shared.waiting_codes[turn.parity ^ 1][i % kOctetVectors] = codes;
-    if (is_whole ? !turn.is_behind : is_end) {
+    if (i / kOctetVectors == n_whole) {
+      shared.waiting_codes[turn.parity ^ 1][i % kOctetVectors] = codes;
+    }
+    if (i / kOctetVectors < n_written) {
       write_codes(params, octet * (kOctetBits / 8) + i * 16, codes);
     }
   }
-  // By other threads than those of the first codes.
+  // By other warps than those that write the first codes.
+  const uint32_t begin = (kGroupWarps - 1 - threadIdx.x / 32) * 32;
 #pragma unroll 1
-  for (uint32_t i = kGroupThreads - 1 - threadIdx.x; i <= n_whole; i += kGroupThreads) {
-    uint2 gaps = shared.gaps[i];
-    shared.gaps[i] = make_uint2(0, 0);
+  for (uint32_t first = begin; first <= n_whole; first += kGroupThreads) {
+    const uint32_t i = first + threadIdx.x % 32;
+    uint2 gaps = make_uint2(0, 0);
+    if (i <= n_whole) {
+      gaps = shared.gaps[i];
+      shared.gaps[i] = make_uint2(0, 0);
+    }
     if (i == 0) {
       const uint2 waiting = shared.waiting_gaps[turn.parity];
       gaps = make_uint2(gaps.x | waiting.x, gaps.y | waiting.y);
     }
     if (i == n_whole) shared.waiting_gaps[turn.parity ^ 1] = gaps;
-    if (i < n_whole ? !turn.is_behind : is_end) write_gaps(params, octet + i, gaps);
+    write_gaps(params, octet + first, n_written < first ? 0 : n_written - first, gaps);
   }
 }
 
@@ -295,15 +317,16 @@ __device__ __forceinline__ uint64_t put_turn(const HuffmanPackGroupParams& param
   }
   if (!kIsWhole && turn.is_behind) start = start < n_all ? 0 : start - n_all;
   const uint64_t octet = start / kOctetBits;
+  const uint32_t first_chunk = static_cast<uint32_t>(octet) * kOctetChunks;
   const uint32_t first_bit = static_cast<uint32_t>(start % kOctetBits);
   // Which of them have long codes.
   uint32_t rest = 0;
 #pragma unroll
   for (uint32_t k = 0; k < kTogether; ++k) {
     begins[k] += first_bit + before;
-    const uint64_t element = turn.first + own + k * 32 * kVector;
+    const uint32_t element = static_cast<uint32_t>(turn.first) + own + k * 32 * kVector;
     if (((codes[k].lengths[0] | codes[k].lengths[1]) & kLongLengths) == 0) {
-      put_eight(params, shared, turn, octet, begins[k], codes[k], element);
+      put_eight(params, shared, turn, first_chunk, begins[k], codes[k], element);
     } else {
       rest |= 1u << k;
     }
@@ -315,7 +338,7 @@ __device__ __forceinline__ uint64_t put_turn(const HuffmanPackGroupParams& param
 #pragma unroll
     for (uint32_t j = 1; j < kTogether; ++j) at = j == k ? begins[j] : at;
     const uint32_t i = own + k * 32 * kVector;
-    put_singly(params, shared, turn, octet, at, turn.first + i,
+    put_singly(params, shared, turn, first_chunk, at, turn.first + i,
                kIsWhole ? kVector : count_left(turn.n_weights, i, kVector));
   }
   __syncthreads();
@@ -325,14 +348,14 @@ __device__ __forceinline__ uint64_t put_turn(const HuffmanPackGroupParams& param
 
 // What is behind the last code, which ends at bit `end`, and before the first.
 __device__ __forceinline__ void write_ends(const HuffmanPackGroupParams& params, uint64_t end) {
-  const uint64_t octet = end / kOctetBits + 1 + threadIdx.x;
-  if (octet < (end / kOctetBits / kBlockOctets + 1) * kBlockOctets) {
-    write_gaps(params, octet, make_uint2(0, 0));
-  }
+  // At most the rest of a block.
+  const uint64_t first = (end / kOctetBits + 1) * kOctetGapBytes;
+  const uint32_t n_left = count_left(count_gap_bytes(params), first, kBlockGapBytes);
+#pragma unroll 1
+  for (uint32_t i = threadIdx.x; i < n_left; i += kGroupThreads) params.gaps[first + i] = 0;
   if (threadIdx.x != 0) return;
   params.positions[0] = 0;
-  params.positions[(params.n_code_bytes * 8 + kBlockBits - 1) / kBlockBits] =
-      static_cast<uint32_t>(params.n_elements);
+  params.positions[count_blocks(params)] = static_cast<uint32_t>(params.n_elements);
 }
 
 }  // namespace
@@ -340,7 +363,8 @@ __device__ __forceinline__ void write_ends(const HuffmanPackGroupParams& params,
 LACUNA_ENTRY(pack_group, HuffmanPackGroupParams, kGroupThreads) {
   LACUNA_SHARED(GroupShared, shared);
   for (uint32_t i = threadIdx.x; i < kExponents; i += kGroupThreads) {
-    shared.entries[i] = check_entry(params.table[i]);
+    const uint32_t entry = params.table[i];
+    shared.entries[i] = (entry & kQuickBits) | length_of(entry);
     shared.long_codes[i] = params.table[kExponents + i];
   }
   for (uint32_t i = threadIdx.x; i < kTurnOctets * kOctetVectors; i += kGroupThreads) {

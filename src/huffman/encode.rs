@@ -1,8 +1,8 @@
 //! bf16 weights to the six tensors of a DF11 group.
 
 use super::codebook::Shortest;
-use super::plan::check_range;
 use super::pack::{Chunks, Packer, Piece, RUN_WEIGHTS, Start, exponents_of, join};
+use super::plan::check_range;
 use super::{
     BYTES_PER_BLOCK, Codebook, PUBLISHED_BLOCK_ELEMENTS, RawGroup, THREADS_PER_BLOCK, parallel,
 };
@@ -93,16 +93,16 @@ pub(super) struct Chosen {
 impl Chosen {
     /// The smallest code of a group of at least one weight.
     pub(super) fn new(histogram: &[u64; 256]) -> Result<Self> {
-        let first = Self::from(histogram, Some(Shortest::Unlimited))?;
+        let first = Self::choose(histogram, Some(Shortest::Unlimited))?;
         Ok(first.expect("two-bit codes hold any histogram of at least one weight"))
     }
 
     /// The next, whose codes are a little longer; `None` where none is denser than published decoders hold.
     pub(super) fn lengthen(&self, histogram: &[u64; 256]) -> Result<Option<Self>> {
-        Self::from(histogram, self.shortest.next())
+        Self::choose(histogram, self.shortest.next())
     }
 
-    fn from(histogram: &[u64; 256], mut shortest: Option<Shortest>) -> Result<Option<Self>> {
+    fn choose(histogram: &[u64; 256], mut shortest: Option<Shortest>) -> Result<Option<Self>> {
         while let Some(own) = shortest {
             if let Some(book) = Codebook::with_shortest(histogram, own) {
                 let n_code_bytes = book.n_bits(histogram).div_ceil(8);

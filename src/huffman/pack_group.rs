@@ -97,9 +97,8 @@ pub fn pack_group(
     check_range("code bytes of a group", n_code_bytes, 1..1 << 31, "1..2^31")?;
     let [gaps_len, positions_len] = chain_lens(n_code_bytes);
     let mut arguments = Arguments::new(queue);
-    let mut written = |what, view: &ViewMut<'_, u8>, len| {
-        arguments.written(Role::Output, what, view, len)
-    };
+    let mut written =
+        |what, view: &ViewMut<'_, u8>, len| arguments.written(Role::Output, what, view, len);
     let params = HuffmanPackGroupParams {
         codes: written("encoded_exponent", encoded_exponent, n_code_bytes)?,
         sign_mantissa: written("sign_mantissa", sign_mantissa, plan.n_elements())?,

@@ -13,7 +13,9 @@ use lacuna::{Buffer, Element, Queue};
 use crate::common::{Random, clustered_weights};
 use crate::{Kernel, differs, of};
 
-const CODES: (&str, &str) = ("codes.cuh", include_str!("../../csrc/huffman/codes.cuh"));
+pub(crate) const PLANES: (&str, &str) =
+    ("planes.cuh", include_str!("../../csrc/huffman/planes.cuh"));
+pub(crate) const CODES: (&str, &str) = ("codes.cuh", include_str!("../../csrc/huffman/codes.cuh"));
 const LAST: (&str, &str) = ("../common/last.cuh", include_str!("../../csrc/common/last.cuh"));
 
 const COUNT: Kernel = Kernel {
@@ -96,8 +98,13 @@ const PLACE: Kernel = Kernel {
         of("table[32]", 0, "table[0]"),
         of("counts[32]", 0, "counts[0]"),
         of("if (first < params.n_parts) {", 0, "if (first + kWarpParts < params.n_parts) {"),
-        of("(entry & 15) > kLongestCode ? 0 : entry & 0xFFF0000Fu", 0, "entry"),
-        of("(entry & 15) > kLongestCode ? 0 : ", 0, ""),
+        of("length > kLongestGroupCode ? 0 : length", 0, "length"),
+        of(
+            "length > kLongestGroupCode ? 0 : length",
+            0,
+            "length >= kLongestGroupCode ? 0 : length",
+        ),
+        of("entry & 63", 0, "entry"),
         of("blockIdx.x * kBlockParts + warp * kWarpParts", 0, "warp * kWarpParts"),
         of("blockIdx.x * kBlockParts + warp * kWarpParts", 0, "blockIdx.x * kBlockParts"),
         of("k < kWarpParts && first + k < params.n_parts", 0, "k < kWarpParts"),
@@ -128,7 +135,7 @@ const PLACE: Kernel = Kernel {
 const PACK: Kernel = Kernel {
     room: "huffman",
     source: include_str!("../../csrc/huffman/pack_codes.cu"),
-    headers: &[CODES],
+    headers: &[PLANES, CODES],
     entry: "pack_codes",
     mutations: &[
         of("  __syncthreads();", 0, ""),
@@ -152,8 +159,8 @@ const PACK: Kernel = Kernel {
             "most",
         ),
         of("if (first >= n_elements) return 0;", 0, ""),
-        of("(entry & 15) > kLongestCode ? 0 : ", 0, ""),
-        of("entry & 0xFFF0000Fu", 0, "entry"),
+        of("(entry & 63) > kLongestCode ? 0 : ", 0, ""),
+        of("entry & 0xFFF0003Fu", 0, "entry"),
         of("x >> 23 & 255", 0, "x >> 23"),
         of("y >> 7 & 255", 0, "y >> 7"),
         of("kIsWhole || i < n_valid ? table", 0, "true ? table"),
@@ -199,9 +206,9 @@ const PACK: Kernel = Kernel {
         // Signs and mantissas.
         of("0x80808080u", 0, "0x80808000u"),
         of("0x7F7F7F7Fu", 0, "0xFFFFFFFFu"),
-        of("if (n_valid[k] == kVector) {", 0, "if (true) {"),
-        of("j < n_valid[k]; ++j", 0, "j < kVector; ++j"),
-        of("j < 4 ? rest.x : rest.y", 0, "rest.x"),
+        of("if (n_valid == kVector) {", 0, "if (true) {"),
+        of("i < n_valid; ++i", 0, "i < kVector; ++i"),
+        of("i < 4 ? rest.x : rest.y", 0, "rest.x"),
         of("if (lane % kGranuleLanes == 0) {", 0, "{"),
         of(
             "(step + k) * 32 / kGranuleLanes + lane / kGranuleLanes",
@@ -321,7 +328,7 @@ impl Problem {
     fn with_hostile_table(mut self) -> Self {
         for word in &mut self.words[TABLE..PARTS] {
             let hostile =
-                |entry: u64| entry | 0xF_FFF0 | if entry & 15 == 0 { 0xFFF0_000F } else { 0 };
+                |entry: u64| entry | 0xF_FFC0 | if entry & 63 == 0 { 0xFFF0_003F } else { 0 };
             *word = hostile(*word & 0xFFFF_FFFF) | hostile(*word >> 32) << 32;
         }
         self
@@ -379,7 +386,11 @@ impl Problem {
     }
 }
 
-fn add<T: Element>(bytes: &mut Vec<u8>, queue: &Queue, more: &Buffer<T>) -> lacuna::Result<()> {
+pub(crate) fn add<T: Element>(
+    bytes: &mut Vec<u8>,
+    queue: &Queue,
+    more: &Buffer<T>,
+) -> lacuna::Result<()> {
     bytes.extend_from_slice(bytemuck::cast_slice(&queue.download(&more.view())?));
     Ok(())
 }
@@ -398,7 +409,7 @@ fn assert_all_caught(kernel: &Kernel, own: Entry, launch: Launch, problems: &[Pr
 }
 
 /// All exponents alike, of both signs, and exponent 0 first.
-fn noise(n: usize) -> Vec<u16> {
+pub(crate) fn noise(n: usize) -> Vec<u16> {
     let mut random = Random(3);
     (0..n).map(|i| (i as u16) << 7 | (random.next() as u16 & 0x807F)).collect()
 }

@@ -195,7 +195,10 @@ pub fn pack_codes(
     unsafe { arguments.launch(&plan.pack_grid(), &params) }
 }
 
-pub(in crate::huffman) fn check_workspace(plan: &EncodePlan, workspace: &ViewMut<'_, u64>) -> Result<()> {
+pub(in crate::huffman) fn check_workspace(
+    plan: &EncodePlan,
+    workspace: &ViewMut<'_, u64>,
+) -> Result<()> {
     check_same("workspace", plan.workspace_len(), workspace.len())?;
     check_aligned("address of the workspace", workspace.address(), ALIGNMENT, "multiples of 16")
 }
