@@ -12,7 +12,8 @@ use crate::common::Random;
 use crate::encode::{CODES, PLANES, add, noise};
 use crate::{Kernel, differs, of};
 
-/// Left out is what changes no result: a last turn of whole eights, packed as what is not; and bits that are never looked at.
+/// Left out is what changes no result: a last turn of whole eights, packed as what is not; and gaps after those that a turn has of the
+/// part before, which a later turn writes again.
 const PACK: Kernel = Kernel {
     room: "huffman",
     source: include_str!("../../csrc/huffman/pack_group.cu"),
@@ -141,7 +142,6 @@ const PACK: Kernel = Kernel {
         of("    if (i == 0) {", 0, "    if (false) {"),
         of("if (i == n_whole) shared.waiting_gaps", 0, "shared.waiting_gaps"),
         of("[turn.parity ^ 1] = gaps", 0, "[turn.parity] = gaps"),
-        of("n_written < first ? 0 : n_written - first", 0, "n_written - first"),
         of("n_written < first ? 0 : n_written - first", 0, "n_written"),
         of("params.positions[0] = 0;", 0, ""),
         of("  if (threadIdx.x != 0) return;", 0, ""),
