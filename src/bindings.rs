@@ -2023,8 +2023,8 @@ const _: () = {
 pub struct HuffmanPlaceParams {
     /// `[n_parts, 256]` u32, aligned to 16 bytes: what `count_exponents` wrote.
     pub parts: u64,
-    /** `[256]` u32, aligned to 16 bytes, by exponent: bits 0..4 the length of its code, 0 where it
-    has none; bits 20..32 the code, from bit 31 down. Longer ones than 12 bits count as none.*/
+    /** `[256]` u32, aligned to 16 bytes, by exponent: bits 0..6 the length of its code, 0 where it
+    has none; what counts as none is longer than 32 bits. Other bits have no part.*/
     pub table: u64,
     /// `[n_parts]` u32, workspace: bits of each part's codes.
     pub part_bits: u64,
@@ -2064,7 +2064,8 @@ pub struct HuffmanPackParams {
     pub weights: u64,
     /// `[n_parts + 1]` u64: what `place_codes` wrote.
     pub starts: u64,
-    /// `[256]` u32: that of `place_codes`.
+    /** `[256]` u32: that of `place_codes`, and bits 20..32 the code, from bit 31 down. Longer ones
+    than 12 bits count as none.*/
     pub table: u64,
     /// `[n_code_bytes]` u8, aligned to 4 bytes, out: the codes, most significant bit first.
     pub codes: u64,
@@ -2103,6 +2104,56 @@ const _: () = {
         [::core::mem::offset_of!(HuffmanPackParams, n_elements) - 56usize];
     ["Offset of field: HuffmanPackParams::n_code_bytes"]
         [::core::mem::offset_of!(HuffmanPackParams, n_code_bytes) - 64usize];
+};
+/// Encode a group's weights by codes of at most 32 bits as DFloat11 has them, in parts of 65,536.
+#[repr(C)]
+#[derive(Debug, Copy, Clone, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct HuffmanPackGroupParams {
+    /// `[n_elements]` bf16, aligned to 16 bytes: the weights.
+    pub weights: u64,
+    /// `[n_parts + 1]` u64: what `place_codes` wrote.
+    pub starts: u64,
+    /** `[512]` u32: that of `place_codes`, and bits 17..32 the code, from bit 31 down, where it has
+    up to 15 bits; then all codes, from bit 31 down.*/
+    pub table: u64,
+    /// `[n_code_bytes]` u8, aligned to 16 bytes, out: the codes, most significant bit first.
+    pub codes: u64,
+    /// `[n_elements]` u8, aligned to 8 bytes, out: bit 7 the sign, bits 6..0 the mantissa.
+    pub sign_mantissa: u64,
+    /** `[320 * n_blocks]` u8, out, with `n_blocks = ceil(n_code_bytes / 4096)`: 5 bits per 8 code
+    bytes, most significant bit first: where in those 64 bits the first code starts.*/
+    pub gaps: u64,
+    /** `[n_blocks + 1]` u32, out: the first element of each block of 4,096 code bytes, then
+    `n_elements`.*/
+    pub positions: u64,
+    /// Weights, `1..2^32`.
+    pub n_elements: u64,
+    /// Bytes of `codes`, `1..2^31`; what is of codes past them is not written.
+    pub n_code_bytes: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of HuffmanPackGroupParams"][::core::mem::size_of::<HuffmanPackGroupParams>() - 72usize];
+    ["Alignment of HuffmanPackGroupParams"]
+        [::core::mem::align_of::<HuffmanPackGroupParams>() - 8usize];
+    ["Offset of field: HuffmanPackGroupParams::weights"]
+        [::core::mem::offset_of!(HuffmanPackGroupParams, weights) - 0usize];
+    ["Offset of field: HuffmanPackGroupParams::starts"]
+        [::core::mem::offset_of!(HuffmanPackGroupParams, starts) - 8usize];
+    ["Offset of field: HuffmanPackGroupParams::table"]
+        [::core::mem::offset_of!(HuffmanPackGroupParams, table) - 16usize];
+    ["Offset of field: HuffmanPackGroupParams::codes"]
+        [::core::mem::offset_of!(HuffmanPackGroupParams, codes) - 24usize];
+    ["Offset of field: HuffmanPackGroupParams::sign_mantissa"]
+        [::core::mem::offset_of!(HuffmanPackGroupParams, sign_mantissa) - 32usize];
+    ["Offset of field: HuffmanPackGroupParams::gaps"]
+        [::core::mem::offset_of!(HuffmanPackGroupParams, gaps) - 40usize];
+    ["Offset of field: HuffmanPackGroupParams::positions"]
+        [::core::mem::offset_of!(HuffmanPackGroupParams, positions) - 48usize];
+    ["Offset of field: HuffmanPackGroupParams::n_elements"]
+        [::core::mem::offset_of!(HuffmanPackGroupParams, n_elements) - 56usize];
+    ["Offset of field: HuffmanPackGroupParams::n_code_bytes"]
+        [::core::mem::offset_of!(HuffmanPackGroupParams, n_code_bytes) - 64usize];
 };
 /** Products of small matrices, `d = a * b + c`, each by one instruction: `mma.sync` of a warp,
 where `a` has m = 16 rows, or `wgmma` of a warpgroup, where it has 64.*/
@@ -3210,7 +3261,7 @@ const _: () = {
         [::core::mem::offset_of!(SelectMergeParams, reserved) - 164usize];
 };
 /// Every entry of the images, with the size and the alignment of the struct that it takes.
-pub const ENTRIES: [(&str, usize, usize); 61] = [
+pub const ENTRIES: [(&str, usize, usize); 62] = [
     ("decode_bf16", size_of::<HuffmanDecodeParams>(), align_of::<HuffmanDecodeParams>()),
     ("decode_indexed", size_of::<HuffmanIndexedParams>(), align_of::<HuffmanIndexedParams>()),
     ("index_stream", size_of::<HuffmanIndexParams>(), align_of::<HuffmanIndexParams>()),
@@ -3252,6 +3303,7 @@ pub const ENTRIES: [(&str, usize, usize); 61] = [
     ("count_exponents", size_of::<HuffmanCountParams>(), align_of::<HuffmanCountParams>()),
     ("place_codes", size_of::<HuffmanPlaceParams>(), align_of::<HuffmanPlaceParams>()),
     ("pack_codes", size_of::<HuffmanPackParams>(), align_of::<HuffmanPackParams>()),
+    ("pack_group", size_of::<HuffmanPackGroupParams>(), align_of::<HuffmanPackGroupParams>()),
     ("mma_products", size_of::<MmaProductsParams>(), align_of::<MmaProductsParams>()),
     ("wgmma_products", size_of::<MmaProductsParams>(), align_of::<MmaProductsParams>()),
     ("score_rows", size_of::<SelectScoreParams>(), align_of::<SelectScoreParams>()),

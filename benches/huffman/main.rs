@@ -3,6 +3,7 @@
 
 mod compact;
 mod decode;
+mod encode;
 mod group;
 #[path = "../house/mod.rs"]
 mod house;
@@ -119,6 +120,7 @@ fn main() -> ExitCode {
         index::cases(),
         rows::cases(),
         compact::cases(),
+        encode::cases(),
         lane::cases(),
         product::cases(),
     ];

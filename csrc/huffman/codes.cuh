@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-// What those who count exponents and those who pack codes of at most 12 bits agree on.
+// What those who count exponents, place codes and pack them agree on.
 #ifndef LACUNA_HUFFMAN_CODES_CUH_
 #define LACUNA_HUFFMAN_CODES_CUH_
 
@@ -8,7 +8,9 @@
 
 constexpr uint32_t kExponents = 256;
 constexpr uint32_t kPartWeights = 65536;
+// Of compact groups, and of DF11's.
 constexpr uint32_t kLongestCode = 12;
+constexpr uint32_t kLongestGroupCode = 32;
 // Weights that a lane loads at once, and how many such loads are on their way.
 constexpr uint32_t kVector = 8;
 constexpr uint32_t kTogether = 4;
@@ -18,9 +20,10 @@ __device__ __forceinline__ uint32_t count_left(uint64_t n_elements, uint64_t fir
   return n_elements - first < most ? static_cast<uint32_t>(n_elements - first) : most;
 }
 
-// An entry of a table, as safe as one of a code.
-__device__ __forceinline__ uint32_t check_entry(uint32_t entry) {
-  return (entry & 15) > kLongestCode ? 0 : entry & 0xFFF0000Fu;
+// Bits of an entry's code; 0 where no format has so many.
+__device__ __forceinline__ uint32_t length_of(uint32_t entry) {
+  const uint32_t length = entry & 63;
+  return length > kLongestGroupCode ? 0 : length;
 }
 
 #endif  // LACUNA_HUFFMAN_CODES_CUH_

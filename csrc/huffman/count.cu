@@ -95,7 +95,7 @@ LACUNA_ENTRY(place_codes, HuffmanPlaceParams, kPlaceThreads) {
     const uint4 high = table[32];
     const uint32_t entries[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
 #pragma unroll
-    for (uint32_t e = 0; e < 8; ++e) lengths[e] = check_entry(entries[e]) & 15;
+    for (uint32_t e = 0; e < 8; ++e) lengths[e] = length_of(entries[e]);
   }
   for (uint32_t k = 0; k < kWarpParts && first + k < params.n_parts; ++k) {
     const uint4* counts =

@@ -8,6 +8,7 @@
 #include "../common/scan.cuh"
 #include "codes.cuh"
 #include "granule.cuh"
+#include "planes.cuh"
 
 namespace {
 
@@ -35,6 +36,11 @@ struct PackShared {
   uint32_t tile_bits[2][kPackWarps];
   PackWarp warps[kPackWarps];
 };
+
+// An entry of a table, as safe as one of a code.
+__device__ __forceinline__ uint32_t check_entry(uint32_t entry) {
+  return (entry & 63) > kLongestCode ? 0 : entry & 0xFFF0003Fu;
+}
 
 // Eight codes after each other, the first bit the most significant, and how many bits they have.
 struct Eight {
@@ -104,23 +110,6 @@ __device__ __forceinline__ uint32_t put_steps(uint32_t* words, const Eight& firs
   return n_bits + all / 65536;
 }
 
-// Signs and mantissas of four weights.
-__device__ __forceinline__ uint32_t take_rest(uint32_t x, uint32_t y) {
-  return (__byte_perm(x, y, 0x7531) & 0x80808080u) | (__byte_perm(x, y, 0x6420) & 0x7F7F7F7Fu);
-}
-
-// Eight weights, of which the first `n_valid` are there.
-template <bool kIsWhole>
-__device__ __forceinline__ uint4 load_eight(const uint16_t* weights, uint32_t n_valid) {
-  if (kIsWhole || n_valid == kVector) return *reinterpret_cast<const uint4*>(weights);
-  uint32_t words[4] = {};
-#pragma unroll
-  for (uint32_t i = 0; i < kVector; ++i) {
-    if (i < n_valid) words[i / 2] |= uint32_t{weights[i]} << (16 * (i % 2));
-  }
-  return make_uint4(words[0], words[1], words[2], words[3]);
-}
-
 template <bool kIsWhole>
 __device__ __forceinline__ uint32_t put_tile(const HuffmanPackParams& params, const uint32_t* table,
                                              PackWarp& warp, uint64_t first, uint32_t n_weights) {
@@ -141,16 +130,7 @@ __device__ __forceinline__ uint32_t put_tile(const HuffmanPackParams& params, co
 #pragma unroll
     for (uint32_t k = 0; k < kTogether; ++k) {
       const uint32_t i = ((step + k) * 32 + lane) * kVector;
-      const uint2 rest =
-          make_uint2(take_rest(eights[k].x, eights[k].y), take_rest(eights[k].z, eights[k].w));
-      if (n_valid[k] == kVector) {
-        // Inner loop: 8 elements a store.
-        *reinterpret_cast<uint2*>(sign_mantissa + i) = rest;
-      } else {
-        for (uint32_t j = 0; j < n_valid[k]; ++j) {
-          sign_mantissa[i + j] = static_cast<uint8_t>((j < 4 ? rest.x : rest.y) >> (8 * (j % 4)));
-        }
-      }
+      store_rest(sign_mantissa + i, eights[k], n_valid[k]);
       codes[k] = find_eight<kIsWhole>(table, eights[k], n_valid[k]);
     }
 #pragma unroll

@@ -326,8 +326,8 @@ typedef struct HuffmanCountParams {
 typedef struct HuffmanPlaceParams {
   /// `[n_parts, 256]` u32, aligned to 16 bytes: what `count_exponents` wrote.
   DEVICE_PTR(const uint32_t) parts;
-  /// `[256]` u32, aligned to 16 bytes, by exponent: bits 0..4 the length of its code, 0 where it
-  /// has none; bits 20..32 the code, from bit 31 down. Longer ones than 12 bits count as none.
+  /// `[256]` u32, aligned to 16 bytes, by exponent: bits 0..6 the length of its code, 0 where it
+  /// has none; what counts as none is longer than 32 bits. Other bits have no part.
   DEVICE_PTR(const uint32_t) table;
   /// `[n_parts]` u32, workspace: bits of each part's codes.
   DEVICE_PTR(uint32_t) part_bits;
@@ -347,7 +347,8 @@ typedef struct HuffmanPackParams {
   DEVICE_PTR(const uint16_t) weights;
   /// `[n_parts + 1]` u64: what `place_codes` wrote.
   DEVICE_PTR(const uint64_t) starts;
-  /// `[256]` u32: that of `place_codes`.
+  /// `[256]` u32: that of `place_codes`, and bits 20..32 the code, from bit 31 down. Longer ones
+  /// than 12 bits count as none.
   DEVICE_PTR(const uint32_t) table;
   /// `[n_code_bytes]` u8, aligned to 4 bytes, out: the codes, most significant bit first.
   DEVICE_PTR(uint8_t) codes;
@@ -364,5 +365,30 @@ typedef struct HuffmanPackParams {
   /// Bytes of `codes`; codes past them are not written.
   uint64_t n_code_bytes;
 } HuffmanPackParams;
+
+/// Encode a group's weights by codes of at most 32 bits as DFloat11 has them, in parts of 65,536.
+typedef struct HuffmanPackGroupParams {
+  /// `[n_elements]` bf16, aligned to 16 bytes: the weights.
+  DEVICE_PTR(const uint16_t) weights;
+  /// `[n_parts + 1]` u64: what `place_codes` wrote.
+  DEVICE_PTR(const uint64_t) starts;
+  /// `[512]` u32: that of `place_codes`, and bits 17..32 the code, from bit 31 down, where it has
+  /// up to 15 bits; then all codes, from bit 31 down.
+  DEVICE_PTR(const uint32_t) table;
+  /// `[n_code_bytes]` u8, aligned to 16 bytes, out: the codes, most significant bit first.
+  DEVICE_PTR(uint8_t) codes;
+  /// `[n_elements]` u8, aligned to 8 bytes, out: bit 7 the sign, bits 6..0 the mantissa.
+  DEVICE_PTR(uint8_t) sign_mantissa;
+  /// `[320 * n_blocks]` u8, out, with `n_blocks = ceil(n_code_bytes / 4096)`: 5 bits per 8 code
+  /// bytes, most significant bit first: where in those 64 bits the first code starts.
+  DEVICE_PTR(uint8_t) gaps;
+  /// `[n_blocks + 1]` u32, out: the first element of each block of 4,096 code bytes, then
+  /// `n_elements`.
+  DEVICE_PTR(uint32_t) positions;
+  /// Weights, `1..2^32`.
+  uint64_t n_elements;
+  /// Bytes of `codes`, `1..2^31`; what is of codes past them is not written.
+  uint64_t n_code_bytes;
+} HuffmanPackGroupParams;
 
 #endif  // LACUNA_HUFFMAN_PARAMS_H_

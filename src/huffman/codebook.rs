@@ -24,6 +24,17 @@ pub(super) enum Shortest {
     TwoBits,
 }
 
+impl Shortest {
+    /// What is tried where a block has more weights than a published decoder holds.
+    pub(super) fn next(self) -> Option<Self> {
+        match self {
+            Self::Unlimited => Some(Self::SpareLeaf),
+            Self::SpareLeaf => Some(Self::TwoBits),
+            Self::TwoBits => None,
+        }
+    }
+}
+
 /// A prefix code over the 256 exponents of bf16 that DF11's decode tables can express.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Codebook {

@@ -2,6 +2,7 @@
 
 use super::codebook::Shortest;
 use super::pack::{Chunks, Packer, Piece, RUN_WEIGHTS, Start, exponents_of, join};
+use super::plan::check_range;
 use super::{
     BYTES_PER_BLOCK, Codebook, PUBLISHED_BLOCK_ELEMENTS, RawGroup, THREADS_PER_BLOCK, parallel,
 };
@@ -52,27 +53,72 @@ impl EncodedGroup {
 pub fn encode(matrices: &[&[u8]]) -> Result<EncodedGroup> {
     let Split { pieces, histograms, histogram, sign_mantissa, split_positions } =
         Split::new(matrices)?;
-    // Denser blocks than the published kernel can hold are coded again, a little larger.
-    for shortest in [Shortest::Unlimited, Shortest::SpareLeaf, Shortest::TwoBits] {
-        let Some(book) = Codebook::with_shortest(&histogram, shortest) else { continue };
-        let n_code_bytes = book.n_bits(&histogram).div_ceil(8);
-        if n_code_bytes >= 1 << 31 {
-            let what = "code bytes of a group";
-            return Err(Error::Range { what, value: n_code_bytes, allowed: "1..2^31" });
+    let mut chosen = Chosen::new(&histogram)?;
+    loop {
+        let Measured { book, n_code_bytes } = &chosen.measured;
+        let stream = Stream::pack(&pieces, &histograms, book, *n_code_bytes as usize);
+        if densest_block(&stream.positions) > PUBLISHED_BLOCK_ELEMENTS
+            && let Some(longer) = chosen.lengthen(&histogram)?
+        {
+            chosen = longer;
+            continue;
         }
-        let stream = Stream::pack(&pieces, &histograms, &book, n_code_bytes as usize);
-        if stream.densest_block() <= PUBLISHED_BLOCK_ELEMENTS || shortest == Shortest::TwoBits {
-            return Ok(EncodedGroup {
-                encoded_exponent: stream.codes,
-                sign_mantissa,
-                luts: book.luts().to_vec(),
-                gaps: stream.gaps,
-                output_positions: stream.positions.iter().flat_map(|p| p.to_le_bytes()).collect(),
-                split_positions,
-            });
-        }
+        return Ok(EncodedGroup {
+            encoded_exponent: stream.codes,
+            sign_mantissa,
+            luts: book.luts().to_vec(),
+            gaps: stream.gaps,
+            output_positions: stream.positions.iter().flat_map(|p| p.to_le_bytes()).collect(),
+            split_positions,
+        });
     }
-    unreachable!("two-bit codes hold any histogram of at least one weight")
+}
+
+/// A code, and how long a group's stream is in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Measured {
+    /// The code.
+    pub book: Codebook,
+    /// Bytes of the group's codes.
+    pub n_code_bytes: u64,
+}
+
+/// A code, and how it was limited.
+#[derive(Debug, Clone)]
+pub(super) struct Chosen {
+    pub(super) measured: Measured,
+    shortest: Shortest,
+}
+
+impl Chosen {
+    /// The smallest code of a group of at least one weight.
+    pub(super) fn new(histogram: &[u64; 256]) -> Result<Self> {
+        let first = Self::choose(histogram, Some(Shortest::Unlimited))?;
+        Ok(first.expect("two-bit codes hold any histogram of at least one weight"))
+    }
+
+    /// The next, whose codes are a little longer; `None` where none is denser than published decoders hold.
+    pub(super) fn lengthen(&self, histogram: &[u64; 256]) -> Result<Option<Self>> {
+        Self::choose(histogram, self.shortest.next())
+    }
+
+    fn choose(histogram: &[u64; 256], mut shortest: Option<Shortest>) -> Result<Option<Self>> {
+        while let Some(own) = shortest {
+            if let Some(book) = Codebook::with_shortest(histogram, own) {
+                let n_code_bytes = book.n_bits(histogram).div_ceil(8);
+                check_range("code bytes of a group", n_code_bytes, 1..1 << 31, "1..2^31")?;
+                let measured = Measured { book, n_code_bytes };
+                return Ok(Some(Self { measured, shortest: own }));
+            }
+            shortest = own.next();
+        }
+        Ok(None)
+    }
+}
+
+/// Weights of the block that has most, by where blocks begin, and the end.
+pub(super) fn densest_block(positions: &[u32]) -> u64 {
+    positions.windows(2).map(|pair| u64::from(pair[1].saturating_sub(pair[0]))).max().unwrap_or(0)
 }
 
 /// A group's weights, apart into what is coded and what is not.
@@ -210,10 +256,6 @@ impl Stream {
         gaps.resize(n_blocks * THREADS_PER_BLOCK, 0);
         positions.resize(n_blocks + 1, start.element);
         Self { codes, gaps: pack_gaps(&gaps), positions }
-    }
-
-    fn densest_block(&self) -> u64 {
-        self.positions.windows(2).map(|pair| u64::from(pair[1] - pair[0])).max().unwrap_or(0)
     }
 }
 

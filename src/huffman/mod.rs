@@ -9,6 +9,8 @@ pub mod compact;
 mod costs;
 mod decode;
 mod encode;
+#[cfg(any(feature = "cuda", feature = "simt"))]
+mod encoder;
 #[cfg(feature = "files")]
 mod files;
 mod group;
@@ -16,6 +18,8 @@ pub mod indexed;
 pub mod lane;
 mod lookup;
 mod pack;
+#[cfg(any(feature = "cuda", feature = "simt"))]
+mod pack_group;
 mod parallel;
 mod plan;
 pub mod reference;
@@ -26,7 +30,9 @@ mod words;
 pub use codebook::Codebook;
 pub use costs::Costs;
 pub use decode::decode;
-pub use encode::{EncodedGroup, encode};
+pub use encode::{EncodedGroup, Measured, encode};
+#[cfg(any(feature = "cuda", feature = "simt"))]
+pub use encoder::{DeviceGroup, Encoder};
 #[cfg(feature = "files")]
 pub use files::{
     Checked, Checkpoint, CheckpointError, CheckpointGroup, Format, GroupPattern, Matrix, Model,
@@ -37,6 +43,8 @@ pub use group::{
     Corruption, CorruptionReason, Group, PUBLISHED_BLOCK_ELEMENTS, RawGroup, TensorError,
     TensorReason,
 };
+#[cfg(any(feature = "cuda", feature = "simt"))]
+pub use pack_group::{GroupViewsMut, pack_group, upload_codebook};
 pub use plan::{DecodePlan, GroupShape};
 #[cfg(any(feature = "cuda", feature = "simt"))]
 pub use weights::{DeviceWeights, GroupViews};

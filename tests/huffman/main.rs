@@ -4,6 +4,7 @@
 mod common;
 mod compact;
 mod decode;
+mod encode;
 mod indexed;
 mod lane;
 mod law;

@@ -40,6 +40,7 @@ mod mass;
 #[allow(dead_code, reason = "tests use all of it")]
 mod mass_problem;
 mod merge;
+mod pack_group;
 mod pages;
 #[path = "../quant/pages/problem.rs"]
 #[allow(dead_code, reason = "tests use all of it")]

@@ -87,6 +87,12 @@ pub(crate) const IMAGES: &[Image] = &[
         path: "ptx/huffman-pack-codes.sm80.ptx",
     },
     Image {
+        room: "huffman",
+        source: "csrc/huffman/pack_group.cu",
+        target: "compute_80",
+        path: "ptx/huffman-pack-group.sm80.ptx",
+    },
+    Image {
         room: "mma",
         source: "csrc/mma/products.cu",
         target: "compute_80",

@@ -3,8 +3,8 @@
 use half::bf16;
 
 use super::{
-    CompactCode, CompactGroup, CompactViewsMut, EncodePlan, count_exponents, pack_codes,
-    place_codes, upload_code,
+    CompactCode, CompactGroup, CompactViewsMut, Counter, EncodePlan, pack_codes, place_codes,
+    upload_code,
 };
 use crate::Result;
 use crate::buffer::{Buffer, View};
@@ -21,9 +21,7 @@ use crate::queue::Queue;
 /// ```
 #[derive(Debug)]
 pub struct Encoder {
-    plan: EncodePlan,
-    workspace: Buffer<u64>,
-    counts: Buffer<u64>,
+    counter: Counter,
 }
 
 /// A code, and how long a group's stream is in it.
@@ -61,14 +59,12 @@ impl Encoder {
     /// # Errors
     /// Those of [`EncodePlan::new`], and [`Error::Driver`](crate::Error::Driver) where memory is short.
     pub fn new(queue: &Queue, n_elements: u64) -> Result<Self> {
-        let plan = EncodePlan::new(n_elements)?;
-        let workspace = queue.alloc(plan.workspace_len() as usize)?;
-        Ok(Self { plan, workspace, counts: queue.alloc(256)? })
+        Ok(Self { counter: Counter::new(queue, n_elements)? })
     }
 
     /// What it launches.
     pub fn plan(&self) -> &EncodePlan {
-        &self.plan
+        self.counter.plan()
     }
 
     /// Counts a group's exponents, and makes its code.
@@ -77,18 +73,14 @@ impl Encoder {
     /// One launch, a copy of 2 KiB that the host waits for, and one of 1 KiB.
     ///
     /// # Errors
-    /// Those of [`count_exponents`], and [`Error::Range`](crate::Error::Range) where codes have 2^32 bytes.
+    /// Those of [`count_exponents`](super::count_exponents), and [`Error::Range`](crate::Error::Range) where codes have 2^32 bytes.
     pub fn measure(&mut self, queue: &Queue, weights: &View<'_, bf16>) -> Result<Measured> {
-        let Self { plan, workspace, counts } = self;
-        count_exponents(queue, plan, weights, &mut workspace.view_mut(), &mut counts.view_mut())?;
-        let mut histogram = [0; 256];
-        queue.download_into(&counts.view(), &mut histogram)?;
-        let n_weights = histogram.iter().fold(0_u64, |sum, count| sum.saturating_add(*count));
-        check_range("weights that were counted", n_weights, 1..1 << 32, "1..2^32")?;
+        let histogram = self.counter.count(queue, weights)?;
         let code = CompactCode::new(&histogram).expect("there are weights");
         let n_code_bytes = code.n_bits(&histogram).div_ceil(8);
         check_range("code bytes of a group", n_code_bytes, 1..1 << 32, "1..2^32")?;
-        upload_code(queue, plan, &code, &mut workspace.view_mut())?;
+        let plan = *self.plan();
+        upload_code(queue, &plan, &code, &mut self.counter.workspace())?;
         Ok(Measured { code, n_code_bytes })
     }
 
@@ -108,8 +100,9 @@ impl Encoder {
         weights: &View<'_, bf16>,
         outputs: &mut CompactViewsMut<'_>,
     ) -> Result<()> {
-        place_codes(queue, &self.plan, &mut self.workspace.view_mut())?;
-        pack_codes(queue, &self.plan, weights, &self.workspace.view_mut(), outputs)
+        let plan = *self.plan();
+        place_codes(queue, &plan, &mut self.counter.workspace())?;
+        pack_codes(queue, &plan, weights, &self.counter.workspace(), outputs)
     }
 
     /// Both, with memory for what comes of it.
@@ -123,9 +116,9 @@ impl Encoder {
         let Measured { code, n_code_bytes } = self.measure(queue, weights)?;
         let mut group = DeviceCompact {
             codes: queue.alloc(n_code_bytes as usize)?,
-            sign_mantissa: queue.alloc(self.plan.n_elements() as usize)?,
-            tile_bytes: queue.alloc(self.plan.tile_bytes_len() as usize)?,
-            granule_bits: queue.alloc(self.plan.granule_bits_len() as usize)?,
+            sign_mantissa: queue.alloc(self.plan().n_elements() as usize)?,
+            tile_bytes: queue.alloc(self.plan().tile_bytes_len() as usize)?,
+            granule_bits: queue.alloc(self.plan().granule_bits_len() as usize)?,
             table: queue.upload(&code.table().to_bytes())?,
             code,
         };

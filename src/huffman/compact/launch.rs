@@ -16,7 +16,7 @@ kernel_params!(HuffmanPlaceParams, "huffman", "place_codes");
 kernel_params!(HuffmanPackParams, "huffman", "pack_codes");
 
 /// What is read and written 16 bytes at a time.
-const ALIGNMENT: u64 = 16;
+pub(in crate::huffman) const ALIGNMENT: u64 = 16;
 
 /// Where a group's tensors go.
 #[derive(Debug)]
@@ -78,19 +78,30 @@ pub fn upload_code(
     code: &CompactCode,
     workspace: &mut ViewMut<'_, u64>,
 ) -> Result<()> {
-    check_workspace(plan, workspace)?;
-    // Codes from the highest bit down, lengths in the lowest four.
+    // Codes from the highest bit down, lengths in the lowest six.
     let entry = |idx: usize| match u32::from(code.lengths()[idx]) {
         0 => 0,
         length => code.codes()[idx] << (32 - length) | length,
     };
     let table: [u64; 128] =
         std::array::from_fn(|idx| u64::from(entry(2 * idx)) | u64::from(entry(2 * idx + 1)) << 32);
-    let range = plan.table();
-    queue.upload_into(&table, &mut workspace.slice_mut(range.start as usize..range.end as usize)?)
+    upload_table(queue, plan, &table, workspace)
 }
 
-/// Where the codes of each 65,536 weights begin, in the workspace, of what [`count_exponents`] counted and [`upload_code`] copied there.
+/// Copies a table of two entries a word to the workspace.
+pub(in crate::huffman) fn upload_table(
+    queue: &Queue,
+    plan: &EncodePlan,
+    table: &[u64],
+    workspace: &mut ViewMut<'_, u64>,
+) -> Result<()> {
+    check_workspace(plan, workspace)?;
+    let range = plan.table(2 * table.len() as u64);
+    queue.upload_into(table, &mut workspace.slice_mut(range.start as usize..range.end as usize)?)
+}
+
+/// Where the codes of each 65,536 weights begin, in the workspace, of what [`count_exponents`] counted and [`upload_code`] or
+/// [`upload_codebook`](crate::huffman::upload_codebook) copied there.
 ///
 /// # Stream
 /// One launch; no allocation, copy or synchronisation.
@@ -106,7 +117,7 @@ pub fn place_codes(
     let mut arguments = Arguments::new(queue);
     let params = HuffmanPlaceParams {
         parts: input(&mut arguments, "parts", workspace, plan.parts())?,
-        table: input(&mut arguments, "table", workspace, plan.table())?,
+        table: input(&mut arguments, "table", workspace, plan.table(256))?,
         part_bits: written(
             &mut arguments,
             Role::Workspace,
@@ -157,7 +168,7 @@ pub fn pack_codes(
     let params = HuffmanPackParams {
         weights: arguments.input("weights", weights, plan.n_elements())?,
         starts: input(&mut arguments, "starts", workspace, plan.starts())?,
-        table: input(&mut arguments, "table", workspace, plan.table())?,
+        table: input(&mut arguments, "table", workspace, plan.table(256))?,
         codes: arguments.written(Role::Output, "codes", codes, n_code_bytes)?,
         sign_mantissa: arguments.written(
             Role::Output,
@@ -184,12 +195,15 @@ pub fn pack_codes(
     unsafe { arguments.launch(&plan.pack_grid(), &params) }
 }
 
-fn check_workspace(plan: &EncodePlan, workspace: &ViewMut<'_, u64>) -> Result<()> {
+pub(in crate::huffman) fn check_workspace(
+    plan: &EncodePlan,
+    workspace: &ViewMut<'_, u64>,
+) -> Result<()> {
     check_same("workspace", plan.workspace_len(), workspace.len())?;
     check_aligned("address of the workspace", workspace.address(), ALIGNMENT, "multiples of 16")
 }
 
-fn input(
+pub(in crate::huffman) fn input(
     arguments: &mut Arguments<'_>,
     what: &'static str,
     workspace: &ViewMut<'_, u64>,

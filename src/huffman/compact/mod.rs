@@ -4,15 +4,20 @@
 #![doc = include_str!("format.md")]
 
 mod code;
+#[cfg(any(feature = "cuda", feature = "simt"))]
+mod counter;
 mod decode;
 mod encode;
 #[cfg(any(feature = "cuda", feature = "simt"))]
 mod encoder;
 mod group;
 #[cfg(any(feature = "cuda", feature = "simt"))]
-mod launch;
+pub(super) mod launch;
 mod plan;
 pub mod reference;
+
+#[cfg(any(feature = "cuda", feature = "simt"))]
+pub(super) use counter::Counter;
 
 pub use code::{CompactCode, LengthsError};
 pub use decode::decode;

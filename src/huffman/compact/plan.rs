@@ -15,7 +15,7 @@ pub const PART_WEIGHTS: u64 = 1 << 16;
 #[cfg(any(feature = "cuda", feature = "simt"))]
 const PLACED_PARTS: u64 = 64;
 
-/// The launches that encode a group of so many weights: how much memory the caller brings.
+/// The launches that encode a group of so many weights, by a compact code or by DF11's: how much memory the caller brings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EncodePlan {
     n_elements: u64,
@@ -41,7 +41,7 @@ impl EncodePlan {
         self.n_elements.div_ceil(PART_WEIGHTS)
     }
 
-    /// Bytes that codes take at most, whatever the weights.
+    /// Bytes that compact codes take at most, whatever the weights.
     pub fn most_code_bytes(&self) -> u64 {
         (self.n_elements * u64::from(MAX_COMPACT_BITS)).div_ceil(8)
     }
@@ -66,7 +66,7 @@ impl EncodePlan {
         self.place_ticket().end
     }
 
-    /// Bytes that any encoder of codes of `n_code_bytes` moves: weights read twice, everything else written once.
+    /// Bytes that any encoder of compact codes of `n_code_bytes` moves: weights read twice, everything else written once.
     pub fn least_bytes(&self, n_code_bytes: u64) -> u64 {
         2 * 2 * self.n_elements + self.packed_bytes(n_code_bytes)
     }
@@ -87,14 +87,14 @@ impl EncodePlan {
         257..258
     }
 
-    /// The code of each exponent: what `place_codes` and `pack_codes` look up.
+    /// The code of each exponent, in so many entries, up to 512: what kernels look up.
     #[cfg(any(feature = "cuda", feature = "simt"))]
-    pub(super) fn table(&self) -> Range<u64> {
-        258..386
+    pub(in crate::huffman) fn table(&self, n_entries: u64) -> Range<u64> {
+        258..258 + n_entries / 2
     }
 
     pub(super) fn parts(&self) -> Range<u64> {
-        386..386 + 128 * self.n_parts()
+        514..514 + 128 * self.n_parts()
     }
 
     pub(super) fn part_bits(&self) -> Range<u64> {
@@ -102,7 +102,7 @@ impl EncodePlan {
         start..start + self.n_parts().div_ceil(2)
     }
 
-    pub(super) fn starts(&self) -> Range<u64> {
+    pub(in crate::huffman) fn starts(&self) -> Range<u64> {
         let start = self.part_bits().end;
         start..start + self.n_parts() + 1
     }
@@ -119,7 +119,7 @@ impl EncodePlan {
         grid_of(self.n_parts().div_ceil(PLACED_PARTS), 256)
     }
 
-    /// The grid of [`pack_codes`](super::pack_codes).
+    /// The grid of [`pack_codes`](super::pack_codes) and [`pack_group`](crate::huffman::pack_group).
     #[cfg(any(feature = "cuda", feature = "simt"))]
     pub fn pack_grid(&self) -> Grid {
         grid_of(self.n_parts(), 128)

@@ -135,7 +135,7 @@ fn golden_weights_are_encoded_as_on_the_cpu_and_come_back() {
 fn many_parts_are_placed_one_after_another() {
     for queue in common::queues() {
         let plan = EncodePlan::new(1100 * 65_536 - 5).unwrap();
-        let [n_parts, parts, end] = [1100, 386, plan.workspace_len() as usize];
+        let [n_parts, parts, end] = [1100, 514, plan.workspace_len() as usize];
         let mut random = Random(3);
         let mut words = vec![0_u64; end];
         let code = CompactCode::new(&reference::count(&skewed_weights(5000, 1))).unwrap();
