@@ -12,6 +12,7 @@ use lacuna::{Buffer, Queue};
 use proptest::prelude::*;
 
 use crate::common::{self, Random, bf16_tensors, clustered_weights, encode, noise, skewed_weights};
+use crate::compact::hostile_workspace;
 
 fn upload(queue: &Queue, weights: &[u16]) -> Buffer<bf16> {
     queue.upload(bytemuck::cast_slice::<u16, bf16>(weights)).unwrap()
@@ -305,17 +306,7 @@ fn hostile_workspaces_stay_inside() {
     for seed in 0..28 {
         let queue =
             Queue::simt(Config { schedule: Schedule::Random, seed, checks, ..Config::default() });
-        let mut random = Random(seed);
-        let n_words = plan.workspace_len() as usize;
-        let mut words: Vec<u64> = (0..n_words)
-            .map(|_| (random.next() << 40) ^ (random.next() << 20) ^ random.next())
-            .collect();
-        words[..plan.n_zeros() as usize].fill(0);
-        if seed % 2 == 0 {
-            // Starts near the end of all numbers, and of the room.
-            words[n_words - 3..].copy_from_slice(&[u64::MAX - seed, 8 * 4000 - seed, 0]);
-        }
-        let mut workspace = queue.upload(&words).unwrap();
+        let mut workspace = queue.upload(&hostile_workspace(&plan, seed)).unwrap();
         let mut space = workspace.view_mut();
         if seed % 3 == 0 {
             place_codes(&queue, &plan, &mut space).unwrap();

@@ -8,7 +8,7 @@ use lacuna::huffman::compact::{
     upload_code,
 };
 use lacuna::simt::{Config, Entry};
-use lacuna::{Buffer, Element, Queue};
+use lacuna::{Buffer, Element, Queue, ViewMut};
 
 use crate::common::{Random, clustered_weights};
 use crate::{Kernel, differs, of};
@@ -271,6 +271,24 @@ unsafe extern "C" {
     fn lacuna_simt_pack_codes(params: *const c_void, is_checked: u32);
 }
 
+/// The workspace of weights that were counted, and of which codes, that `upload` puts there, were placed.
+pub(crate) fn placed(
+    weights: &[u16],
+    upload: impl FnOnce(&Queue, &EncodePlan, &mut ViewMut<'_, u64>),
+) -> (EncodePlan, Vec<u64>) {
+    let queue = &Queue::simt(Config::default());
+    let plan = EncodePlan::new(weights.len() as u64).unwrap();
+    let source = queue.upload(bytemuck::cast_slice::<u16, bf16>(weights)).unwrap();
+    let mut workspace = queue.alloc::<u64>(plan.workspace_len() as usize).unwrap();
+    let mut counts = queue.alloc::<u64>(256).unwrap();
+    let (mut space, mut counted) = (workspace.view_mut(), counts.view_mut());
+    count_exponents(queue, &plan, &source.view(), &mut space, &mut counted).unwrap();
+    upload(queue, &plan, &mut space);
+    place_codes(queue, &plan, &mut space).unwrap();
+    let words = queue.download(&space.as_view()).unwrap();
+    (plan, words)
+}
+
 /// Weights and the workspace that a launch finds, by kernels that no mutant replaces.
 struct Problem {
     plan: EncodePlan,
@@ -291,16 +309,9 @@ impl Problem {
     }
 
     fn by(weights: Vec<u16>, code: &CompactCode) -> Self {
-        let queue = &Queue::simt(Config::default());
-        let plan = EncodePlan::new(weights.len() as u64).unwrap();
-        let source = queue.upload(bytemuck::cast_slice::<u16, bf16>(&weights)).unwrap();
-        let mut workspace = queue.alloc::<u64>(plan.workspace_len() as usize).unwrap();
-        let mut counts = queue.alloc::<u64>(256).unwrap();
-        let (mut space, mut counted) = (workspace.view_mut(), counts.view_mut());
-        count_exponents(queue, &plan, &source.view(), &mut space, &mut counted).unwrap();
-        upload_code(queue, &plan, code, &mut space).unwrap();
-        place_codes(queue, &plan, &mut space).unwrap();
-        let words = queue.download(&space.as_view()).unwrap();
+        let (plan, words) = placed(&weights, |queue, plan, space| {
+            upload_code(queue, plan, code, space).unwrap();
+        });
         let n_code_bytes = words.last().unwrap().div_ceil(8) as usize;
         Self { plan, weights, words, n_code_bytes }
     }

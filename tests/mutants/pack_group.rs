@@ -4,12 +4,12 @@ use std::ffi::c_void;
 
 use half::bf16;
 use lacuna::Queue;
-use lacuna::huffman::compact::{EncodePlan, count_exponents, place_codes, reference};
+use lacuna::huffman::compact::{EncodePlan, reference};
 use lacuna::huffman::{Codebook, DeviceGroup, pack_group, upload_codebook};
 use lacuna::simt::Config;
 
 use crate::common::Random;
-use crate::encode::{CODES, PLANES, add, noise};
+use crate::encode::{CODES, PLANES, add, noise, placed};
 use crate::{Kernel, differs, of};
 
 /// Left out is what changes no result: a last turn of whole eights, packed as what is not; and gaps after those that a turn has of the
@@ -208,16 +208,9 @@ impl Problem {
     }
 
     fn by(weights: Vec<u16>, book: &Codebook) -> Self {
-        let queue = &Queue::simt(Config::default());
-        let plan = EncodePlan::new(weights.len() as u64).unwrap();
-        let source = queue.upload(bytemuck::cast_slice::<u16, bf16>(&weights)).unwrap();
-        let mut workspace = queue.alloc::<u64>(plan.workspace_len() as usize).unwrap();
-        let mut counts = queue.alloc::<u64>(256).unwrap();
-        let (mut space, mut counted) = (workspace.view_mut(), counts.view_mut());
-        count_exponents(queue, &plan, &source.view(), &mut space, &mut counted).unwrap();
-        upload_codebook(queue, &plan, book, &mut space).unwrap();
-        place_codes(queue, &plan, &mut space).unwrap();
-        let words = queue.download(&space.as_view()).unwrap();
+        let (plan, words) = placed(&weights, |queue, plan, space| {
+            upload_codebook(queue, plan, book, space).unwrap();
+        });
         let n_code_bytes = words.last().unwrap().div_ceil(8) as usize;
         Self { plan, weights, words, n_code_bytes }
     }
