@@ -2,6 +2,36 @@
 //!
 //! After the fixed-length codes of ZipServ (arXiv:2603.17435) and the order of Marlin
 //! (arXiv:2408.11743).
+//!
+//! ```no_run
+//! use std::collections::HashMap;
+//!
+//! use half::bf16;
+//! use lacuna::huffman::lane::{DeviceLane, Factor, ProductPlan, Residual, multiply_lane};
+//! use lacuna::huffman::{Checkpoint, Stored};
+//!
+//! let queue = lacuna::Device::open(0)?.queue()?; // or `borrow_stream`: an engine's own
+//! let checkpoint = Checkpoint::open("model-lane")?; // of `lacuna compress --format lane`
+//! let mut matrices = HashMap::new();
+//! for stored in checkpoint.all_stored()? {
+//!     if let Stored::Lane(matrix) = &stored {
+//!         let planes = DeviceLane::upload(&queue, &matrix.planes())?;
+//!         matrices.insert(matrix.name().to_owned(), planes);
+//!     }
+//! }
+//! let o_proj = &matrices["model.layers.0.self_attn.o_proj"];
+//! let plan = ProductPlan::new(&[*o_proj.shape()], 1)?; // one token
+//! let x = queue.alloc::<bf16>(plan.x_len() as usize)?;
+//! let mut hidden = queue.alloc::<bf16>(plan.output_len(0) as usize)?;
+//! let factor = Factor {
+//!     planes: o_proj.views(),
+//!     bias: None,
+//!     residual: Residual::Output, // added to what is there
+//!     output: Some(hidden.view_mut()),
+//! };
+//! multiply_lane(&queue, &plan, &x.view(), &mut [factor])?; // one launch, 12 bits a weight
+//! # Ok::<_, lacuna::Error>(())
+//! ```
 #![doc = include_str!("format.md")]
 
 #[cfg(any(feature = "cuda", feature = "simt"))]
