@@ -96,6 +96,9 @@ const MUTATIONS: &[Mutation] = &[
     of("if (i < warp) before_warp", 0, "before_warp"),
     of("!block.is_last || has_more ? walk.reason", 0, "true ? walk.reason"),
     of("!block.is_last || has_more ? walk.reason", 0, "!block.is_last ? walk.reason"),
+    of("!block.is_last || has_more ? walk.reason", 0, "has_more ? walk.reason"),
+    of("next_byte >= group.n_code_bytes || !has_more", 0, "next_byte >= group.n_code_bytes"),
+    of("read_gap(shared, threadIdx.x + 1) ? kSound : kGap", 0, "walk.end_bit ? kSound : kSound"),
     of("0xFFFFFFFFu - blockIdx.x", 0, "blockIdx.x"),
     of("atomicExch(&state->corrupt, 1u);", 0, ""),
     of("atomicExch(&state->corrupt, 1u)", 0, "state->corrupt = 1"),
@@ -190,9 +193,9 @@ fn groups() -> Vec<[Vec<u8>; 5]> {
 fn padded_groups() -> Vec<[Vec<u8>; 5]> {
     let group =
         |weights: &[u16]| common::damaged(&common::encode(weights).as_raw("padded"), vec![]);
-    // The last code is that of no weight, and its exponent no other's.
+    // The last code is that of no weight, and its exponent no other's: of the longest the last, all ones.
     let mut weights = common::clustered_weights(4000, 7);
-    weights.push(10 << 7);
+    weights.push(239 << 7);
     let mut padded = group(&weights);
     padded[1].pop();
     let n = padded[1].len() as u32;
@@ -202,22 +205,29 @@ fn padded_groups() -> Vec<[Vec<u8>; 5]> {
     more[0].extend([0xFF; 100]);
     // It has no length: in the last block that is nothing, in another it is wrong.
     let n_lut_bytes = padded[2].len();
-    padded[2][n_lut_bytes - 256 + 10] = 0;
+    padded[2][n_lut_bytes - 256 + 239] = 0;
     let mut of_two = padded.clone();
     of_two[0].resize(4096 + 100, 0xFF);
     of_two[3].resize(640, 0);
     of_two[4] = [0, n, n].map(u32::to_le_bytes).concat();
-    // Zeros are codes: those past the end of a stream that is too short, and those behind a gap that is wrong.
+    // Zeros are codes: those past the end of a stream that is too short.
     let alike = group(&[0x3F80; 9000]);
-    let (mut short, mut shifted) = (alike.clone(), alike.clone());
+    let mut short = alike.clone();
     short[0].pop();
+    // Any two bits are a code: where a gap is wrong, it alone is.
+    let of_four = |n: usize| -> Vec<u16> { [0x3F80, 0x3F00, 0x3E80, 0x3E00].repeat(n / 4) };
+    let mut shifted = group(&of_four(9000));
     shifted[3][5] = 1 << 3;
+    // And behind the last code, which fills chunk 99, no gap is asked for.
+    let mut late = group(&of_four(3200));
+    late[0].extend([0; 16]);
+    late[3][63] |= 0x80;
     // More tables than the format has.
     let mut many_tables = alike;
     let lengths = many_tables[2].split_off(256);
     many_tables[2].resize(17 * 256, many_tables[2][0]);
     many_tables[2].extend([&lengths[..], &[0; 256], &lengths].concat());
-    vec![padded, more, of_two, short, shifted, many_tables]
+    vec![padded, more, of_two, short, shifted, late, many_tables]
 }
 
 /// One group, decoded by `entry` under all checks; `shift` moves the tensors off their alignment.
