@@ -199,13 +199,13 @@ fn read_checkpoint(checkpoint: &Checkpoint) -> Result<(Vec<Row>, Plain), String>
     let mut rows = Vec::new();
     for (idx, (entry, group)) in checkpoint.entries().iter().zip(&groups).enumerate() {
         let (weights, _) = checkpoint.decode_checked(idx, group).map_err(text)?;
-        let weights: Vec<u8> = weights.into_iter().flat_map(u16::to_le_bytes).collect();
         let ranges = group.matrices();
         let matrices: Vec<_> = ranges
             .iter()
             .enumerate()
             .map(|(place, range)| {
-                let bytes = &weights[2 * range.start as usize..2 * range.end as usize];
+                let weights = &weights[range.start as usize..range.end as usize];
+                let bytes: &[u8] = bytemuck::cast_slice(weights);
                 (bytes, checkpoint.shape_of(idx, place, group).and_then(|shape| lane_shape(&shape)))
             })
             .collect();

@@ -3,6 +3,9 @@
 //! A group (one transformer block, one embedding, one linear layer) stores the 8-bit exponents of
 //! its weights as one prefix-coded stream and the signs and mantissas as bytes; see
 //! [`RawGroup`] for the tensors. After DFloat11 (arXiv:2504.11651).
+//!
+//! Two formats of this crate's own hold the same bits: [`compact`] groups are smaller, and matrices of
+//! [`lane`]s are multiplied without being expanded. A [`Checkpoint`] has groups of any of them.
 
 mod codebook;
 pub mod compact;
