@@ -9,7 +9,9 @@
 //!
 //! | you have | you use |
 //! |---|---|
-//! | a DFloat11 checkpoint on disk | [`huffman::Checkpoint`] |
+//! | a checkpoint on disk: DFloat11, lanes, compact groups | [`huffman::Checkpoint`] |
+//! | DFloat11 weights that are decoded again and again | [`huffman::indexed`] |
+//! | matrices, and few tokens to multiply them by | [`huffman::lane`] |
 //! | a CUDA device, or an engine's stream on one | [`Device`], [`Queue`] |
 //! | device memory, ours or an engine's | [`Buffer`], [`View`], [`ViewMut`] |
 //! | a second stream that shall work beside the first | [`Queue::wait_for`], [`Queue::lend`], [`Queue::adopt`] |
