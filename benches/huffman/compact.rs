@@ -7,7 +7,7 @@ use lacuna::huffman::compact::{
     place_codes, reference, upload_code,
 };
 use lacuna::simt::Config;
-use lacuna::{Buffer, Executor, Queue};
+use lacuna::{Buffer, Executor, Queue, ViewMut};
 
 use crate::house::case::{Budget, Case, Problem, Work, poison};
 
@@ -175,7 +175,8 @@ impl Launch {
                 Executor::Cuda { .. } => queue,
                 _ => &apart,
             };
-            let words = fill(other, plan, code, &all[n_before..])?;
+            let words =
+                fill(other, plan, &all[n_before..], |space| upload_code(other, plan, code, space))?;
             queue.upload_into(&words, &mut launch.workspace.view_mut())?;
         }
         Ok(launch)
@@ -188,19 +189,19 @@ impl Launch {
     }
 }
 
-/// The words of a workspace before `pack_codes`.
-fn fill(
+/// The words of a workspace in which weights were counted, and codes, that `upload` puts there, were placed.
+pub(crate) fn fill(
     queue: &Queue,
     plan: &EncodePlan,
-    code: &CompactCode,
     weights: &[u16],
+    upload: impl FnOnce(&mut ViewMut<'_, u64>) -> lacuna::Result<()>,
 ) -> lacuna::Result<Vec<u64>> {
     let weights = queue.upload(bytemuck::cast_slice::<u16, bf16>(weights))?;
     let mut workspace = queue.alloc::<u64>(plan.workspace_len() as usize)?;
     let mut counts = queue.alloc::<u64>(256)?;
     let mut space = workspace.view_mut();
     count_exponents(queue, plan, &weights.view(), &mut space, &mut counts.view_mut())?;
-    upload_code(queue, plan, code, &mut space)?;
+    upload(&mut space)?;
     place_codes(queue, plan, &mut space)?;
     queue.download(&space.as_view())
 }

@@ -1,19 +1,15 @@
 //! The kernel that packs DF11 groups; what counts and places for it is compact groups' too.
 
 use half::bf16;
-use lacuna::huffman::compact::{EncodePlan, count_exponents, place_codes, reference};
+use lacuna::huffman::compact::{EncodePlan, reference};
 use lacuna::huffman::{Codebook, DeviceGroup, EncodedGroup, pack_group, upload_codebook};
 use lacuna::simt::Config;
 use lacuna::{Buffer, Executor, Queue};
 
+use super::compact::fill;
+use super::group::OfGroup;
 use crate::Weights;
 use crate::house::case::{Budget, Case, Problem, Work, poison};
-
-struct Shape {
-    name: String,
-    weights: Weights,
-    budget: Budget,
-}
 
 struct Group {
     plan: EncodePlan,
@@ -23,32 +19,13 @@ struct Group {
     expected: Vec<u8>,
 }
 
-impl Case for Shape {
-    fn kernel(&self) -> &'static str {
-        "huffman/pack_group"
-    }
-
-    fn shape(&self) -> String {
-        self.name.clone()
-    }
-
-    fn is_small(&self) -> bool {
-        self.weights.is_small()
-    }
-
-    fn budget(&self) -> Budget {
-        self.budget
-    }
-
-    fn prepare(&self, _: &Queue) -> Box<dyn Problem> {
-        let weights = self.weights.make();
-        let plan = EncodePlan::new(weights.len() as u64).expect("a sound plan");
-        let book = Codebook::new(&reference::count(&weights)).expect("there are weights");
-        let group = crate::encode(&weights);
-        assert!(group.luts == book.luts(), "no block of the group is dense");
-        let expected = tensors(&group);
-        Box::new(Group { plan, weights, book, group, expected })
-    }
+fn problem(weights: Vec<u16>) -> Box<dyn Problem> {
+    let plan = EncodePlan::new(weights.len() as u64).expect("a sound plan");
+    let book = Codebook::new(&reference::count(&weights)).expect("there are weights");
+    let group = crate::encode(&weights);
+    assert!(group.luts == book.luts(), "no block of the group is dense");
+    let expected = tensors(&group);
+    Box::new(Group { plan, weights, book, group, expected })
 }
 
 /// Bytes of all that `pack_group` writes.
@@ -95,7 +72,8 @@ impl Launch {
             Executor::Cuda { .. } => queue,
             _ => &apart,
         };
-        let words = fill(other, plan, book, &group.weights)?;
+        let words =
+            fill(other, plan, &group.weights, |space| upload_codebook(other, plan, book, space))?;
         Ok(Self {
             plan: *plan,
             n_before,
@@ -110,23 +88,6 @@ impl Launch {
             },
         })
     }
-}
-
-/// The words of a workspace before `pack_group`.
-fn fill(
-    queue: &Queue,
-    plan: &EncodePlan,
-    book: &Codebook,
-    weights: &[u16],
-) -> lacuna::Result<Vec<u64>> {
-    let weights = queue.upload(bytemuck::cast_slice::<u16, bf16>(weights))?;
-    let mut workspace = queue.alloc::<u64>(plan.workspace_len() as usize)?;
-    let mut counts = queue.alloc::<u64>(256)?;
-    let mut space = workspace.view_mut();
-    count_exponents(queue, plan, &weights.view(), &mut space, &mut counts.view_mut())?;
-    upload_codebook(queue, plan, book, &mut space)?;
-    place_codes(queue, plan, &mut space)?;
-    queue.download(&space.as_view())
 }
 
 impl Work for Launch {
@@ -153,23 +114,19 @@ impl Work for Launch {
 pub(crate) fn cases() -> Vec<Box<dyn Case>> {
     let budget =
         Budget { bytes: 1.035, sectors_per_request: 10.7, conflict_ways: 1.1, barriers: 35.0 };
-    let mut cases: Vec<Box<dyn Case>> = Vec::new();
     // Of few weights the table counts most.
-    let sizes = [
+    let random = [
         (1, "1 weight", 10.6),
         (30_001, "30001 weights", 1.045),
         (1 << 18, "262144 weights", 1.035),
         (16 << 20, "16 Mi weights", 1.035),
         (256 << 20, "256 Mi weights", 1.035),
-    ];
-    for (n_weights, name, bytes) in sizes {
-        let weights = Weights::Random(n_weights);
-        let budget = Budget { bytes, ..budget };
-        cases.push(Box::new(Shape { name: name.to_owned(), weights, budget }));
-    }
-    for (file, name) in crate::GOLDEN {
-        let weights = Weights::Golden(file);
-        cases.push(Box::new(Shape { name: name.to_owned(), weights, budget }));
-    }
-    cases
+    ]
+    .map(|(n_weights, name, bytes)| (Weights::Random(n_weights), name, Budget { bytes, ..budget }));
+    let golden = crate::GOLDEN.map(|(file, name)| (Weights::Golden(file), name, budget));
+    let case = |(weights, shape, budget): (Weights, &str, Budget)| -> Box<dyn Case> {
+        let (kernel, shape) = ("huffman/pack_group", shape.to_owned());
+        Box::new(OfGroup { kernel, shape, weights, budget, problem })
+    };
+    random.into_iter().chain(golden).map(case).collect()
 }

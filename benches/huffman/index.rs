@@ -10,6 +10,7 @@ use lacuna::launch::{self, Grid};
 use lacuna::region::Role;
 use lacuna::{Buffer, Queue};
 
+use super::group::OfGroup;
 use super::indexed::Owned;
 use crate::house::case::{Budget, Case, Problem, Work, poison};
 use crate::{GOLDEN, PUBLISHED_ROWS, Weights};
@@ -22,13 +23,6 @@ enum Pass {
     Pack,
 }
 
-struct Indexing {
-    pass: Pass,
-    shape: String,
-    weights: Weights,
-    budget: Budget,
-}
-
 struct Group {
     pass: Pass,
     encoded: EncodedGroup,
@@ -37,36 +31,24 @@ struct Group {
     expected: Vec<u8>,
 }
 
-impl Case for Indexing {
-    fn kernel(&self) -> &'static str {
-        match self.pass {
-            Pass::Stream => "huffman/index_stream",
-            Pass::Pack => "huffman/pack_index",
+impl Pass {
+    fn kernel(self) -> &'static str {
+        match self {
+            Self::Stream => "huffman/index_stream",
+            Self::Pack => "huffman/pack_index",
         }
     }
 
-    fn shape(&self) -> String {
-        self.shape.clone()
-    }
-
-    fn is_small(&self) -> bool {
-        self.weights.is_small()
-    }
-
-    fn budget(&self) -> Budget {
-        self.budget
-    }
-
-    fn prepare(&self, _: &Queue) -> Box<dyn Problem> {
-        let Owned { encoded, index, .. } = Owned::new(&self.weights.make());
-        let mut group = Group { pass: self.pass, encoded, index, expected: Vec::new() };
-        group.expected = match self.pass {
-            Pass::Stream => {
+    fn problem(self, weights: &[u16]) -> Box<dyn Problem> {
+        let Owned { encoded, index, .. } = Owned::new(weights);
+        let mut group = Group { pass: self, encoded, index, expected: Vec::new() };
+        group.expected = match self {
+            Self::Stream => {
                 let starts = group.starts();
                 [bytemuck::cast_slice(&starts), bytemuck::cast_slice(&group.index.tile_bytes)]
                     .concat()
             }
-            Pass::Pack => bytemuck::cast_slice(&group.index.granule_bits).to_vec(),
+            Self::Pack => bytemuck::cast_slice(&group.index.granule_bits).to_vec(),
         };
         Box::new(group)
     }
@@ -276,7 +258,9 @@ pub(crate) fn cases() -> Vec<Box<dyn Case>> {
             (Weights::Golden(file), shape.to_owned()),
             (large, format!("{PUBLISHED_ROWS} x 65536")),
         ] {
-            cases.push(Box::new(Indexing { pass, shape, weights, budget }));
+            let problem = move |weights: Vec<u16>| pass.problem(&weights);
+            let kernel = pass.kernel();
+            cases.push(Box::new(OfGroup { kernel, shape, weights, budget, problem }));
         }
     }
     cases
