@@ -29,7 +29,7 @@ pub(super) struct Times {
 
 /// And bytes that lie in device memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Sizes {
+pub(super) struct Bytes {
     pub(super) bf16: u64,
     pub(super) df11: u64,
     pub(super) lane: u64,
@@ -97,6 +97,8 @@ pub(super) struct Bench {
     n_inputs: u64,
     x: Buffer<bf16>,
     expanded: Buffer<bf16>,
+    /// What comes of the matrices of a launch as one.
+    merged: Buffer<bf16>,
 }
 
 impl Bench {
@@ -108,6 +110,8 @@ impl Bench {
         n_cached: u64,
     ) -> lacuna::Result<Self> {
         let most_columns = blocks.iter().flat_map(Block::matrices).map(|[_, n]| n).max();
+        let rows = |product: &Product| product.sides.iter().map(|[n, _]| n).sum::<u64>();
+        let most_rows = blocks.iter().flat_map(|block| &block.products).map(rows).max();
         let x_len = n_inputs * most_columns.unwrap_or(1);
         let n_weights = blocks.iter().map(Block::n_weights).max().unwrap_or(1) as usize;
         let base = normal_weights(n_weights.min((1 << 22) + 1));
@@ -124,16 +128,17 @@ impl Bench {
             n_inputs,
             x: queue.upload(&normal_weights(x_len as usize))?,
             expanded: queue.alloc(expanded_len as usize)?,
+            merged: queue.alloc((n_inputs * most_rows.unwrap_or(1)) as usize)?,
             blocks: placed,
         })
     }
 
     /// Of all that a token passes.
-    pub(super) fn sizes(&self) -> Sizes {
+    pub(super) fn bytes(&self) -> Bytes {
         let sum = |of: &dyn Fn(&Placed) -> u64| {
             self.blocks.iter().map(|copies| copies[0].n_times * of(&copies[0])).sum()
         };
-        Sizes {
+        Bytes {
             bf16: sum(&|block| 2 * block.bf16.len() as u64),
             df11: sum(&|block| block.df11_bytes),
             lane: sum(&|block| block.lanes.iter().map(DeviceLane::n_bytes).sum()),
@@ -211,14 +216,16 @@ impl Bench {
     }
 
     fn multiply_bf16(&mut self, cublas: &Cublas) -> Result<(), String> {
-        let Self { blocks, n_inputs, x, .. } = self;
+        let Self { blocks, n_inputs, x, merged, .. } = self;
         Self::pass(blocks, |block| {
             let mut first = 0;
-            let sides = block.products.iter().flat_map(|product| &product.sides);
-            for (sides, output) in sides.zip(&mut block.outputs) {
+            for product in &block.products {
+                // Matrices of a launch follow one another: to cuBLAS they are one, as engines merge them.
+                let n_rows = product.sides.iter().map(|[n_rows, _]| n_rows).sum();
+                let sides = [n_rows, product.sides[0][1]];
                 let end = first + (sides[0] * sides[1]) as usize;
                 let weights = block.bf16.view().slice(first..end).map_err(|e| e.to_string())?;
-                cublas.multiply(&weights, *sides, &x.view(), *n_inputs, &output.view_mut())?;
+                cublas.multiply(&weights, sides, &x.view(), *n_inputs, &merged.view_mut())?;
                 first = end;
             }
             Ok(())
@@ -286,7 +293,7 @@ mod tests {
         let mut bench = Bench::new(&queue, &blocks, 2, 1 << 16).unwrap();
         assert_eq!(bench.blocks[0].len(), 3);
         let n_weights = 3 * blocks[0].n_weights() + blocks[1].n_weights();
-        assert_eq!(bench.sizes().bf16, 2 * n_weights);
+        assert_eq!(bench.bytes().bf16, 2 * n_weights);
         let times = bench.run(&queue, None).unwrap();
         assert!(times.lane > 0.0 && times.expand > 0.0 && times.bf16.is_none());
         // The head was the last to be expanded and to be multiplied by.

@@ -15,10 +15,10 @@ use serde_json::json;
 use crate::Outcome;
 use crate::report::{bytes, print};
 use cublas::Cublas;
-use measure::{Bench, Sizes as Bytes, Times, normal_weights};
+use measure::{Bench, Bytes, Times, normal_weights};
 use models::{Block, Sizes};
 
-/// A second of an H200's memory, by its data sheet: the limit where no GPU says its own.
+/// What an H200's memory moves in a second, by its data sheet: the limit where no GPU says its own.
 const H200: f64 = 4.8e12;
 /// Weights by which bits are estimated where nothing is measured: rows and columns.
 const SAMPLE: [u64; 2] = [1024, 1024];
@@ -68,7 +68,7 @@ pub(crate) fn run(options: &Options<'_>) -> Outcome {
             let mut bench =
                 Bench::new(&queue, &blocks, options.n_inputs, n_cached).map_err(text)?;
             let times = bench.run(&queue, cublas.as_ref())?;
-            (Some(device), bench.sizes(), Some(times))
+            (Some(device), bench.bytes(), Some(times))
         }
     };
     let of_device = device.as_ref().map(|device| device.info().memory_bytes_per_second as f64);

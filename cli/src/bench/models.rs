@@ -149,20 +149,29 @@ impl Block {
 mod tests {
     use super::*;
 
+    /// Billions of parameters without embeddings and output layer, as the models' cards say or leave to subtract.
+    const PUBLISHED: [(&str, f64); 10] = [
+        ("Llama-3.2-1B", 0.97),
+        ("Llama-3.2-3B", 2.82),
+        ("Llama-3.1-8B", 6.98),
+        ("Llama-3.1-70B", 68.5),
+        ("Mistral-7B-v0.3", 6.98),
+        ("Qwen3-0.6B", 0.44),
+        ("Qwen3-4B", 3.6),
+        ("Qwen3-8B", 6.95),
+        ("Qwen3-14B", 13.2),
+        ("Qwen3-32B", 31.2),
+    ];
+
     #[test]
-    fn models_have_as_many_weights_as_they_say() {
-        // All but embeddings and norms, in millions.
-        for (name, layer, all) in [
-            ("llama-3.1-8b", 218_103_808, 7504),
-            ("Qwen3-32B", 487_587_840, 31_983),
-            ("Qwen3-0.6B", 15_728_640, 595),
-            ("Llama-3.1-70B", 855_638_016, 69_501),
-        ] {
-            let sizes = Sizes::of(name).unwrap();
+    fn models_have_as_many_weights_as_is_published() {
+        assert_eq!(MODELS.len(), PUBLISHED.len());
+        for (name, billions) in PUBLISHED {
+            let sizes = Sizes::of(&name.to_lowercase()).unwrap();
             let [block, head] = sizes.blocks();
-            assert_eq!(block.n_weights(), layer, "{name}");
-            let total = block.n_weights() * block.n_times + head.n_weights();
-            assert_eq!(total / 1_000_000, all, "{name}");
+            let found = (block.n_weights() * block.n_times) as f64 / 1e9;
+            assert!((found / billions - 1.0).abs() < 0.011, "{name}: {found}");
+            assert_eq!(head.n_weights(), sizes.vocabulary * sizes.hidden);
         }
     }
 
