@@ -1,6 +1,6 @@
 //! What weights would take in each format.
 
-use super::compact::{CompactCode, LENGTHS_BYTES};
+use super::compact::{CompactCode, LENGTHS_BYTES, reference};
 use super::indexed::Index;
 use super::lane::{LaneShape, count_escapes};
 use super::{encode, words};
@@ -34,8 +34,8 @@ impl Costs {
         let mut lane = Some(0);
         for (bytes, shape) in matrices {
             let weights = words::<u16>(bytes);
-            for weight in weights.iter() {
-                histogram[usize::from(weight >> 7 & 0xFF)] += 1;
+            for (sum, count) in histogram.iter_mut().zip(reference::count(&weights)) {
+                *sum += count;
             }
             lane = match (lane, shape) {
                 (Some(sum), Some(shape)) => {

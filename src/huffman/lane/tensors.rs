@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use super::{LaneMatrix, LaneShape, RawLane};
 use crate::Error;
+use crate::huffman::group::check_len;
 use crate::huffman::{TensorError, TensorReason, words};
 
 /// The six tensors of one matrix, borrowed as they are in a file, in any alignment, and trusted in nothing.
@@ -59,33 +60,29 @@ impl<'a> LaneTensors<'a> {
     /// # Errors
     /// [`TensorError`]: the first thing found, in the order of the fields.
     pub fn parse(self) -> Result<Lane<'a>, TensorError> {
-        let error = |tensor, reason| Err(TensorError::new(self.name, tensor, None, reason));
-        let length = |expected: u64, got: u64| TensorReason::Length { expected, got };
-        let Some(header) = self.header.first_chunk().filter(|_| self.header.len() == 32) else {
-            return error("lane_header", length(32, self.header.len() as u64));
-        };
-        let shape = match LaneShape::of_header(header) {
-            Ok(shape) => shape,
-            Err(Error::Range { what, value, allowed }) => {
-                return error("lane_header", TensorReason::Header { what, value, allowed });
+        check_len(self.name, "lane_header", self.header, LaneShape::HEADER_BYTES as u64)?;
+        let header = self.header.first_chunk().expect("as long as a header");
+        let shape = LaneShape::of_header(header).map_err(|error| match error {
+            Error::Range { what, value, allowed } => {
+                let reason = TensorReason::Header { what, value, allowed };
+                TensorError::new(self.name, "lane_header", None, reason)
             }
-            Err(other) => unreachable!("a header is wrong in its numbers, and not: {other}"),
-        };
+            other => unreachable!("a header is wrong in its numbers, and not: {other}"),
+        })?;
+        let n_escape_bytes = self.escapes.len() as u64;
         for (tensor, expected, bytes) in [
             ("lane_palettes", shape.palettes_len(), self.palettes),
             ("lane_low", shape.low_len(), self.low),
             ("lane_high", 4 * shape.high_len(), self.high),
             ("lane_headers", 8 * shape.headers_len(), self.headers),
-            ("lane_escapes", (self.escapes.len() as u64).next_multiple_of(4), self.escapes),
+            ("lane_escapes", n_escape_bytes.next_multiple_of(4), self.escapes),
         ] {
-            let got = bytes.len() as u64;
-            if got != expected {
-                return error(tensor, length(expected, got));
-            }
+            check_len(self.name, tensor, bytes, expected)?;
         }
-        let (got, limit) = (self.escapes.len() as u64, 1 << 34);
-        if got >= limit {
-            return error("lane_escapes", TensorReason::TooLarge { got, limit });
+        let limit = 1 << 34;
+        if n_escape_bytes >= limit {
+            let reason = TensorReason::TooLarge { got: n_escape_bytes, limit };
+            return Err(TensorError::new(self.name, "lane_escapes", None, reason));
         }
         Ok(Lane {
             shape,
