@@ -108,6 +108,9 @@ fn every_format_is_written_read_and_turned_into_every_other() {
         }
         let config = std::fs::read(folder.path().join(format.name()).join("config.json")).unwrap();
         let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+        // A file of the directory is a checkpoint of its own, with what stands beside it.
+        let one = folder.path().join(format.name()).join("encoder_layer_0.safetensors");
+        assert_eq!(Checkpoint::open(one).unwrap().config(), Some(&config));
         match format {
             Format::Df11 => assert!(config.get("lacuna_config").is_none()),
             _ => {

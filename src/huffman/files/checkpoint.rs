@@ -19,6 +19,8 @@ use crate::{Error, Result};
 pub const VERSIONS: [&str; 4] = ["0.2.0", "0.3.1", "0.3.2", "0.5.0"];
 /// Key of a group's facts in the safetensors metadata of files this crate wrote, before its name.
 pub(super) const METADATA_PREFIX: &str = "lacuna.group.";
+/// The sections of a `config.json` that tell of compressed weights.
+pub(super) const CONFIGS: [&str; 2] = ["dfloat11_config", "lacuna_config"];
 /// Version of the formats of this crate that groups' facts name.
 pub(super) const FORMAT_VERSION: u64 = 1;
 
@@ -79,7 +81,8 @@ pub struct Checkpoint {
 
 impl Checkpoint {
     /// Opens a directory of safetensors, with or without `config.json`, or one file of them
-    /// (with the `config.json` beside it, if that has a `dfloat11_config`). Reads headers only.
+    /// (with the `config.json` beside it, if that has a `dfloat11_config` or `lacuna_config`). Reads
+    /// headers only.
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::Checkpoint`] for files that are not sound safetensors, for groups
@@ -92,8 +95,9 @@ impl Checkpoint {
         let files = files.iter().map(|file| TensorFile::open(file)).collect::<Result<Vec<_>>>()?;
         let folder = if is_directory { path } else { path.parent().unwrap_or(Path::new("")) };
         // Beside a single file, a config may belong to something else.
+        let is_ours = |config: &Value| CONFIGS.iter().any(|name| config.get(name).is_some());
         let config = read_config(&folder.join("config.json"))?
-            .filter(|config| is_directory || config.get("dfloat11_config").is_some());
+            .filter(|config| is_directory || is_ours(config));
         Self::assemble(path.to_owned(), files, config)
     }
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use safetensors::Dtype;
 use serde_json::{Value, json};
 
+use super::checkpoint::{CONFIGS, FORMAT_VERSION};
 use super::encoded::{EncodedEntry, Source};
 use super::tensor_file::broken;
 use super::write::{Sink, Tensor, assemble, spool_beside, write_safetensors};
@@ -105,12 +106,12 @@ pub fn compress(
 /// Writes a checkpoint in another format, without the model between: as [`compress`], with the
 /// groups as they are.
 ///
-/// To DF11 only from DF11: its groups are what the patterns of `config.json` say, and those of
-/// other formats need not be such; [`decompress`], then [`compress`].
+/// Not to DF11, whose groups are what the patterns of `config.json` say, which those of a checkpoint
+/// need not be: [`decompress`], then [`compress`].
 ///
 /// # Errors
 /// [`Error::Io`](crate::Error::Io); whatever is wrong with the checkpoint;
-/// [`Error::Checkpoint`](crate::Error::Checkpoint) for DF11 of others, and for lanes of a matrix whose
+/// [`Error::Checkpoint`](crate::Error::Checkpoint) for [`Format::Df11`], and for lanes of a matrix whose
 /// shape the checkpoint does not say.
 pub fn transcode(
     checkpoint: &Checkpoint,
@@ -121,7 +122,8 @@ pub fn transcode(
     if format == Format::Df11 {
         return Err(broken(
             checkpoint.path(),
-            "DF11 is made of bf16 alone, whose matrices it groups: `lacuna decompress`, then `lacuna compress`",
+            "only bf16 is turned into DF11, whose groups other readers must find by patterns: `lacuna \
+             decompress`, then `lacuna compress`",
         ));
     }
     let groups = checkpoint.all_stored()?;
@@ -138,7 +140,8 @@ pub fn transcode(
                 return Err(broken(
                     checkpoint.path(),
                     format!(
-                        "{name} has no shape of rows and columns, by which lanes lie; `lacuna decompress`, then `lacuna compress` the whole model"
+                        "{name} has no shape of rows and columns, by which lanes lie, and the \
+                         checkpoint's encoder did not write one: `lacuna compress` the original"
                     ),
                 ));
             }
@@ -233,6 +236,7 @@ impl Summary {
             output: output.to_owned(),
         }
     }
+
     /// Counts a group that is done, and says so.
     fn add(
         &mut self,
@@ -259,7 +263,7 @@ impl Summary {
 fn with_section(config: Option<&Value>, section: (&str, Value)) -> Value {
     let mut config = config.cloned().unwrap_or_else(|| json!({}));
     if let Some(fields) = config.as_object_mut() {
-        for name in ["dfloat11_config", "lacuna_config"] {
+        for name in CONFIGS {
             fields.shift_remove(name);
         }
         fields.insert(section.0.to_owned(), section.1);
@@ -284,5 +288,5 @@ fn df11_config(groups: &[ModelGroup<'_>], patterns: &[GroupPattern]) -> Value {
 
 /// What a person who opens the directory would ask.
 fn lacuna_config(format: Format) -> Value {
-    json!({ "format": format.name(), "version": super::checkpoint::FORMAT_VERSION })
+    json!({ "format": format.name(), "version": FORMAT_VERSION })
 }
