@@ -31,6 +31,9 @@ pub mod attention;
 pub mod bindings;
 #[cfg(any(feature = "cuda", feature = "simt"))]
 pub mod buffer;
+#[cfg(all(feature = "capi", any(feature = "cuda", feature = "simt")))]
+#[allow(missing_docs, reason = "padding and names that say it; the header is what its readers see")]
+pub mod capi;
 #[cfg(feature = "cuda")]
 pub mod device;
 #[cfg(feature = "cuda")]

@@ -7,6 +7,7 @@ use bindgen::callbacks::{DeriveInfo, ParseCallbacks, TypeKind};
 
 use crate::{Generated, Result, images, root, wheels};
 
+pub(crate) const PATH: &str = "src/bindings.rs";
 const HEADER: &str = "\
 //! The launch parameter structs: what `csrc/params.h` says, in Rust.
 //!
@@ -46,7 +47,7 @@ pub(crate) fn generate() -> Result<Generated> {
         .generate()
         .map_err(|error| format!("bindgen: {error}"))?;
     let content = format_rust(&format!("{HEADER}{bindings}{}", list_entries()?))?;
-    Ok(Generated { path: "src/bindings.rs", content })
+    Ok(Generated { path: PATH, content })
 }
 
 /// What every entry of the images takes, as the kernel files say it.

@@ -4,6 +4,8 @@
 mod accuracy;
 mod bindings;
 mod bundle;
+mod capi;
+mod header;
 mod images;
 mod instrument;
 mod ledger;
@@ -26,13 +28,18 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// Make src/bindings.rs, ptx/*.ptx and ptx/MANIFEST from csrc/, with pinned tools (libclang and
-    /// NVRTC wheels, installed into the target directory by pip)
+    /// Make src/bindings.rs, ptx/*.ptx and ptx/MANIFEST from csrc/, and include/lacuna.h from src/capi/, with
+    /// pinned tools (cbindgen; libclang and NVRTC wheels, installed into the target directory by pip)
     Generate {
         /// Change nothing; fail where a committed file differs, and name the command to run
         #[arg(long)]
         check: bool,
+        /// The bindings or the header alone, by a part of the path
+        #[arg(long, value_name = "PART")]
+        only: Option<String>,
     },
+    /// Build the C library, shared and static, and run the C examples on it, in the SIMT executor
+    Capi(capi::Options),
     /// Print bytes, sectors, bank conflicts and barriers of each kernel, by source line, beside the
     /// least bytes any kernel could move
     Counters {
@@ -74,8 +81,14 @@ struct Generated {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().task {
-        Task::Generate { check: false } => generate().and_then(|files| write(&files)),
-        Task::Generate { check: true } => generate().and_then(|files| check(&files)),
+        Task::Generate { check: is_check, only } => {
+            generate(only.as_deref()).and_then(|files| match (is_check, only) {
+                (false, _) => write(&files),
+                (true, None) => check(&files, &images::strangers(&files)?),
+                (true, Some(_)) => check(&files, &[]),
+            })
+        }
+        Task::Capi(options) => capi::run(&options),
         Task::Counters { json, only } => instrument::counters(json, only.as_deref()),
         Task::Planted => instrument::planted(),
         Task::Sass(options) => sass::run(&options),
@@ -96,9 +109,23 @@ fn main() -> ExitCode {
     }
 }
 
-fn generate() -> Result<Vec<Generated>> {
-    let mut files = vec![bindings::generate()?];
-    files.extend(images::generate()?);
+/// All generated files, or those whose path has `only` in it.
+fn generate(only: Option<&str>) -> Result<Vec<Generated>> {
+    let is_asked = |path: &str| only.is_none_or(|only| path.contains(only));
+    let mut files = Vec::new();
+    if is_asked(bindings::PATH) {
+        files.push(bindings::generate()?);
+    }
+    if is_asked(header::PATH) {
+        files.push(header::generate()?);
+    }
+    if only.is_none() {
+        files.extend(images::generate()?);
+    }
+    if files.is_empty() {
+        let paths = [bindings::PATH, header::PATH].join(" and ");
+        return Err(format!("--only takes a part of {paths}; images are made together"));
+    }
     Ok(files)
 }
 
@@ -111,7 +138,8 @@ fn write(files: &[Generated]) -> Result<()> {
     Ok(())
 }
 
-fn check(files: &[Generated]) -> Result<()> {
+/// Fails where committed files differ from what they should hold, or there are `extra` ones.
+fn check(files: &[Generated], extra: &[String]) -> Result<()> {
     let mut stale = Vec::new();
     for file in files {
         let committed = std::fs::read_to_string(root().join(file.path)).unwrap_or_default();
@@ -121,7 +149,6 @@ fn check(files: &[Generated]) -> Result<()> {
             stale.push(file.path);
         }
     }
-    let extra = images::strangers(files)?;
     if stale.is_empty() && extra.is_empty() {
         return Ok(());
     }

@@ -1,0 +1,5 @@
+//! The room `huffman`.
+
+mod weights;
+
+pub use weights::*;

@@ -1,0 +1,5 @@
+//! The room `select`.
+
+mod topk;
+
+pub use topk::*;
