@@ -113,6 +113,14 @@ typedef enum lacuna_kv_order {
   LACUNA_KV_HND = 2,
 } lacuna_kv_order;
 
+// Whose lists of rows of a cache there are.
+typedef enum lacuna_kv_lists {
+  // One of each request and head: `[batch, n_heads, n_indices]`.
+  LACUNA_KV_PER_HEAD = 0,
+  // One of each request, for all its heads: `[batch, n_indices]`.
+  LACUNA_KV_PER_REQUEST = 1,
+} lacuna_kv_lists;
+
 // Which candidates of a row are picked: forced ones first, then larger scores, then lower indices.
 typedef enum lacuna_rule {
   // As many as there are places.
@@ -133,17 +141,127 @@ typedef enum lacuna_order {
   LACUNA_ORDER_SCORE = 1,
 } lacuna_order;
 
+// Which elements of a row are listed.
+typedef enum lacuna_listed {
+  // Those that the mask keeps.
+  LACUNA_LISTED_KEPT = 0,
+  // Those that it does not: what is evicted.
+  LACUNA_LISTED_DROPPED = 1,
+} lacuna_listed;
+
+// How a kept row and those merged into it are weighted.
+typedef enum lacuna_merge_weights {
+  // The paper's: exp(similarity) of each, the kept row's similarity being 1, over their sum.
+  LACUNA_MERGE_SOFTMAX = 0,
+  // The released code's: rows times their similarity, the kept row as it is, over how many there are.
+  LACUNA_MERGE_RELEASED = 1,
+} lacuna_merge_weights;
+
+// Where rows, tables and lists are.
+typedef enum lacuna_rows_order {
+  // One after the other; the shape's strides are not looked at.
+  LACUNA_ROWS_DENSE = 0,
+  // Where the shape's strides say.
+  LACUNA_ROWS_STRIDES = 1,
+} lacuna_rows_order;
+
+// What becomes of a gathered row whose index is of no row.
+typedef enum lacuna_absent {
+  // Zeros.
+  LACUNA_ABSENT_ZEROS = 0,
+  // It is left alone.
+  LACUNA_ABSENT_KEPT = 1,
+} lacuna_absent;
+
+// What a query is scored against.
+typedef enum lacuna_score_kind {
+  // The inner product with a row: a key, a mean, a centroid.
+  LACUNA_SCORE_DOT = 0,
+  // The greatest inner product with anything in the box of a row, of which the first half is the minimum and the second the maximum of
+  // each channel (Quest).
+  LACUNA_SCORE_BOX = 1,
+} lacuna_score_kind;
+
+// What becomes of the scores of the query heads that share a head of keys.
+typedef enum lacuna_group_reduction {
+  // One row of scores for each query head.
+  LACUNA_GROUP_NONE = 0,
+  // Their maximum; NaN counts for nothing.
+  LACUNA_GROUP_MAX = 1,
+  // Their sum, of ascending heads.
+  LACUNA_GROUP_SUM = 2,
+  // Their sum times one over their number.
+  LACUNA_GROUP_MEAN = 3,
+} lacuna_group_reduction;
+
+// What a row says of the keys that it stands for.
+typedef enum lacuna_summary {
+  // The least number of each channel, then the greatest (Quest, LeoAM): rows of twice the keys' elements.
+  LACUNA_SUMMARY_BOX = 0,
+  // The mean of each channel.
+  LACUNA_SUMMARY_MEAN = 1,
+  // The mean, and how far the keys point away from it (ShadowKV).
+  LACUNA_SUMMARY_MEAN_AND_OUTLIER = 2,
+  // The box around boxes: a second level, whose keys are rows of `LACUNA_SUMMARY_BOX`.
+  LACUNA_SUMMARY_BOX_OF_BOXES = 3,
+} lacuna_summary;
+
+// Which query heads vote together.
+typedef enum lacuna_together {
+  // Each by itself: the softmax.
+  LACUNA_TOGETHER_QUERY_HEAD = 0,
+  // Those that share a head of keys (ShadowKV, RetroInfer).
+  LACUNA_TOGETHER_GROUP = 1,
+  // All (TokenSelect).
+  LACUNA_TOGETHER_ALL = 2,
+} lacuna_together;
+
+// What becomes of their softmaxes.
+typedef enum lacuna_vote_reduction {
+  // The sum, of ascending heads.
+  LACUNA_VOTE_SUM = 0,
+  // The maximum.
+  LACUNA_VOTE_MAX = 1,
+} lacuna_vote_reduction;
+
+// A plan of `lacuna_column_mass`: for any device, and any number of launches at once.
+typedef struct lacuna_column_mass_plan lacuna_column_mass_plan;
+
+// A plan of `lacuna_compact_rows`: for any device, and any number of launches at once.
+typedef struct lacuna_compact_rows_plan lacuna_compact_rows_plan;
+
 // A CUDA device in its primary context, which the CUDA runtime and every engine share, and the kernels that are loaded into it.
 typedef struct lacuna_device lacuna_device;
 
 // DF11 groups in device memory, ready to be expanded by one launch.
 typedef struct lacuna_df11_weights lacuna_df11_weights;
 
+// A plan of `lacuna_gate_selection`: for any device, and any number of launches at once.
+typedef struct lacuna_gate_selection_plan lacuna_gate_selection_plan;
+
+// A plan of `lacuna_gather_kv` and `lacuna_scatter_kv`: for any device, and any number of launches at once.
+typedef struct lacuna_kv_rows_plan lacuna_kv_rows_plan;
+
+// A plan of `lacuna_merge_rows`: for any device, and any number of launches at once.
+typedef struct lacuna_merge_rows_plan lacuna_merge_rows_plan;
+
 // Where functions launch kernels: a stream of the caller's.
 typedef struct lacuna_queue lacuna_queue;
 
+// A plan of `lacuna_gather_rows`, `lacuna_scatter_rows` and `lacuna_scatter_add_rows`: for any device, and any number of launches at once.
+typedef struct lacuna_rows_plan lacuna_rows_plan;
+
+// A plan of `lacuna_score_rows`: for any device, and any number of launches at once.
+typedef struct lacuna_score_rows_plan lacuna_score_rows_plan;
+
+// A plan of `lacuna_summarize`: for any device, and any number of launches at once.
+typedef struct lacuna_summarize_plan lacuna_summarize_plan;
+
 // A plan of `lacuna_topk_rows`: for any device, and any number of launches at once.
 typedef struct lacuna_topk_rows_plan lacuna_topk_rows_plan;
+
+// A plan of `lacuna_vote_rows` and `lacuna_score_votes`: for any device, and any number of launches at once.
+typedef struct lacuna_vote_rows_plan lacuna_vote_rows_plan;
 
 // What structs begin with that may grow: `LACUNA_HEADER(lacuna_topk_rows_shape)` makes it.
 typedef struct lacuna_header {
@@ -152,6 +270,50 @@ typedef struct lacuna_header {
   // `LACUNA_ABI_VERSION`, as its caller was compiled.
   uint32_t version;
 } lacuna_header;
+
+// Sizes and strides of a paged cache. Row `t` of request `b` and head `h` begins at element
+// `page_table[b, t / page_size] * page_stride + t % page_size * token_stride + h * head_stride`.
+typedef struct lacuna_kv_shape {
+  struct lacuna_header header;
+  // Requests.
+  uint64_t batch;
+  // Heads of keys and values.
+  uint64_t n_heads;
+  // Elements of a row: the head's dimension; of boxes (`lacuna_summarize`) twice that.
+  uint64_t row_len;
+  // Pages of a pool.
+  uint64_t n_pages;
+  // Rows of a page, 1 to 256.
+  uint64_t page_size;
+  // Entries of the page table from request to request.
+  uint64_t table_stride;
+  // Tokens that a row stands for; 0 is 1, as of keys and values.
+  uint64_t tokens_per_row;
+  // Elements from page to page, where `order` does not say it; so the next two.
+  uint64_t page_stride;
+  // Elements from row to row in a page.
+  uint64_t token_stride;
+  // Elements from head to head.
+  uint64_t head_stride;
+  // The type of keys and values: bf16, f16, e4m3 or e5m2.
+  uint32_t dtype;
+  // A `lacuna_kv_order`.
+  uint32_t order;
+  // With an order: 1 where a page of keys and then one of values are together, `[n_pages, 2, ...]`, so that values begin
+  // `page_stride / 2` after keys; else 0.
+  uint32_t is_fused;
+  // 0.
+  uint32_t reserved;
+} lacuna_kv_shape;
+
+// Elements of each view of a `lacuna_kv` or `lacuna_kv_mut`, by the same names.
+typedef struct lacuna_kv_sizes {
+  struct lacuna_header header;
+  uint64_t keys;
+  uint64_t values;
+  uint64_t page_table;
+  uint64_t lengths;
+} lacuna_kv_sizes;
 
 // Host memory that a function reads before it returns: `n_bytes` from `data` on. All zeros is no bytes. This struct never changes.
 typedef struct lacuna_bytes {
@@ -239,6 +401,473 @@ typedef struct lacuna_df11_decode_args {
   struct lacuna_view_mut output;
 } lacuna_df11_decode_args;
 
+// Sizes of `lacuna_compact_rows`, and what it lists.
+typedef struct lacuna_compact_rows_shape {
+  struct lacuna_header header;
+  // Rows of the mask, below 2^31.
+  uint64_t n_rows;
+  // Elements of a row, at most 2^26.
+  uint64_t n;
+  // Elements between the starts of two rows, at least `n`; 0 is `n`.
+  uint64_t row_stride;
+  // Places for indices in a row.
+  uint64_t capacity;
+  // Rows that share a length, one after the other: a request's heads; 0 is 1.
+  uint64_t rows_per_request;
+  // A `lacuna_listed`.
+  uint32_t listed;
+  // 0.
+  uint32_t reserved;
+} lacuna_compact_rows_shape;
+
+// Elements of each view of `lacuna_compact_rows_args`, by the same names.
+typedef struct lacuna_compact_rows_sizes {
+  struct lacuna_header header;
+  uint64_t kept;
+  uint64_t lengths;
+  uint64_t skips;
+  uint64_t indices;
+  uint64_t counts;
+  uint64_t offsets;
+  uint64_t row_starts;
+  uint64_t workspace;
+} lacuna_compact_rows_sizes;
+
+// What `lacuna_compact_rows` reads and writes.
+typedef struct lacuna_compact_rows_args {
+  struct lacuna_header header;
+  // u8 `[n_rows, n]`: not 0 where an element is kept; rows `row_stride` elements apart.
+  struct lacuna_view kept;
+  // Optional, u32 `[n_rows / rows_per_request, rounded up]`: elements of each request's rows; else `n`.
+  struct lacuna_view lengths;
+  // Optional, u32 `[n_rows]`: rows where it is not 0 are left alone, their outputs too.
+  struct lacuna_view skips;
+  // i32 `[n_rows, capacity]`: the listed elements of each row, ascending, then -1.
+  struct lacuna_view_mut indices;
+  // u32 `[n_rows]`: how many are listed, also where `capacity` is less.
+  struct lacuna_view_mut counts;
+  // Optional, i32 `[n_rows, n]`: the place of each element among those listed, also past `capacity`; or -1.
+  struct lacuna_view_mut offsets;
+  // Optional, u32 `[n_rows + 1]`: where each row begins in a list of all rows' indices, `capacity` of each at most, and the list's end.
+  struct lacuna_view_mut row_starts;
+  // u32: zeros before the first launch, and used by one launch at a time; every launch leaves it ready.
+  struct lacuna_view_mut workspace;
+} lacuna_compact_rows_args;
+
+// Sizes of `lacuna_gate_selection`.
+typedef struct lacuna_gate_selection_shape {
+  struct lacuna_header header;
+  // Requests, below 2^31.
+  uint64_t batch;
+  // Elements of a query, all its heads': a multiple of 8, 64 KiB at most.
+  uint64_t n;
+  // Elements between the starts of two queries, a multiple of 8 and at least `n`; 0 is `n`.
+  uint64_t query_stride;
+  // The same of the cached queries.
+  uint64_t cached_stride;
+  // Rows of a request, each with a word of `skips`: 1, or its heads of keys; 0 is 1.
+  uint64_t rows_per_request;
+  // The type of queries: bf16, f16 or f32.
+  uint32_t dtype;
+  // 0.
+  uint32_t reserved;
+} lacuna_gate_selection_shape;
+
+// Elements of each view of `lacuna_gate_selection_args`, by the same names.
+typedef struct lacuna_gate_selection_sizes {
+  struct lacuna_header header;
+  uint64_t queries;
+  uint64_t forced;
+  uint64_t thetas;
+  uint64_t cached;
+  uint64_t states;
+  uint64_t skips;
+  uint64_t cosines;
+} lacuna_gate_selection_sizes;
+
+// What `lacuna_gate_selection` reads and writes.
+typedef struct lacuna_gate_selection_args {
+  struct lacuna_header header;
+  // `[batch, n]` of the shape's dtype, rows `query_stride` elements apart, from a multiple of 16 bytes on.
+  struct lacuna_view queries;
+  // Optional, u32 `[batch]`: requests where it is not 0 select again, whatever is cached: a new request in its place, say.
+  struct lacuna_view forced;
+  // Optional, f32 `[batch]`: the least cosine of each request; else `theta`.
+  struct lacuna_view thetas;
+  // The least cosine with which a cached selection is used again. Infinity, and NaN: never. TokenSelect's is 0.9.
+  float theta;
+  // 0.
+  uint32_t reserved;
+  // `[batch, n]` of the shape's dtype, read and written, rows `cached_stride` elements apart, from a multiple of 16 bytes on: the queries that
+  // made the cached selections. Anything where `states` is 0.
+  struct lacuna_view_mut cached;
+  // u32 `[batch]`, read and written: 0 where there is no cached selection yet. Zeros before the first launch; ones after.
+  struct lacuna_view_mut states;
+  // u32 `[batch, rows_per_request]`: 1 where the cached selection may be used, 0 where it must be made.
+  struct lacuna_view_mut skips;
+  // Optional, f32 `[batch]`: the cosines; NaN where there is none.
+  struct lacuna_view_mut cosines;
+} lacuna_gate_selection_args;
+
+// Sizes of `lacuna_gather_kv` and `lacuna_scatter_kv`.
+typedef struct lacuna_kv_rows_shape {
+  struct lacuna_header header;
+  // The cache.
+  const struct lacuna_kv_shape *kv;
+  // Rows of a list.
+  uint64_t n_indices;
+  // A `lacuna_kv_lists`.
+  uint32_t lists;
+  // 0.
+  uint32_t reserved;
+} lacuna_kv_rows_shape;
+
+// Elements of each view of `lacuna_gather_kv_args` and `lacuna_scatter_kv_args`, by the same names; of the cache, `lacuna_kv_shape_sizes`.
+typedef struct lacuna_kv_rows_sizes {
+  struct lacuna_header header;
+  uint64_t indices;
+  uint64_t keys;
+  uint64_t values;
+} lacuna_kv_rows_sizes;
+
+// A cache that a function reads. This struct never changes.
+typedef struct lacuna_kv {
+  // The pool of keys, of the shape's dtype, from a multiple of 8 elements on.
+  struct lacuna_view keys;
+  // The pool of values, the same; none where no kernel asks for them.
+  struct lacuna_view values;
+  // i32 `[batch, table_stride]`: the page of each `page_size` rows. Numbers of no page make rows that are absent.
+  struct lacuna_view page_table;
+  // u32 `[batch]`: tokens of each request, read on the device.
+  struct lacuna_view lengths;
+  // What products with keys are multiplied by, the scale of fp8; 0 is 1.
+  float key_scale;
+  // What values are multiplied by; 0 is 1.
+  float value_scale;
+} lacuna_kv;
+
+// What `lacuna_gather_kv` reads and writes.
+typedef struct lacuna_gather_kv_args {
+  struct lacuna_header header;
+  // The cache, with values or without.
+  struct lacuna_kv cache;
+  // i32 `[batch, n_heads, n_indices]` or `[batch, n_indices]`: a negative one, one past the request's tokens, and one whose page is none, is of
+  // no row.
+  struct lacuna_view indices;
+  // A `lacuna_absent`.
+  uint32_t absent;
+  // 0.
+  uint32_t reserved;
+  // `[batch, n_heads, n_indices, row_len]` of the cache's dtype, from a multiple of 8 bytes on.
+  struct lacuna_view_mut keys;
+  // The same of values, where the cache has them.
+  struct lacuna_view_mut values;
+} lacuna_gather_kv_args;
+
+// A cache whose keys and values a function writes; else as `lacuna_kv`. This struct never changes.
+typedef struct lacuna_kv_mut {
+  struct lacuna_view_mut keys;
+  struct lacuna_view_mut values;
+  struct lacuna_view page_table;
+  struct lacuna_view lengths;
+} lacuna_kv_mut;
+
+// What `lacuna_scatter_kv` reads and writes.
+typedef struct lacuna_scatter_kv_args {
+  struct lacuna_header header;
+  // `[batch, n_heads, n_indices, row_len]` of the cache's dtype, from a multiple of 8 bytes on.
+  struct lacuna_view keys;
+  // The same of values, where the cache has them.
+  struct lacuna_view values;
+  // As of `lacuna_gather_kv_args`: what is of no row goes nowhere. No two rows may go to one place.
+  struct lacuna_view indices;
+  // The cache, with values or without.
+  struct lacuna_kv_mut cache;
+} lacuna_scatter_kv_args;
+
+// Sizes of `lacuna_column_mass`, and what it sums.
+typedef struct lacuna_column_mass_shape {
+  struct lacuna_header header;
+  // The cache of keys; rows of 512 elements at most.
+  const struct lacuna_kv_shape *kv;
+  // Query heads: 1 to 16 for each head of keys.
+  uint64_t n_q_heads;
+  // Probes of a request, the queries whose attention is summed: at most 4,096.
+  uint64_t n_probes;
+  // Elements from one request's probes to the next's; 0 is `n_probes * probe_stride`.
+  uint64_t request_stride;
+  // Elements from one probe to the next; 0 is those of its heads.
+  uint64_t probe_stride;
+  // Tokens of a request whose mass is wanted, at most, below 2^24; 0 is all that the page table holds.
+  uint64_t n;
+  // Elements from one row of masses to the next, at least `n`; 0 is `n`.
+  uint64_t mass_stride;
+  // The type of probes: bf16, f16 or f32.
+  uint32_t probe_dtype;
+  // 1: a row of masses for each head of keys; 0: one for all.
+  uint32_t is_per_head;
+  // 1: the sum over the heads that are added; 0: their mean.
+  uint32_t is_sum;
+  // 1: divided by the number of probes that see the token; else 0.
+  uint32_t is_per_probe;
+  // What scores are multiplied by in softmaxes; 0 is one over the root of the head's dimension.
+  float softmax_scale;
+  // 0.
+  uint32_t reserved;
+} lacuna_column_mass_shape;
+
+// Elements of each view of `lacuna_column_mass_args`, by the same names; of the cache, `lacuna_kv_shape_sizes`.
+typedef struct lacuna_column_mass_sizes {
+  struct lacuna_header header;
+  uint64_t probes;
+  uint64_t n_visible;
+  uint64_t skips;
+  uint64_t masses;
+  uint64_t softmaxes;
+  uint64_t workspace;
+} lacuna_column_mass_sizes;
+
+// What `lacuna_column_mass` reads and writes.
+typedef struct lacuna_column_mass_args {
+  struct lacuna_header header;
+  // `[batch, n_probes, n_q_heads, head_dim]` of the shape's dtype, with its strides.
+  struct lacuna_view probes;
+  // u32 `[batch, n_probes]`: tokens that a probe sees, from the first on: its position and one more.
+  struct lacuna_view n_visible;
+  // The cache of keys; values are not read.
+  struct lacuna_kv cache;
+  // Optional, u32 `[batch]`: requests where it is not 0 are left alone, their outputs too.
+  struct lacuna_view skips;
+  // f32 `[batch, n_heads or 1, n]`, rows `mass_stride` elements apart. What a request has no tokens for stays what it was.
+  struct lacuna_view_mut masses;
+  // u64 `[batch, n_heads, n_probes, n_q_heads / n_heads]`: what each softmax is divided by, as other functions take it.
+  struct lacuna_view_mut softmaxes;
+  // u64, from a multiple of 16 bytes on: zeros before the first launch, and used by one launch at a time; every launch leaves it
+  // ready.
+  struct lacuna_view_mut workspace;
+} lacuna_column_mass_args;
+
+// Sizes of `lacuna_merge_rows`.
+typedef struct lacuna_merge_rows_shape {
+  struct lacuna_header header;
+  // The cache: bf16 or f16, rows of 256 elements at most.
+  const struct lacuna_kv_shape *kv;
+  // Tokens of a list of those evicted.
+  uint64_t n_evicted;
+  // Tokens of a list of those kept.
+  uint64_t n_kept;
+} lacuna_merge_rows_shape;
+
+// Elements of each view of `lacuna_merge_rows_args`, by the same names; of the cache, `lacuna_kv_shape_sizes`.
+typedef struct lacuna_merge_rows_sizes {
+  struct lacuna_header header;
+  uint64_t evicted;
+  uint64_t kept;
+  uint64_t nearest;
+  uint64_t similarities;
+  uint64_t thresholds;
+} lacuna_merge_rows_sizes;
+
+// What `lacuna_merge_rows` reads and writes.
+typedef struct lacuna_merge_rows_args {
+  struct lacuna_header header;
+  // i32 `[batch, n_heads, n_evicted]`: tokens to be merged; numbers of no token are skipped.
+  struct lacuna_view evicted;
+  // i32 `[batch, n_heads, n_kept]`: tokens that stay. None may be evicted too, nor may heads share a row.
+  struct lacuna_view kept;
+  // What an old threshold is multiplied by, 0 to 1; the released code's is 0.5.
+  float decay;
+  // A `lacuna_merge_weights`.
+  uint32_t weights;
+  // Whose kept rows are written; with values, which are merged as keys are, or without.
+  struct lacuna_kv_mut cache;
+  // i32 `[batch, n_heads, n_evicted]`: the place in `kept` of each evicted token's nearest, or -1.
+  struct lacuna_view_mut nearest;
+  // f32 `[batch, n_heads, n_evicted]`: how near it is, from -1 to 1.
+  struct lacuna_view_mut similarities;
+  // f32 `[batch, n_heads]`, read and written: how near a token must be to be merged. NaN before a request's first step.
+  struct lacuna_view_mut thresholds;
+} lacuna_merge_rows_args;
+
+// Sizes of `lacuna_gather_rows`, `lacuna_scatter_rows` and `lacuna_scatter_add_rows`.
+typedef struct lacuna_rows_shape {
+  struct lacuna_header header;
+  // Lists of indices.
+  uint64_t n_lists;
+  // Indices of a list, and its rows.
+  uint64_t n_indices;
+  // Rows of a table.
+  uint64_t n_table_rows;
+  // Elements of a row.
+  uint64_t row_len;
+  // The type of elements: any; to be added, bf16, f16 or f32.
+  uint32_t dtype;
+  // A `lacuna_rows_order`; strides are in elements.
+  uint32_t order;
+  // From one list of indices to the next; 0: all lists are one.
+  uint64_t index_stride;
+  // From one list's table to the next's; 0: all lists share one table.
+  uint64_t table_stride;
+  // From row to row of a table.
+  uint64_t table_row_stride;
+  // From one list's rows to the next's.
+  uint64_t list_stride;
+  // From row to row of a list.
+  uint64_t list_row_stride;
+} lacuna_rows_shape;
+
+// Elements of each view of `lacuna_gather_rows_args`, `lacuna_scatter_rows_args` and `lacuna_scatter_add_rows_args`, by the same names.
+typedef struct lacuna_rows_sizes {
+  struct lacuna_header header;
+  uint64_t table;
+  uint64_t indices;
+  uint64_t gathered;
+  uint64_t source;
+  uint64_t weights;
+  uint64_t last;
+} lacuna_rows_sizes;
+
+// What `lacuna_gather_rows` reads and writes.
+typedef struct lacuna_gather_rows_args {
+  struct lacuna_header header;
+  // `[n_lists, n_table_rows, row_len]` of the shape's dtype.
+  struct lacuna_view table;
+  // i32 `[n_lists, n_indices]`: a negative one, and one past the table, is of no row.
+  struct lacuna_view indices;
+  // A `lacuna_absent`.
+  uint32_t absent;
+  // 0.
+  uint32_t reserved;
+  // `[n_lists, n_indices, row_len]` of the shape's dtype.
+  struct lacuna_view_mut gathered;
+} lacuna_gather_rows_args;
+
+// What `lacuna_scatter_rows` reads and writes.
+typedef struct lacuna_scatter_rows_args {
+  struct lacuna_header header;
+  // `[n_lists, n_indices, row_len]` of the shape's dtype.
+  struct lacuna_view source;
+  // i32 `[n_lists, n_indices]`: a row whose index is negative or past the table goes nowhere.
+  struct lacuna_view indices;
+  // Optional, u32 `[n_lists, n_table_rows]`: where a list may name a row twice, of which the last one wins. Zeros before the first launch,
+  // and used by one launch at a time; every launch leaves it ready. Without it no list may, and a row that one does name twice holds
+  // bytes of either.
+  struct lacuna_view_mut last;
+  // `[n_lists, n_table_rows, row_len]` of the shape's dtype; rows that no list names are left alone.
+  struct lacuna_view_mut table;
+} lacuna_scatter_rows_args;
+
+// What `lacuna_scatter_add_rows` reads and writes.
+typedef struct lacuna_scatter_add_rows_args {
+  struct lacuna_header header;
+  // `[n_lists, n_indices, row_len]` of the shape's dtype.
+  struct lacuna_view source;
+  // i32 `[n_lists, n_indices]`: a row whose index is negative or past the table goes nowhere; any may be named any number of times.
+  struct lacuna_view indices;
+  // Optional, f32 `[n_lists, n_indices]`: what each row is multiplied by; else 1.
+  struct lacuna_view weights;
+  // `[n_lists, n_table_rows, row_len]` of the shape's dtype, read and written.
+  struct lacuna_view_mut table;
+} lacuna_scatter_add_rows_args;
+
+// Sizes of `lacuna_score_rows`.
+typedef struct lacuna_score_rows_shape {
+  struct lacuna_header header;
+  // The cache of keys, or of summaries; rows of 512 elements at most.
+  const struct lacuna_kv_shape *kv;
+  // Query heads: 1 to 16 for each head of keys.
+  uint64_t n_q_heads;
+  // Elements from one request's queries to the next's; 0 is those of its heads.
+  uint64_t query_stride;
+  // Rows of a request that are scored, at most, below 2^24; 0 is all that the page table holds.
+  uint64_t n;
+  // Elements from one row of scores to the next, at least `n`; 0 is `n`.
+  uint64_t score_stride;
+  // A `lacuna_score_kind`.
+  uint32_t kind;
+  // A `lacuna_group_reduction`.
+  uint32_t reduction;
+  // The type of queries: bf16, f16 or f32.
+  uint32_t query_dtype;
+  // The type of scores, the same.
+  uint32_t score_dtype;
+  // What scores are multiplied by in softmaxes; 0 is one over the root of the head's dimension.
+  float softmax_scale;
+  // 0.
+  uint32_t reserved;
+} lacuna_score_rows_shape;
+
+// Elements of each view of `lacuna_score_rows_args`, by the same names; of the cache, `lacuna_kv_shape_sizes`.
+typedef struct lacuna_score_rows_sizes {
+  struct lacuna_header header;
+  uint64_t queries;
+  uint64_t skips;
+  uint64_t scores;
+  uint64_t softmaxes;
+  uint64_t workspace;
+} lacuna_score_rows_sizes;
+
+// What `lacuna_score_rows` reads and writes.
+typedef struct lacuna_score_rows_args {
+  struct lacuna_header header;
+  // `[batch, n_q_heads, head_dim]` of the shape's type, requests `query_stride` elements apart.
+  struct lacuna_view queries;
+  // The cache of keys, or of what stands for several; values are not read.
+  struct lacuna_kv cache;
+  // Optional, u32 `[batch]`: requests where it is not 0 are left alone, their outputs too.
+  struct lacuna_view skips;
+  // `[batch, n_q_heads, n]` of the shape's type, of reduced groups `[batch, n_heads, n]`, rows `score_stride` elements apart. What a request
+  // has no rows for stays what it was.
+  struct lacuna_view_mut scores;
+  // Optional, u64 `[batch, n_q_heads]`: softmaxes over the scores as they are stored, for `lacuna_vote_rows`.
+  struct lacuna_view_mut softmaxes;
+  // With `softmaxes` alone, u64, from a multiple of 16 bytes on: zeros before the first launch, and used by one launch at a time;
+  // every launch leaves it ready.
+  struct lacuna_view_mut workspace;
+} lacuna_score_rows_args;
+
+// Sizes of `lacuna_summarize`.
+typedef struct lacuna_summarize_shape {
+  struct lacuna_header header;
+  // The keys; of boxes of boxes the boxes.
+  const struct lacuna_kv_shape *keys;
+  // The summaries: of the same requests and heads, `tokens_per_row` a multiple of that of the keys, and the keys' dtype; of fp8
+  // keys bf16 or f16.
+  const struct lacuna_kv_shape *summaries;
+  // The most new tokens of a request, for the size of the grid alone: more are summarised too, only not as fast. 0 is 1.
+  uint64_t max_new;
+  // Of outliers, scores from head to head, at least the rows of a request; 0 is those.
+  uint64_t outlier_stride;
+  // A `lacuna_summary`.
+  uint32_t summary;
+  // 0.
+  uint32_t reserved;
+} lacuna_summarize_shape;
+
+// Elements of each view of `lacuna_summarize_args`, by the same names; of the keys, `lacuna_kv_shape_sizes`.
+typedef struct lacuna_summarize_sizes {
+  struct lacuna_header header;
+  uint64_t summary_table;
+  uint64_t first_new;
+  uint64_t rows;
+  uint64_t outliers;
+} lacuna_summarize_sizes;
+
+// What `lacuna_summarize` reads and writes.
+typedef struct lacuna_summarize_args {
+  struct lacuna_header header;
+  // The keys, of boxes of boxes the boxes; values are not read.
+  struct lacuna_kv keys;
+  // i32 `[batch, table_stride]`: the page of each `page_size` summaries. Those of no page are left out.
+  struct lacuna_view summary_table;
+  // Optional, u32 `[batch]`: tokens that are summarised already; else 0, and all are summarised.
+  struct lacuna_view first_new;
+  // The pool of summaries, of their dtype, from a multiple of 16 bytes on. Rows without new tokens stay what they were.
+  struct lacuna_view_mut rows;
+  // Of means and outliers alone, f32 `[batch, n_heads, outlier_stride]`.
+  struct lacuna_view_mut outliers;
+} lacuna_summarize_args;
+
 // Sizes of `lacuna_topk_rows`, and what it picks.
 typedef struct lacuna_topk_rows_shape {
   struct lacuna_header header;
@@ -323,6 +952,65 @@ typedef struct lacuna_topk_rows_args {
   struct lacuna_view_mut kept;
 } lacuna_topk_rows_args;
 
+// How heads vote.
+typedef struct lacuna_vote_rows_shape {
+  struct lacuna_header header;
+  // Elements from one row of votes to the next, at least the rows that are scored; 0 is those.
+  uint64_t stride;
+  // A `lacuna_together`.
+  uint32_t together;
+  // A `lacuna_vote_reduction`.
+  uint32_t reduction;
+  // The type of votes: bf16, f16 or f32.
+  uint32_t vote_dtype;
+  // 0.
+  uint32_t reserved;
+} lacuna_vote_rows_shape;
+
+// Elements of each view of `lacuna_vote_rows_args` and `lacuna_score_votes_args`, by the same names; of the cache, `lacuna_kv_shape_sizes`.
+typedef struct lacuna_vote_rows_sizes {
+  struct lacuna_header header;
+  uint64_t queries;
+  uint64_t scores;
+  uint64_t softmaxes;
+  uint64_t lengths;
+  uint64_t skips;
+  uint64_t votes;
+  // 1 where `lacuna_score_votes` takes the plan: the scores of the heads that vote together fit on chip, and a vote is not of single
+  // query heads; else 0.
+  uint64_t fits_on_chip;
+} lacuna_vote_rows_sizes;
+
+// What `lacuna_vote_rows` reads and writes.
+typedef struct lacuna_vote_rows_args {
+  struct lacuna_header header;
+  // `[batch, n_q_heads, n]`, as `lacuna_score_rows` leaves them.
+  struct lacuna_view scores;
+  // u64 `[batch, n_q_heads]`, the same.
+  struct lacuna_view softmaxes;
+  // u32 `[batch]`: tokens of each request.
+  struct lacuna_view lengths;
+  // Optional, u32 `[batch]`: requests where it is not 0 are left alone, their outputs too.
+  struct lacuna_view skips;
+  // `[batch, n_q_heads or n_heads or 1, n]` of the shape's type, rows `stride` elements apart. What a request has no rows for stays what it was.
+  struct lacuna_view_mut votes;
+} lacuna_vote_rows_args;
+
+// What `lacuna_score_votes` reads and writes.
+typedef struct lacuna_score_votes_args {
+  struct lacuna_header header;
+  // `[batch, n_q_heads, head_dim]`, as of `lacuna_score_rows_args`.
+  struct lacuna_view queries;
+  // The cache of keys, or of what stands for several; values are not read.
+  struct lacuna_kv cache;
+  // Optional, u32 `[batch]`: requests where it is not 0 are left alone, their outputs too.
+  struct lacuna_view skips;
+  // As of `lacuna_vote_rows_args`.
+  struct lacuna_view_mut votes;
+  // Optional, as of `lacuna_score_rows_args`.
+  struct lacuna_view_mut scores;
+} lacuna_score_votes_args;
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -386,6 +1074,11 @@ enum lacuna_status lacuna_queue_simt(struct lacuna_queue **queue);
 
 // Ends a queue; null is nothing. What was launched on its stream goes on.
 void lacuna_queue_free(struct lacuna_queue *queue);
+
+// How long a cache's views must be: arithmetic alone.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_RANGE`, whose message says what is supported.
+enum lacuna_status lacuna_kv_shape_sizes(const struct lacuna_kv_shape *shape, struct lacuna_kv_sizes *sizes);
 
 // Checks groups, and copies their tensors to the memory of the queue's device.
 //
@@ -451,6 +1144,235 @@ enum lacuna_status lacuna_df11_check_status(uint64_t status);
 
 // Makes a plan: arithmetic alone, no driver call.
 //
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_RANGE`, whose message says what is supported.
+enum lacuna_status lacuna_compact_rows_plan_new(const struct lacuna_compact_rows_shape *shape,
+                                                struct lacuna_compact_rows_plan **plan);
+
+// Ends a plan; null is nothing.
+void lacuna_compact_rows_plan_free(struct lacuna_compact_rows_plan *plan);
+
+// How long views must be.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`.
+enum lacuna_status lacuna_compact_rows_plan_sizes(const struct lacuna_compact_rows_plan *plan,
+                                                  struct lacuna_compact_rows_sizes *sizes);
+
+// Writes the kept elements of each row, or those that are not kept, in its order, and its inverse: lists of any length of the masks of
+// `lacuna_topk_rows`. `lacuna::select::compact_rows` says all of it.
+//
+// One launch, two where a row may have more than 16,369 elements; lengths and skips are read on the device.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_SHAPE` before anything is launched; `LACUNA_IMAGE`, `LACUNA_DRIVER`.
+enum lacuna_status lacuna_compact_rows(const struct lacuna_queue *queue,
+                                       const struct lacuna_compact_rows_plan *plan,
+                                       const struct lacuna_compact_rows_args *args);
+
+// Makes a plan: arithmetic alone, no driver call.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`; `LACUNA_RANGE`, whose message says what is supported.
+enum lacuna_status lacuna_gate_selection_plan_new(const struct lacuna_gate_selection_shape *shape,
+                                                  struct lacuna_gate_selection_plan **plan);
+
+// Ends a plan; null is nothing.
+void lacuna_gate_selection_plan_free(struct lacuna_gate_selection_plan *plan);
+
+// How long views must be.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`.
+enum lacuna_status lacuna_gate_selection_plan_sizes(const struct lacuna_gate_selection_plan *plan,
+                                                    struct lacuna_gate_selection_sizes *sizes);
+
+// Says which requests may use the selection that they have, and caches the queries of the others: those whose query is like the one that made the
+// selection (TokenSelect). `lacuna::select::gate_selection` says all of it. What selects takes `skips`.
+//
+// One launch; thresholds, states and what is forced are read on the device.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_SHAPE`, `LACUNA_RANGE` before anything is launched; `LACUNA_IMAGE`,
+// `LACUNA_DRIVER`.
+enum lacuna_status lacuna_gate_selection(const struct lacuna_queue *queue,
+                                         const struct lacuna_gate_selection_plan *plan,
+                                         const struct lacuna_gate_selection_args *args);
+
+// Makes a plan: arithmetic alone, no driver call.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`; `LACUNA_RANGE`, whose message says what is supported.
+enum lacuna_status lacuna_kv_rows_plan_new(const struct lacuna_kv_rows_shape *shape, struct lacuna_kv_rows_plan **plan);
+
+// Ends a plan; null is nothing.
+void lacuna_kv_rows_plan_free(struct lacuna_kv_rows_plan *plan);
+
+// How long views must be.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`.
+enum lacuna_status lacuna_kv_rows_plan_sizes(const struct lacuna_kv_rows_plan *plan,
+                                             struct lacuna_kv_rows_sizes *sizes);
+
+// Copies rows of keys and values out of a paged cache. `lacuna::select::gather_kv` says all of it.
+//
+// One launch for keys and values; lists, lengths and page tables are read on the device.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_SHAPE`, `LACUNA_RANGE` before anything is launched; `LACUNA_IMAGE`,
+// `LACUNA_DRIVER`.
+enum lacuna_status lacuna_gather_kv(const struct lacuna_queue *queue,
+                                    const struct lacuna_kv_rows_plan *plan,
+                                    const struct lacuna_gather_kv_args *args);
+
+// Copies rows of keys and values into a paged cache. `lacuna::select::scatter_kv` says all of it.
+//
+// One launch for keys and values; lists, lengths and page tables are read on the device.
+//
+// Errors: those of `lacuna_gather_kv`.
+enum lacuna_status lacuna_scatter_kv(const struct lacuna_queue *queue,
+                                     const struct lacuna_kv_rows_plan *plan,
+                                     const struct lacuna_scatter_kv_args *args);
+
+// Makes a plan: arithmetic alone, no driver call.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`; `LACUNA_RANGE`, whose message says what is supported.
+enum lacuna_status lacuna_column_mass_plan_new(const struct lacuna_column_mass_shape *shape,
+                                               struct lacuna_column_mass_plan **plan);
+
+// Ends a plan; null is nothing.
+void lacuna_column_mass_plan_free(struct lacuna_column_mass_plan *plan);
+
+// How long views must be.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`.
+enum lacuna_status lacuna_column_mass_plan_sizes(const struct lacuna_column_mass_plan *plan,
+                                                 struct lacuna_column_mass_sizes *sizes);
+
+// Each token's attention mass: its weight in the softmaxes of some queries, the probes, summed over them and over heads (LazyLLM, ZipVL,
+// D2O). `lacuna::select::column_mass` says all of it.
+//
+// Two launches; lengths, page tables, what probes see and skips are read on the device.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_SHAPE`, `LACUNA_RANGE` before anything is launched; `LACUNA_IMAGE`,
+// `LACUNA_DRIVER`.
+enum lacuna_status lacuna_column_mass(const struct lacuna_queue *queue,
+                                      const struct lacuna_column_mass_plan *plan,
+                                      const struct lacuna_column_mass_args *args);
+
+// Makes a plan: arithmetic alone, no driver call.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`; `LACUNA_RANGE`, whose message says what is supported.
+enum lacuna_status lacuna_merge_rows_plan_new(const struct lacuna_merge_rows_shape *shape,
+                                              struct lacuna_merge_rows_plan **plan);
+
+// Ends a plan; null is nothing.
+void lacuna_merge_rows_plan_free(struct lacuna_merge_rows_plan *plan);
+
+// How long views must be.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`.
+enum lacuna_status lacuna_merge_rows_plan_sizes(const struct lacuna_merge_rows_plan *plan,
+                                                struct lacuna_merge_rows_sizes *sizes);
+
+// Merges evicted tokens into the kept ones that their keys are nearest to (D2O). `lacuna::select::merge_rows` says all of it.
+//
+// Three launches; lists, lengths and page tables are read on the device.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_SHAPE`, `LACUNA_RANGE` before anything is launched; `LACUNA_IMAGE`,
+// `LACUNA_DRIVER`.
+enum lacuna_status lacuna_merge_rows(const struct lacuna_queue *queue,
+                                     const struct lacuna_merge_rows_plan *plan,
+                                     const struct lacuna_merge_rows_args *args);
+
+// Makes a plan: arithmetic alone, no driver call.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`; `LACUNA_RANGE`, whose message says what is supported.
+enum lacuna_status lacuna_rows_plan_new(const struct lacuna_rows_shape *shape, struct lacuna_rows_plan **plan);
+
+// Ends a plan; null is nothing.
+void lacuna_rows_plan_free(struct lacuna_rows_plan *plan);
+
+// How long views must be.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`.
+enum lacuna_status lacuna_rows_plan_sizes(const struct lacuna_rows_plan *plan, struct lacuna_rows_sizes *sizes);
+
+// Copies rows out of tables: `gathered[l, i] = table[l, indices[l, i]]`. `lacuna::select::gather_rows` says all of it.
+//
+// One launch; indices are read on the device.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_SHAPE`; `LACUNA_RANGE` where rows that are written overlap; all before
+// anything is launched; `LACUNA_IMAGE`, `LACUNA_DRIVER`.
+enum lacuna_status lacuna_gather_rows(const struct lacuna_queue *queue,
+                                      const struct lacuna_rows_plan *plan,
+                                      const struct lacuna_gather_rows_args *args);
+
+// Copies rows into tables: `table[l, indices[l, i]] = source[l, i]`. `lacuna::select::scatter_rows` says all of it.
+//
+// One launch, two with `last`; indices are read on the device.
+//
+// Errors: those of `lacuna_gather_rows`.
+enum lacuna_status lacuna_scatter_rows(const struct lacuna_queue *queue,
+                                       const struct lacuna_rows_plan *plan,
+                                       const struct lacuna_scatter_rows_args *args);
+
+// Adds rows to rows of tables, in the order of the list: `table[l, indices[l, i]] += weights[l, i] * source[l, i]`, summed in f32 and
+// rounded once. `lacuna::select::scatter_add_rows` says all of it.
+//
+// One launch, without a workspace; indices and weights are read on the device.
+//
+// Errors: those of `lacuna_gather_rows`.
+enum lacuna_status lacuna_scatter_add_rows(const struct lacuna_queue *queue,
+                                           const struct lacuna_rows_plan *plan,
+                                           const struct lacuna_scatter_add_rows_args *args);
+
+// Makes a plan: arithmetic alone, no driver call.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`; `LACUNA_RANGE`, whose message says what is supported.
+enum lacuna_status lacuna_score_rows_plan_new(const struct lacuna_score_rows_shape *shape,
+                                              struct lacuna_score_rows_plan **plan);
+
+// Ends a plan; null is nothing.
+void lacuna_score_rows_plan_free(struct lacuna_score_rows_plan *plan);
+
+// How long views must be.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`.
+enum lacuna_status lacuna_score_rows_plan_sizes(const struct lacuna_score_rows_plan *plan,
+                                                struct lacuna_score_rows_sizes *sizes);
+
+// Scores a query's heads against the rows of a paged cache: keys, or what stands for several. `lacuna::select::score_rows` says all of it.
+//
+// One launch; lengths, page tables and skips are read on the device.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_SHAPE`, `LACUNA_RANGE` before anything is launched; `LACUNA_IMAGE`,
+// `LACUNA_DRIVER`.
+enum lacuna_status lacuna_score_rows(const struct lacuna_queue *queue,
+                                     const struct lacuna_score_rows_plan *plan,
+                                     const struct lacuna_score_rows_args *args);
+
+// Makes a plan: arithmetic alone, no driver call.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`; `LACUNA_RANGE`, whose message says what is supported.
+enum lacuna_status lacuna_summarize_plan_new(const struct lacuna_summarize_shape *shape,
+                                             struct lacuna_summarize_plan **plan);
+
+// Ends a plan; null is nothing.
+void lacuna_summarize_plan_free(struct lacuna_summarize_plan *plan);
+
+// How long views must be.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`.
+enum lacuna_status lacuna_summarize_plan_sizes(const struct lacuna_summarize_plan *plan,
+                                               struct lacuna_summarize_sizes *sizes);
+
+// Makes and keeps up to date the rows that stand for several keys each, so that a query scores those in place of all keys.
+// `lacuna::select::summarize` says all of it. Summaries are rows of a paged cache themselves: with their shape, their page table and the keys' lengths
+// every function takes them as it takes keys.
+//
+// One launch; lengths, page tables and `first_new` are read on the device.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_SHAPE`, `LACUNA_RANGE` before anything is launched; `LACUNA_IMAGE`,
+// `LACUNA_DRIVER`.
+enum lacuna_status lacuna_summarize(const struct lacuna_queue *queue,
+                                    const struct lacuna_summarize_plan *plan,
+                                    const struct lacuna_summarize_args *args);
+
+// Makes a plan: arithmetic alone, no driver call.
+//
 // Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`; `LACUNA_RANGE`, whose message says what is supported.
 enum lacuna_status lacuna_topk_rows_plan_new(const struct lacuna_topk_rows_shape *shape,
                                              struct lacuna_topk_rows_plan **plan);
@@ -474,6 +1396,42 @@ enum lacuna_status lacuna_topk_rows_plan_sizes(const struct lacuna_topk_rows_pla
 enum lacuna_status lacuna_topk_rows(const struct lacuna_queue *queue,
                                     const struct lacuna_topk_rows_plan *plan,
                                     const struct lacuna_topk_rows_args *args);
+
+// Makes a plan for what a plan of `lacuna_score_rows` scores, which may be freed before it: arithmetic alone, no driver call.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`; `LACUNA_RANGE` for scores of reduced groups, and for what is too large.
+enum lacuna_status lacuna_vote_rows_plan_new(const struct lacuna_score_rows_plan *scores,
+                                             const struct lacuna_vote_rows_shape *shape,
+                                             struct lacuna_vote_rows_plan **plan);
+
+// Ends a plan; null is nothing.
+void lacuna_vote_rows_plan_free(struct lacuna_vote_rows_plan *plan);
+
+// How long views must be.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`.
+enum lacuna_status lacuna_vote_rows_plan_sizes(const struct lacuna_vote_rows_plan *plan,
+                                               struct lacuna_vote_rows_sizes *sizes);
+
+// Each token's weight in the softmaxes over the context of some query heads: their sum or maximum (TokenSelect, ShadowKV).
+// `lacuna::select::vote_rows` says all of it.
+//
+// One launch; lengths and skips are read on the device.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_SHAPE` before anything is launched; `LACUNA_IMAGE`, `LACUNA_DRIVER`.
+enum lacuna_status lacuna_vote_rows(const struct lacuna_queue *queue,
+                                    const struct lacuna_vote_rows_plan *plan,
+                                    const struct lacuna_vote_rows_args *args);
+
+// `lacuna_score_rows` and then `lacuna_vote_rows`, the scores on chip between them: the same bits. Of plans whose sizes say `fits_on_chip`, and
+// for as many votes as fill a device. `lacuna::select::score_votes` says all of it.
+//
+// One launch; lengths, page tables and skips are read on the device.
+//
+// Errors: those of `lacuna_score_rows`; `LACUNA_RANGE` for what does not fit on chip.
+enum lacuna_status lacuna_score_votes(const struct lacuna_queue *queue,
+                                      const struct lacuna_vote_rows_plan *plan,
+                                      const struct lacuna_score_votes_args *args);
 
 #ifdef __cplusplus
 }  // extern "C"
