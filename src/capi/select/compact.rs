@@ -65,7 +65,7 @@ pub struct lacuna_compact_rows_args {
     pub lengths: lacuna_view,
     /// Optional, u32 `[n_rows]`: rows where it is not 0 are left alone, their outputs too.
     pub skips: lacuna_view,
-    /// i32 `[n_rows, capacity]`: the listed elements of each row, ascending, then -1.
+    /// i32 `[n_rows, capacity]`: the listed elements of each row, ascending, then -1; none where `capacity` is 0.
     pub indices: lacuna_view_mut,
     /// u32 `[n_rows]`: how many are listed, also where `capacity` is less.
     pub counts: lacuna_view_mut,
@@ -173,7 +173,7 @@ pub unsafe extern "C" fn lacuna_compact_rows(
         };
         let mut workspace = args.workspace.of("workspace", queue)?;
         let mut outputs = CompactOutputs {
-            indices: args.indices.of("indices", queue)?,
+            indices: args.indices.or_empty("indices", queue)?,
             counts: args.counts.of("counts", queue)?,
             offsets: args.offsets.optional("offsets", queue)?,
             row_starts: args.row_starts.optional("row_starts", queue)?,
