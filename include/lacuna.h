@@ -39,6 +39,12 @@
 // what callers of an earlier one get.
 #define LACUNA_ABI_VERSION 1
 
+// The number of no page in an entry, of whatever tier: such entries are meant to be of none, and are not reported.
+#define LACUNA_NO_PAGE 1073741823
+
+// Tokens of a page.
+#define LACUNA_PAGE_TOKENS 64
+
 // What a function answers. A new release may have more numbers.
 typedef enum lacuna_status {
   // It did what it is for.
@@ -173,6 +179,42 @@ typedef enum lacuna_absent {
   LACUNA_ABSENT_KEPT = 1,
 } lacuna_absent;
 
+// Bits that an element of a page has, numbered as pools are, and as the upper two bits of a page's entry say: `tier << 30 | number`.
+typedef enum lacuna_tier {
+  // 16: the numbers themselves, bf16 or f16.
+  LACUNA_TIER_16 = 0,
+  // 8.
+  LACUNA_TIER_8 = 1,
+  // 4.
+  LACUNA_TIER_4 = 2,
+  // 2.
+  LACUNA_TIER_2 = 3,
+} lacuna_tier;
+
+// What a page is of.
+typedef enum lacuna_part {
+  // Keys: products with queries are sums over channels.
+  LACUNA_PART_KEYS = 0,
+  // Values: products with weights are sums over tokens.
+  LACUNA_PART_VALUES = 1,
+} lacuna_part;
+
+// What a page of codes ends with, of each token: all pages of a set of pools have the same.
+typedef enum lacuna_tail {
+  // A step, bf16, and a zero point, in sixteenths of a step: 256 bytes. What `lacuna_quantize_pages` writes.
+  LACUNA_TAIL_ZERO_POINTS = 0,
+  // A step and a minimum, f32: 512 bytes.
+  LACUNA_TAIL_MINIMUMS = 1,
+} lacuna_tail;
+
+// A norm of a row.
+typedef enum lacuna_norm {
+  // The sum of magnitudes (CriticalKV).
+  LACUNA_NORM_L1 = 0,
+  // The root of the sum of squares.
+  LACUNA_NORM_L2 = 1,
+} lacuna_norm;
+
 // What a query is scored against.
 typedef enum lacuna_score_kind {
   // The inner product with a row: a key, a mean, a centroid.
@@ -224,6 +266,9 @@ typedef enum lacuna_vote_reduction {
   LACUNA_VOTE_MAX = 1,
 } lacuna_vote_reduction;
 
+// A plan of `lacuna_append_kv`: for any device, and any number of launches at once.
+typedef struct lacuna_append_kv_plan lacuna_append_kv_plan;
+
 // A plan of `lacuna_column_mass`: for any device, and any number of launches at once.
 typedef struct lacuna_column_mass_plan lacuna_column_mass_plan;
 
@@ -242,14 +287,28 @@ typedef struct lacuna_gate_selection_plan lacuna_gate_selection_plan;
 // A plan of `lacuna_gather_kv` and `lacuna_scatter_kv`: for any device, and any number of launches at once.
 typedef struct lacuna_kv_rows_plan lacuna_kv_rows_plan;
 
+// A plan of `lacuna_measure_norms`: for any device, and any number of launches at once.
+typedef struct lacuna_measure_norms_plan lacuna_measure_norms_plan;
+
 // A plan of `lacuna_merge_rows`: for any device, and any number of launches at once.
 typedef struct lacuna_merge_rows_plan lacuna_merge_rows_plan;
+
+// A plan of `lacuna_quantize_pages`, `lacuna_dequantize_pages` and `lacuna_measure_channels`: for any device, and any number of launches at
+// once.
+typedef struct lacuna_pages_plan lacuna_pages_plan;
 
 // Where functions launch kernels: a stream of the caller's.
 typedef struct lacuna_queue lacuna_queue;
 
+// A plan of `lacuna_retier_pages`: for any device, and any number of launches at once.
+typedef struct lacuna_retier_pages_plan lacuna_retier_pages_plan;
+
 // A plan of `lacuna_gather_rows`, `lacuna_scatter_rows` and `lacuna_scatter_add_rows`: for any device, and any number of launches at once.
 typedef struct lacuna_rows_plan lacuna_rows_plan;
+
+// A plan of `lacuna_begin_saliency`, `lacuna_add_saliency` and `lacuna_weigh_saliency`: for any device, and any number of launches at
+// once.
+typedef struct lacuna_saliency_plan lacuna_saliency_plan;
 
 // A plan of `lacuna_score_rows`: for any device, and any number of launches at once.
 typedef struct lacuna_score_rows_plan lacuna_score_rows_plan;
@@ -401,6 +460,451 @@ typedef struct lacuna_df11_decode_args {
   struct lacuna_view_mut output;
 } lacuna_df11_decode_args;
 
+// Sizes of `lacuna_append_kv`, and how keys are turned.
+typedef struct lacuna_append_kv_shape {
+  struct lacuna_header header;
+  // The cache: bf16 or f16, with values.
+  const struct lacuna_kv_shape *kv;
+  // Tokens of a request, at most.
+  uint64_t n_tokens;
+  // Elements from one token's keys to the next one's, a multiple of 8; 0 is those of its heads.
+  uint64_t key_stride;
+  // The same of values.
+  uint64_t value_stride;
+  // The first so many elements of a key are turned, a multiple of 16; 0: keys stay as they are.
+  uint64_t rotary_dim;
+  // Positions that have angles: positions outside count as the nearest.
+  uint64_t n_positions;
+  // Tokens of a block, a power of two up to 128, which changes no bit; 0 leaves it to the library.
+  uint64_t block_tokens;
+  // A `lacuna_turn`.
+  uint32_t turn;
+  // 0.
+  uint32_t reserved;
+} lacuna_append_kv_shape;
+
+// Elements of each view of `lacuna_append_kv_args`, by the same names; of the cache, `lacuna_kv_shape_sizes`.
+typedef struct lacuna_append_kv_sizes {
+  struct lacuna_header header;
+  uint64_t keys;
+  uint64_t values;
+  uint64_t counts;
+  uint64_t keeps;
+  uint64_t positions;
+  uint64_t cos_sin;
+  uint64_t new_lengths;
+  uint64_t dropped;
+  uint64_t workspace;
+} lacuna_append_kv_sizes;
+
+// A cache whose keys and values a function writes; else as `lacuna_kv`. This struct never changes.
+typedef struct lacuna_kv_mut {
+  struct lacuna_view_mut keys;
+  struct lacuna_view_mut values;
+  struct lacuna_view page_table;
+  struct lacuna_view lengths;
+} lacuna_kv_mut;
+
+// What `lacuna_append_kv` reads and writes.
+typedef struct lacuna_append_kv_args {
+  struct lacuna_header header;
+  // `[batch, n_tokens, n_heads, head_dim]` of the cache's dtype, tokens `key_stride` elements apart, from a multiple of 16 bytes on.
+  struct lacuna_view keys;
+  // The same, `value_stride` elements apart.
+  struct lacuna_view values;
+  // Optional, u32 `[batch]`: how many of a request's tokens there are, the first ones; else all.
+  struct lacuna_view counts;
+  // Optional, u32 `[batch, n_tokens]`: not 0 where a token is kept; else all are.
+  struct lacuna_view keeps;
+  // Optional, i32 `[batch, n_tokens]`: the position of each token; else the request's length and its place among the new tokens, of
+  // which those that are not kept count too.
+  struct lacuna_view positions;
+  // Where keys are turned, f32 `[n_positions, rotary_dim]`, from a multiple of 16 bytes on: cosines of each position's angles, and
+  // then their sines.
+  struct lacuna_view cos_sin;
+  // The cache; its `lengths` are those before.
+  struct lacuna_kv_mut cache;
+  // u32 `[batch]`: how many rows each request then has. Not the lengths before: an engine has two buffers by turns.
+  struct lacuna_view_mut new_lengths;
+  // Optional, u32 `[batch]`: how many of the kept tokens found no room.
+  struct lacuna_view_mut dropped;
+  // u32, of any content; of no elements where a request has up to 1,024 tokens.
+  struct lacuna_view_mut workspace;
+} lacuna_append_kv_args;
+
+// Sizes of `lacuna_measure_norms`.
+typedef struct lacuna_measure_norms_shape {
+  struct lacuna_header header;
+  // The cache, with values; a row for each token.
+  const struct lacuna_kv_shape *kv;
+  // Norms of each request and head, up to 2^26; 0 is all rows that the page table holds.
+  uint64_t n_tokens;
+  // Rows of a request and head that the grid is for; a launch measures what there are more too, at a slower pace. 0 is all.
+  uint64_t max_new;
+  // A `lacuna_norm`.
+  uint32_t norm;
+  // 0.
+  uint32_t reserved;
+} lacuna_measure_norms_shape;
+
+// Elements of each view of `lacuna_measure_norms_args`, by the same names; of the cache, `lacuna_kv_shape_sizes`.
+typedef struct lacuna_measure_norms_sizes {
+  struct lacuna_header header;
+  uint64_t firsts;
+  uint64_t norms;
+} lacuna_measure_norms_sizes;
+
+// A cache that a function reads. This struct never changes.
+typedef struct lacuna_kv {
+  // The pool of keys, of the shape's dtype, from a multiple of 8 elements on.
+  struct lacuna_view keys;
+  // The pool of values, the same; none where no kernel asks for them.
+  struct lacuna_view values;
+  // i32 `[batch, table_stride]`: the page of each `page_size` rows. Numbers of no page make rows that are absent.
+  struct lacuna_view page_table;
+  // u32 `[batch]`: tokens of each request, read on the device.
+  struct lacuna_view lengths;
+  // What products with keys are multiplied by, the scale of fp8; 0 is 1.
+  float key_scale;
+  // What values are multiplied by; 0 is 1.
+  float value_scale;
+} lacuna_kv;
+
+// What `lacuna_measure_norms` reads and writes.
+typedef struct lacuna_measure_norms_args {
+  struct lacuna_header header;
+  // The cache, with values.
+  struct lacuna_kv cache;
+  // Optional, u32 `[batch]`: the first row of each request that is measured; else 0.
+  struct lacuna_view firsts;
+  // f32 `[batch, n_heads, n_tokens]`; what lies before the first row or past the length stays what it was.
+  struct lacuna_view_mut norms;
+} lacuna_measure_norms_args;
+
+// Pages of one head: `LACUNA_PAGE_TOKENS` tokens each.
+typedef struct lacuna_page_shape {
+  struct lacuna_header header;
+  // Channels: a multiple of 32 up to 256.
+  uint64_t head_dim;
+  // A `lacuna_part`.
+  uint32_t part;
+  // A `lacuna_tail`.
+  uint32_t tail;
+} lacuna_page_shape;
+
+// How large a page is.
+typedef struct lacuna_page_sizes {
+  struct lacuna_header header;
+  // Bytes of a page: a multiple of 256.
+  uint64_t page_bytes;
+  // Of those, bytes of its elements, which come first.
+  uint64_t code_bytes;
+} lacuna_page_sizes;
+
+// Where in a page an element is, and what its token has beside it.
+typedef struct lacuna_page_place {
+  struct lacuna_header header;
+  // Its byte; of 16 bits the first.
+  uint64_t byte;
+  // Its lowest bit in that byte.
+  uint64_t shift;
+  // The first byte of the token's step: bf16, with minimums f32; of 16 bits, which have none, `code_bytes`.
+  uint64_t scale_byte;
+  // The first byte of its zero point, i16, or of its minimum, f32; the same.
+  uint64_t zero_byte;
+} lacuna_page_place;
+
+// Sizes of `lacuna_quantize_pages`, `lacuna_dequantize_pages` and `lacuna_measure_channels`.
+typedef struct lacuna_pages_shape {
+  struct lacuna_header header;
+  // The cache of numbers: bf16 or f16, keys and values, rows of a multiple of 32 elements, up to 256.
+  const struct lacuna_kv_shape *kv;
+  // Pages that a list makes, of keys and of values, at most: 64 indices each.
+  uint64_t n_pages;
+  // Pages of a list that have the same scales and offsets of channels; 0 is all of them.
+  uint64_t span_pages;
+  // Pages of each tier's pool, by `lacuna_tier`: of 16, 8, 4 and 2 bits; 0 where there is no pool. Channels are measured without them.
+  uint64_t n_pool_pages[4];
+  // A `lacuna_kv_lists`.
+  uint32_t lists;
+  // A `lacuna_tail`, of all pools.
+  uint32_t tail;
+} lacuna_pages_shape;
+
+// Elements of each view of `lacuna_quantize_pages_args`, `lacuna_dequantize_pages_args` and `lacuna_measure_channels_args`, by the same
+// names; of the cache, `lacuna_kv_shape_sizes`.
+typedef struct lacuna_pages_sizes {
+  struct lacuna_header header;
+  uint64_t indices;
+  uint64_t counts;
+  uint64_t key_entries;
+  uint64_t value_entries;
+  uint64_t key_scales;
+  uint64_t key_offsets;
+  uint64_t value_scales;
+  uint64_t value_offsets;
+  uint64_t pools[4];
+  uint64_t status;
+  // Of `lacuna_measure_channels`.
+  uint64_t workspace;
+} lacuna_pages_sizes;
+
+// What `lacuna_quantize_pages` reads and writes.
+typedef struct lacuna_quantize_pages_args {
+  struct lacuna_header header;
+  // The cache of numbers.
+  struct lacuna_kv cache;
+  // i32 `[batch, n_lists, n_pages, 64]`, of a request one list or one for each head: numbers of a request's rows. One that is of no row, as
+  // -1, is a slot of nothing.
+  struct lacuna_view indices;
+  // Optional, u32 `[batch, n_lists]`: how many of each list's indices count; else all.
+  struct lacuna_view counts;
+  // u32 `[batch, n_heads, n_pages]`: the page of keys of each 64, `tier << 30 | number`, tiers by `lacuna_tier`. One of no page
+  // (`LACUNA_NO_PAGE`) is passed over. No page may stand there twice.
+  struct lacuna_view key_entries;
+  // The same of values.
+  struct lacuna_view value_entries;
+  // Optional, f32 `[batch, n_heads, n_pages / span_pages, rounded up; head_dim]`: what keys are divided by; else 1.
+  struct lacuna_view key_scales;
+  // Optional, the same: what is taken from them before; else 0.
+  struct lacuna_view key_offsets;
+  // Optional, as those of keys.
+  struct lacuna_view value_scales;
+  // Optional, as those of keys.
+  struct lacuna_view value_offsets;
+  // u8, by `lacuna_tier`, from a multiple of 16 bytes on: the tiers' pools; none of a tier without pages. One that is left out has none,
+  // whatever the plan says.
+  struct lacuna_view_mut pools[4];
+  // Optional, u64 `[1]`: raised where an entry names a page that its pool does not have (`lacuna_pages_check_status`); never cleared.
+  struct lacuna_view_mut status;
+} lacuna_quantize_pages_args;
+
+// What `lacuna_dequantize_pages` reads and writes.
+typedef struct lacuna_dequantize_pages_args {
+  struct lacuna_header header;
+  // As of `lacuna_quantize_pages_args`.
+  struct lacuna_view pools[4];
+  // Optional, the same.
+  struct lacuna_view_mut status;
+  // The same: which rows the pages' slots go to.
+  struct lacuna_view indices;
+  // Optional, the same.
+  struct lacuna_view counts;
+  // The same.
+  struct lacuna_view key_entries;
+  // The same.
+  struct lacuna_view value_entries;
+  // Optional, the same.
+  struct lacuna_view key_scales;
+  // Optional, the same.
+  struct lacuna_view key_offsets;
+  // Optional, the same.
+  struct lacuna_view value_scales;
+  // Optional, the same.
+  struct lacuna_view value_offsets;
+  // Whose rows are written; those that no list names are left alone.
+  struct lacuna_kv_mut cache;
+} lacuna_dequantize_pages_args;
+
+// What `lacuna_measure_channels` reads and writes.
+typedef struct lacuna_measure_channels_args {
+  struct lacuna_header header;
+  // The cache of numbers.
+  struct lacuna_kv cache;
+  // As of `lacuna_quantize_pages_args`: which rows are measured.
+  struct lacuna_view indices;
+  // Optional, the same.
+  struct lacuna_view counts;
+  // Optional, f32 `[batch, n_heads, n_pages / span_pages, rounded up; head_dim]`: root mean squares of what is left of keys when offsets are
+  // taken away, those that are asked for.
+  struct lacuna_view_mut key_scales;
+  // Optional, the same: means.
+  struct lacuna_view_mut key_offsets;
+  // Optional, as those of keys.
+  struct lacuna_view_mut value_scales;
+  // Optional, as those of keys.
+  struct lacuna_view_mut value_offsets;
+  // u32: zeros before the first launch, and used by one launch at a time; every launch leaves it ready. Of no elements where a span
+  // has up to 8 pages.
+  struct lacuna_view_mut workspace;
+} lacuna_measure_channels_args;
+
+// Sizes of `lacuna_retier_pages`.
+typedef struct lacuna_retier_pages_shape {
+  struct lacuna_header header;
+  // Cache, pools, whose lists there are, and pages of a run. All pages of a list have the same channels: one span.
+  const struct lacuna_pages_shape *pages;
+  // Runs of a list, 1 to 16: each makes pages that follow each other in the new table; 0 is 1.
+  uint64_t n_runs;
+  // Pages of an old table; 0 is those of a run.
+  uint64_t n_old_pages;
+  // Pages of a new one; 0 is those of a run.
+  uint64_t n_new_pages;
+  // Positions of a request that slots are known of; 0 is the rows that the cache holds.
+  uint64_t n_positions;
+} lacuna_retier_pages_shape;
+
+// Elements of each view of `lacuna_retier_pages_args`, by the same names; of the cache, `lacuna_kv_shape_sizes`.
+typedef struct lacuna_retier_pages_sizes {
+  struct lacuna_header header;
+  uint64_t slot_of;
+  uint64_t old_key_entries;
+  uint64_t old_value_entries;
+  uint64_t indices;
+  uint64_t counts;
+  uint64_t first_pages;
+  uint64_t key_entries;
+  uint64_t value_entries;
+  uint64_t key_scales;
+  uint64_t key_offsets;
+  uint64_t value_scales;
+  uint64_t value_offsets;
+  uint64_t pools[4];
+  uint64_t status;
+  uint64_t new_slots;
+} lacuna_retier_pages_sizes;
+
+// What `lacuna_retier_pages` reads and writes.
+typedef struct lacuna_retier_pages_args {
+  struct lacuna_header header;
+  // Optional: where tokens that are in no page wait, by their positions.
+  struct lacuna_kv cache;
+  // i32 `[batch, n_heads, n_positions]`: where a token is, `64 * page + token` of the old tables; negative where it waits.
+  struct lacuna_view slot_of;
+  // u32 `[batch, n_heads, n_old_pages]`: `tier << 30 | number` of each old page of keys.
+  struct lacuna_view old_key_entries;
+  // The same of values.
+  struct lacuna_view old_value_entries;
+  // i32 `[batch, n_lists, n_runs, n_pages, 64]`: positions of tokens, in the order in which they shall stand. One of no token, as -1, is a slot
+  // of nothing.
+  struct lacuna_view indices;
+  // Optional, u32 `[batch, n_lists, n_runs]`: how many of each run's indices count; else all.
+  struct lacuna_view counts;
+  // Optional, the same: where in the new tables a run's first page is; else `n_pages` times the run's number.
+  struct lacuna_view first_pages;
+  // u32 `[batch, n_heads, n_new_pages]`: the page of keys of each 64 tokens. No page may stand there twice, and none that is an old one may be
+  // made.
+  struct lacuna_view key_entries;
+  // The same of values, which may be of other tiers.
+  struct lacuna_view value_entries;
+  // Optional, f32 `[batch, n_heads, head_dim]`, of old pages and new ones: what keys are divided by; else 1.
+  struct lacuna_view key_scales;
+  // Optional, the same: what is taken from them before; else 0.
+  struct lacuna_view key_offsets;
+  // Optional, as those of keys.
+  struct lacuna_view value_scales;
+  // Optional, as those of keys.
+  struct lacuna_view value_offsets;
+  // As of `lacuna_quantize_pages_args`: old pages and new ones.
+  struct lacuna_view_mut pools[4];
+  // Optional, the same.
+  struct lacuna_view_mut status;
+  // i32 `[batch, n_heads, n_positions]`: where each token that a list names is in the new tables. Others' are left alone.
+  struct lacuna_view_mut new_slots;
+} lacuna_retier_pages_args;
+
+// Sizes of `lacuna_begin_saliency`, `lacuna_add_saliency` and `lacuna_weigh_saliency`: how running saliency is kept, and what becomes of it.
+typedef struct lacuna_saliency_shape {
+  struct lacuna_header header;
+  // Requests.
+  uint64_t batch;
+  // Query heads: 1 to 16 for each head of keys.
+  uint64_t n_q_heads;
+  // Heads of keys.
+  uint64_t n_heads;
+  // Tokens that a request may have, up to 2^26.
+  uint64_t n_tokens;
+  // Queries of each request in a step, 1 to 8; 0 is 1.
+  uint64_t n_queries;
+  // Positions that a step's logits are of; 0 is `n_tokens`.
+  uint64_t n_positions;
+  // A `lacuna_log_sum_order`: that of a step's log-sum-exps.
+  uint32_t log_sum_order;
+  // A `lacuna_log_base`: theirs.
+  uint32_t log_base;
+  // A `lacuna_kv_lists`: whose scores there are, of each head of keys, or of each request, the sum over its heads.
+  uint32_t lists;
+  // 0: sums over the number of probes (rows of queries) that saw the token, as ZipCache has them; 1: sums, as H2O has them.
+  uint32_t is_sum;
+  // What a token's sum and count are multiplied by when a step adds to them, up to 1; 0 is 1: nothing is forgotten.
+  float decay;
+  // What is added to each head's saliency before norms: 1e-4 in CriticalKV.
+  float floor;
+  // The score of a token that some head's probes never saw; 0 is infinity, so that none is demoted for lack of probes.
+  float fresh;
+  // 0.
+  uint32_t reserved;
+} lacuna_saliency_shape;
+
+// Elements of each view of `lacuna_begin_saliency_args`, `lacuna_add_saliency_args` and `lacuna_weigh_saliency_args`, by the same names;
+// `masses` and `n_visible` are `lacuna_column_mass_plan_sizes`' to say.
+typedef struct lacuna_saliency_sizes {
+  struct lacuna_header header;
+  uint64_t lengths;
+  uint64_t skips;
+  uint64_t sums;
+  uint64_t counts;
+  uint64_t logits;
+  uint64_t log_sums;
+  uint64_t tokens;
+  uint64_t norms;
+  uint64_t scores;
+} lacuna_saliency_sizes;
+
+// What `lacuna_begin_saliency` reads and writes.
+typedef struct lacuna_begin_saliency_args {
+  struct lacuna_header header;
+  // f32, as `lacuna_column_mass` leaves them, by a plan with `is_per_head` and `is_sum`.
+  struct lacuna_view masses;
+  // u32 `[batch, n_probes]`: tokens that a probe sees, as `lacuna_column_mass` had them.
+  struct lacuna_view n_visible;
+  // u32 `[batch]`: tokens of each request.
+  struct lacuna_view lengths;
+  // Optional, u32 `[batch]`: requests where it is not 0 are left alone, as those that have begun before.
+  struct lacuna_view skips;
+  // f32 `[batch, n_heads, n_tokens]`: sums of the weights that probes gave each token.
+  struct lacuna_view_mut sums;
+  // The same: how many probes, rows of queries, saw it. Exact up to 2^24.
+  struct lacuna_view_mut counts;
+} lacuna_begin_saliency_args;
+
+// What `lacuna_add_saliency` reads and writes.
+typedef struct lacuna_add_saliency_args {
+  struct lacuna_header header;
+  // f32 `[batch, n_queries, n_q_heads, n_positions]`, as attention writes them: to base 2; -inf where nothing stands or the query does not
+  // see it.
+  struct lacuna_view logits;
+  // f32, one for each query and query head, in the shape's order and base: of the logits, and of whatever else attention had in its
+  // softmax.
+  struct lacuna_view log_sums;
+  // Optional, i32 `[batch, n_heads, n_positions]`: the token at each position; others than `0..n_tokens` are none. Else positions are tokens. No
+  // token may stand at two positions of a head.
+  struct lacuna_view tokens;
+  // Optional, u32 `[batch]`: requests where it is not 0 are left alone, as in steps that are no probes of theirs.
+  struct lacuna_view skips;
+  // f32 `[batch, n_heads, n_tokens]`, read and written.
+  struct lacuna_view_mut sums;
+  // The same.
+  struct lacuna_view_mut counts;
+} lacuna_add_saliency_args;
+
+// What `lacuna_weigh_saliency` reads and writes.
+typedef struct lacuna_weigh_saliency_args {
+  struct lacuna_header header;
+  // f32 `[batch, n_heads, n_tokens]`.
+  struct lacuna_view sums;
+  // The same.
+  struct lacuna_view counts;
+  // Optional, the same: what each token's saliency is multiplied by, as `lacuna_measure_norms` leaves it.
+  struct lacuna_view norms;
+  // Optional, u32 `[batch]`: tokens of each request; else all.
+  struct lacuna_view lengths;
+  // Optional, u32 `[batch]`: requests where it is not 0 are left alone.
+  struct lacuna_view skips;
+  // f32 `[batch, n_heads or 1, n_tokens]`; what a request has no tokens for stays what it was.
+  struct lacuna_view_mut scores;
+} lacuna_weigh_saliency_args;
+
 // Sizes of `lacuna_compact_rows`, and what it lists.
 typedef struct lacuna_compact_rows_shape {
   struct lacuna_header header;
@@ -442,7 +946,7 @@ typedef struct lacuna_compact_rows_args {
   struct lacuna_view lengths;
   // Optional, u32 `[n_rows]`: rows where it is not 0 are left alone, their outputs too.
   struct lacuna_view skips;
-  // i32 `[n_rows, capacity]`: the listed elements of each row, ascending, then -1.
+  // i32 `[n_rows, capacity]`: the listed elements of each row, ascending, then -1; none where `capacity` is 0.
   struct lacuna_view_mut indices;
   // u32 `[n_rows]`: how many are listed, also where `capacity` is less.
   struct lacuna_view_mut counts;
@@ -530,22 +1034,6 @@ typedef struct lacuna_kv_rows_sizes {
   uint64_t values;
 } lacuna_kv_rows_sizes;
 
-// A cache that a function reads. This struct never changes.
-typedef struct lacuna_kv {
-  // The pool of keys, of the shape's dtype, from a multiple of 8 elements on.
-  struct lacuna_view keys;
-  // The pool of values, the same; none where no kernel asks for them.
-  struct lacuna_view values;
-  // i32 `[batch, table_stride]`: the page of each `page_size` rows. Numbers of no page make rows that are absent.
-  struct lacuna_view page_table;
-  // u32 `[batch]`: tokens of each request, read on the device.
-  struct lacuna_view lengths;
-  // What products with keys are multiplied by, the scale of fp8; 0 is 1.
-  float key_scale;
-  // What values are multiplied by; 0 is 1.
-  float value_scale;
-} lacuna_kv;
-
 // What `lacuna_gather_kv` reads and writes.
 typedef struct lacuna_gather_kv_args {
   struct lacuna_header header;
@@ -563,14 +1051,6 @@ typedef struct lacuna_gather_kv_args {
   // The same of values, where the cache has them.
   struct lacuna_view_mut values;
 } lacuna_gather_kv_args;
-
-// A cache whose keys and values a function writes; else as `lacuna_kv`. This struct never changes.
-typedef struct lacuna_kv_mut {
-  struct lacuna_view_mut keys;
-  struct lacuna_view_mut values;
-  struct lacuna_view page_table;
-  struct lacuna_view lengths;
-} lacuna_kv_mut;
 
 // What `lacuna_scatter_kv` reads and writes.
 typedef struct lacuna_scatter_kv_args {
@@ -938,7 +1418,7 @@ typedef struct lacuna_topk_rows_args {
   struct lacuna_view amounts;
   // With pages alone, i32 `[n_rows / rows_per_request, rounded up; table_stride]`: the page of each `page_size` indices.
   struct lacuna_view page_table;
-  // i32 `[n_rows, k]`: indices into the row, in the order of the shape, then -1.
+  // i32 `[n_rows, k]`: indices into the row, in the order of the shape, then -1; none where `k` is 0.
   struct lacuna_view_mut indices;
   // u32 `[n_rows]`: how many were picked.
   struct lacuna_view_mut counts;
@@ -1141,6 +1621,212 @@ enum lacuna_status lacuna_df11_check(const struct lacuna_queue *queue,
 //
 // Errors: `LACUNA_CORRUPT`, whose message says where and what.
 enum lacuna_status lacuna_df11_check_status(uint64_t status);
+
+// Makes a plan: arithmetic alone, no driver call.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`; `LACUNA_RANGE`, whose message says what is supported.
+enum lacuna_status lacuna_append_kv_plan_new(const struct lacuna_append_kv_shape *shape,
+                                             struct lacuna_append_kv_plan **plan);
+
+// Ends a plan; null is nothing.
+void lacuna_append_kv_plan_free(struct lacuna_append_kv_plan *plan);
+
+// How long views must be.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`.
+enum lacuna_status lacuna_append_kv_plan_sizes(const struct lacuna_append_kv_plan *plan,
+                                               struct lacuna_append_kv_sizes *sizes);
+
+// New tokens into a paged cache, those of them that are kept, and keys turned by their positions on the way.
+// `lacuna::quant::append_kv` says all of it.
+//
+// One launch, two where a request has more than 1,024 tokens; lengths, counts, masks, positions and page tables are read on the device.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_SHAPE`, `LACUNA_RANGE` before anything is launched; `LACUNA_IMAGE`,
+// `LACUNA_DRIVER`.
+enum lacuna_status lacuna_append_kv(const struct lacuna_queue *queue,
+                                    const struct lacuna_append_kv_plan *plan,
+                                    const struct lacuna_append_kv_args *args);
+
+// What the status word of tiers' pools says, which the caller has copied to the host: `LACUNA_OK` where each page that was looked for was
+// there. `entry`, where it is not null, is set to the place in its table of the first entry that was not: `(b * n_heads + h) * n_pages + p`.
+//
+// Errors: `LACUNA_RANGE`, whose message says which table and entry.
+enum lacuna_status lacuna_pages_check_status(uint64_t status,
+                                             uint32_t *entry);
+
+// Makes a plan: arithmetic alone, no driver call.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`; `LACUNA_RANGE`, whose message says what is supported.
+enum lacuna_status lacuna_measure_norms_plan_new(const struct lacuna_measure_norms_shape *shape,
+                                                 struct lacuna_measure_norms_plan **plan);
+
+// Ends a plan; null is nothing.
+void lacuna_measure_norms_plan_free(struct lacuna_measure_norms_plan *plan);
+
+// How long views must be.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`.
+enum lacuna_status lacuna_measure_norms_plan_sizes(const struct lacuna_measure_norms_plan *plan,
+                                                   struct lacuna_measure_norms_sizes *sizes);
+
+// Norms of the values of a paged cache, of rows that came since: what CriticalKV multiplies attention by, of values as they are in the cache.
+// `lacuna::quant::measure_norms` says all of it.
+//
+// One launch; lengths, page tables and `firsts` are read on the device.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_SHAPE`, `LACUNA_RANGE` before anything is launched; `LACUNA_IMAGE`,
+// `LACUNA_DRIVER`.
+enum lacuna_status lacuna_measure_norms(const struct lacuna_queue *queue,
+                                        const struct lacuna_measure_norms_plan *plan,
+                                        const struct lacuna_measure_norms_args *args);
+
+// How large a page of a `lacuna_tier` is: arithmetic alone.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_RANGE`, whose message says what is supported.
+enum lacuna_status lacuna_page_shape_sizes(const struct lacuna_page_shape *shape,
+                                           uint32_t tier,
+                                           struct lacuna_page_sizes *sizes);
+
+// Where in a page of a `lacuna_tier` the element of a token's channel is: arithmetic alone.
+//
+// Errors: those of `lacuna_page_shape_sizes`; `LACUNA_RANGE` for a token or a channel that there is not.
+enum lacuna_status lacuna_page_shape_place(const struct lacuna_page_shape *shape,
+                                           uint32_t tier,
+                                           uint64_t token,
+                                           uint64_t channel,
+                                           struct lacuna_page_place *place);
+
+// Makes a plan: arithmetic alone, no driver call.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`; `LACUNA_RANGE`, whose message says what is supported.
+enum lacuna_status lacuna_pages_plan_new(const struct lacuna_pages_shape *shape, struct lacuna_pages_plan **plan);
+
+// Ends a plan; null is nothing.
+void lacuna_pages_plan_free(struct lacuna_pages_plan *plan);
+
+// How long views must be.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`.
+enum lacuna_status lacuna_pages_plan_sizes(const struct lacuna_pages_plan *plan, struct lacuna_pages_sizes *sizes);
+
+// Rows of a paged cache as tiered pages: keys and values in one launch, each page in the tier that its entry names.
+// `lacuna::quant::quantize_pages` says all of it. The plan's `tail` is `LACUNA_TAIL_ZERO_POINTS`.
+//
+// One launch; lengths, page tables, lists and entries are read on the device.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_SHAPE`, `LACUNA_RANGE` before anything is launched; `LACUNA_IMAGE`,
+// `LACUNA_DRIVER`.
+enum lacuna_status lacuna_quantize_pages(const struct lacuna_queue *queue,
+                                         const struct lacuna_pages_plan *plan,
+                                         const struct lacuna_quantize_pages_args *args);
+
+// Tiered pages as rows of a paged cache: what `lacuna_quantize_pages` took, as far as its bits tell.
+// `lacuna::quant::dequantize_pages` says all of it.
+//
+// One launch; lengths, page tables, lists and entries are read on the device.
+//
+// Errors: those of `lacuna_quantize_pages`.
+enum lacuna_status lacuna_dequantize_pages(const struct lacuna_queue *queue,
+                                           const struct lacuna_pages_plan *plan,
+                                           const struct lacuna_dequantize_pages_args *args);
+
+// What the channels of keys and of values are relative to, of each span of pages: means as offsets, and root mean squares around them as
+// scales. `lacuna::quant::measure_channels` says all of it.
+//
+// One launch; lengths, page tables and lists are read on the device.
+//
+// Errors: those of `lacuna_quantize_pages`.
+enum lacuna_status lacuna_measure_channels(const struct lacuna_queue *queue,
+                                           const struct lacuna_pages_plan *plan,
+                                           const struct lacuna_measure_channels_args *args);
+
+// Rows of a prompt that are its probes, ascending, in host memory: the last `n_recent`, and `n_random` of those before; of a shorter prompt, all.
+// What is chosen depends on the arguments alone, on every machine. `lacuna::quant::choose_probes` says all of it.
+//
+// `probes` is an array of `n_places`; `n_probes` is set to how many there are, at most `n_recent + n_random` and at most `n_rows`.
+//
+// Errors: `LACUNA_NULL`; `LACUNA_SHAPE` where there are fewer places than probes: then `n_probes` is set, and `probes` is left alone.
+enum lacuna_status lacuna_choose_probes(uint64_t seed,
+                                        uint32_t n_rows,
+                                        uint32_t n_recent,
+                                        uint32_t n_random,
+                                        uint32_t *probes,
+                                        uint64_t n_places,
+                                        uint64_t *n_probes);
+
+// Makes a plan: arithmetic alone, no driver call.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`; `LACUNA_RANGE`, whose message says what is supported.
+enum lacuna_status lacuna_retier_pages_plan_new(const struct lacuna_retier_pages_shape *shape,
+                                                struct lacuna_retier_pages_plan **plan);
+
+// Ends a plan; null is nothing.
+void lacuna_retier_pages_plan_free(struct lacuna_retier_pages_plan *plan);
+
+// How long views must be.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`.
+enum lacuna_status lacuna_retier_pages_plan_sizes(const struct lacuna_retier_pages_plan *plan,
+                                                  struct lacuna_retier_pages_sizes *sizes);
+
+// Gathers tokens into new pages of any tiers, from pages of any tiers and from the cache in which they wait: what makes 8 bits 4 and 4 bits
+// 2 as tokens matter less, and closes the gaps that they leave. Old pages stay what they are. `lacuna::quant::retier_pages` says all of it.
+//
+// One launch; lists, slots, entries and lengths are read on the device.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_SHAPE`, `LACUNA_RANGE` before anything is launched; `LACUNA_IMAGE`,
+// `LACUNA_DRIVER`.
+enum lacuna_status lacuna_retier_pages(const struct lacuna_queue *queue,
+                                       const struct lacuna_retier_pages_plan *plan,
+                                       const struct lacuna_retier_pages_args *args);
+
+// Makes a plan: arithmetic alone, no driver call.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_RANGE`, whose message says what is supported.
+enum lacuna_status lacuna_saliency_plan_new(const struct lacuna_saliency_shape *shape,
+                                            struct lacuna_saliency_plan **plan);
+
+// Ends a plan; null is nothing.
+void lacuna_saliency_plan_free(struct lacuna_saliency_plan *plan);
+
+// How long views must be.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`.
+enum lacuna_status lacuna_saliency_plan_sizes(const struct lacuna_saliency_plan *plan,
+                                              struct lacuna_saliency_sizes *sizes);
+
+// Begins running saliency with the masses that a prompt's probes left: a new request's, or, by zeros where there is no length, that of one
+// without probes. `mass_plan` is that of the masses. `lacuna::quant::begin_saliency` says all of it.
+//
+// One launch; lengths, skips and what probes see are read on the device.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_SHAPE`; `LACUNA_RANGE` for masses that are no sums of each head; all before
+// anything is launched; `LACUNA_IMAGE`, `LACUNA_DRIVER`.
+enum lacuna_status lacuna_begin_saliency(const struct lacuna_queue *queue,
+                                         const struct lacuna_saliency_plan *plan,
+                                         const struct lacuna_column_mass_plan *mass_plan,
+                                         const struct lacuna_begin_saliency_args *args);
+
+// Adds a step's attention to running saliency, from the logits that attention itself wrote: no key is read again.
+// `lacuna::quant::add_saliency` says all of it.
+//
+// One launch; tokens and skips are read on the device.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_SHAPE` before anything is launched; `LACUNA_IMAGE`, `LACUNA_DRIVER`.
+enum lacuna_status lacuna_add_saliency(const struct lacuna_queue *queue,
+                                       const struct lacuna_saliency_plan *plan,
+                                       const struct lacuna_add_saliency_args *args);
+
+// Scores of tokens, which `lacuna_topk_rows` ranks, from running saliency: that of ZipCache or of H2O, or with norms that of CriticalKV.
+// `lacuna::quant::weigh_saliency` says all of it.
+//
+// One launch; lengths and skips are read on the device.
+//
+// Errors: those of `lacuna_add_saliency`.
+enum lacuna_status lacuna_weigh_saliency(const struct lacuna_queue *queue,
+                                         const struct lacuna_saliency_plan *plan,
+                                         const struct lacuna_weigh_saliency_args *args);
 
 // Makes a plan: arithmetic alone, no driver call.
 //
