@@ -187,4 +187,20 @@ impl lacuna_view_mut {
         // SAFETY: the caller's word.
         unsafe { self.of(what, queue) }.map(Some)
     }
+
+    /// The same; what is left out is a view of nothing, which a workspace of no elements may be.
+    ///
+    /// # Safety
+    /// As [`of`](Self::of).
+    pub(super) unsafe fn or_empty<'a, T: Element>(
+        &self,
+        what: &'static str,
+        queue: &Queue,
+    ) -> Outcome<ViewMut<'a, T>> {
+        // SAFETY: the caller's word; of no elements there is no memory.
+        unsafe {
+            let view = self.optional(what, queue)?;
+            Ok(view.unwrap_or_else(|| ViewMut::from_raw(0, 0, queue.memory())))
+        }
+    }
 }
