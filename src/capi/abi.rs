@@ -228,6 +228,29 @@ pub(super) fn or(value: u64, usual: u64) -> u64 {
     if value == 0 { usual } else { value }
 }
 
+/// As [`or`].
+pub(super) fn or_f32(value: f32, usual: f32) -> f32 {
+    if value == 0.0 { usual } else { value }
+}
+
+/// A field of no meaning yet: what a later revision makes of it, this library does not know.
+pub(super) fn check_reserved(what: &str, value: u32) -> Outcome {
+    if value == 0 {
+        return Ok(());
+    }
+    let message = format!("reserved of {what} is {value}, and not 0");
+    Err(Failure::new(lacuna_status::LACUNA_ABI, message))
+}
+
+/// A truth as a number.
+pub(super) fn truth(what: &str, value: u32) -> Outcome<bool> {
+    match value {
+        0 => Ok(false),
+        1 => Ok(true),
+        value => Err(Failure::number(what, value, "truth: 0 or 1")),
+    }
+}
+
 /// A text for C, in a caller's array: as much as fits, and a zero byte. Answers how long it is.
 ///
 /// # Safety

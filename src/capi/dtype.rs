@@ -58,7 +58,6 @@ macro_rules! with_dtype {
 }
 
 /// bf16 and f16.
-#[allow(unused_macros, reason = "rooms to come")]
 macro_rules! with_half {
     ($dtype:expr, $what:expr, $T:ident => $body:expr) => {
         $crate::capi::dtype::with_dtype!(
@@ -79,7 +78,6 @@ macro_rules! with_real {
 }
 
 /// What caches hold: bf16, f16 and fp8.
-#[allow(unused_macros, reason = "rooms to come")]
 macro_rules! with_cached {
     ($dtype:expr, $what:expr, $T:ident => $body:expr) => {
         $crate::capi::dtype::with_dtype!(
@@ -93,5 +91,4 @@ macro_rules! with_cached {
     };
 }
 
-#[allow(unused_imports, reason = "rooms to come")]
 pub(super) use {with_cached, with_dtype, with_half, with_real};

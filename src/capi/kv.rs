@@ -1,10 +1,10 @@
 //! Paged caches of keys and values.
 
-use super::abi::{lacuna_header, or, structs};
-use super::status::{Failure, Outcome};
+use super::abi::{check_reserved, lacuna_header, or, or_f32, read, structs, truth, write};
+use super::status::{Failure, Outcome, answer, lacuna_status};
 use super::view::{lacuna_view, lacuna_view_mut};
 use crate::element::Float;
-use crate::kv::{KvLayout, KvShape, KvView, KvViewMut};
+use crate::kv::{KvLayout, KvLists, KvShape, KvView, KvViewMut};
 use crate::queue::Queue;
 
 /// Where the rows of a page are.
@@ -17,6 +17,16 @@ pub enum lacuna_kv_order {
     LACUNA_KV_NHD = 1,
     /// Pages are `[n_heads, page_size, row_len]`.
     LACUNA_KV_HND = 2,
+}
+
+/// Whose lists of rows of a cache there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub enum lacuna_kv_lists {
+    /// One of each request and head: `[batch, n_heads, n_indices]`.
+    LACUNA_KV_PER_HEAD = 0,
+    /// One of each request, for all its heads: `[batch, n_indices]`.
+    LACUNA_KV_PER_REQUEST = 1,
 }
 
 /// Sizes and strides of a paged cache. Row `t` of request `b` and head `h` begins at element
@@ -84,12 +94,56 @@ pub struct lacuna_kv_mut {
     pub lengths: lacuna_view,
 }
 
+/// Elements of each view of a `lacuna_kv` or `lacuna_kv_mut`, by the same names.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct lacuna_kv_sizes {
+    pub header: lacuna_header,
+    pub keys: u64,
+    pub values: u64,
+    pub page_table: u64,
+    pub lengths: u64,
+}
+
 structs! {
     lacuna_kv_shape: 104,
+    lacuna_kv_sizes: 40,
+}
+
+/// How long a cache's views must be: arithmetic alone.
+///
+/// Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_RANGE`, whose message says what is supported.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lacuna_kv_shape_sizes(
+    shape: *const lacuna_kv_shape,
+    sizes: *mut lacuna_kv_sizes,
+) -> lacuna_status {
+    // SAFETY: the caller's structs.
+    answer(|| unsafe {
+        let layout = read(shape)?.layout()?;
+        let found = lacuna_kv_sizes {
+            header: lacuna_header::NONE,
+            keys: layout.pool_len(),
+            values: layout.pool_len(),
+            page_table: layout.table_len(),
+            lengths: layout.shape().batch,
+        };
+        write(sizes, &found)
+    })
+}
+
+/// A `lacuna_kv_lists`.
+pub(super) fn lists(number: u32) -> Outcome<KvLists> {
+    match number {
+        0 => Ok(KvLists::PerHead),
+        1 => Ok(KvLists::PerRequest),
+        number => Err(Failure::number("lists", number, "lacuna_kv_lists")),
+    }
 }
 
 impl lacuna_kv_shape {
     pub(super) fn layout(&self) -> Outcome<KvLayout> {
+        check_reserved("lacuna_kv_shape", self.reserved)?;
         let shape = KvShape {
             batch: self.batch,
             n_heads: self.n_heads,
@@ -108,17 +162,9 @@ impl lacuna_kv_shape {
             2 => shape.hnd(),
             order => return Err(Failure::number("order of a cache", order, "lacuna_kv_order")),
         };
-        let shape = match self.is_fused {
-            0 => shape,
-            1 => shape.fused(),
-            value => return Err(Failure::number("is_fused", value, "truth: 0 or 1")),
-        };
+        let shape = if truth("is_fused", self.is_fused)? { shape.fused() } else { shape };
         Ok(KvLayout::new(shape)?)
     }
-}
-
-fn scale(value: f32) -> f32 {
-    if value == 0.0 { 1.0 } else { value }
 }
 
 impl lacuna_kv {
@@ -129,16 +175,17 @@ impl lacuna_kv {
         layout: &KvLayout,
         queue: &Queue,
     ) -> Outcome<KvView<'a, T>> {
+        let table = self.page_table.data.expose_provenance() as u64;
         // SAFETY: the caller's word.
         unsafe {
             Ok(KvView {
                 layout: *layout,
-                keys: self.keys.of("keys", queue)?,
-                values: self.values.optional("values", queue)?,
+                keys: self.keys.through("keys", layout, table)?.of("keys", queue)?,
+                values: self.values.through("values", layout, table)?.optional("values", queue)?,
                 page_table: self.page_table.of("page_table", queue)?,
                 lengths: self.lengths.of("lengths", queue)?,
-                key_scale: scale(self.key_scale),
-                value_scale: scale(self.value_scale),
+                key_scale: or_f32(self.key_scale, 1.0),
+                value_scale: or_f32(self.value_scale, 1.0),
             })
         }
     }
@@ -152,12 +199,13 @@ impl lacuna_kv_mut {
         layout: &KvLayout,
         queue: &Queue,
     ) -> Outcome<KvViewMut<'a, T>> {
+        let table = self.page_table.data.expose_provenance() as u64;
         // SAFETY: the caller's word.
         unsafe {
             Ok(KvViewMut {
                 layout: *layout,
-                keys: self.keys.of("keys", queue)?,
-                values: self.values.optional("values", queue)?,
+                keys: self.keys.through("keys", layout, table)?.of("keys", queue)?,
+                values: self.values.through("values", layout, table)?.optional("values", queue)?,
                 page_table: self.page_table.of("page_table", queue)?,
                 lengths: self.lengths.of("lengths", queue)?,
             })
