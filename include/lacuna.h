@@ -876,7 +876,7 @@ typedef struct lacuna_attend_tiered_shape {
   uint64_t n_pool_pages[4];
   // A `lacuna_kv_lists`: whose `counts` of slots there are.
   uint32_t lists;
-  // What pages of codes end with, in all pools: 0 for steps and zero points (256 bytes), 1 for steps and minimums (512 bytes).
+  // A `lacuna_tail`, of all pools.
   uint32_t tail;
   // 1: room on chip for three pieces of pages of each warp in place of two. Bits do not depend on it.
   uint32_t has_three_stages;
@@ -922,7 +922,7 @@ typedef struct lacuna_attend_tiered_args {
   struct lacuna_view value_scales;
   // Optional, as those of keys.
   struct lacuna_view value_offsets;
-  // Optional, u64 `[1]`: raised where an entry names a page that its pool does not have; never cleared.
+  // Optional, u64 `[1]`: raised where an entry names a page that its pool does not have, which `lacuna_pages_check_status` tells; never cleared.
   struct lacuna_view_mut status;
   // Optional, f32 `[batch, n_queries, n_q_heads, 64 * n_pages + rows of the segments]`: what each weight is 2 to the power of, before
   // all are divided by their sum; -inf of what is absent or not seen.

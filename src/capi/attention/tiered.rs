@@ -29,7 +29,7 @@ pub struct lacuna_attend_tiered_shape {
     pub n_pool_pages: [u64; 4],
     /// A `lacuna_kv_lists`: whose `counts` of slots there are.
     pub lists: u32,
-    /// What pages of codes end with, in all pools: 0 for steps and zero points (256 bytes), 1 for steps and minimums (512 bytes).
+    /// A `lacuna_tail`, of all pools.
     pub tail: u32,
     /// 1: room on chip for three pieces of pages of each warp in place of two. Bits do not depend on it.
     pub has_three_stages: u32,
@@ -79,7 +79,7 @@ pub struct lacuna_attend_tiered_args {
     pub value_scales: lacuna_view,
     /// Optional, as those of keys.
     pub value_offsets: lacuna_view,
-    /// Optional, u64 `[1]`: raised where an entry names a page that its pool does not have; never cleared.
+    /// Optional, u64 `[1]`: raised where an entry names a page that its pool does not have, which `lacuna_pages_check_status` tells; never cleared.
     pub status: lacuna_view_mut,
     /// Optional, f32 `[batch, n_queries, n_q_heads, 64 * n_pages + rows of the segments]`: what each weight is 2 to the power of, before
     /// all are divided by their sum; -inf of what is absent or not seen.
@@ -98,6 +98,9 @@ pub struct lacuna_attend_tiered_plan {
     attend: lacuna_attend_plan,
 }
 
+/// Tiers as pools are: by their tags.
+const TIERS: [Tier; 4] = [Tier::T16, Tier::T8, Tier::T4, Tier::T2];
+
 impl lacuna_attend_tiered_plan {
     /// # Safety
     /// The caller's structs.
@@ -108,7 +111,7 @@ impl lacuna_attend_tiered_plan {
         let tail = match shape.tail {
             0 => Tail::ZeroPoints,
             1 => Tail::Minimums,
-            number => return Err(Failure::number("tail", number, "tail: 0 or 1")),
+            number => return Err(Failure::number("tail", number, "lacuna_tail")),
         };
         // Of a cache, requests and heads alone matter, which are the segments'.
         let first = attend.plan.segments().next().map(|segment| *segment.layout.shape());
@@ -133,7 +136,7 @@ impl lacuna_attend_tiered_plan {
         let pages = self.plan.pages();
         lacuna_attend_tiered_sizes {
             header: lacuna_header::NONE,
-            pools: Tier::ALL.map(|tier| pages.pool_bytes(tier)),
+            pools: TIERS.map(|tier| pages.pool_bytes(tier)),
             status: 1,
             key_entries: pages.entries_len(),
             value_entries: pages.entries_len(),
