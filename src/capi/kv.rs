@@ -175,12 +175,13 @@ impl lacuna_kv {
         layout: &KvLayout,
         queue: &Queue,
     ) -> Outcome<KvView<'a, T>> {
+        let table = self.page_table.data.expose_provenance() as u64;
         // SAFETY: the caller's word.
         unsafe {
             Ok(KvView {
                 layout: *layout,
-                keys: self.keys.of("keys", queue)?,
-                values: self.values.optional("values", queue)?,
+                keys: self.keys.through("keys", layout, table)?.of("keys", queue)?,
+                values: self.values.through("values", layout, table)?.optional("values", queue)?,
                 page_table: self.page_table.of("page_table", queue)?,
                 lengths: self.lengths.of("lengths", queue)?,
                 key_scale: or_f32(self.key_scale, 1.0),
@@ -216,12 +217,13 @@ impl lacuna_kv_mut {
         layout: &KvLayout,
         queue: &Queue,
     ) -> Outcome<KvViewMut<'a, T>> {
+        let table = self.page_table.data.expose_provenance() as u64;
         // SAFETY: the caller's word.
         unsafe {
             Ok(KvViewMut {
                 layout: *layout,
-                keys: self.keys.of("keys", queue)?,
-                values: self.values.optional("values", queue)?,
+                keys: self.keys.through("keys", layout, table)?.of("keys", queue)?,
+                values: self.values.through("values", layout, table)?.optional("values", queue)?,
                 page_table: self.page_table.of("page_table", queue)?,
                 lengths: self.lengths.of("lengths", queue)?,
             })

@@ -12,6 +12,7 @@
 )]
 
 mod abi;
+mod arena;
 mod attention;
 mod device;
 mod dtype;
@@ -23,6 +24,7 @@ mod status;
 mod view;
 
 pub use abi::*;
+pub use arena::*;
 pub use attention::*;
 pub use device::*;
 pub use dtype::*;

@@ -3,10 +3,11 @@
 use std::ffi::c_void;
 
 use super::abi::check_pointer;
-use super::dtype;
 use super::status::{Failure, Outcome, lacuna_status};
+use super::{arena, dtype};
 use crate::buffer::{View, ViewMut};
 use crate::element::Element;
+use crate::kv::KvLayout;
 use crate::queue::Queue;
 
 /// Device memory that a function reads: `len` elements from `data` on, aligned to an element. All zeros is no view, which
@@ -20,7 +21,7 @@ pub struct lacuna_view {
     pub len: u64,
     /// A `lacuna_dtype`.
     pub dtype: u32,
-    /// 0.
+    /// 0; of a growing cache's memory what `lacuna_arena_kv` sets, by which functions that need all of it refuse it.
     pub reserved: u32,
 }
 
@@ -35,7 +36,7 @@ pub struct lacuna_view_mut {
     pub len: u64,
     /// A `lacuna_dtype`.
     pub dtype: u32,
-    /// 0.
+    /// 0; of a growing cache's memory what `lacuna_arena_kv` sets, by which functions that need all of it refuse it.
     pub reserved: u32,
 }
 
@@ -87,7 +88,7 @@ impl Raw {
     }
 
     /// Elements, of memory that can be there.
-    fn check<T: Element>(&self, what: &str) -> Outcome<usize> {
+    fn check<T: Element>(&self, what: &'static str) -> Outcome<usize> {
         if self.dtype != dtype::number::<T>() {
             return Err(dtype::refuse(what, self.dtype, T::NAME));
         }
@@ -96,7 +97,7 @@ impl Raw {
             return refuse(lacuna_status::LACUNA_NULL, format!("data of {what} is a null pointer"));
         }
         if self.reserved != 0 {
-            return refuse(lacuna_status::LACUNA_ABI, format!("reserved of {what} is not 0"));
+            return Err(arena::refuse(what, self.reserved));
         }
         let alignment = align_of::<T>() as u64;
         if !self.address.is_multiple_of(alignment) {
@@ -114,6 +115,29 @@ impl Raw {
 }
 
 impl lacuna_view {
+    /// The same for a kernel that reads it as a cache of this layout through the table at this address, which is how alone memory of a
+    /// growing cache goes.
+    pub(super) fn through(
+        &self,
+        what: &'static str,
+        layout: &KvLayout,
+        page_table: u64,
+    ) -> Outcome<Self> {
+        if self.reserved != 0 {
+            arena::check(what, self.reserved, layout, page_table)?;
+        }
+        Ok(Self { reserved: 0, ..*self })
+    }
+
+    pub(super) fn new<T: Element>(view: &View<'_, T>) -> Self {
+        Self {
+            data: std::ptr::with_exposed_provenance(view.address() as usize),
+            len: view.len() as u64,
+            dtype: dtype::number::<T>(),
+            reserved: 0,
+        }
+    }
+
     fn raw(&self) -> Raw {
         Raw {
             address: self.data.expose_provenance() as u64,
@@ -152,6 +176,25 @@ impl lacuna_view {
 }
 
 impl lacuna_view_mut {
+    /// The same for a kernel that reads it as a cache of this layout through the table at this address, which is how alone memory of a
+    /// growing cache goes.
+    pub(super) fn through(
+        &self,
+        what: &'static str,
+        layout: &KvLayout,
+        page_table: u64,
+    ) -> Outcome<Self> {
+        if self.reserved != 0 {
+            arena::check(what, self.reserved, layout, page_table)?;
+        }
+        Ok(Self { reserved: 0, ..*self })
+    }
+
+    /// Whether it is what an optional field is that nothing is given for.
+    pub(super) fn is_none(&self) -> bool {
+        self.raw().is_none()
+    }
+
     fn raw(&self) -> Raw {
         Raw {
             address: self.data.expose_provenance() as u64,

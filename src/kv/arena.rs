@@ -300,7 +300,13 @@ impl<T: Float> KvArena<T> {
         })
     }
 
-    fn pools(&self, layer: u64) -> Result<[u64; 2]> {
+    /// `[n_slots, table_stride]`, the pages that are there: an entry of the others is -1.
+    pub fn page_table(&self) -> View<'_, i32> {
+        self.page_table.view()
+    }
+
+    /// Where the pools of a layer's keys and values begin.
+    pub(crate) fn pools(&self, layer: u64) -> Result<[u64; 2]> {
         check_below("layer", layer, self.plan.shape().n_layers, "the layers of the arena")?;
         Ok(self.plan.pool_offsets(layer).map(|offset| self.range.address() + offset))
     }

@@ -208,6 +208,8 @@ fn compile(
             }
         }
     }
+    // The programs' own.
+    cc.arg("-lm");
     output(&mut cc)?;
     Ok(executable)
 }

@@ -202,7 +202,6 @@ impl<T: Half> Segment<'_, T> {
     ) -> Result<AttentionSegment> {
         let cache = &self.cache;
         cache.check_planned(&shape.layout)?;
-        let n_lists = shape.lists.count(&shape.layout);
         let (n_biases, range, n_indices, block_size) = match shape.tokens {
             Tokens::Range { first, end, last } => {
                 check_same("lists of a range", 0, self.indices.iter().len())?;
@@ -217,12 +216,12 @@ impl<T: Half> Segment<'_, T> {
         };
         let [first_row, end_row, n_last] = range;
         let indices =
-            arguments.optional_input("indices", self.indices.as_ref(), n_lists * n_indices)?;
+            arguments.optional_input("indices", self.indices.as_ref(), shape.indices_len())?;
         Ok(AttentionSegment {
             kv: cache.params(arguments)?,
             indices,
-            counts: arguments.optional_input("counts", self.counts.as_ref(), n_lists)?,
-            biases: arguments.optional_input("biases", self.biases.as_ref(), n_lists * n_biases)?,
+            counts: arguments.optional_input("counts", self.counts.as_ref(), shape.counts_len())?,
+            biases: arguments.optional_input("biases", self.biases.as_ref(), shape.biases_len())?,
             bias_stride: n_biases,
             n_indices: n_indices as u32,
             block_size: block_size as u32,

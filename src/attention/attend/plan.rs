@@ -98,6 +98,27 @@ impl SegmentShape {
     pub fn of(layout: KvLayout, tokens: Tokens) -> Self {
         Self { layout, tokens, lists: KvLists::PerRequest, mask: Mask::None }
     }
+
+    /// Numbers of all lists of blocks; of a range none.
+    pub fn indices_len(&self) -> u64 {
+        match self.tokens {
+            Tokens::Range { .. } => 0,
+            Tokens::Blocks { n_blocks, .. } => self.counts_len().saturating_mul(n_blocks),
+        }
+    }
+
+    /// Counts of lists.
+    pub fn counts_len(&self) -> u64 {
+        self.lists.count(&self.layout)
+    }
+
+    /// Biases of all lists: of each block, or of a range of each of a request's rows.
+    pub fn biases_len(&self) -> u64 {
+        match self.tokens {
+            Tokens::Range { .. } => self.counts_len() * self.layout.n_rows(),
+            Tokens::Blocks { .. } => self.indices_len(),
+        }
+    }
 }
 
 /// Which rows of each request.

@@ -32,6 +32,13 @@ pub struct CopyCheck<'a> {
     pub status: ViewMut<'a, u64>,
 }
 
+impl CopyCheck<'_> {
+    /// The first pair whose page differs, as a status word tells it, which somebody has copied to the host; `None` where none does.
+    pub fn first_difference(status: u64) -> Option<u32> {
+        (status != 0).then_some(u32::MAX - (status >> 32) as u32)
+    }
+}
+
 /// What [`copy_pages`] writes and checks besides pages; without both, nothing is summed.
 #[derive(Debug, Default)]
 pub struct CopyOutputs<'a> {
@@ -130,7 +137,7 @@ fn launch(
     let params = AttentionCopyPagesParams {
         sources,
         targets,
-        pairs: arguments.input("pairs", &inputs.pairs, 2 * n_pairs)?,
+        pairs: arguments.input("pairs", &inputs.pairs, plan.pairs_len())?,
         counts: arguments.optional_input("counts", inputs.counts.as_ref(), plan.n_lists())?,
         checksums: arguments.optional_written(
             Role::Output,

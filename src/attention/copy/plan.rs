@@ -189,6 +189,11 @@ impl CopyPlan {
         self.n_lists * self.n_pairs
     }
 
+    /// Numbers of pages of all pairs: two of each.
+    pub fn pairs_len(&self) -> u64 {
+        2 * self.n_all_pairs()
+    }
+
     /// Lists of pairs.
     pub fn n_lists(&self) -> u64 {
         self.n_lists

@@ -60,9 +60,6 @@ pub fn attend_low_rank<T: Half, O: Real>(
     let shape = plan.low_rank();
     let mut arguments = Arguments::new(queue);
     let attend = params(plan.attend(), inputs, outputs, &mut arguments)?;
-    let segment = attend.segments[shape.segment as usize];
-    let batch = plan.attend().shape().batch;
-    let n_indices = batch * u64::from(segment.n_lists) * u64::from(segment.n_indices);
     for (what, address) in [
         ("address of factors", low_rank.factors.address()),
         ("address of the basis", low_rank.basis.address()),
@@ -87,7 +84,7 @@ pub fn attend_low_rank<T: Half, O: Real>(
             value_indices: arguments.optional_input(
                 "indices of values",
                 low_rank.value_indices.as_ref(),
-                n_indices,
+                plan.value_indices_len(),
             )?,
             n_factors: shape.n_factors as u32,
             rank: shape.rank as u32,

@@ -1,6 +1,6 @@
 //! The shape of a launch that makes keys: pure arithmetic, no driver.
 
-use crate::attention::{AttendPlan, Tokens};
+use crate::attention::{AttendPlan, SegmentShape, Tokens};
 use crate::error::check_below;
 #[cfg(any(feature = "cuda", feature = "simt"))]
 use crate::launch::Grid;
@@ -82,6 +82,12 @@ impl LowRankPlan {
             Turn::None => 0,
             Turn::Halves | Turn::Pairs => self.low_rank.n_factors * self.attend.shape().head_dim,
         }
+    }
+
+    /// Numbers of blocks of values: as many as the segment's lists have.
+    pub fn value_indices_len(&self) -> u64 {
+        let segment = self.attend.segments().nth(self.low_rank.segment as usize);
+        segment.map_or(0, SegmentShape::indices_len)
     }
 
     /// The grid of the launch: as [`AttendPlan::grid`], with a head's basis and factors on chip. Of rank 160 and heads of 128 elements that is

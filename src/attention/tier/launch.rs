@@ -140,7 +140,7 @@ pub fn tier_resolve(
         )?,
         hands: arguments.written(Role::InOut, "hands", hands, n_lists)?,
         slots: arguments.written(output, "slots", slots, n_entries)?,
-        misses: arguments.written(output, "misses", misses, 2 * n_entries)?,
+        misses: arguments.written(output, "misses", misses, plan.misses_len())?,
         miss_counts: arguments.written(output, "counts of misses", miss_counts, n_lists)?,
         hits: 0,
         hit_counts: 0,

@@ -74,6 +74,11 @@ impl TierPlan {
         self.n_lists() * self.shape.n
     }
 
+    /// Elements of `misses`: a pair for each entry.
+    pub fn misses_len(&self) -> u64 {
+        2 * self.entries_len()
+    }
+
     /// Elements of `slot_of`.
     pub fn slot_of_len(&self) -> u64 {
         self.n_lists() * self.shape.n_logical

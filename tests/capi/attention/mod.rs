@@ -1,0 +1,6 @@
+//! The room `attention`, and growing caches.
+
+mod arena;
+mod attending;
+mod merging;
+mod tiers;
