@@ -48,6 +48,10 @@ pub struct lacuna_bytes {
 }
 
 impl lacuna_bytes {
+    pub(super) fn new(bytes: &[u8]) -> Self {
+        Self { data: bytes.as_ptr().cast(), n_bytes: bytes.len() as u64 }
+    }
+
     /// # Safety
     /// The memory is the caller's, and nothing writes it for `'a`.
     pub(super) unsafe fn of<'a>(&self, what: &str) -> Outcome<&'a [u8]> {
@@ -114,6 +118,15 @@ impl Raw {
 }
 
 impl lacuna_view {
+    pub(super) fn new<T: Element>(view: &View<'_, T>) -> Self {
+        Self {
+            data: std::ptr::with_exposed_provenance(view.address() as usize),
+            len: view.len() as u64,
+            dtype: dtype::number::<T>(),
+            reserved: 0,
+        }
+    }
+
     fn raw(&self) -> Raw {
         Raw {
             address: self.data.expose_provenance() as u64,
@@ -148,6 +161,22 @@ impl lacuna_view {
         }
         // SAFETY: the caller's word.
         unsafe { self.of(what, queue) }.map(Some)
+    }
+
+    /// No view is one of no elements.
+    ///
+    /// # Safety
+    /// As [`of`](Self::of).
+    pub(super) unsafe fn or_empty<'a, T: Element>(
+        &self,
+        what: &'static str,
+        queue: &Queue,
+    ) -> Outcome<View<'a, T>> {
+        // SAFETY: the caller's word; no element has an address.
+        unsafe {
+            let empty = || View::from_raw(0, 0, queue.memory());
+            Ok(self.optional(what, queue)?.unwrap_or_else(empty))
+        }
     }
 }
 
@@ -186,5 +215,21 @@ impl lacuna_view_mut {
         }
         // SAFETY: the caller's word.
         unsafe { self.of(what, queue) }.map(Some)
+    }
+
+    /// No view is one of no elements.
+    ///
+    /// # Safety
+    /// As [`of`](Self::of).
+    pub(super) unsafe fn or_empty<'a, T: Element>(
+        &self,
+        what: &'static str,
+        queue: &Queue,
+    ) -> Outcome<ViewMut<'a, T>> {
+        // SAFETY: the caller's word; no element has an address.
+        unsafe {
+            let empty = || ViewMut::from_raw(0, 0, queue.memory());
+            Ok(self.optional(what, queue)?.unwrap_or_else(empty))
+        }
     }
 }

@@ -52,7 +52,7 @@ pub use plan::{DecodePlan, GroupShape};
 #[cfg(any(feature = "cuda", feature = "simt"))]
 pub use weights::{DeviceWeights, GroupViews};
 
-use words::words;
+pub(crate) use words::words;
 
 /// Code bytes that one CUDA thread owns.
 pub const BYTES_PER_THREAD: usize = 8;
