@@ -1,10 +1,14 @@
 //! The room `huffman`.
 
+#[cfg(feature = "files")]
+mod files;
 mod indexed;
 mod lane;
 mod product;
 mod weights;
 
+#[cfg(feature = "files")]
+pub use files::*;
 pub use indexed::*;
 pub use lane::*;
 pub use product::*;
