@@ -1,5 +1,6 @@
 //! The room `huffman`.
 
+mod encoder;
 #[cfg(feature = "files")]
 mod files;
 mod indexed;
@@ -7,6 +8,7 @@ mod lane;
 mod product;
 mod weights;
 
+pub use encoder::*;
 #[cfg(feature = "files")]
 pub use files::*;
 pub use indexed::*;
