@@ -10,6 +10,7 @@
 //   leaves a function.
 // - A plan is made of a shape by arithmetic alone, knows no device, and serves any number of launches, from any thread. Handles are ended once, by the
 //   function ..._free, which takes null; no other call uses them meanwhile.
+// - Texts that are given are UTF-8, end with a zero byte, and are there as long as the handle that they were asked of.
 // - Launches go to the caller's stream, in order with what else is there: no allocation, copy, event or wait unless a function says so, once
 //   the device is warmed up (`lacuna_device_warm_up`), so that they can be captured in a graph. Memory that a launch uses stays what it is until the
 //   launch has ended. The calling thread's current context is the same afterwards.
@@ -571,7 +572,7 @@ typedef struct lacuna_indexed_decode_rows_args {
   struct lacuna_header header;
   // The group's number among the weights.
   uint64_t group;
-  // What becomes of rows whose number is none: 0 is zeros, 1 leaves them alone.
+  // A `lacuna_absent`, for rows whose number is none: 0 makes zeros of them, 1 leaves them alone.
   uint32_t absent;
   // 0.
   uint32_t reserved;

@@ -249,19 +249,35 @@ pub(super) fn owned_text(what: &str, text: &str) -> Outcome<CString> {
     })
 }
 
+/// An array of the caller's that is read.
+///
+/// # Safety
+/// `address` is null, or of `len` elements that nobody writes for `'a`, of a type of which any bytes are a value.
+#[cfg(feature = "files")]
+pub(super) unsafe fn slice<'a, T>(what: &str, address: *const T, len: u64) -> Outcome<&'a [T]> {
+    let len = check_array(what, address, len)?;
+    // SAFETY: the caller's word.
+    Ok(if len == 0 { &[] } else { unsafe { std::slice::from_raw_parts(address, len) } })
+}
+
 /// An array of the caller's that is written.
 ///
 /// # Safety
 /// `address` is null, or of `len` elements that nobody else uses for `'a`, of a type of which any bytes are a value.
 pub(super) unsafe fn array<'a, T>(what: &str, address: *mut T, len: u64) -> Outcome<&'a mut [T]> {
-    if len == 0 {
-        return Ok(&mut []);
-    }
-    check_pointer(what, address.cast_const())?;
-    if len > isize::MAX as u64 / size_of::<T>() as u64 {
-        let message = format!("{what}: {len} elements do not fit into memory");
-        return Err(Failure::new(lacuna_status::LACUNA_RANGE, message));
-    }
+    let len = check_array(what, address.cast_const(), len)?;
     // SAFETY: the caller's word.
-    Ok(unsafe { std::slice::from_raw_parts_mut(address, len as usize) })
+    Ok(if len == 0 { &mut [] } else { unsafe { std::slice::from_raw_parts_mut(address, len) } })
+}
+
+fn check_array<T>(what: &str, address: *const T, len: u64) -> Outcome<usize> {
+    if len == 0 {
+        return Ok(0);
+    }
+    check_pointer(what, address)?;
+    if len <= isize::MAX as u64 / size_of::<T>() as u64 {
+        return Ok(len as usize);
+    }
+    let message = format!("{what}: {len} elements do not fit into memory");
+    Err(Failure::new(lacuna_status::LACUNA_RANGE, message))
 }

@@ -13,7 +13,7 @@ use super::indexed::{check_len, no_group};
 use super::{lacuna_compact_group, lacuna_df11_group, lacuna_lane_tensors};
 use crate::capi::abi::{
     LACUNA_ABI_VERSION, array, borrow, check_pointer, free, give, lacuna_header, owned_text, read,
-    structs, text, variable, write,
+    slice, structs, text, variable, write,
 };
 use crate::capi::dtype::lacuna_dtype;
 use crate::capi::status::{Failure, Outcome, answer, lacuna_status};
@@ -620,7 +620,7 @@ pub unsafe extern "C" fn lacuna_stored_verify(
     // SAFETY: the caller's handle, array and variable.
     answer(|| unsafe {
         let own = borrow("stored", stored)?;
-        let weights = array("weights", weights.cast_mut(), n_elements)?;
+        let weights = slice("weights", weights, n_elements)?;
         check_len("weights", own.stored.n_elements(), n_elements)?;
         own.verify(weights, is_verified)
     })

@@ -149,7 +149,7 @@ pub struct lacuna_indexed_decode_rows_args {
     pub header: lacuna_header,
     /// The group's number among the weights.
     pub group: u64,
-    /// What becomes of rows whose number is none: 0 is zeros, 1 leaves them alone.
+    /// A `lacuna_absent`, for rows whose number is none: 0 makes zeros of them, 1 leaves them alone.
     pub absent: u32,
     /// 0.
     pub reserved: u32,

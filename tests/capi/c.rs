@@ -1,0 +1,250 @@
+//! What a C program has: handles, structs of zeros, views of its own memory, a status and a message.
+
+use std::ffi::CStr;
+use std::ptr::null;
+
+use lacuna::buffer::{View, ViewMut};
+use lacuna::capi::*;
+use lacuna::simt::Config;
+use lacuna::{Element, Queue};
+
+/// What a function answers that does not do what it is for.
+pub(crate) type Refused = (lacuna_status, String);
+
+pub(crate) fn answer(status: lacuna_status) -> Result<(), Refused> {
+    if status == lacuna_status::LACUNA_OK {
+        return Ok(());
+    }
+    // SAFETY: a string of this thread's, which nothing replaces meanwhile.
+    let message = unsafe { CStr::from_ptr(lacuna_error_message()) };
+    Err((status, message.to_str().unwrap().to_owned()))
+}
+
+/// A handle, and what ends it.
+#[derive(Debug)]
+pub(crate) struct Handle<T> {
+    pub(crate) address: *mut T,
+    free: unsafe extern "C" fn(*mut T),
+}
+
+impl<T> Drop for Handle<T> {
+    fn drop(&mut self) {
+        // SAFETY: a handle of the library's, which is not used again.
+        unsafe { (self.free)(self.address) }
+    }
+}
+
+pub(crate) type New<S, T> = unsafe extern "C" fn(*const S, *mut *mut T) -> lacuna_status;
+pub(crate) type Sizes<T, S> = unsafe extern "C" fn(*const T, *mut S) -> lacuna_status;
+pub(crate) type Launch<T, A> =
+    unsafe extern "C" fn(*const lacuna_queue, *const T, *const A) -> lacuna_status;
+
+/// What `make` gives a variable.
+pub(crate) fn made<T>(
+    free: unsafe extern "C" fn(*mut T),
+    make: impl FnOnce(*mut *mut T) -> lacuna_status,
+) -> Result<Handle<T>, Refused> {
+    let mut address = std::ptr::null_mut();
+    let result = answer(make(&raw mut address));
+    assert_eq!(address.is_null(), result.is_err(), "a handle where it was made, and only there");
+    result.map(|()| Handle { address, free })
+}
+
+pub(crate) fn plan<S, T>(
+    new: New<S, T>,
+    free: unsafe extern "C" fn(*mut T),
+    shape: &S,
+) -> Result<Handle<T>, Refused> {
+    // SAFETY: a struct and a variable of this program's.
+    made(free, |address| unsafe { new(shape, address) })
+}
+
+/// The executor with all of its checks.
+pub(crate) fn queue() -> Handle<lacuna_queue> {
+    // SAFETY: a variable of this program's.
+    made(lacuna_queue_free, |address| unsafe { lacuna_queue_simt(address) }).unwrap()
+}
+
+/// The same for Rust.
+pub(crate) fn rust_queue() -> Queue {
+    Queue::simt(Config::default())
+}
+
+pub(crate) fn sizes<T, S: Struct>(of: Sizes<T, S>, plan: &Handle<T>) -> S {
+    let mut sizes = S::zeroed();
+    // SAFETY: a handle of the library's and a struct of this program's.
+    answer(unsafe { of(plan.address, &raw mut sizes) }).unwrap();
+    sizes
+}
+
+pub(crate) fn launch<T, A>(
+    launch: Launch<T, A>,
+    queue: &Handle<lacuna_queue>,
+    plan: &Handle<T>,
+    args: &A,
+) -> Result<(), Refused> {
+    // SAFETY: handles of the library's, a struct and memory of this program's.
+    answer(unsafe { launch(queue.address, plan.address, args) })
+}
+
+/// A struct that begins with a header.
+pub(crate) trait Struct: Copy {
+    /// As `{LACUNA_HEADER(type)}` makes it: a header, and zeros.
+    fn zeroed() -> Self {
+        // SAFETY: of the interface's structs, zeros are a value.
+        let mut value = unsafe { std::mem::zeroed::<Self>() };
+        *header_of(&mut value) =
+            lacuna_header { size: size_of::<Self>() as u32, version: LACUNA_ABI_VERSION };
+        value
+    }
+}
+
+fn header_of<S>(value: &mut S) -> &mut lacuna_header {
+    // SAFETY: a struct that begins with a header.
+    unsafe { &mut *std::ptr::from_mut(value).cast() }
+}
+
+macro_rules! structs {
+    ($($name:ident),* $(,)?) => { $(impl $crate::c::Struct for $name {})* };
+}
+pub(crate) use structs;
+
+fn number<T: Element>() -> u32 {
+    use lacuna_dtype::*;
+    let dtype = match T::NAME {
+        "bf16" => LACUNA_BF16,
+        "f16" => LACUNA_F16,
+        "f32" => LACUNA_F32,
+        "e4m3" => LACUNA_E4M3,
+        "e5m2" => LACUNA_E5M2,
+        "u8" => LACUNA_U8,
+        "u16" => LACUNA_U16,
+        "u32" => LACUNA_U32,
+        "u64" => LACUNA_U64,
+        "i8" => LACUNA_I8,
+        "i32" => LACUNA_I32,
+        "i64" => LACUNA_I64,
+        name => panic!("{name} has no number"),
+    };
+    dtype as u32
+}
+
+pub(crate) fn view<T: Element>(memory: &[T]) -> lacuna_view {
+    let data = memory.as_ptr().cast();
+    lacuna_view { data, len: memory.len() as u64, dtype: number::<T>(), reserved: 0 }
+}
+
+pub(crate) fn view_mut<T: Element>(memory: &mut [T]) -> lacuna_view_mut {
+    let (data, len) = (memory.as_mut_ptr().cast(), memory.len() as u64);
+    lacuna_view_mut { data, len, dtype: number::<T>(), reserved: 0 }
+}
+
+/// The same memory for Rust.
+pub(crate) fn read<'a, T: Element>(queue: &Queue, memory: &'a [T]) -> View<'a, T> {
+    let address = memory.as_ptr().expose_provenance() as u64;
+    // SAFETY: borrowed for as long, in the executor's memory.
+    unsafe { View::from_raw(address, memory.len(), queue.memory()) }
+}
+
+pub(crate) fn written<'a, T: Element>(queue: &Queue, memory: &'a mut [T]) -> ViewMut<'a, T> {
+    let address = memory.as_mut_ptr().expose_provenance() as u64;
+    // SAFETY: as above.
+    unsafe { ViewMut::from_raw(address, memory.len(), queue.memory()) }
+}
+
+/// Memory from a multiple of 16 bytes on, as allocators of devices give it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Aligned<T> {
+    words: Vec<u128>,
+    len: usize,
+    of: std::marker::PhantomData<T>,
+}
+
+impl<T: Element> Aligned<T> {
+    pub(crate) fn new(elements: impl IntoIterator<Item = T>) -> Self {
+        let elements: Vec<T> = elements.into_iter().collect();
+        let len = elements.len();
+        let words = vec![0; size_of_val(&elements[..]).div_ceil(16).max(1)];
+        let mut memory = Self { words, len, of: std::marker::PhantomData };
+        memory.copy_from_slice(&elements);
+        memory
+    }
+
+    pub(crate) fn zeros(len: u64) -> Self {
+        Self::new(std::iter::repeat_n(T::zeroed(), len as usize))
+    }
+}
+
+impl<T: Element> std::ops::Deref for Aligned<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &bytemuck::cast_slice(&self.words)[..self.len]
+    }
+}
+
+impl<T: Element> std::ops::DerefMut for Aligned<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        &mut bytemuck::cast_slice_mut(&mut self.words)[..self.len]
+    }
+}
+
+/// What a launch says of nothing, of structs of another interface, and of none at all; the caller looks that outputs stayed
+/// what they were.
+pub(crate) fn check_refusals<T, A: Struct>(
+    of: Launch<T, A>,
+    queue: &Handle<lacuna_queue>,
+    plan: &Handle<T>,
+    args: &A,
+) {
+    let refused = |status, message: &str| Err((status, message.to_owned()));
+    let name = std::any::type_name::<A>().rsplit("::").next().unwrap();
+    let (null_status, abi) = (lacuna_status::LACUNA_NULL, lacuna_status::LACUNA_ABI);
+    // SAFETY: null, or handles of the library's and structs of this program's.
+    unsafe {
+        let answers = [
+            (answer(of(null(), plan.address, args)), "queue"),
+            (answer(of(queue.address, null(), args)), "plan"),
+            (answer(of(queue.address, plan.address, null())), name),
+        ];
+        for (found, what) in answers {
+            assert_eq!(found, refused(null_status, &format!("{what} is a null pointer")));
+        }
+    }
+    let mut other = *args;
+    header_of(&mut other).size -= 8;
+    let (size, n_bytes) = (size_of::<A>() - 8, size_of::<A>());
+    let hint = format!("begin the struct with LACUNA_HEADER({name})");
+    let message = format!("{name}: header.size is {size}, and it has {n_bytes} bytes; {hint}");
+    assert_eq!(launch(of, queue, plan, &other), refused(abi, &message));
+    let mut other = *args;
+    header_of(&mut other).version = 2;
+    let message = format!(
+        "{name}: header.version is 2, and this library knows 1 to 1; {hint}, or link the library that the header is of"
+    );
+    assert_eq!(launch(of, queue, plan, &other), refused(abi, &message));
+}
+
+/// As [`check_refusals`], of what makes a plan.
+pub(crate) fn check_plan_refusals<S: Struct, T>(
+    new: New<S, T>,
+    free: unsafe extern "C" fn(*mut T),
+    shape: &S,
+) {
+    let name = std::any::type_name::<S>().rsplit("::").next().unwrap();
+    // SAFETY: null, or a struct and a variable of this program's.
+    unsafe {
+        let found = made(free, |address| new(null(), address)).map(drop);
+        let message = format!("{name} is a null pointer");
+        assert_eq!(found, Err((lacuna_status::LACUNA_NULL, message)));
+        let found = answer(new(shape, std::ptr::null_mut()));
+        assert_eq!(found, Err((lacuna_status::LACUNA_NULL, "plan is a null pointer".to_owned())));
+    }
+    let mut other = *shape;
+    header_of(&mut other).size = 4;
+    let (status, message) = plan(new, free, &other).map(drop).unwrap_err();
+    assert_eq!(status, lacuna_status::LACUNA_ABI);
+    assert!(message.starts_with(&format!("{name}: header.size is 4")), "{message}");
+    // SAFETY: nothing is ended.
+    unsafe { free(std::ptr::null_mut()) };
+}
