@@ -49,6 +49,10 @@ pub struct lacuna_bytes {
 }
 
 impl lacuna_bytes {
+    pub(super) fn new(bytes: &[u8]) -> Self {
+        Self { data: bytes.as_ptr().cast(), n_bytes: bytes.len() as u64 }
+    }
+
     /// # Safety
     /// The memory is the caller's, and nothing writes it for `'a`.
     pub(super) unsafe fn of<'a>(&self, what: &str) -> Outcome<&'a [u8]> {
@@ -172,6 +176,22 @@ impl lacuna_view {
         }
         // SAFETY: the caller's word.
         unsafe { self.of(what, queue) }.map(Some)
+    }
+
+    /// No view is one of no elements.
+    ///
+    /// # Safety
+    /// As [`of`](Self::of).
+    pub(super) unsafe fn or_empty<'a, T: Element>(
+        &self,
+        what: &'static str,
+        queue: &Queue,
+    ) -> Outcome<View<'a, T>> {
+        // SAFETY: the caller's word; no element has an address.
+        unsafe {
+            let empty = || View::from_raw(0, 0, queue.memory());
+            Ok(self.optional(what, queue)?.unwrap_or_else(empty))
+        }
     }
 }
 
