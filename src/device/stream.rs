@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::ptr::null_mut;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cudarc::driver::sys;
@@ -24,8 +25,15 @@ struct Inner {
     handle: sys::CUstream,
     /// An engine's stream is not ours to destroy.
     is_owned: bool,
-    /// Streams whose work with memory of this one's could be neither ordered nor waited for.
-    unawaited: Mutex<Vec<Stream>>,
+    unawaited: Mutex<Vec<Unawaited>>,
+}
+
+/// A stream whose work with memory of another's could be neither ordered nor waited for.
+#[derive(Debug, Clone)]
+struct Unawaited {
+    stream: Stream,
+    /// Of this once that it was so.
+    id: u64,
 }
 
 // SAFETY: the driver's handles may be used from any thread.
@@ -98,26 +106,32 @@ impl Stream {
         check("cuStreamWaitEvent", code)
     }
 
-    fn unawaited(&self) -> MutexGuard<'_, Vec<Self>> {
+    fn unawaited(&self) -> MutexGuard<'_, Vec<Unawaited>> {
         self.inner.unawaited.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Remembers that the other's work, and what that remembers, may still use this one's memory.
     pub(crate) fn remember(&self, other: &Self) {
-        let mut others = other.unawaited().clone();
+        static N_TIMES: AtomicU64 = AtomicU64::new(0);
+        let mut others: Vec<_> =
+            other.unawaited().iter().map(|known| known.stream.clone()).collect();
         others.push(other.clone());
         let mut own = self.unawaited();
-        for other in others {
-            if !self.is_same(&other) && !own.iter().any(|known| known.is_same(&other)) {
-                own.push(other);
-            }
+        for stream in others.into_iter().filter(|other| !self.is_same(other)) {
+            own.retain(|known| !known.stream.is_same(&stream));
+            own.push(Unawaited { stream, id: N_TIMES.fetch_add(1, Ordering::Relaxed) });
         }
     }
 
-    /// Waits for all that is remembered: where that fails, memory of this stream's must stay.
+    /// Waits for all that is remembered, and forgets it: where that fails, memory of this stream's must stay.
     pub(crate) fn settle(&self) -> Result<()> {
         let others = self.unawaited().clone();
-        others.iter().try_for_each(Self::wait)
+        for other in others {
+            other.stream.wait()?;
+            // What another thread has remembered meanwhile is another's.
+            self.unawaited().retain(|known| known.id != other.id);
+        }
+        Ok(())
     }
 
     /// What hands memory over to another stream; on an error, it stays with this one.
