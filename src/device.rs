@@ -122,7 +122,7 @@ fn take_back(context: sys::CUcontext) {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        if let Ok(_entered) = Entered::enter(self.context) {
+        if let Ok(_entered) = self.enter_to_end() {
             for module in self.modules.drain(..).filter_map(OnceLock::into_inner) {
                 module.unload();
             }
@@ -210,7 +210,12 @@ impl Device {
 
     /// Makes the context current on this thread, until the answer is dropped.
     pub(crate) fn enter(&self) -> Result<Entered> {
-        Entered::enter(self.inner.context)
+        self.inner.enter()
+    }
+
+    /// The same to end something, when nobody can be told that it was not ended: asks twice.
+    pub(crate) fn enter_to_end(&self) -> Result<Entered> {
+        self.inner.enter_to_end()
     }
 
     /// A kernel, for a launch on `stream`; its image is loaded at the first use. The context is
@@ -360,6 +365,14 @@ fn place(chosen: &'static Image) -> usize {
 }
 
 impl Inner {
+    fn enter(&self) -> Result<Entered> {
+        Entered::enter(self.context)
+    }
+
+    fn enter_to_end(&self) -> Result<Entered> {
+        self.enter().or_else(|_| self.enter())
+    }
+
     fn retain(info: DeviceInfo, driver_version: i32) -> Result<Self> {
         // SAFETY: cuInit may be called any number of times.
         check("cuInit", unsafe { sys::cuInit(0) })?;

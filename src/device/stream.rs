@@ -46,7 +46,7 @@ impl Drop for Inner {
         if !self.is_owned {
             return;
         }
-        if let Ok(_entered) = self.device.enter() {
+        if let Ok(_entered) = self.device.enter_to_end() {
             // SAFETY: created once, and destroyed once. The driver lets queued work end first.
             let _ = unsafe { sys::cuStreamDestroy_v2(self.handle) };
         }
@@ -283,7 +283,7 @@ impl Drop for DeviceMemory {
             return;
         }
         let device = self.stream.device();
-        let Ok(_entered) = device.enter() else { return };
+        let Ok(_entered) = device.enter_to_end() else { return };
         // SAFETY: allocated in the same way, and freed once. Drop cannot report a failure; the
         // next call on the stream reports what broke it.
         let _ = unsafe {
@@ -330,11 +330,11 @@ impl PinnedMemory {
 
 impl Drop for PinnedMemory {
     fn drop(&mut self) {
-        // No call frees it in the order of a stream. What cannot be waited for may use it for good.
-        if self.stream.synchronize().is_err() {
+        // No call frees it in the order of a stream. What cannot be waited for, asked twice, may use it for good.
+        if self.stream.synchronize().or_else(|_| self.stream.synchronize()).is_err() {
             return;
         }
-        let Ok(_entered) = self.home.enter() else { return };
+        let Ok(_entered) = self.home.enter_to_end() else { return };
         // SAFETY: allocated by the call that it belongs to, in this context, and freed once. Drop cannot report a
         // failure.
         let _ = unsafe { sys::cuMemFreeHost(self.start) };
