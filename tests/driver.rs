@@ -6,6 +6,8 @@
 
 #[path = "driver/arena.rs"]
 mod arena;
+#[path = "driver/failures.rs"]
+mod failures;
 #[path = "driver/handover.rs"]
 mod handover;
 
@@ -132,6 +134,7 @@ fn child() {
         step if step.starts_with("arena") => arena::step(step),
         "pinned" => pinned(),
         step if step.starts_with("handover") => handover::step(step),
+        step if step.starts_with("failures") => failures::step(step),
         other => panic!("no step {other}"),
     }
 }
