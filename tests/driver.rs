@@ -6,6 +6,8 @@
 
 #[path = "driver/arena.rs"]
 mod arena;
+#[path = "driver/calls.rs"]
+mod calls;
 #[path = "driver/failures.rs"]
 mod failures;
 #[path = "driver/handover.rs"]
