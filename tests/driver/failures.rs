@@ -412,7 +412,8 @@ fn of_launches(sweep: &mut Sweep<'_>, device: &Device) {
 
 fn of_weights(sweep: &mut Sweep<'_>, device: &Device) {
     let queue = device.queue().unwrap();
-    let weights: Vec<u16> = (0..N_WEIGHTS as u16).map(|i| (120 + i % 3) << 7 | i % 97).collect();
+    let weights: Vec<u16> =
+        (0..N_WEIGHTS as u16).map(|i| ((120 + i % 3) << 7) | (i % 97)).collect();
     let encoded = huffman::encode(&[bytemuck::cast_slice(&weights)]).unwrap();
     let groups = [encoded.as_raw("all").parse().unwrap()];
     let on_device: lacuna::Buffer<bf16> = queue.upload(bytemuck::cast_slice(&weights)).unwrap();
