@@ -2033,7 +2033,7 @@ def attend(
 def pools_borrow(
     queue: Queue | None,
     shape: PoolsShape | None,
-    views: Sequence[ViewMut],
+    views: Sequence[Tensor],
 ) -> Pools:
     """Uses memory as pools, without a copy, until they are freed: u8 views as `pools_shape_lens` says, from a multiple of 4 bytes on, of
     device memory, or of pinned host memory that the device reads and writes in place.

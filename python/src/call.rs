@@ -172,8 +172,8 @@ impl<'py> Frame<'py> {
                 self.texts.push(text);
                 Ok(address as u64)
             }
-            Kind::Struct("lacuna_view") => {
-                let view = self.view(name, value, false)?;
+            Kind::Struct(of @ ("lacuna_view" | "lacuna_view_mut")) => {
+                let view = self.view(name, value, of == "lacuna_view_mut")?;
                 let address = self.zeros(size_of::<lacuna_view>());
                 // SAFETY: as many bytes, aligned to 8.
                 unsafe { address.cast::<lacuna_view>().write(view) };
@@ -205,6 +205,9 @@ impl<'py> Frame<'py> {
             }
             Kind::View
             | Kind::ViewMut
+            | Kind::Views(_)
+            | Kind::ViewsMut(_)
+            | Kind::Numbers(..)
             | Kind::Bytes
             | Kind::Value(_)
             | Kind::Array(_)
@@ -214,8 +217,17 @@ impl<'py> Frame<'py> {
 
     /// Structs, one after the other, and how many.
     fn array(&mut self, of: &str, values: &Bound<'py, PyAny>) -> PyResult<(u64, u64)> {
-        let of = find_struct(of)?;
         let values = values.try_iter()?.collect::<PyResult<Vec<_>>>()?;
+        if let "lacuna_view" | "lacuna_view_mut" = of {
+            let address = self.zeros(size_of::<lacuna_view>() * values.len());
+            for (idx, value) in values.iter().enumerate() {
+                let view = self.view("a view", value, of == "lacuna_view_mut")?;
+                // SAFETY: as many views are there, aligned to 8.
+                unsafe { address.cast::<lacuna_view>().add(idx).write(view) };
+            }
+            return Ok((address.expose_provenance() as u64, values.len() as u64));
+        }
+        let of = find_struct(of)?;
         let address = self.zeros(of.n_bytes * values.len());
         for (idx, value) in values.iter().enumerate() {
             // SAFETY: within the structs' bytes.

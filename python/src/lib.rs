@@ -125,7 +125,7 @@ impl Queue {
 
 fn handle(name: &'static str, address: *mut c_void) -> PyResult<RawHandle> {
     Ok(RawHandle {
-        address: address.expose_provenance(),
+        address: address.expose_provenance().into(),
         of: call::find_handle(name)?,
         keeps: None,
     })

@@ -238,7 +238,7 @@ impl Interface {
                 "u32" if is_mut => Some(Kind::Written("u32")),
                 "f32" if is_mut => Some(Kind::Written("f32")),
                 "c_char" if !is_mut => Some(Kind::Text),
-                "lacuna_view" => Some(Kind::Struct(name)),
+                "lacuna_view" | "lacuna_view_mut" => Some(Kind::Struct(name)),
                 _ if self.handles.contains_key(&name) => Some(Kind::Handle(name)),
                 _ if self.structs.contains_key(&name) && is_mut => Some(Kind::Filled(name)),
                 _ if self.structs.contains_key(&name) => Some(Kind::Struct(name)),
@@ -585,8 +585,9 @@ impl Kind {
             Self::View | Self::ViewMut => "Tensor | None = None".to_owned(),
             Self::Bytes => "Buffer | str | None = None".to_owned(),
             Self::Text => "str | None = None".to_owned(),
-            Self::Struct(name) if name == "lacuna_view" => "Tensor | None = None".to_owned(),
+            Self::Struct(name) if OWN.contains(&name.as_str()) => "Tensor | None = None".to_owned(),
             Self::Value(name) | Self::Struct(name) => format!("{} | None = None", class_of(name)),
+            Self::Array(name) if OWN.contains(&name.as_str()) => "Sequence[Tensor] = ()".to_owned(),
             Self::Array(name) => format!("Sequence[{}] = ()", class_of(name)),
             Self::Handle(name) | Self::TakenHandle(name) => {
                 format!("{} | None = None", class_of(name))
