@@ -117,6 +117,10 @@ fn score_plan(
         ScoreKind::Dot => ScoreShape::of(layout, n_q_heads as u64),
         ScoreKind::Box => ScoreShape::of_boxes(layout, n_q_heads as u64),
     };
+    let expected = [kv.batch, n_q_heads as u64, shape.query_stride / (n_q_heads as u64).max(1)];
+    if [batch, n_q_heads, head_dim].map(|n| n as u64) != expected {
+        bail!("queries: expected {expected:?}, got {:?}", queries.dims());
+    }
     let queries = rows("queries", queries, 2)?;
     let plan = ScorePlan::new(ScoreShape {
         reduction: options.reduction,
@@ -125,10 +129,6 @@ fn score_plan(
         ..shape
     })
     .w()?;
-    if (batch as u64, head_dim as u64) != (kv.batch, plan.head_dim()) {
-        let expected = [kv.batch as usize, n_q_heads, plan.head_dim() as usize];
-        bail!("queries: expected {expected:?}, got {:?}", [batch, n_q_heads, head_dim]);
-    }
     Ok((plan, queries))
 }
 
