@@ -126,10 +126,15 @@ fn pools_hold_lacunas_own_pages() {
 #[test]
 fn attention_over_pages_is_that_over_what_they_stand_for() {
     let case = case(4);
-    let options = AttendOptions { dtype: Some(DType::F32), ..AttendOptions::default() };
     let window = [Segment::range(&case.cache, Tokens::last(6))];
-    for (tier, near) in [(Tier::T16, 2e-2), (Tier::T8, 2e-2), (Tier::T4, 2e-2), (Tier::T2, 2e-2)] {
-        let pages = case.pages(tier);
+    let offsets = Random(7).tensor(&[BATCH, HEADS, 1, DIM], 0.2);
+    for (tier, is_exact) in Tier::ALL.into_iter().flat_map(|tier| [(tier, false), (tier, true)]) {
+        // Weights of numbers are rounded to bf16 by devices, and of codes to 15 bits.
+        let near = if is_exact { 2e-2 } else { 2e-5 };
+        let options =
+            AttendOptions { dtype: Some(DType::F32), is_exact, ..AttendOptions::default() };
+        let mut pages = case.pages(tier);
+        pages.value_channels.offsets = Some(offsets.clone());
         quantize_pages(&case.cache, &case.indices(), &pages).unwrap();
         let attended = attend_tiered(&case.queries, &pages, &window, &options).unwrap();
         assert_eq!(attended.outputs.dims(), case.queries.dims());
@@ -141,10 +146,13 @@ fn attention_over_pages_is_that_over_what_they_stand_for() {
                     let shape = PageShape::new(DIM as u64, part).unwrap();
                     let n = [128, 94][b];
                     let mut rows: Vec<f32> = Vec::new();
+                    let own = f32s(&offsets.i((b, head, 0)).unwrap());
+                    let offsets = (part == Part::Values).then_some(&own[..]);
+                    let channels = Channels { scales: None, offsets };
                     for slot in 0..n {
                         let i = 2 * ((b * HEADS + head) * PAGES + slot / 64) + part as usize;
                         let page = Page::from_bytes(shape, tier, pool[i].clone()).unwrap();
-                        rows.extend(page.dequantize::<bf16>(slot % 64, &Channels::default()));
+                        rows.extend(page.dequantize::<bf16>(slot % 64, &channels));
                     }
                     for t in LENGTHS[b] as usize - 6..LENGTHS[b] as usize {
                         let row = case.row(case.pool(part), b, t, head);
@@ -161,10 +169,11 @@ fn attention_over_pages_is_that_over_what_they_stand_for() {
                 let output = weights.exp().unwrap().matmul(&values).unwrap().squeeze(0).unwrap();
                 let off = (attended.outputs.i((b, q)).unwrap() - output).unwrap().abs().unwrap();
                 let off = off.max_all().unwrap().to_scalar::<f32>().unwrap();
-                assert!(off < near, "{tier:?} {b} {q}: {off}");
+                assert!(off < near, "{tier:?} {is_exact} {b} {q}: {off}");
                 let own = attended.log_sums.i((b, q)).unwrap().to_scalar::<f32>().unwrap();
                 let off = own - log_sum.to_vec1::<f32>().unwrap()[0];
-                assert!(off.abs() < 5e-3, "{tier:?} {b} {q}: {off}");
+                let near = if is_exact { 5e-3 } else { 1e-5 };
+                assert!(off.abs() < near, "{tier:?} {is_exact} {b} {q}: {off}");
             }
         }
     }
@@ -183,14 +192,14 @@ fn fewer_bits_are_further_from_attention_over_numbers() {
     ];
     let exact = attend(&case.queries, &segments, &options).unwrap();
     let mut last = 0.0;
-    for (tier, most) in [(Tier::T16, 2e-3), (Tier::T8, 1e-2), (Tier::T4, 0.15), (Tier::T2, 0.8)] {
+    for (tier, most) in [(Tier::T16, 1e-5), (Tier::T8, 1e-2), (Tier::T4, 0.15), (Tier::T2, 0.8)] {
         let pages = case.pages(tier);
         quantize_pages(&case.cache, &case.indices(), &pages).unwrap();
         let attended = attend_tiered(&case.queries, &pages, &segments[1..], &options).unwrap();
         let norm = |all: &Tensor| f32s(all).iter().map(|x| x * x).sum::<f32>().sqrt();
         let off = (&attended.outputs - &exact.outputs).unwrap();
         let off = norm(&off) / norm(&exact.outputs);
-        assert!(off > last && off < most, "{tier:?}: {off} after {last}");
+        assert!(off < most && (off > last || tier == Tier::T16), "{tier:?}: {off} after {last}");
         last = off;
     }
 }
