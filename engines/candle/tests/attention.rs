@@ -298,8 +298,8 @@ fn several_queries_see_what_their_mask_lets_them() {
     assert_eq!(attended.outputs.dims(), queries.dims());
     for i in 0..n_queries {
         let own = Case { queries: queries.i((.., i)).unwrap(), ..self::case(DType::BF16, 6) };
-        for b in 0..BATCH {
-            let n = (LENGTHS[b] - n_queries + i + 1) as u32;
+        for (b, length) in LENGTHS.into_iter().enumerate() {
+            let n = (length - n_queries + i + 1) as u32;
             let (outputs, log_sums) = plain(&own, b, &|_| (0..n).collect()).unwrap();
             assert!(distance(&attended.outputs.i((b, i)).unwrap(), &outputs) < 1e-5);
             assert!(distance(&attended.log_sums.i((b, i)).unwrap(), &log_sums) < 1e-5);
@@ -335,8 +335,7 @@ fn scores_are_products_and_votes_their_softmaxes() {
         let by_group = vote_rows(&queries, &case.cache, &by_group).unwrap();
         assert_eq!(by_group.dims(), [BATCH, HEADS, MOST]);
         assert!(distance(&by_group.sum_keepdim(1).unwrap(), &votes) < 1e-6);
-        for b in 0..BATCH {
-            let n = LENGTHS[b];
+        for (b, n) in LENGTHS.into_iter().enumerate() {
             let mut sum = Tensor::zeros(n, DType::F32, &Device::Cpu).unwrap();
             for q in 0..HEADS * GROUP {
                 let keys = case.keys[b].i((.., q / GROUP)).unwrap().to_dtype(DType::F32).unwrap();
