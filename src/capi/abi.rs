@@ -255,6 +255,7 @@ pub(super) fn truth(what: &str, value: u32) -> Outcome<bool> {
 ///
 /// # Safety
 /// `target` is null, or of `n_bytes`.
+#[cfg(feature = "cuda")]
 pub(super) unsafe fn write_text(text: &str, target: *mut c_char, n_bytes: u64) -> u64 {
     let n_copied = text.len().min((n_bytes as usize).saturating_sub(1));
     if n_bytes > 0 && !target.is_null() {
