@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use lacuna::huffman::{self, Checkpoint, Format, GroupPattern, Summary};
+use lacuna::huffman::{self, Checkpoint, Converted, Format, GroupPattern};
 
 use crate::Outcome;
 use crate::interrupt::leave_nothing_beside;
@@ -42,7 +42,7 @@ pub(crate) fn transcode(checkpoint: &Path, output: &Path, format: Format) -> Out
     report_compressed(&summary, format, start)
 }
 
-fn report_compressed(summary: &Summary, format: Format, start: Instant) -> Outcome {
+fn report_compressed(summary: &Converted, format: Format, start: Instant) -> Outcome {
     print(&format!(
         "compressed {} to {} ({}) as {format} at {}\n{}",
         bytes(summary.bf16_bytes),
@@ -72,7 +72,7 @@ pub(crate) fn decompress(checkpoint: &Path, output: &Path) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-fn tail(summary: &Summary) -> String {
+fn tail(summary: &Converted) -> String {
     format!(
         "{} groups; {} other tensors ({}) as they were; in {}\n",
         summary.n_groups,

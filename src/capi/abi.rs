@@ -1,6 +1,8 @@
 //! Structs that a caller of another release may have compiled, and handles.
 
-use std::ffi::c_char;
+#[cfg(feature = "files")]
+use std::ffi::CStr;
+use std::ffi::{CString, c_char};
 use std::mem::MaybeUninit;
 
 use super::status::{Failure, Outcome, lacuna_status};
@@ -251,18 +253,54 @@ pub(super) fn truth(what: &str, value: u32) -> Outcome<bool> {
     }
 }
 
-/// A text for C, in a caller's array: as much as fits, and a zero byte. Answers how long it is.
+/// A caller's text, which ends with a zero byte.
 ///
 /// # Safety
-/// `target` is null, or of `n_bytes`.
-pub(super) unsafe fn write_text(text: &str, target: *mut c_char, n_bytes: u64) -> u64 {
-    let n_copied = text.len().min((n_bytes as usize).saturating_sub(1));
-    if n_bytes > 0 && !target.is_null() {
-        // SAFETY: one byte more fits.
-        unsafe {
-            target.cast::<u8>().copy_from_nonoverlapping(text.as_ptr(), n_copied);
-            target.add(n_copied).write(0);
-        }
+/// `address` is null, or of such a text, which nobody changes for `'a`.
+#[cfg(feature = "files")]
+pub(super) unsafe fn text<'a>(what: &str, address: *const c_char) -> Outcome<&'a CStr> {
+    check_pointer(what, address)?;
+    // SAFETY: the caller's word.
+    Ok(unsafe { CStr::from_ptr(address) })
+}
+
+/// A text that a handle owns, for C to read.
+pub(super) fn owned_text(what: &str, text: &str) -> Outcome<CString> {
+    CString::new(text).map_err(|_| {
+        let message = format!("{what} {text:?} has a zero byte, with which texts end in C");
+        Failure::new(lacuna_status::LACUNA_FORMAT, message)
+    })
+}
+
+/// An array of the caller's that is read.
+///
+/// # Safety
+/// `address` is null, or of `len` elements that nobody writes for `'a`, of a type of which any bytes are a value.
+#[cfg(feature = "files")]
+pub(super) unsafe fn slice<'a, T>(what: &str, address: *const T, len: u64) -> Outcome<&'a [T]> {
+    let len = check_array(what, address, len)?;
+    // SAFETY: the caller's word.
+    Ok(if len == 0 { &[] } else { unsafe { std::slice::from_raw_parts(address, len) } })
+}
+
+/// An array of the caller's that is written.
+///
+/// # Safety
+/// `address` is null, or of `len` elements that nobody else uses for `'a`, of a type of which any bytes are a value.
+pub(super) unsafe fn array<'a, T>(what: &str, address: *mut T, len: u64) -> Outcome<&'a mut [T]> {
+    let len = check_array(what, address.cast_const(), len)?;
+    // SAFETY: the caller's word.
+    Ok(if len == 0 { &mut [] } else { unsafe { std::slice::from_raw_parts_mut(address, len) } })
+}
+
+fn check_array<T>(what: &str, address: *const T, len: u64) -> Outcome<usize> {
+    if len == 0 {
+        return Ok(0);
     }
-    text.len() as u64
+    check_pointer(what, address)?;
+    if len <= isize::MAX as u64 / size_of::<T>() as u64 {
+        return Ok(len as usize);
+    }
+    let message = format!("{what}: {len} elements do not fit into memory");
+    Err(Failure::new(lacuna_status::LACUNA_RANGE, message))
 }

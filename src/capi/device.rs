@@ -1,10 +1,10 @@
 //! Devices, and queues on an engine's streams.
 
 #[cfg(feature = "cuda")]
-use std::ffi::{c_char, c_void};
+use std::ffi::{CString, c_char, c_void};
 
 #[cfg(feature = "cuda")]
-use super::abi::{borrow, write_text};
+use super::abi::{borrow, owned_text, variable};
 use super::abi::{free, give};
 use super::status::{answer, lacuna_status};
 #[cfg(feature = "cuda")]
@@ -13,7 +13,10 @@ use crate::queue::Queue;
 
 /// A CUDA device in its primary context, which the CUDA runtime and every engine share, and the kernels that are loaded into it.
 #[cfg(feature = "cuda")]
-pub struct lacuna_device(Device);
+pub struct lacuna_device {
+    pub(super) device: Device,
+    name: CString,
+}
 
 /// Where functions launch kernels: a stream of the caller's.
 pub struct lacuna_queue(pub(super) Queue);
@@ -31,7 +34,10 @@ pub unsafe extern "C" fn lacuna_device_open(
 ) -> lacuna_status {
     // SAFETY: the caller's variable.
     answer(|| unsafe {
-        give("device", device, || Ok(lacuna_device(Device::open(ordinal as usize)?)))
+        give("device", device, || {
+            let device = Device::open(ordinal as usize)?;
+            Ok(lacuna_device { name: owned_text("the device's name", device.name())?, device })
+        })
     })
 }
 
@@ -51,27 +57,21 @@ pub unsafe extern "C" fn lacuna_device_free(device: *mut lacuna_device) {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lacuna_device_warm_up(device: *const lacuna_device) -> lacuna_status {
     // SAFETY: the caller's handle.
-    answer(|| Ok(unsafe { borrow("device", device) }?.0.warm_up()?))
+    answer(|| Ok(unsafe { borrow("device", device) }?.device.warm_up()?))
 }
 
-/// The device's name, into an array of `n_bytes`: as much as fits, and a zero byte. `len`, where it is not null, is set to
-/// the name's bytes.
+/// The device's name, which is there until the device is freed.
 ///
 /// Errors: `LACUNA_NULL`.
 #[cfg(feature = "cuda")]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lacuna_device_name(
     device: *const lacuna_device,
-    name: *mut c_char,
-    n_bytes: u64,
-    len: *mut u64,
+    name: *mut *const c_char,
 ) -> lacuna_status {
-    // SAFETY: the caller's handle and memory.
+    // SAFETY: the caller's handle and variable.
     answer(|| unsafe {
-        let found = write_text(borrow("device", device)?.0.name(), name, n_bytes);
-        if !len.is_null() {
-            len.write(found);
-        }
+        *variable("name", name)? = borrow("device", device)?.name.as_ptr();
         Ok(())
     })
 }
@@ -90,7 +90,7 @@ pub unsafe extern "C" fn lacuna_queue_on_stream(
     // SAFETY: the caller's handle, variable and stream.
     answer(|| unsafe {
         give("queue", queue, || {
-            Ok(lacuna_queue(borrow("device", device)?.0.borrow_stream(stream.cast())))
+            Ok(lacuna_queue(borrow("device", device)?.device.borrow_stream(stream.cast())))
         })
     })
 }

@@ -91,4 +91,20 @@ macro_rules! with_cached {
     };
 }
 
-pub(super) use {with_cached, with_dtype, with_half, with_real};
+/// Any type, for what moves elements as they are.
+macro_rules! with_any {
+    ($dtype:expr, $what:expr, $T:ident => $body:expr) => {
+        $crate::capi::dtype::with_dtype!(
+            $dtype, $what,
+            $T of [
+                LACUNA_BF16 => half::bf16, LACUNA_F16 => half::f16, LACUNA_F32 => f32,
+                LACUNA_E4M3 => $crate::element::E4m3, LACUNA_E5M2 => $crate::element::E5m2,
+                LACUNA_U8 => u8, LACUNA_U16 => u16, LACUNA_U32 => u32, LACUNA_U64 => u64,
+                LACUNA_I8 => i8, LACUNA_I32 => i32, LACUNA_I64 => i64
+            ],
+            $body
+        )
+    };
+}
+
+pub(super) use {with_any, with_cached, with_dtype, with_half, with_real};

@@ -189,6 +189,24 @@ impl lacuna_kv {
             })
         }
     }
+
+    /// The same; none where it has no keys.
+    ///
+    /// # Safety
+    /// As [`of`](Self::of).
+    pub(super) unsafe fn optional<'a, T: Float>(
+        &self,
+        layout: &KvLayout,
+        queue: &Queue,
+    ) -> Outcome<Option<KvView<'a, T>>> {
+        // SAFETY: the caller's word.
+        unsafe {
+            match self.keys.optional::<T>("keys", queue)? {
+                None => Ok(None),
+                Some(_) => self.of(layout, queue).map(Some),
+            }
+        }
+    }
 }
 
 impl lacuna_kv_mut {

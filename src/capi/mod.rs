@@ -17,7 +17,6 @@ mod attention;
 mod device;
 mod dtype;
 mod huffman;
-#[allow(dead_code, reason = "rooms to come")]
 mod kv;
 mod quant;
 mod select;

@@ -49,6 +49,10 @@ pub struct lacuna_bytes {
 }
 
 impl lacuna_bytes {
+    pub(super) fn new(bytes: &[u8]) -> Self {
+        Self { data: bytes.as_ptr().cast(), n_bytes: bytes.len() as u64 }
+    }
+
     /// # Safety
     /// The memory is the caller's, and nothing writes it for `'a`.
     pub(super) unsafe fn of<'a>(&self, what: &str) -> Outcome<&'a [u8]> {
@@ -173,6 +177,22 @@ impl lacuna_view {
         // SAFETY: the caller's word.
         unsafe { self.of(what, queue) }.map(Some)
     }
+
+    /// No view is one of no elements.
+    ///
+    /// # Safety
+    /// As [`of`](Self::of).
+    pub(super) unsafe fn or_empty<'a, T: Element>(
+        &self,
+        what: &'static str,
+        queue: &Queue,
+    ) -> Outcome<View<'a, T>> {
+        // SAFETY: the caller's word; no element has an address.
+        unsafe {
+            let empty = || View::from_raw(0, 0, queue.memory());
+            Ok(self.optional(what, queue)?.unwrap_or_else(empty))
+        }
+    }
 }
 
 impl lacuna_view_mut {
@@ -229,5 +249,21 @@ impl lacuna_view_mut {
         }
         // SAFETY: the caller's word.
         unsafe { self.of(what, queue) }.map(Some)
+    }
+
+    /// The same; what is left out is a view of nothing, which a workspace of no elements may be.
+    ///
+    /// # Safety
+    /// As [`of`](Self::of).
+    pub(super) unsafe fn or_empty<'a, T: Element>(
+        &self,
+        what: &'static str,
+        queue: &Queue,
+    ) -> Outcome<ViewMut<'a, T>> {
+        // SAFETY: the caller's word; of no elements there is no memory.
+        unsafe {
+            let view = self.optional(what, queue)?;
+            Ok(view.unwrap_or_else(|| ViewMut::from_raw(0, 0, queue.memory())))
+        }
     }
 }

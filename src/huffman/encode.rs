@@ -4,7 +4,8 @@ use super::codebook::Shortest;
 use super::pack::{Chunks, Packer, Piece, RUN_WEIGHTS, Start, exponents_of, join};
 use super::plan::check_range;
 use super::{
-    BYTES_PER_BLOCK, Codebook, PUBLISHED_BLOCK_ELEMENTS, RawGroup, THREADS_PER_BLOCK, parallel,
+    BYTES_PER_BLOCK, Codebook, GAP_BYTES_PER_BLOCK, PUBLISHED_BLOCK_ELEMENTS, RawGroup,
+    THREADS_PER_BLOCK, parallel,
 };
 use crate::{Error, Result};
 
@@ -81,6 +82,24 @@ pub struct Measured {
     pub book: Codebook,
     /// Bytes of the group's codes.
     pub n_code_bytes: u64,
+}
+
+impl Measured {
+    /// Bytes of the tensor `gaps`.
+    pub fn gaps_len(&self) -> u64 {
+        chain_lens(self.n_code_bytes)[0]
+    }
+
+    /// Bytes of the tensor `output_positions`.
+    pub fn output_positions_len(&self) -> u64 {
+        chain_lens(self.n_code_bytes)[1]
+    }
+}
+
+/// Bytes of the tensors `gaps` and `output_positions`.
+pub(super) fn chain_lens(n_code_bytes: u64) -> [u64; 2] {
+    let n_blocks = n_code_bytes.div_ceil(BYTES_PER_BLOCK as u64);
+    [GAP_BYTES_PER_BLOCK as u64 * n_blocks, 4 * (n_blocks + 1)]
 }
 
 /// A code, and how it was limited.

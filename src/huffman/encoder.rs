@@ -4,7 +4,6 @@ use half::bf16;
 
 use super::compact::{Counter, EncodePlan, place_codes};
 use super::encode::{Chosen, densest_block};
-use super::pack_group::chain_lens;
 use super::{
     EncodedGroup, GroupViews, GroupViewsMut, Measured, PUBLISHED_BLOCK_ELEMENTS, pack_group,
     upload_codebook,
@@ -146,14 +145,12 @@ impl Encoder {
     pub fn encode(&mut self, queue: &Queue, weights: &View<'_, bf16>) -> Result<DeviceGroup> {
         let mut measured = self.measure(queue, weights)?;
         loop {
-            let Measured { book, n_code_bytes } = measured;
-            let [gaps_len, positions_len] = chain_lens(n_code_bytes);
             let mut group = DeviceGroup {
-                encoded_exponent: queue.alloc(n_code_bytes as usize)?,
+                encoded_exponent: queue.alloc(measured.n_code_bytes as usize)?,
                 sign_mantissa: queue.alloc(self.plan().n_elements() as usize)?,
-                luts: queue.upload(book.luts())?,
-                gaps: queue.alloc(gaps_len as usize)?,
-                output_positions: queue.alloc(positions_len as usize)?,
+                luts: queue.upload(measured.book.luts())?,
+                gaps: queue.alloc(measured.gaps_len() as usize)?,
+                output_positions: queue.alloc(measured.output_positions_len() as usize)?,
             };
             self.pack(queue, weights, &mut group.views_mut())?;
             match self.lengthen(queue, &group.output_positions.view())? {

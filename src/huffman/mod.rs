@@ -38,8 +38,8 @@ pub use encode::{EncodedGroup, Measured, encode};
 pub use encoder::{DeviceGroup, Encoder};
 #[cfg(feature = "files")]
 pub use files::{
-    Checked, Checkpoint, CheckpointError, CheckpointGroup, Format, GroupPattern, Matrix, Model,
-    ModelGroup, ModelTensor, Progress, RawStored, Stored, Summary, VERSIONS, compress, decompress,
+    Checked, Checkpoint, CheckpointError, CheckpointGroup, Converted, Format, GroupPattern, Matrix,
+    Model, ModelGroup, ModelTensor, Progress, RawStored, Stored, VERSIONS, compress, decompress,
     temporary_prefix, transcode,
 };
 pub use group::{
@@ -52,7 +52,7 @@ pub use plan::{DecodePlan, GroupShape};
 #[cfg(any(feature = "cuda", feature = "simt"))]
 pub use weights::{DeviceWeights, GroupViews};
 
-use words::words;
+pub(crate) use words::words;
 
 /// Code bytes that one CUDA thread owns.
 pub const BYTES_PER_THREAD: usize = 8;

@@ -3,10 +3,11 @@
 
 use half::bf16;
 
+use super::Codebook;
 use super::compact::EncodePlan;
 use super::compact::launch::{ALIGNMENT, check_workspace, input, upload_table};
+use super::encode::chain_lens;
 use super::plan::check_range;
-use super::{BYTES_PER_BLOCK, Codebook, GAP_BYTES_PER_BLOCK};
 use crate::Result;
 use crate::bindings::HuffmanPackGroupParams;
 use crate::buffer::{View, ViewMut};
@@ -112,10 +113,4 @@ pub fn pack_group(
     };
     // SAFETY: the plan's sizes are below the limits of the struct's fields.
     unsafe { arguments.launch(&plan.pack_grid(), &params) }
-}
-
-/// Bytes of the tensors `gaps` and `output_positions`.
-pub(super) fn chain_lens(n_code_bytes: u64) -> [u64; 2] {
-    let n_blocks = n_code_bytes.div_ceil(BYTES_PER_BLOCK as u64);
-    [GAP_BYTES_PER_BLOCK as u64 * n_blocks, 4 * (n_blocks + 1)]
 }

@@ -19,6 +19,9 @@ impl Tier {
     /// All of them, from the fewest bits on.
     pub const ALL: [Self; 4] = [Self::T2, Self::T4, Self::T8, Self::T16];
 
+    /// All of them by [`tag`](Self::tag), as pools are.
+    pub const BY_TAG: [Self; 4] = [Self::T16, Self::T8, Self::T4, Self::T2];
+
     /// Bits of an element.
     pub const fn bits(self) -> u32 {
         match self {
@@ -118,6 +121,7 @@ mod tests {
     fn entries_name_tiers() {
         for tier in Tier::ALL {
             assert_eq!(Tier::of_entry(tier.tag() << 30 | 0x3FFF_FFFF), tier);
+            assert_eq!(Tier::BY_TAG[tier.tag() as usize], tier);
             let codes = tier.greatest_code().map(u32::from);
             assert_eq!(codes, tier.is_coded().then(|| (1 << tier.bits()) - 1));
         }

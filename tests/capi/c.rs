@@ -155,6 +155,11 @@ pub(crate) fn written<'a, T: Element>(queue: &Queue, memory: &'a mut [T]) -> Vie
     unsafe { ViewMut::from_raw(address, memory.len(), queue.memory()) }
 }
 
+/// What bits there are: zeros of two signs differ, and NaN is what it is.
+pub(crate) fn bits<T: Element>(memory: &[T]) -> &[u8] {
+    bytemuck::cast_slice(memory)
+}
+
 /// Memory from a multiple of 16 bytes on, as allocators of devices give it.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Aligned<T> {

@@ -5,3 +5,6 @@ mod attention;
 mod c;
 #[path = "../common/mod.rs"]
 mod common;
+mod huffman;
+mod quant;
+mod select;

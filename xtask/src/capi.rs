@@ -219,7 +219,7 @@ fn compiler() -> Command {
 }
 
 /// What a program says, on both of its channels, where it ends well.
-fn output(command: &mut Command) -> Result<String> {
+pub(crate) fn output(command: &mut Command) -> Result<String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command.output().map_err(|error| format!("{program}: {error}"))?;
     let said = [output.stdout, output.stderr]

@@ -26,7 +26,7 @@ pub(crate) fn generate() -> Result<Generated> {
 }
 
 /// Every file of the interface: what is common, then the rooms.
-fn sources() -> Result<Vec<PathBuf>> {
+pub(crate) fn sources() -> Result<Vec<PathBuf>> {
     let folder = root().join(SOURCES);
     let mut sources: Vec<_> = FIRST.iter().map(|name| folder.join(name)).collect();
     let mut rest = Vec::new();

@@ -9,6 +9,8 @@ mod header;
 mod images;
 mod instrument;
 mod ledger;
+mod package;
+mod python;
 mod rehearsal;
 mod sass;
 mod wheels;
@@ -28,18 +30,20 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// Make src/bindings.rs, ptx/*.ptx and ptx/MANIFEST from csrc/, and include/lacuna.h from src/capi/, with
-    /// pinned tools (cbindgen; libclang and NVRTC wheels, installed into the target directory by pip)
+    /// Make src/bindings.rs, ptx/*.ptx and ptx/MANIFEST from csrc/, and include/lacuna.h and the
+    /// Python package's calls from src/capi/, with pinned tools (cbindgen; libclang and NVRTC wheels, installed into the target directory by pip)
     Generate {
         /// Change nothing; fail where a committed file differs, and name the command to run
         #[arg(long)]
         check: bool,
-        /// The bindings or the header alone, by a part of the path
+        /// Bindings, header or Python alone, by a part of the path
         #[arg(long, value_name = "PART")]
         only: Option<String>,
     },
     /// Build the C library, shared and static, and run the C examples on it, in the SIMT executor
     Capi(capi::Options),
+    /// Build the Python package with the executor, and run its tests and the check of its types
+    Python,
     /// Print bytes, sectors, bank conflicts and barriers of each kernel, by source line, beside the
     /// least bytes any kernel could move
     Counters {
@@ -89,6 +93,7 @@ fn main() -> ExitCode {
             })
         }
         Task::Capi(options) => capi::run(&options),
+        Task::Python => package::run(),
         Task::Counters { json, only } => instrument::counters(json, only.as_deref()),
         Task::Planted => instrument::planted(),
         Task::Sass(options) => sass::run(&options),
@@ -119,12 +124,15 @@ fn generate(only: Option<&str>) -> Result<Vec<Generated>> {
     if is_asked(header::PATH) {
         files.push(header::generate()?);
     }
+    if python::PATHS.into_iter().any(is_asked) {
+        files.extend(python::generate()?);
+    }
     if only.is_none() {
         files.extend(images::generate()?);
     }
     if files.is_empty() {
-        let paths = [bindings::PATH, header::PATH].join(" and ");
-        return Err(format!("--only takes a part of {paths}; images are made together"));
+        let paths = [&[bindings::PATH, header::PATH][..], &python::PATHS].concat().join(", ");
+        return Err(format!("--only takes a part of one of {paths}; images are made together"));
     }
     Ok(files)
 }

@@ -1,9 +1,10 @@
 //! DF11 groups in device memory, and the launch that expands them.
 
 use crate::capi::abi::{
-    borrow, free, give, lacuna_header, read, read_array, structs, variable, write,
+    array, borrow, free, give, lacuna_header, read, read_array, structs, variable, write,
 };
 use crate::capi::device::lacuna_queue;
+use crate::capi::huffman::indexed::{check_len, no_group, nothing_there};
 use crate::capi::status::{Outcome, answer, lacuna_status};
 use crate::capi::view::{lacuna_bytes, lacuna_view, lacuna_view_mut};
 use crate::huffman::{Corruption, DeviceWeights, GroupViews, RawGroup};
@@ -81,6 +82,20 @@ structs! {
 pub struct lacuna_df11_weights(pub(in crate::capi) DeviceWeights<'static>);
 
 impl lacuna_df11_group {
+    #[cfg(feature = "files")]
+    pub(super) fn new(raw: &RawGroup<'_>) -> Self {
+        Self {
+            header: lacuna_header::NONE,
+            name: lacuna_bytes::new(raw.name.as_bytes()),
+            encoded_exponent: lacuna_bytes::new(raw.encoded_exponent),
+            sign_mantissa: lacuna_bytes::new(raw.sign_mantissa),
+            luts: lacuna_bytes::new(raw.luts),
+            gaps: lacuna_bytes::new(raw.gaps),
+            output_positions: lacuna_bytes::new(raw.output_positions),
+            split_positions: lacuna_bytes::new(raw.split_positions),
+        }
+    }
+
     /// # Safety
     /// The bytes are the caller's, and nothing writes them for `'a`.
     unsafe fn raw<'a>(&self) -> Outcome<RawGroup<'a>> {
@@ -202,13 +217,11 @@ pub unsafe extern "C" fn lacuna_df11_weights_range(
 ) -> lacuna_status {
     // SAFETY: the caller's handle and variables.
     answer(|| unsafe {
-        let weights = &borrow("weights", weights)?.0;
-        let range = usize::try_from(group).ok().and_then(|idx| weights.plan().output_range(idx));
-        let what = "group";
-        let range =
-            range.ok_or(crate::Error::Range { what, value: group, allowed: "the groups" })?;
-        *variable("start", start)? = range.start;
-        *variable("end", end)? = range.end;
+        let plan = borrow("weights", weights)?.0.plan();
+        let range = usize::try_from(group).ok().and_then(|idx| plan.output_range(idx));
+        let range = range.ok_or_else(|| no_group(group))?;
+        let (start, end) = (variable("start", start)?, variable("end", end)?);
+        (*start, *end) = (range.start, range.end);
         Ok(())
     })
 }
@@ -262,5 +275,43 @@ pub extern "C" fn lacuna_df11_check_status(status: u64) -> lacuna_status {
     answer(|| {
         Corruption::from_status(status)
             .map_or(Ok(()), |found| Err(crate::Error::Corrupt(found).into()))
+    })
+}
+
+/// The group in which what this status word reports is, as `lacuna_df11_check_status` takes it.
+///
+/// Errors: `LACUNA_NULL`; `LACUNA_RANGE` for a word that reports nothing of these weights.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lacuna_df11_weights_locate(
+    weights: *const lacuna_df11_weights,
+    status: u64,
+    group: *mut u64,
+) -> lacuna_status {
+    // SAFETY: the caller's handle and variable.
+    answer(|| unsafe {
+        let plan = borrow("weights", weights)?.0.plan();
+        let found = Corruption::from_status(status).and_then(|found| plan.locate(found.block));
+        let (found, _) = found.ok_or_else(|| nothing_there(status))?;
+        *variable("group", group)? = found as u64;
+        Ok(())
+    })
+}
+
+/// Expands a group in host memory on the CPU, on all threads: `output` is of the group's `n_elements`. A corrupt
+/// group is quiet NaNs.
+///
+/// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_FORMAT`, `LACUNA_SHAPE`; `LACUNA_CORRUPT`, whose message says where and what.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lacuna_df11_group_decode(
+    group: *const lacuna_df11_group,
+    output: *mut u16,
+    n_elements: u64,
+) -> lacuna_status {
+    // SAFETY: the caller's struct, bytes and array.
+    answer(|| unsafe {
+        let group = read(group)?.raw()?.parse().map_err(crate::Error::from)?;
+        check_len("output", group.n_elements(), n_elements)?;
+        let output = array("output", output, n_elements)?;
+        Ok(crate::huffman::decode(&group, output).map_err(crate::Error::from)?)
     })
 }

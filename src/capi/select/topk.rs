@@ -107,7 +107,7 @@ pub struct lacuna_topk_rows_args {
     pub amounts: lacuna_view,
     /// With pages alone, i32 `[n_rows / rows_per_request, rounded up; table_stride]`: the page of each `page_size` indices.
     pub page_table: lacuna_view,
-    /// i32 `[n_rows, k]`: indices into the row, in the order of the shape, then -1.
+    /// i32 `[n_rows, k]`: indices into the row, in the order of the shape, then -1; none where `k` is 0.
     pub indices: lacuna_view_mut,
     /// u32 `[n_rows]`: how many were picked.
     pub counts: lacuna_view_mut,
@@ -250,7 +250,7 @@ pub unsafe extern "C" fn lacuna_topk_rows(
                 page_table: args.page_table.optional("page_table", queue)?,
             };
             let mut outputs = TopkOutputs::<T> {
-                indices: args.indices.of("indices", queue)?,
+                indices: args.indices.or_empty("indices", queue)?,
                 counts: args.counts.of("counts", queue)?,
                 values: args.values.optional("values", queue)?,
                 slots: args.slots.optional("slots", queue)?,

@@ -34,7 +34,7 @@ pub struct Progress<'a> {
 
 /// What a conversion did.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Summary {
+pub struct Converted {
     /// Groups converted.
     pub n_groups: usize,
     /// Their bytes in bf16.
@@ -66,7 +66,7 @@ pub fn compress(
     patterns: &[GroupPattern],
     format: Format,
     progress: &dyn Fn(Progress<'_>),
-) -> Result<Summary> {
+) -> Result<Converted> {
     let model = Model::open(inputs)?;
     let groups = model.groups(patterns)?;
     if groups.is_empty() {
@@ -118,7 +118,7 @@ pub fn transcode(
     output: &Path,
     format: Format,
     progress: &dyn Fn(Progress<'_>),
-) -> Result<Summary> {
+) -> Result<Converted> {
     if format == Format::Df11 {
         return Err(broken(
             checkpoint.path(),
@@ -163,8 +163,8 @@ pub fn decompress(
     checkpoint: &Checkpoint,
     output: &Path,
     progress: &dyn Fn(Progress<'_>),
-) -> Result<Summary> {
-    let mut summary = Summary::new(output);
+) -> Result<Converted> {
+    let mut summary = Converted::new(output);
     let groups = checkpoint.all_stored()?;
     let total_bytes = groups.iter().map(|group| group.n_elements() * 2).sum();
     let spool = spool_beside(output)?;
@@ -194,7 +194,7 @@ pub fn decompress(
 struct Work<'a> {
     sink: Sink,
     format: Format,
-    summary: Summary,
+    summary: Converted,
     total_bytes: u64,
     progress: &'a dyn Fn(Progress<'_>),
 }
@@ -206,7 +206,7 @@ impl<'a> Work<'a> {
         total_bytes: u64,
         progress: &'a dyn Fn(Progress<'_>),
     ) -> Result<Self> {
-        let (sink, summary) = (Sink::create(output)?, Summary::new(output));
+        let (sink, summary) = (Sink::create(output)?, Converted::new(output));
         Ok(Self { sink, format, summary, total_bytes, progress })
     }
 
@@ -218,14 +218,14 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    fn finish(mut self, plain: &[Tensor<'_>], config: Value) -> Result<Summary> {
+    fn finish(mut self, plain: &[Tensor<'_>], config: Value) -> Result<Converted> {
         self.summary.add_plain(plain);
         self.sink.finish(plain, &config)?;
         Ok(self.summary)
     }
 }
 
-impl Summary {
+impl Converted {
     fn new(output: &Path) -> Self {
         Self {
             n_groups: 0,

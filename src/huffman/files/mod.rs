@@ -10,7 +10,7 @@ mod tensor_file;
 mod write;
 
 pub use checkpoint::{Checked, Checkpoint, CheckpointError, CheckpointGroup, Matrix, VERSIONS};
-pub use convert::{Progress, Summary, compress, decompress, transcode};
+pub use convert::{Converted, Progress, compress, decompress, transcode};
 pub use layout::GroupPattern;
 pub use model::{Model, ModelGroup, ModelTensor};
 pub use stored::{Format, RawStored, Stored};

@@ -105,7 +105,7 @@ pub fn begin_saliency(
     let mut arguments = Arguments::new(queue);
     let role = if inputs.skips.is_some() { Role::InOut } else { Role::Output };
     let [sums, counts] = state.params(plan, role, &mut arguments)?;
-    let n_seen = shape.batch * of_masses.n_probes;
+    let n_seen = mass_plan.visible_len();
     let params = QuantBeginSaliencyParams {
         masses: arguments.input("masses", &inputs.masses, mass_plan.masses_len())?,
         n_visible: arguments.input("tokens that probes see", &inputs.n_visible, n_seen)?,

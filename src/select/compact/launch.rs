@@ -113,7 +113,7 @@ pub fn compact_rows(
     let is_counted = n_counted != 0;
     // A skipped row's outputs stay what they were.
     let role = if inputs.skips.is_some() { Role::InOut } else { Role::Output };
-    let (has_starts, n_starts) = (row_starts.is_some(), n_rows + 1);
+    let has_starts = row_starts.is_some();
     let params = SelectCompactParams {
         mask,
         words: arguments.optional_input("words", is_counted.then_some(&words), n_words as u64)?,
@@ -134,7 +134,7 @@ pub fn compact_rows(
             Role::Output,
             "starts of rows",
             row_starts.as_ref(),
-            n_starts,
+            plan.row_starts_len(),
         )?,
         n_done: {
             let n_done = workspace.slice_mut(last..last + 1)?;

@@ -107,6 +107,11 @@ impl CompactPlan {
         self.shape.n_rows * self.shape.n
     }
 
+    /// Elements of `row_starts`.
+    pub fn row_starts_len(&self) -> u64 {
+        self.shape.n_rows + 1
+    }
+
     /// Words of the workspace. The last is zeroed once, and zero again after every launch.
     pub fn workspace_len(&self) -> u64 {
         1 + self.n_counted() * (1 + CHUNK_WORDS)

@@ -114,7 +114,7 @@ fn params<Q: Score, K: Float>(
 ) -> Result<SelectMassParams> {
     let shape = plan.shape();
     inputs.cache.check_layout(&shape.layout)?;
-    let n_seen = plan.batch() * shape.n_probes;
+    let n_seen = plan.visible_len();
     Ok(SelectMassParams {
         kv: inputs.cache.params(arguments)?,
         probes: arguments.input("probes", &inputs.probes, plan.probes_len())?,

@@ -178,6 +178,11 @@ impl MassPlan {
         spread(self.batch(), self.shape.request_stride, of_request)
     }
 
+    /// Elements of what probes see.
+    pub fn visible_len(&self) -> u64 {
+        self.batch() * self.shape.n_probes
+    }
+
     /// Elements from the first of the first row of masses to the last of the last.
     pub fn masses_len(&self) -> u64 {
         spread(self.batch() * self.n_out(), self.shape.mass_stride, self.shape.n)

@@ -208,12 +208,11 @@ pub fn scatter_add_rows<T: Score>(
     let grid = plan.add_grid()?;
     let unit_bytes = plan.unit_bytes([source.address(), table.address()]);
     let unit_bytes = if unit_bytes == 16 { 16 } else { shape.element_bytes };
-    let n_weights = shape.n_lists * shape.n_indices;
     let mut arguments = Arguments::new(queue);
     let params = SelectScatterAddParams {
         rows: rows_params(&mut arguments, plan, indices, unit_bytes)?,
         source: arguments.input("source", source, plan.list_len())?,
-        weights: arguments.optional_input("weights", weights.as_ref(), n_weights)?,
+        weights: arguments.optional_input("weights", weights.as_ref(), plan.weights_len())?,
         table: arguments.written(Role::InOut, "table", table, plan.table_len())?,
         element: T::NUMBER,
         reserved: 0,

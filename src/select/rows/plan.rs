@@ -120,6 +120,11 @@ impl RowsPlan {
         self.indices_len
     }
 
+    /// Weights of all lists' rows.
+    pub fn weights_len(&self) -> u64 {
+        self.n_rows()
+    }
+
     /// Words that a scatter marks the last row of each index in.
     pub fn last_len(&self) -> u64 {
         self.shape.n_lists.saturating_mul(self.shape.n_table_rows)

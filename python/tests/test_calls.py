@@ -1,0 +1,149 @@
+"""The package on NumPy's arrays, in the SIMT executor."""
+
+import gc
+
+import numpy as np
+import pytest
+
+import lacuna
+
+pytestmark = pytest.mark.skipif(not lacuna.has_simt, reason="built without the feature simt")
+
+
+@pytest.fixture(scope="module")
+def queue():
+    return lacuna.Queue.simt()
+
+
+def topk(n_rows, n, k, **options):
+    return lacuna.TopkRowsPlan(n_rows=n_rows, n=n, k=k, dtype=lacuna.Dtype.F32, **options)
+
+
+def outputs(n_rows, k):
+    return {"indices": np.full((n_rows, k), -7, np.int32), "counts": np.full(n_rows, 77, np.uint32)}
+
+
+def test_picks_are_the_largest(queue):
+    scores = np.random.default_rng(1).standard_normal((5, 300), np.float32)
+    found = outputs(5, 16)
+    lacuna.topk_rows(queue, topk(5, 300, 16), scores=scores, **found)
+    expected = np.sort(np.argsort(-scores, kind="stable", axis=1)[:, :16], axis=1)
+    assert (found["indices"] == expected).all()
+    assert (found["counts"] == 16).all()
+
+
+def test_sizes_are_the_plans(queue):
+    sizes = topk(3, 100, 8, row_stride=128).sizes
+    assert (sizes["scores"], sizes["indices"], sizes["counts"]) == (2 * 128 + 100, 24, 3)
+
+
+def test_offsets_are_honoured_and_strides_refused(queue):
+    scores = np.random.default_rng(2).standard_normal((4, 64), np.float32)
+    found = outputs(2, 4)
+    lacuna.topk_rows(queue, topk(2, 64, 4), scores=scores[1:3], **found)
+    expected = np.sort(np.argsort(-scores[1:3], axis=1)[:, :4], axis=1)
+    assert (found["indices"] == expected).all()
+    with pytest.raises(ValueError, match=r"scores is not contiguous: give scores.contiguous\(\)"):
+        lacuna.topk_rows(queue, topk(64, 4, 4), scores=scores.T, **outputs(64, 4))
+
+
+def test_refusals_say_what_and_why_and_write_nothing(queue):
+    scores = np.zeros((2, 8), np.float32)
+    found = outputs(2, 4)
+    with pytest.raises(lacuna.Error, match="indices: expected 8, got 6") as caught:
+        lacuna.topk_rows(queue, topk(2, 8, 4), scores=scores, **outputs(2, 3))
+    assert caught.value.status is lacuna.Status.SHAPE
+    with pytest.raises(lacuna.Error, match="dtype of indices: u32 is not one of i32") as caught:
+        lacuna.topk_rows(queue, topk(2, 8, 4), scores=scores, indices=np.zeros((2, 4), np.uint32), counts=found["counts"])
+    assert caught.value.status is lacuna.Status.DTYPE
+    with pytest.raises(lacuna.Error, match="picks of a row: 9000 is outside 0..=8192") as caught:
+        topk(2, 8, 9000)
+    assert caught.value.status is lacuna.Status.RANGE
+    with pytest.raises(TypeError, match="scores is a list, which has no __dlpack__"):
+        lacuna.topk_rows(queue, topk(2, 8, 4), scores=[1.0], **found)
+    with pytest.raises(OverflowError, match="n_rows"):
+        topk(-1, 8, 4)
+    with pytest.raises(TypeError, match="plan is a lacuna_df11_weights"):
+        other = type("Other", (), {"_raw": weights(queue)[0]._raw})()
+        lacuna.topk_rows(queue, other, scores=scores, **found)
+    assert (found["indices"] == -7).all() and (found["counts"] == 77).all()
+
+
+def test_what_is_read_only_is_read_and_not_written(queue):
+    scores = np.zeros((1, 8), np.float32)
+    scores.setflags(write=False)
+    lacuna.topk_rows(queue, topk(1, 8, 4), scores=scores, **outputs(1, 4))
+    found = outputs(1, 4)
+    found["indices"].setflags(write=False)
+    with pytest.raises(ValueError, match="indices is written, and its memory is read-only"):
+        lacuna.topk_rows(queue, topk(1, 8, 4), scores=scores, **found)
+
+
+def test_bf16_is_bits_of_16(queue):
+    scores = np.array([0x3F80, 0x4000, 0xBF80, 0x7F80], np.uint16)  # 1, 2, -1, infinity
+    plan = lacuna.TopkRowsPlan(n_rows=1, n=4, k=2, dtype=lacuna.Dtype.BF16)
+    found = outputs(1, 2)
+    lacuna.topk_rows(queue, plan, scores=lacuna.Typed(scores, lacuna.Dtype.BF16), **found)
+    assert found["indices"].tolist() == [[1, 3]]
+    with pytest.raises(TypeError, match="scores: elements of 16 bits are not of that dtype"):
+        lacuna.topk_rows(queue, plan, scores=lacuna.Typed(scores, lacuna.Dtype.F32), **found)
+
+
+class OnAnotherDevice:
+    """What a tensor in a GPU's memory answers."""
+
+    def __dlpack_device__(self):
+        return (2, 3)
+
+    def __dlpack__(self, **options):
+        raise AssertionError("nobody asks for its memory")
+
+
+def test_memory_of_another_device_is_refused(queue):
+    with pytest.raises(ValueError, match="scores is in memory of CUDA device 3, and the queue works on host memory"):
+        lacuna.topk_rows(queue, topk(1, 8, 4), scores=OnAnotherDevice(), **outputs(1, 4))
+
+
+def weights(queue):
+    """A DF11 group of one code, of one bit: 128 weights of 1.0 and -1.0; what it is made of too."""
+    n = 128
+    signs = np.where(np.arange(n) % 2 == 0, 0x00, 0x80).astype(np.uint8)
+    codes = np.zeros(n // 8, np.uint8)
+    luts = np.zeros((2, 256), np.uint8)
+    luts[0, :] = 127
+    luts[1, 127] = 1
+    group = lacuna.Df11Group(
+        name="w",
+        encoded_exponent=bytes(codes),
+        sign_mantissa=bytes(signs),
+        luts=bytes(luts),
+        gaps=bytes(320),
+        output_positions=np.array([0, n], "<u4").tobytes(),
+    )
+    return lacuna.df11_weights_upload(queue, [group]), signs
+
+
+def test_df11_weights_are_expanded(queue):
+    uploaded, signs = weights(queue)
+    sizes = uploaded.sizes
+    assert lacuna.df11_weights_range(uploaded, 0) == (0, 128)
+    workspace = np.zeros(sizes["workspace"], np.uint64)
+    output = np.zeros(sizes["output"], np.uint16)
+    lacuna.df11_decode(queue, uploaded, workspace=workspace, output=lacuna.Typed(output, lacuna.Dtype.BF16))
+    lacuna.df11_check(queue, uploaded, workspace)
+    assert (output == np.where(signs == 0, 0x3F80, 0xBF80)).all()
+
+
+def test_a_driver_that_is_not_there_is_said(queue):
+    try:
+        lacuna.Device(0)
+    except lacuna.Error as error:
+        assert error.status in {lacuna.Status.NO_DRIVER, lacuna.Status.STUB_DRIVER, lacuna.Status.NO_DEVICE, lacuna.Status.DRIVER}
+        assert "driver" in str(error).lower()
+
+
+def test_handles_end_with_their_objects(queue):
+    for _ in range(100):
+        topk(2, 8, 4)
+        weights(queue)
+    gc.collect()

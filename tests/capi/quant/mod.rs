@@ -1,0 +1,4 @@
+//! The room `quant`.
+
+mod pages;
+mod tokens;

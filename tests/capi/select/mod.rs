@@ -1,0 +1,5 @@
+//! The room `select`.
+
+mod moving;
+mod ranking;
+mod scoring;
