@@ -10,6 +10,7 @@
 //   leaves a function.
 // - A plan is made of a shape by arithmetic alone, knows no device, and serves any number of launches, from any thread. Handles are ended once, by the
 //   function ..._free, which takes null; no other call uses them meanwhile.
+// - Texts that are given are UTF-8, end with a zero byte, and are there as long as the handle that they were asked of.
 // - Launches go to the caller's stream, in order with what else is there: no allocation, copy, event or wait unless a function says so, once
 //   the device is warmed up (`lacuna_device_warm_up`), so that they can be captured in a graph. Memory that a launch uses stays what it is until the
 //   launch has ended. The calling thread's current context is the same afterwards.
@@ -38,6 +39,18 @@
 // The revision of this interface. A struct of a later revision may have more fields at its end, and zeros there are
 // what callers of an earlier one get.
 #define LACUNA_ABI_VERSION 1
+
+// Bytes of a code table.
+#define LACUNA_CODE_TABLE_BYTES 16640
+
+// Bytes of a matrix's header in a file.
+#define LACUNA_LANE_HEADER_BYTES 32
+
+// Matrices of one `lacuna_multiply_lane` at most.
+#define LACUNA_MOST_FACTORS 4
+
+// Inputs of one `lacuna_multiply_lane` at most. For more, `lacuna_unpack_lane`, and a library multiplies.
+#define LACUNA_MOST_INPUTS 64
 
 // The number of no page in an entry, of whatever tier: such entries are meant to be of none, and are not reported.
 #define LACUNA_NO_PAGE 1073741823
@@ -266,17 +279,137 @@ typedef enum lacuna_vote_reduction {
   LACUNA_VOTE_MAX = 1,
 } lacuna_vote_reduction;
 
+// What one chunk of physical memory holds of a slot.
+typedef enum lacuna_packing {
+  // Keys and values of all layers, so that a slot grows by one chunk at a time.
+  LACUNA_PACKING_LAYERS_TOGETHER = 0,
+  // Keys or values of one layer, so that one layer's pages follow each other, and a slot's least is `2 * n_layers` chunks.
+  LACUNA_PACKING_LAYERS_APART = 1,
+} lacuna_packing;
+
+// Which rows of each request a segment has.
+typedef enum lacuna_tokens {
+  // All.
+  LACUNA_TOKENS_ALL = 0,
+  // Those from `first` on and before `end`, of the last `last`; as far as there are so many.
+  LACUNA_TOKENS_RANGE = 1,
+  // `n_blocks` blocks of `block_size` rows, by numbers on the device; what a number past the request's rows names is absent.
+  LACUNA_TOKENS_BLOCKS = 2,
+} lacuna_tokens;
+
+// In which order log-sum-exps lie.
+typedef enum lacuna_log_sum_order {
+  // `[tokens, heads]`, as FlashInfer has them.
+  LACUNA_LOG_SUMS_TOKENS_HEADS = 0,
+  // `[heads, tokens]`, as FlashAttention's calls for requests of various lengths and vLLM have them.
+  LACUNA_LOG_SUMS_HEADS_TOKENS = 1,
+  // `[batch, heads, n_queries]`, as FlashAttention's calls for as many queries of each request have them.
+  LACUNA_LOG_SUMS_BATCH_HEADS_QUERIES = 2,
+} lacuna_log_sum_order;
+
+// The base of log-sum-exps.
+typedef enum lacuna_log_base {
+  // e, as FlashAttention and FlashMLA have it.
+  LACUNA_LOG_BASE_E = 0,
+  // 2, as FlashInfer has it.
+  LACUNA_LOG_BASE_TWO = 1,
+} lacuna_log_base;
+
+// Which rows a query sees.
+typedef enum lacuna_mask {
+  // What is usual: of a segment all, of prefill those up to its own.
+  LACUNA_MASK_USUAL = 0,
+  // All.
+  LACUNA_MASK_NONE = 1,
+  // Those up to its own; a request's last rows are those of its queries, unless positions are given.
+  LACUNA_MASK_CAUSAL = 2,
+  // And of those the last `window`, its own among them.
+  LACUNA_MASK_WINDOW = 3,
+} lacuna_mask;
+
+// How a key is turned by its position (RoPE).
+typedef enum lacuna_turn {
+  // Channel `c` with the one half a head further (GPT-NeoX, Llama).
+  LACUNA_TURN_HALVES = 0,
+  // Each even channel with the next (GPT-J).
+  LACUNA_TURN_PAIRS = 1,
+  // Not at all.
+  LACUNA_TURN_NONE = 2,
+} lacuna_turn;
+
+// What positions queries and rows of a cache have, which masks go by.
+typedef enum lacuna_positions {
+  // A row has its number, and a request's queries are its last rows.
+  LACUNA_POSITIONS_ROWS = 0,
+  // What the launch is given: of tokens that were kept, those that they had in the prompt.
+  LACUNA_POSITIONS_GIVEN = 1,
+} lacuna_positions;
+
+// How the weights of a group are kept in a file.
+typedef enum lacuna_format {
+  // DFloat11, which other readers know: about 10.9 bits a weight, decoded to bf16.
+  LACUNA_FORMAT_DF11 = 0,
+  // About 10.8 bits a weight, decoded to bf16 by their own index.
+  LACUNA_FORMAT_COMPACT = 1,
+  // One matrix of about 12.04 bits a weight, multiplied as they lie.
+  LACUNA_FORMAT_LANE = 2,
+} lacuna_format;
+
+// A way from a matrix and inputs to outputs.
+typedef enum lacuna_way {
+  // `lacuna_multiply_lane`: 12 bits a weight are read.
+  LACUNA_WAY_LANE = 0,
+  // The matrix is kept as bf16, and a library multiplies.
+  LACUNA_WAY_BF16 = 1,
+  // `lacuna_unpack_lane` into a scratch buffer, and a library multiplies that.
+  LACUNA_WAY_UNPACKED = 2,
+} lacuna_way;
+
 // A plan of `lacuna_append_kv`: for any device, and any number of launches at once.
 typedef struct lacuna_append_kv_plan lacuna_append_kv_plan;
+
+// Keys and values of all layers, of several requests, each of which grows without moving. Used by one call at a time.
+typedef struct lacuna_arena lacuna_arena;
+
+// A plan of `lacuna_attend_low_rank`: for any device, and any number of launches at once, each with a workspace of its own.
+typedef struct lacuna_attend_low_rank_plan lacuna_attend_low_rank_plan;
+
+// A plan of `lacuna_attend`: for any device, and any number of launches at once, each with a workspace of its own.
+typedef struct lacuna_attend_plan lacuna_attend_plan;
+
+// A plan of `lacuna_attend_prefill`: for any device, and any number of launches at once.
+typedef struct lacuna_attend_prefill_plan lacuna_attend_prefill_plan;
+
+// A plan of `lacuna_attend_tiered`: for any device, and any number of launches at once, each with a workspace of its own.
+typedef struct lacuna_attend_tiered_plan lacuna_attend_tiered_plan;
+
+// A checkpoint of compressed weights, mapped into memory. Groups and plain tensors borrow its files: who truncates a file that is
+// mapped ends the process.
+typedef struct lacuna_checkpoint lacuna_checkpoint;
 
 // A plan of `lacuna_column_mass`: for any device, and any number of launches at once.
 typedef struct lacuna_column_mass_plan lacuna_column_mass_plan;
 
+// Encodes compact groups of one size in device memory, with a workspace of its own: `lacuna_compact_encoder_measure`, then memory for what it
+// says, and `lacuna_compact_encoder_pack`. One thread uses it at a time.
+typedef struct lacuna_compact_encoder lacuna_compact_encoder;
+
 // A plan of `lacuna_compact_rows`: for any device, and any number of launches at once.
 typedef struct lacuna_compact_rows_plan lacuna_compact_rows_plan;
 
+// A plan of `lacuna_copy_pages` and `lacuna_copy_pages_within`: for any device, and any number of launches at once, each with a workspace
+// of its own.
+typedef struct lacuna_copy_pages_plan lacuna_copy_pages_plan;
+
 // A CUDA device in its primary context, which the CUDA runtime and every engine share, and the kernels that are loaded into it.
 typedef struct lacuna_device lacuna_device;
+
+// A matrix in device memory, in planes that this handle owns.
+typedef struct lacuna_device_lane lacuna_device_lane;
+
+// Encodes DF11 groups of one size in device memory, with a workspace of its own: `lacuna_df11_encoder_measure`, then memory for what it
+// says, `lacuna_df11_encoder_pack`, and `lacuna_df11_encoder_lengthen`. One thread uses it at a time.
+typedef struct lacuna_df11_encoder lacuna_df11_encoder;
 
 // DF11 groups in device memory, ready to be expanded by one launch.
 typedef struct lacuna_df11_weights lacuna_df11_weights;
@@ -284,18 +417,37 @@ typedef struct lacuna_df11_weights lacuna_df11_weights;
 // A plan of `lacuna_gate_selection`: for any device, and any number of launches at once.
 typedef struct lacuna_gate_selection_plan lacuna_gate_selection_plan;
 
+// A plan of `lacuna_indexed_decode_rows`: for any device, and any number of launches at once.
+typedef struct lacuna_indexed_decode_rows_plan lacuna_indexed_decode_rows_plan;
+
+// Groups with an index of their streams in device memory, ready to be expanded by one launch; and by another those that no
+// index holds.
+typedef struct lacuna_indexed_weights lacuna_indexed_weights;
+
 // A plan of `lacuna_gather_kv` and `lacuna_scatter_kv`: for any device, and any number of launches at once.
 typedef struct lacuna_kv_rows_plan lacuna_kv_rows_plan;
 
 // A plan of `lacuna_measure_norms`: for any device, and any number of launches at once.
 typedef struct lacuna_measure_norms_plan lacuna_measure_norms_plan;
 
+// A plan of `lacuna_merge_partials` and `lacuna_merge_partials_in_place`: for any device, and any number of launches at once.
+typedef struct lacuna_merge_partials_plan lacuna_merge_partials_plan;
+
 // A plan of `lacuna_merge_rows`: for any device, and any number of launches at once.
 typedef struct lacuna_merge_rows_plan lacuna_merge_rows_plan;
+
+// A plan of `lacuna_multiply_lane`: for any device, and any number of launches at once.
+typedef struct lacuna_multiply_lane_plan lacuna_multiply_lane_plan;
+
+// A plan of `lacuna_measure_lane` and `lacuna_pack_lane`: for any device, and any number of launches at once.
+typedef struct lacuna_pack_lane_plan lacuna_pack_lane_plan;
 
 // A plan of `lacuna_quantize_pages`, `lacuna_dequantize_pages` and `lacuna_measure_channels`: for any device, and any number of launches at
 // once.
 typedef struct lacuna_pages_plan lacuna_pages_plan;
+
+// Pools of pages, and a table of their addresses in device memory. Used by one call at a time.
+typedef struct lacuna_pools lacuna_pools;
 
 // Where functions launch kernels: a stream of the caller's.
 typedef struct lacuna_queue lacuna_queue;
@@ -313,11 +465,20 @@ typedef struct lacuna_saliency_plan lacuna_saliency_plan;
 // A plan of `lacuna_score_rows`: for any device, and any number of launches at once.
 typedef struct lacuna_score_rows_plan lacuna_score_rows_plan;
 
+// A group of a checkpoint, checked once. It may be freed after the checkpoint.
+typedef struct lacuna_stored lacuna_stored;
+
 // A plan of `lacuna_summarize`: for any device, and any number of launches at once.
 typedef struct lacuna_summarize_plan lacuna_summarize_plan;
 
+// A plan of `lacuna_tier_resolve`: for any device, and any number of launches at once, each with a state of its own.
+typedef struct lacuna_tier_resolve_plan lacuna_tier_resolve_plan;
+
 // A plan of `lacuna_topk_rows`: for any device, and any number of launches at once.
 typedef struct lacuna_topk_rows_plan lacuna_topk_rows_plan;
+
+// A plan of `lacuna_unpack_lane`: for any device, and any number of launches at once.
+typedef struct lacuna_unpack_lane_plan lacuna_unpack_lane_plan;
 
 // A plan of `lacuna_vote_rows` and `lacuna_score_votes`: for any device, and any number of launches at once.
 typedef struct lacuna_vote_rows_plan lacuna_vote_rows_plan;
@@ -374,6 +535,763 @@ typedef struct lacuna_kv_sizes {
   uint64_t lengths;
 } lacuna_kv_sizes;
 
+// Sizes of an arena.
+typedef struct lacuna_arena_shape {
+  struct lacuna_header header;
+  // Requests that have a place at once: the batch of every cache of the arena.
+  uint64_t n_slots;
+  // The most tokens of a slot.
+  uint64_t max_tokens;
+  // Layers of the model; 0 is 1.
+  uint64_t n_layers;
+  // Heads of keys and values.
+  uint64_t n_heads;
+  // Elements of a row: the head's dimension.
+  uint64_t row_len;
+  // Tokens of a page, 1 to 256; 0 is 16.
+  uint64_t page_size;
+  // Bytes of physical memory that come and go together, rounded up to the device's granularity; 0 is that.
+  uint64_t chunk_bytes;
+  // The most bytes of physical memory that the arena ever has; 0 is what the device has.
+  uint64_t limit_bytes;
+  // The type of keys and values: bf16, f16, e4m3 or e5m2.
+  uint32_t dtype;
+  // `LACUNA_KV_NHD` or `LACUNA_KV_HND`; 0 is the first.
+  uint32_t order;
+  // A `lacuna_packing`.
+  uint32_t packing;
+  // 0.
+  uint32_t reserved;
+} lacuna_arena_shape;
+
+// Device memory that a function reads: `len` elements from `data` on, aligned to an element. All zeros is no view, which
+// optional fields may be. This struct never changes.
+typedef struct lacuna_view {
+  // A `CUdeviceptr`, or what `cudaMalloc` gave.
+  const void *data;
+  // Elements, of which functions know how many there must be.
+  uint64_t len;
+  // A `lacuna_dtype`.
+  uint32_t dtype;
+  // 0; of a growing cache's memory what `lacuna_arena_kv` sets, by which functions that need all of it refuse it.
+  uint32_t reserved;
+} lacuna_view;
+
+// A cache that a function reads. This struct never changes.
+typedef struct lacuna_kv {
+  // The pool of keys, of the shape's dtype, from a multiple of 8 elements on.
+  struct lacuna_view keys;
+  // The pool of values, the same; none where no kernel asks for them.
+  struct lacuna_view values;
+  // i32 `[batch, table_stride]`: the page of each `page_size` rows. Numbers of no page make rows that are absent.
+  struct lacuna_view page_table;
+  // u32 `[batch]`: tokens of each request, read on the device.
+  struct lacuna_view lengths;
+  // What products with keys are multiplied by, the scale of fp8; 0 is 1.
+  float key_scale;
+  // What values are multiplied by; 0 is 1.
+  float value_scale;
+} lacuna_kv;
+
+// Device memory that a function writes, and perhaps reads; else as `lacuna_view`. No other memory of the same call
+// overlaps it.
+typedef struct lacuna_view_mut {
+  // A `CUdeviceptr`, or what `cudaMalloc` gave.
+  void *data;
+  // Elements, of which functions know how many there must be.
+  uint64_t len;
+  // A `lacuna_dtype`.
+  uint32_t dtype;
+  // 0; of a growing cache's memory what `lacuna_arena_kv` sets, by which functions that need all of it refuse it.
+  uint32_t reserved;
+} lacuna_view_mut;
+
+// A cache whose keys and values a function writes; else as `lacuna_kv`. This struct never changes.
+typedef struct lacuna_kv_mut {
+  struct lacuna_view_mut keys;
+  struct lacuna_view_mut values;
+  struct lacuna_view page_table;
+  struct lacuna_view lengths;
+} lacuna_kv_mut;
+
+// Bytes of an arena.
+typedef struct lacuna_arena_stats {
+  struct lacuna_header header;
+  // Addresses, with or without memory.
+  uint64_t reserved_bytes;
+  // Memory of slots as far as they have grown.
+  uint64_t live_bytes;
+  // Memory that is mapped beyond: ahead, or let go and not yet taken away.
+  uint64_t spare_bytes;
+  // Memory that is mapped nowhere.
+  uint64_t idle_bytes;
+  // Asked for ahead, and not yet mapped.
+  uint64_t awaited_bytes;
+  // How often growing ahead found no memory, or a driver's error. `lacuna_arena_grow` tries again, and says why.
+  uint64_t n_failed_ahead;
+  // Bytes of physical memory that come and go together.
+  uint64_t chunk_bytes;
+  // Bytes by which a slot grows.
+  uint64_t step_bytes;
+} lacuna_arena_stats;
+
+// Rows of a paged cache, one after the other, that queries attend to.
+typedef struct lacuna_segment_shape {
+  struct lacuna_header header;
+  // The cache, of bf16 or f16: all segments' have as many requests and heads, rows of a head's dimension, and the same dtype.
+  const struct lacuna_kv_shape *cache;
+  // Of a range, the first row,
+  uint64_t first;
+  // the row after the last, `UINT64_MAX` where there is none,
+  uint64_t end;
+  // and so many of a request's last rows, `UINT64_MAX` for all.
+  uint64_t last;
+  // Of blocks, numbers of a list,
+  uint64_t n_blocks;
+  // and rows of a block, 1 to 128; 0 is 1.
+  uint64_t block_size;
+  // With `LACUNA_MASK_WINDOW`, so many rows.
+  uint64_t window;
+  // A `lacuna_tokens`.
+  uint32_t tokens;
+  // A `lacuna_kv_lists`: whose lists of blocks there are, and whose biases.
+  uint32_t lists;
+  // A `lacuna_mask`; 0 is none.
+  uint32_t mask;
+  // 0.
+  uint32_t reserved;
+} lacuna_segment_shape;
+
+// Sizes of `lacuna_attend`, and how products become logits.
+typedef struct lacuna_attend_shape {
+  struct lacuna_header header;
+  // 1 to 4 segments, whose rows stand one after the other.
+  const struct lacuna_segment_shape *segments;
+  uint64_t n_segments;
+  // Queries of a request, one token after the other: 1 to 8; 0 is 1.
+  uint64_t n_queries;
+  // Query heads: 1 to 16 times the heads of keys.
+  uint64_t n_q_heads;
+  // Elements from query to query, a multiple of 8 and at least all heads'; 0 is all heads'.
+  uint64_t query_stride;
+  // The same of outputs.
+  uint64_t output_stride;
+  // What products are multiplied by; 0 is one over the root of the head's dimension.
+  float scale;
+  // Logits become `soft_cap * tanh(logit / soft_cap)`, before biases are added: 0.001 to 10,000; 0 is none.
+  float soft_cap;
+  // A `lacuna_log_base`.
+  uint32_t log_base;
+  // A `lacuna_log_sum_order`.
+  uint32_t log_sum_order;
+  // The type of outputs: bf16, f16 or f32; 0 is that of keys.
+  uint32_t output_dtype;
+  // 0.
+  uint32_t reserved;
+} lacuna_attend_shape;
+
+// Elements of each view of `lacuna_attend_args`, by the same names.
+typedef struct lacuna_attend_sizes {
+  struct lacuna_header header;
+  uint64_t queries;
+  uint64_t sinks;
+  uint64_t skips;
+  uint64_t outputs;
+  uint64_t log_sums;
+  uint64_t workspace;
+} lacuna_attend_sizes;
+
+// Elements of each view of a `lacuna_segment`, by the same names; the cache's are `lacuna_kv_shape_sizes`.
+typedef struct lacuna_segment_sizes {
+  struct lacuna_header header;
+  uint64_t indices;
+  uint64_t counts;
+  uint64_t biases;
+} lacuna_segment_sizes;
+
+// Rows of a paged cache that queries attend to.
+typedef struct lacuna_segment {
+  struct lacuna_header header;
+  // The cache, with values; of scales of 1.
+  struct lacuna_kv cache;
+  // Of blocks alone, i32 `[batch, n_lists, n_blocks]`: numbers, of which those that name no row are passed over, and one that is there
+  // twice counts twice. `n_lists` is the heads of keys, or 1 where lists are a request's.
+  struct lacuna_view indices;
+  // Optional, of blocks alone, u32 `[batch, n_lists]`: how many of each list's numbers count; else all.
+  struct lacuna_view counts;
+  // Optional, f32: what is added to logits, in units of the base e: `[batch, n_lists, n_blocks]` of each block, or else
+  // `[batch, n_lists, table_stride * page_size]` of each row by its number.
+  struct lacuna_view biases;
+} lacuna_segment;
+
+// What `lacuna_attend` reads and writes.
+typedef struct lacuna_attend_args {
+  struct lacuna_header header;
+  // `[batch, n_queries, n_q_heads, head_dim]` of the keys' dtype, queries `query_stride` elements apart, from a multiple of 16 bytes on.
+  struct lacuna_view queries;
+  // As many as the shape has, in its order.
+  const struct lacuna_segment *segments;
+  uint64_t n_segments;
+  // Optional, f32 `[n_q_heads]`: a logit that each softmax has besides, of no value (attention sinks of GPT-OSS). Of parts that
+  // are merged later, one alone may have it.
+  struct lacuna_view sinks;
+  // Optional, u32 `[batch]`: requests where it is not 0 are left alone, their outputs too.
+  struct lacuna_view skips;
+  // `[batch, n_queries, n_q_heads, head_dim]` of the shape's output dtype, queries `output_stride` elements apart, from a multiple
+  // of 16 bytes on.
+  struct lacuna_view_mut outputs;
+  // Optional, f32 `[batch * n_queries, n_q_heads]`, or in the shape's order: the logarithm of the sum of `exp(logit)`, sinks among them.
+  struct lacuna_view_mut log_sums;
+  // u32, from a multiple of 16 bytes on: zeros before the first launch.
+  struct lacuna_view_mut workspace;
+} lacuna_attend_args;
+
+// The pages of one pool.
+typedef struct lacuna_pool_shape {
+  struct lacuna_header header;
+  // Bytes of a page: a multiple of 4.
+  uint64_t page_bytes;
+  // Bytes from page to page, no less; a multiple of 4. 0 is those of a page.
+  uint64_t stride_bytes;
+} lacuna_pool_shape;
+
+// Pools whose pages bear the same numbers: of each layer one where keys and values are fused, else two.
+typedef struct lacuna_pools_shape {
+  struct lacuna_header header;
+  // 1 to 65,535.
+  const struct lacuna_pool_shape *pools;
+  uint64_t n_pools;
+  // Pages of each pool.
+  uint64_t n_pages;
+  // 0: each pool is a view of its own. 1: they are in one view, of each page what all pools have of it, in their order and without
+  // gaps, which is what is sent elsewhere; the pools' strides do not matter.
+  uint32_t is_packed;
+  // 0.
+  uint32_t reserved;
+} lacuna_pools_shape;
+
+// Sizes of `lacuna_copy_pages` and `lacuna_copy_pages_within`.
+typedef struct lacuna_copy_pages_shape {
+  struct lacuna_header header;
+  // Where pages are read.
+  const struct lacuna_pools_shape *sources;
+  // Where they are written: as many pools, of as many bytes a page; null for the same pools.
+  const struct lacuna_pools_shape *targets;
+  // Lists of pairs,
+  uint64_t n_lists;
+  // and pairs of a list.
+  uint64_t n_pairs;
+  // Blocks of 128 threads, at most; 0 is as many as there is work for. A copy over the bus needs few, and leaves the multiprocessors to attention
+  // that runs beside it.
+  uint64_t most_blocks;
+} lacuna_copy_pages_shape;
+
+// Elements of each view of `lacuna_copy_pages_args`, by the same names.
+typedef struct lacuna_copy_pages_sizes {
+  struct lacuna_header header;
+  uint64_t pairs;
+  uint64_t counts;
+  uint64_t expected;
+  uint64_t checksums;
+  uint64_t status;
+  uint64_t workspace;
+} lacuna_copy_pages_sizes;
+
+// What `lacuna_copy_pages` and `lacuna_copy_pages_within` read, write and check besides pages.
+typedef struct lacuna_copy_pages_args {
+  struct lacuna_header header;
+  // i32 `[n_lists, n_pairs, 2]`: the number of the page that is read, then of the one that is written. A pair with a number of no page,
+  // -1 above all, is passed over.
+  struct lacuna_view pairs;
+  // Optional, u32 `[n_lists]`: how many of each list's pairs count; else all.
+  struct lacuna_view counts;
+  // Optional, together with `status`, u64 `[n_lists, n_pairs]`: what the sender's launch wrote as `checksums`. Pages are written all the same.
+  struct lacuna_view expected;
+  // Optional, u64 `[n_lists, n_pairs]`: the sum of each page as it was read; 0 of pairs that are passed over.
+  struct lacuna_view_mut checksums;
+  // u64 `[1]`: raised where a page differs from what is expected, which `lacuna_copy_pages_check_status` tells; never cleared.
+  struct lacuna_view_mut status;
+  // u64, where sums are asked for: zeros before the first launch.
+  struct lacuna_view_mut workspace;
+} lacuna_copy_pages_args;
+
+// Sizes of `lacuna_attend_low_rank`: which keys are made, and of what.
+typedef struct lacuna_attend_low_rank_shape {
+  struct lacuna_header header;
+  // All the rest, with heads of up to 128 elements.
+  const struct lacuna_attend_shape *attend;
+  // The segment whose keys are made: one of blocks.
+  uint64_t segment;
+  // Elements of a row of factors: a multiple of 16, up to 256 (ShadowKV: 160).
+  uint64_t rank;
+  // Rows of factors of a request: tokens past them are absent.
+  uint64_t n_factors;
+  // A `lacuna_turn`.
+  uint32_t turn;
+  // 0.
+  uint32_t reserved;
+} lacuna_attend_low_rank_shape;
+
+// Elements of each view of `lacuna_attend_low_rank_args`, by the same names; those of `attend` are `lacuna_attend_plan_sizes` of
+// `lacuna_attend_low_rank_plan_attend`.
+typedef struct lacuna_attend_low_rank_sizes {
+  struct lacuna_header header;
+  uint64_t factors;
+  uint64_t basis;
+  uint64_t cos_sin;
+  uint64_t value_indices;
+} lacuna_attend_low_rank_sizes;
+
+// What `lacuna_attend_low_rank` reads and writes.
+typedef struct lacuna_attend_low_rank_args {
+  struct lacuna_header header;
+  // All the rest. The cache of the segment has values where the lists say, and keys that nothing reads (its values' view will do); its
+  // lengths say how many tokens a request has, with `value_indices` also more than it has rows.
+  const struct lacuna_attend_args *attend;
+  // `[batch, n_factors, rank]` of the keys' dtype, from a multiple of 16 bytes on: a row for each token, before it is turned.
+  struct lacuna_view factors;
+  // `[batch, n_heads, head_dim, rank]`, the same.
+  struct lacuna_view basis;
+  // f32 `[n_factors, head_dim]`, from a multiple of 8 bytes on: cosines of each position's angles, and then their sines; none
+  // where keys are not turned.
+  struct lacuna_view cos_sin;
+  // Optional, i32: of each of the segment's blocks, the block of its cache where its values are, as `lacuna_tier_resolve` gives
+  // slots; else the same block.
+  struct lacuna_view value_indices;
+} lacuna_attend_low_rank_args;
+
+// How a part lies.
+typedef struct lacuna_partial_shape {
+  struct lacuna_header header;
+  // Elements from token to token of its outputs, at least all heads'; 0 is all heads'.
+  uint64_t stride;
+  // A `lacuna_log_sum_order`, whatever that of the others is.
+  uint32_t log_sum_order;
+  // 0.
+  uint32_t reserved;
+} lacuna_partial_shape;
+
+// Sizes of `lacuna_merge_partials` and `lacuna_merge_partials_in_place`.
+typedef struct lacuna_merge_partials_shape {
+  struct lacuna_header header;
+  // 1 to 8 parts; in place the 1 to 7 beside the target.
+  const struct lacuna_partial_shape *parts;
+  uint64_t n_parts;
+  // Tokens that attended: of all requests, and queries of each.
+  uint64_t n_tokens;
+  // Queries of each request, for `LACUNA_LOG_SUMS_BATCH_HEADS_QUERIES` alone; 0 is 1.
+  uint64_t n_queries;
+  // Query heads.
+  uint64_t n_heads;
+  // Elements of a head: a multiple of 8, up to 1,024.
+  uint64_t head_dim;
+  // Elements from token to token of the outputs, at least all heads'; 0 is all heads'.
+  uint64_t output_stride;
+  // A `lacuna_log_sum_order`: of the outputs; in place, of the target.
+  uint32_t log_sum_order;
+  // A `lacuna_log_base`: of all log-sum-exps, the parts' and the outputs'.
+  uint32_t log_base;
+  // The type of the parts' outputs: bf16, f16 or f32.
+  uint32_t dtype;
+  // The type of outputs, the same; 0 is that of the parts, which it is in place.
+  uint32_t output_dtype;
+} lacuna_merge_partials_shape;
+
+// Elements of each view of `lacuna_merge_partials_args` and `lacuna_merge_partials_in_place_args`, by the same names.
+typedef struct lacuna_merge_partials_sizes {
+  struct lacuna_header header;
+  uint64_t outputs;
+  uint64_t log_sums;
+  // In place alone.
+  uint64_t mask;
+} lacuna_merge_partials_sizes;
+
+// Elements of each view of a `lacuna_partial`, by the same names.
+typedef struct lacuna_partial_sizes {
+  struct lacuna_header header;
+  uint64_t outputs;
+  uint64_t log_sums;
+  uint64_t mask;
+} lacuna_partial_sizes;
+
+// A partial result of attention: over tokens that no other part has.
+typedef struct lacuna_partial {
+  struct lacuna_header header;
+  // `[n_tokens, n_heads, head_dim]` of the shape's dtype, tokens the part's stride apart.
+  struct lacuna_view outputs;
+  // f32 `[n_tokens, n_heads]`, or in the part's order; infinite where there is nothing.
+  struct lacuna_view log_sums;
+  // Optional, u32 `[n_tokens]`: where it is 0 the part has nothing for a token, and nothing of it is read.
+  struct lacuna_view mask;
+} lacuna_partial;
+
+// What `lacuna_merge_partials` reads and writes.
+typedef struct lacuna_merge_partials_args {
+  struct lacuna_header header;
+  // As many as the shape has, in its order.
+  const struct lacuna_partial *parts;
+  uint64_t n_parts;
+  // `[n_tokens, n_heads, head_dim]` of the shape's output dtype, tokens `output_stride` elements apart.
+  struct lacuna_view_mut outputs;
+  // Optional, f32 `[n_tokens, n_heads]`, or in the shape's order: the log-sum-exp over all parts.
+  struct lacuna_view_mut log_sums;
+} lacuna_merge_partials_args;
+
+// What `lacuna_merge_partials_in_place` reads and writes.
+typedef struct lacuna_merge_partials_in_place_args {
+  struct lacuna_header header;
+  // The parts beside the target: as many as the shape has, in its order.
+  const struct lacuna_partial *parts;
+  uint64_t n_parts;
+  // Optional, u32 `[n_tokens]`: where it is 0 the target has nothing yet.
+  struct lacuna_view mask;
+  // The target, the first part before and the result after: `[n_tokens, n_heads, head_dim]` of the shape's dtype, tokens `output_stride`
+  // elements apart.
+  struct lacuna_view_mut outputs;
+  // f32 `[n_tokens, n_heads]`, or in the shape's order, before as after.
+  struct lacuna_view_mut log_sums;
+} lacuna_merge_partials_in_place_args;
+
+// Sizes of `lacuna_attend_prefill`, and how products become logits.
+typedef struct lacuna_attend_prefill_shape {
+  struct lacuna_header header;
+  // The cache, of bf16 or f16: rows of a head's dimension, a multiple of 16 up to 256.
+  const struct lacuna_kv_shape *cache;
+  // Query heads: 1 to 16 times the heads of keys.
+  uint64_t n_q_heads;
+  // Tokens of queries, of all requests one after the other.
+  uint64_t n_tokens;
+  // Elements from token to token, a multiple of 8 and at least all heads'; 0 is all heads'.
+  uint64_t query_stride;
+  // The same of outputs.
+  uint64_t output_stride;
+  // With `LACUNA_MASK_WINDOW`, so many positions.
+  uint64_t window;
+  // A `lacuna_mask`, by positions; 0 is causal.
+  uint32_t mask;
+  // A `lacuna_positions`.
+  uint32_t positions;
+  // What products are multiplied by; 0 is one over the root of the head's dimension.
+  float scale;
+  // Logits become `soft_cap * tanh(logit / soft_cap)`: 0.001 to 10,000; 0 is none.
+  float soft_cap;
+  // A `lacuna_log_base`.
+  uint32_t log_base;
+  // A `lacuna_log_sum_order`: by tokens or by heads, since requests have queries of any number.
+  uint32_t log_sum_order;
+  // The type of outputs: bf16, f16 or f32; 0 is that of keys.
+  uint32_t output_dtype;
+  // 0.
+  uint32_t reserved;
+} lacuna_attend_prefill_shape;
+
+// Elements of each view of `lacuna_attend_prefill_args`, by the same names; the cache's are `lacuna_kv_shape_sizes`.
+typedef struct lacuna_attend_prefill_sizes {
+  struct lacuna_header header;
+  uint64_t queries;
+  uint64_t query_starts;
+  uint64_t query_positions;
+  uint64_t key_positions;
+  uint64_t sinks;
+  uint64_t skips;
+  uint64_t outputs;
+  uint64_t log_sums;
+} lacuna_attend_prefill_sizes;
+
+// What `lacuna_attend_prefill` reads and writes.
+typedef struct lacuna_attend_prefill_args {
+  struct lacuna_header header;
+  // `[n_tokens, n_q_heads, head_dim]` of the keys' dtype, tokens `query_stride` elements apart, from a multiple of 16 bytes on.
+  struct lacuna_view queries;
+  // u32 `[batch + 1]`: where each request's queries begin, and the last one's end (FlashAttention's `cu_seqlens_q`). One that is
+  // less than another before it counts as that, and one past the tokens as their number.
+  struct lacuna_view query_starts;
+  // i32 `[n_tokens]`: the position of each query; with `LACUNA_POSITIONS_GIVEN`, and else none.
+  struct lacuna_view query_positions;
+  // i32 `[batch, table_stride * page_size]`: the position of each row of the cache; as above.
+  struct lacuna_view key_positions;
+  // The rows that were kept, those of the queries among them; with values, of scales of 1.
+  struct lacuna_kv cache;
+  // Optional, f32 `[n_q_heads]`: a logit that each softmax has besides, of no value.
+  struct lacuna_view sinks;
+  // Optional, u32 `[batch]`: requests where it is not 0 are left alone, their outputs too.
+  struct lacuna_view skips;
+  // `[n_tokens, n_q_heads, head_dim]` of the shape's output dtype, tokens `output_stride` elements apart, from a multiple of 16 bytes on.
+  // Tokens of no request stay what they were.
+  struct lacuna_view_mut outputs;
+  // Optional, f32 `[n_tokens, n_q_heads]`, or in the shape's order: the logarithm of the sum of `exp(logit)`, sinks among them.
+  struct lacuna_view_mut log_sums;
+} lacuna_attend_prefill_args;
+
+// Sizes of `lacuna_tier_resolve`.
+typedef struct lacuna_tier_resolve_shape {
+  struct lacuna_header header;
+  // Requests.
+  uint64_t batch;
+  // Lists of a request: 1, or one for each head of keys. Each has slots of its own.
+  uint64_t lists_per_request;
+  // Entries of a list, at most 8,192.
+  uint64_t n;
+  // Logical numbers of a request: its tokens, or its pages.
+  uint64_t n_logical;
+  // Slots of a list, 1 to 32,768. With at least `n`, each entry gets one.
+  uint64_t n_slots;
+  // Pages of the large tier.
+  uint64_t n_source_pages;
+} lacuna_tier_resolve_shape;
+
+// Elements of each view of `lacuna_tier_resolve_args`, by the same names.
+typedef struct lacuna_tier_resolve_sizes {
+  struct lacuna_header header;
+  uint64_t indices;
+  uint64_t counts;
+  uint64_t source_table;
+  uint64_t slot_of;
+  uint64_t logical_of;
+  uint64_t referenced;
+  uint64_t hands;
+  uint64_t slots;
+  uint64_t misses;
+  uint64_t miss_counts;
+  uint64_t hits;
+  uint64_t hit_counts;
+  uint64_t fetched;
+  uint64_t fetched_counts;
+  uint64_t overflows;
+} lacuna_tier_resolve_sizes;
+
+// What `lacuna_tier_resolve` reads, keeps from step to step, and writes. There are `batch * lists_per_request` lists.
+typedef struct lacuna_tier_resolve_args {
+  struct lacuna_header header;
+  // i32 `[lists, n]`: what each list asks for, by logical numbers, as `lacuna_topk_rows` leaves them. -1 and other numbers of nothing
+  // are passed over; one that stands there twice is copied once.
+  struct lacuna_view indices;
+  // Optional, u32 `[lists]`: how many of each list's entries count; else all.
+  struct lacuna_view counts;
+  // Optional, i32 `[batch, n_logical]`: the page `p` that each logical number has in the large tier, in which the lists of a request
+  // have pages `p * lists_per_request` and on. Without it list `l` of all has pages `l * n_logical` and on.
+  struct lacuna_view source_table;
+  // i32 `[lists, n_logical]`: the slot of each logical number, or -1. A number is in a slot where both maps say so.
+  struct lacuna_view_mut slot_of;
+  // i32 `[lists, n_slots]`: the logical number in each slot, or -1; filled with -1 to begin with, and where a request ends.
+  struct lacuna_view_mut logical_of;
+  // u32 `[lists, n_slots / 32, rounded up]`: bits of slots asked for; zeros to begin with.
+  struct lacuna_view_mut referenced;
+  // u32 `[lists]`: the slot that is looked at next; zeros to begin with.
+  struct lacuna_view_mut hands;
+  // i32 `[lists, n]`: the slot of each entry, in `0..n_slots`; -1 where it has none.
+  struct lacuna_view_mut slots;
+  // i32 `[lists, n, 2]`, from a multiple of 8 bytes on: pages of the large tier and where they go, page `l * n_slots + slot` of the
+  // small tier, `l` being the list; then -1. The pairs of `lacuna_copy_pages`,
+  struct lacuna_view_mut misses;
+  // u32 `[lists]`: and their counts.
+  struct lacuna_view_mut miss_counts;
+  // Optional, the next four together: `slots` in two parts, each in the order of the list, then -1, which are lists of blocks that
+  // `lacuna_attend` takes. i32 `[lists, n]`: the slots of entries that were there.
+  struct lacuna_view_mut hits;
+  // u32 `[lists]`: how many.
+  struct lacuna_view_mut hit_counts;
+  // i32 `[lists, n]`: the slots of entries that are copied.
+  struct lacuna_view_mut fetched;
+  // u32 `[lists]`: how many.
+  struct lacuna_view_mut fetched_counts;
+  // Optional, u32 `[lists]`: logical numbers that no slot was left for.
+  struct lacuna_view_mut overflows;
+} lacuna_tier_resolve_args;
+
+// Sizes of `lacuna_attend_tiered`: the tiered pages before the segments.
+typedef struct lacuna_attend_tiered_shape {
+  struct lacuna_header header;
+  // Queries, outputs and the segments after the pages, of which there is at least one, if of no rows; heads of 64, 128 or 256 elements.
+  const struct lacuna_attend_shape *attend;
+  // Pages of a list, of keys and of values: 64 slots each.
+  uint64_t n_pages;
+  // Pages of a list that have the same scales and offsets of channels; 0 is all of them.
+  uint64_t span_pages;
+  // Pages of each tier's pool, of 16, 8, 4 and 2 bits; 0 where there is no pool.
+  uint64_t n_pool_pages[4];
+  // A `lacuna_kv_lists`: whose `counts` of slots there are.
+  uint32_t lists;
+  // A `lacuna_tail`, of all pools.
+  uint32_t tail;
+  // 1: room on chip for three pieces of pages of each warp in place of two. Bits do not depend on it.
+  uint32_t has_three_stages;
+  // 0.
+  uint32_t reserved;
+} lacuna_attend_tiered_shape;
+
+// Elements of each view of `lacuna_attend_tiered_args`, by the same names; those of `attend` are `lacuna_attend_plan_sizes` of
+// `lacuna_attend_tiered_plan_attend`, its workspace that of this launch.
+typedef struct lacuna_attend_tiered_sizes {
+  struct lacuna_header header;
+  uint64_t pools[4];
+  uint64_t status;
+  uint64_t key_entries;
+  uint64_t value_entries;
+  uint64_t counts;
+  uint64_t key_scales;
+  uint64_t key_offsets;
+  uint64_t value_scales;
+  uint64_t value_offsets;
+  uint64_t logits;
+} lacuna_attend_tiered_sizes;
+
+// What `lacuna_attend_tiered` reads and writes.
+typedef struct lacuna_attend_tiered_args {
+  struct lacuna_header header;
+  // All the rest. Pages are seen by all queries: what may be masked is in segments.
+  const struct lacuna_attend_args *attend;
+  // u8, of 16, 8, 4 and 2 bits, from a multiple of 16 bytes on: the tiers' pools; none of a tier without pages.
+  struct lacuna_view pools[4];
+  // u32 `[batch, n_heads, n_pages]`: the page of keys of each 64 tokens, `tier << 30 | number`, tiers by their place in `pools`;
+  // number 0x3FFFFFFF is of none, and its tokens are absent.
+  struct lacuna_view key_entries;
+  // The same of values.
+  struct lacuna_view value_entries;
+  // Optional, u32 `[batch, n_lists]`: how many slots of each list's pages hold tokens, from the first on; else all.
+  struct lacuna_view counts;
+  // Optional, f32 `[batch, n_heads, n_pages / span_pages, rounded up; head_dim]`: what keys were divided by; else 1.
+  struct lacuna_view key_scales;
+  // Optional, the same: what was taken from them before; else 0.
+  struct lacuna_view key_offsets;
+  // Optional, as those of keys.
+  struct lacuna_view value_scales;
+  // Optional, as those of keys.
+  struct lacuna_view value_offsets;
+  // Optional, u64 `[1]`: raised where an entry names a page that its pool does not have, which `lacuna_pages_check_status` tells; never cleared.
+  struct lacuna_view_mut status;
+  // Optional, f32 `[batch, n_queries, n_q_heads, 64 * n_pages + rows of the segments]`: what each weight is 2 to the power of, before
+  // all are divided by their sum; -inf of what is absent or not seen.
+  struct lacuna_view_mut logits;
+} lacuna_attend_tiered_args;
+
+// Elements of each view of `lacuna_df11_encoder_pack_args`, by the same names.
+typedef struct lacuna_df11_encoder_sizes {
+  struct lacuna_header header;
+  uint64_t weights;
+  uint64_t encoded_exponent;
+  uint64_t sign_mantissa;
+  uint64_t gaps;
+  uint64_t output_positions;
+  // Bytes of the tensor `luts`, which `lacuna_df11_encoder_luts` gives.
+  uint64_t luts;
+} lacuna_df11_encoder_sizes;
+
+// What `lacuna_df11_encoder_pack` reads and writes.
+typedef struct lacuna_df11_encoder_pack_args {
+  struct lacuna_header header;
+  // bf16, as they were measured.
+  struct lacuna_view weights;
+  // u8, aligned to 16 bytes.
+  struct lacuna_view_mut encoded_exponent;
+  // u8, aligned to 16 bytes.
+  struct lacuna_view_mut sign_mantissa;
+  // u8.
+  struct lacuna_view_mut gaps;
+  // u8, aligned to 4 bytes.
+  struct lacuna_view_mut output_positions;
+} lacuna_df11_encoder_pack_args;
+
+// Elements of each view of `lacuna_compact_encoder_pack_args`, by the same names.
+typedef struct lacuna_compact_encoder_sizes {
+  struct lacuna_header header;
+  uint64_t weights;
+  uint64_t codes;
+  uint64_t sign_mantissa;
+  uint64_t tile_bytes;
+  uint64_t granule_bits;
+  // Bytes of the tensor `lengths`, and of the code table, which `lacuna_compact_encoder_code` gives.
+  uint64_t lengths;
+  uint64_t table;
+} lacuna_compact_encoder_sizes;
+
+// What `lacuna_compact_encoder_pack` reads and writes.
+typedef struct lacuna_compact_encoder_pack_args {
+  struct lacuna_header header;
+  // bf16, as they were measured.
+  struct lacuna_view weights;
+  // u8, aligned to 16 bytes.
+  struct lacuna_view_mut codes;
+  // u8, aligned to 16 bytes.
+  struct lacuna_view_mut sign_mantissa;
+  // u32.
+  struct lacuna_view_mut tile_bytes;
+  // u16.
+  struct lacuna_view_mut granule_bits;
+} lacuna_compact_encoder_pack_args;
+
+// What a checkpoint holds. Texts are there until the checkpoint is freed.
+typedef struct lacuna_checkpoint_facts {
+  struct lacuna_header header;
+  // Groups of compressed weights.
+  uint64_t n_groups;
+  // Tensors that belong to no group.
+  uint64_t n_plain;
+  // The model's `config.json`, UTF-8; null where there is none.
+  const char *config;
+} lacuna_checkpoint_facts;
+
+// A group of a checkpoint, of which only the file's header was read.
+typedef struct lacuna_checkpoint_entry {
+  struct lacuna_header header;
+  // Its module path, UTF-8, there until the checkpoint is freed.
+  const char *name;
+  // A `lacuna_format`.
+  uint32_t format;
+  // 1 where the file carries a checksum of the decoded weights, as files of other encoders do not; else 0.
+  uint32_t has_checksum;
+} lacuna_checkpoint_entry;
+
+// A tensor that belongs to no group. What is named here is there until the checkpoint is freed.
+typedef struct lacuna_plain_tensor {
+  struct lacuna_header header;
+  // UTF-8.
+  const char *name;
+  // Its type, as safetensors calls it: `BF16`, `F8_E4M3`.
+  const char *dtype_name;
+  // Its dimensions, the slowest first.
+  const uint64_t *shape;
+  uint64_t n_dimensions;
+  // Its elements in the file that is mapped, little-endian, in any alignment.
+  const void *data;
+  uint64_t n_bytes;
+  // The same type as a `lacuna_dtype`; 0 where there is none.
+  uint32_t dtype;
+  // 0.
+  uint32_t reserved;
+} lacuna_plain_tensor;
+
+// A group whose tensors were found sound. Texts are there until the group is freed.
+typedef struct lacuna_stored_facts {
+  struct lacuna_header header;
+  // Its module path, UTF-8.
+  const char *name;
+  // What is sound here and would trouble another reader, a line each, UTF-8; empty where there is nothing.
+  const char *warnings;
+  // Weights.
+  uint64_t n_elements;
+  uint64_t n_matrices;
+  // Bytes of all its tensors.
+  uint64_t n_bytes;
+  // A `lacuna_format`.
+  uint32_t format;
+  // 1 where the file carries a checksum of the decoded weights; else 0.
+  uint32_t has_checksum;
+} lacuna_stored_facts;
+
+// A matrix of a group. What is named here is there until the group is freed.
+typedef struct lacuna_matrix {
+  struct lacuna_header header;
+  // Its tensor's name in the uncompressed model, UTF-8; where the files name none, the group's and a number.
+  const char *name;
+  // Its weights, as a range of the decoded group.
+  uint64_t start;
+  uint64_t end;
+  // Its dimensions, the slowest first; null where the files do not say them.
+  const uint64_t *shape;
+  uint64_t n_dimensions;
+} lacuna_matrix;
+
 // Host memory that a function reads before it returns: `n_bytes` from `data` on. All zeros is no bytes. This struct never changes.
 typedef struct lacuna_bytes {
   const void *data;
@@ -399,18 +1317,391 @@ typedef struct lacuna_df11_group {
   struct lacuna_bytes split_positions;
 } lacuna_df11_group;
 
-// Device memory that a function reads: `len` elements from `data` on, aligned to an element. All zeros is no view, which
-// optional fields may be. This struct never changes.
-typedef struct lacuna_view {
-  // A `CUdeviceptr`, or what `cudaMalloc` gave.
-  const void *data;
-  // Elements, of which functions know how many there must be.
-  uint64_t len;
-  // A `lacuna_dtype`.
-  uint32_t dtype;
+// The tensors of a compact group in host memory, as a checkpoint has them.
+typedef struct lacuna_compact_group {
+  struct lacuna_header header;
+  // Optional: the group's name in messages, UTF-8.
+  struct lacuna_bytes name;
+  // `[n_code_bytes]`: the exponents, prefix-coded.
+  struct lacuna_bytes codes;
+  // `[n_elements]`.
+  struct lacuna_bytes sign_mantissa;
+  // `[128]`.
+  struct lacuna_bytes lengths;
+  // `[4 * (n_granules / 32 + 1)]`, `n_granules` being the weights over 128, rounded up.
+  struct lacuna_bytes tile_bytes;
+  // `[2 * (n_granules + 1)]`.
+  struct lacuna_bytes granule_bits;
+  // `[8 * (n_matrices - 1)]`; none where the group is one matrix.
+  struct lacuna_bytes split_positions;
+} lacuna_compact_group;
+
+// The tensors of a matrix in host memory, as a checkpoint has them, in any alignment.
+typedef struct lacuna_lane_tensors {
+  struct lacuna_header header;
+  // Optional: the matrix's name in messages, UTF-8.
+  struct lacuna_bytes name;
+  // `[LACUNA_LANE_HEADER_BYTES]`: what `lacuna_lane_header` gives.
+  struct lacuna_bytes lane_header;
+  // `[n_row_tiles, 8]`.
+  struct lacuna_bytes palettes;
+  // `[n_tiles, 2048]`.
+  struct lacuna_bytes low;
+  // `[4 * n_tiles * 256]`: little-endian u32.
+  struct lacuna_bytes high;
+  // `[8 * n_tiles]`: little-endian u64.
+  struct lacuna_bytes headers;
+  // `[4 * n_escapes]`: little-endian u32.
+  struct lacuna_bytes escapes;
+} lacuna_lane_tensors;
+
+// How far a conversion is.
+typedef struct lacuna_progress {
+  struct lacuna_header header;
+  // The group just finished, UTF-8, there until the function returns.
+  const char *group;
+  // Bytes of bf16 done,
+  uint64_t done_bytes;
+  // and in all.
+  uint64_t total_bytes;
+  // Bytes that the done ones are compressed.
+  uint64_t compressed_bytes;
+} lacuna_progress;
+
+// How files are converted. No options are zeros.
+typedef struct lacuna_conversion {
+  struct lacuna_header header;
+  // Of `lacuna_compress` alone: rules that make groups, each `REGEX=module,module,...`, or `REGEX` for a module that is a group itself; none are those of
+  // common models.
+  const char *const *patterns;
+  uint64_t n_patterns;
+  // Optional: called after each group, on the thread of the call, with `context`. It throws nothing.
+  void (*progress)(void *context, const struct lacuna_progress *progress);
+  void *context;
+  // The `lacuna_format` to write; of `lacuna_decompress` 0.
+  uint32_t format;
   // 0.
   uint32_t reserved;
-} lacuna_view;
+} lacuna_conversion;
+
+// What a conversion did.
+typedef struct lacuna_converted {
+  struct lacuna_header header;
+  // Groups converted,
+  uint64_t n_groups;
+  // their bytes in bf16,
+  uint64_t bf16_bytes;
+  // and compressed.
+  uint64_t compressed_bytes;
+  // Tensors copied as they are,
+  uint64_t n_plain;
+  // and their bytes.
+  uint64_t plain_bytes;
+} lacuna_converted;
+
+// A group and its index in host memory: DF11 with an index that `lacuna_indexed_weights_download_index` gave.
+typedef struct lacuna_indexed_group {
+  struct lacuna_header header;
+  // `[n_code_bytes]`: of DF11 the tensor `encoded_exponent`.
+  struct lacuna_bytes codes;
+  // `[n_elements]`.
+  struct lacuna_bytes sign_mantissa;
+  // `[4 * (n_granules / 32 + 1)]`.
+  struct lacuna_bytes tile_bytes;
+  // `[2 * (n_granules + 1)]`.
+  struct lacuna_bytes granule_bits;
+  // `[LACUNA_CODE_TABLE_BYTES]`: of `lacuna_df11_code_table` or `lacuna_compact_code_table`.
+  struct lacuna_bytes table;
+  // `[n_lut_rows + 1, 256]`: DF11's tables, where codes may be longer than 12 bits; else none.
+  struct lacuna_bytes luts;
+} lacuna_indexed_group;
+
+// The same in device memory.
+typedef struct lacuna_indexed_views {
+  struct lacuna_header header;
+  // u8 `[n_code_bytes]`, aligned to 16 bytes.
+  struct lacuna_view codes;
+  // u8 `[n_elements]`, aligned to 16 bytes.
+  struct lacuna_view sign_mantissa;
+  // u32 `[n_granules / 32 + 1]`.
+  struct lacuna_view tile_bytes;
+  // u16 `[n_granules + 1]`.
+  struct lacuna_view granule_bits;
+  // u8 `[LACUNA_CODE_TABLE_BYTES]`, aligned to 16 bytes.
+  struct lacuna_view table;
+  // Optional, u8 `[n_lut_rows + 1, 256]`: DF11's tables, where codes may be longer than 12 bits.
+  struct lacuna_view luts;
+} lacuna_indexed_views;
+
+// Elements of each view of `lacuna_indexed_decode_args`, by the same names.
+typedef struct lacuna_indexed_sizes {
+  struct lacuna_header header;
+  uint64_t workspace;
+  uint64_t output;
+  // Bytes of device memory that the weights own.
+  uint64_t owned_bytes;
+  // Groups.
+  uint64_t n_groups;
+  // Those of them that no index holds: a second launch decodes them.
+  uint64_t n_plain_groups;
+} lacuna_indexed_sizes;
+
+// Entries of an index's two arrays.
+typedef struct lacuna_index_sizes {
+  struct lacuna_header header;
+  uint64_t tile_bytes;
+  uint64_t granule_bits;
+} lacuna_index_sizes;
+
+// What `lacuna_indexed_decode` uses and writes.
+typedef struct lacuna_indexed_decode_args {
+  struct lacuna_header header;
+  // u64: zeros before the first launch, and used by one launch at a time.
+  struct lacuna_view_mut workspace;
+  // bf16: every group's weights, one group after the other, in file order.
+  struct lacuna_view_mut output;
+} lacuna_indexed_decode_args;
+
+// Rows of a matrix that lies in a group, an embedding's for instance.
+typedef struct lacuna_indexed_decode_rows_shape {
+  struct lacuna_header header;
+  // Weights of the group.
+  uint64_t n_elements;
+  // Where in it the matrix begins, in elements.
+  uint64_t first_element;
+  // Rows of the matrix.
+  uint64_t n_matrix_rows;
+  // Elements of a row.
+  uint64_t row_len;
+  // Rows that are asked for.
+  uint64_t n_rows;
+  // Elements from row to row of the output; 0 is `row_len`.
+  uint64_t output_stride;
+} lacuna_indexed_decode_rows_shape;
+
+// Elements of each view of `lacuna_indexed_decode_rows_args`, by the same names; `workspace` is as `lacuna_indexed_weights_sizes` says.
+typedef struct lacuna_indexed_decode_rows_sizes {
+  struct lacuna_header header;
+  uint64_t rows;
+  uint64_t output;
+} lacuna_indexed_decode_rows_sizes;
+
+// What `lacuna_indexed_decode_rows` reads and writes.
+typedef struct lacuna_indexed_decode_rows_args {
+  struct lacuna_header header;
+  // The group's number among the weights.
+  uint64_t group;
+  // A `lacuna_absent`, for rows whose number is none: 0 makes zeros of them, 1 leaves them alone.
+  uint32_t absent;
+  // 0.
+  uint32_t reserved;
+  // u32 `[n_rows]`, any numbers.
+  struct lacuna_view rows;
+  // u64: as of `lacuna_indexed_decode`.
+  struct lacuna_view_mut workspace;
+  // bf16 `[n_rows, row_len]`, rows `output_stride` elements apart.
+  struct lacuna_view_mut output;
+} lacuna_indexed_decode_rows_args;
+
+// Rows and columns of a matrix: output features and input features of a linear layer.
+typedef struct lacuna_lane_shape {
+  struct lacuna_header header;
+  uint64_t n_rows;
+  uint64_t n_columns;
+} lacuna_lane_shape;
+
+// Elements of a matrix's planes, by the same names as in `lacuna_lane_views`; of escapes there are as many as the weights ask for.
+typedef struct lacuna_lane_sizes {
+  struct lacuna_header header;
+  uint64_t palettes;
+  uint64_t low;
+  uint64_t high;
+  uint64_t headers;
+  // Weights.
+  uint64_t n_weights;
+  // Bytes of all planes beside escapes, each of which has 4 more.
+  uint64_t n_bytes;
+} lacuna_lane_sizes;
+
+// The two launches that pack a matrix.
+typedef struct lacuna_pack_lane_shape {
+  struct lacuna_header header;
+  uint64_t n_rows;
+  uint64_t n_columns;
+  // Elements between the starts of two rows of the weights; 0 is `n_columns`. A multiple of 8 is faster.
+  uint64_t weights_stride;
+} lacuna_pack_lane_shape;
+
+// The planes of a matrix in device memory, of which nothing is trusted: of `lacuna_device_lane_views`, or an engine's own.
+typedef struct lacuna_lane_views {
+  struct lacuna_header header;
+  uint64_t n_rows;
+  uint64_t n_columns;
+  // u8 `[n_row_tiles, 8]`, aligned to 8 bytes.
+  struct lacuna_view palettes;
+  // u8 `[n_tiles, 2048]`, aligned to 16 bytes.
+  struct lacuna_view low;
+  // u32 `[n_tiles, 256]`, aligned to 16 bytes.
+  struct lacuna_view high;
+  // u64 `[n_tiles]`.
+  struct lacuna_view headers;
+  // Optional, u32 `[n_escapes]`.
+  struct lacuna_view escapes;
+} lacuna_lane_views;
+
+// A launch that unpacks a matrix.
+typedef struct lacuna_unpack_lane_shape {
+  struct lacuna_header header;
+  uint64_t n_rows;
+  uint64_t n_columns;
+  // Elements between the starts of two rows of the output; 0 is `n_columns`. A multiple of 8 is faster.
+  uint64_t output_stride;
+} lacuna_unpack_lane_shape;
+
+// Elements of the view of `lacuna_unpack_lane_args`; planes are as `lacuna_lane_shape_sizes` says.
+typedef struct lacuna_unpack_lane_sizes {
+  struct lacuna_header header;
+  uint64_t output;
+} lacuna_unpack_lane_sizes;
+
+// What `lacuna_unpack_lane` reads and writes.
+typedef struct lacuna_unpack_lane_args {
+  struct lacuna_header header;
+  const struct lacuna_lane_views *planes;
+  // bf16 `[n_rows, n_columns]`, rows `output_stride` elements apart.
+  struct lacuna_view_mut output;
+} lacuna_unpack_lane_args;
+
+// Elements of the views of `lacuna_measure_lane_args` and `lacuna_pack_lane_args`, by the same names.
+typedef struct lacuna_pack_lane_sizes {
+  struct lacuna_header header;
+  uint64_t weights;
+  uint64_t workspace;
+  uint64_t palettes;
+  uint64_t n_escapes;
+  uint64_t low;
+  uint64_t high;
+  uint64_t headers;
+} lacuna_pack_lane_sizes;
+
+// What `lacuna_measure_lane` reads and writes.
+typedef struct lacuna_measure_lane_args {
+  struct lacuna_header header;
+  // bf16 `[n_rows, n_columns]`, rows `weights_stride` elements apart.
+  struct lacuna_view weights;
+  // u8 `[n_row_tiles, 8]`.
+  struct lacuna_view_mut palettes;
+  // u64 `[1]`: how many escapes the matrix has.
+  struct lacuna_view_mut n_escapes;
+  // u64, zeroed once.
+  struct lacuna_view_mut workspace;
+} lacuna_measure_lane_args;
+
+// What `lacuna_pack_lane` reads and writes.
+typedef struct lacuna_pack_lane_args {
+  struct lacuna_header header;
+  // As it was measured.
+  struct lacuna_view weights;
+  // u8: what `lacuna_measure_lane` wrote, aligned to 8 bytes.
+  struct lacuna_view palettes;
+  // u8, aligned to 16 bytes.
+  struct lacuna_view_mut low;
+  // u32, aligned to 16 bytes.
+  struct lacuna_view_mut high;
+  // u64.
+  struct lacuna_view_mut headers;
+  // Optional, u32: room for as many escapes as were counted; those past it are not written.
+  struct lacuna_view_mut escapes;
+  // u64: what `lacuna_measure_lane` left there.
+  struct lacuna_view workspace;
+} lacuna_pack_lane_args;
+
+// One matrix of a product.
+typedef struct lacuna_factor_shape {
+  struct lacuna_header header;
+  uint64_t n_rows;
+  // A multiple of 8, the same for all.
+  uint64_t n_columns;
+  // Elements between the starts of two rows of its output; 0 is `n_rows`.
+  uint64_t output_stride;
+  // Elements between the starts of two rows of its residual; 0 is `n_rows`.
+  uint64_t residual_stride;
+} lacuna_factor_shape;
+
+// Sizes of `lacuna_multiply_lane`.
+typedef struct lacuna_multiply_lane_shape {
+  struct lacuna_header header;
+  // 1 to `LACUNA_MOST_FACTORS` matrices, which are multiplied by the same inputs.
+  const struct lacuna_factor_shape *factors;
+  uint64_t n_factors;
+  // 1 to `LACUNA_MOST_INPUTS`.
+  uint64_t n_inputs;
+  // Elements between the starts of two inputs, a multiple of 8; 0 is the columns.
+  uint64_t x_stride;
+  // Rows of a block: 0 is what suits the shapes. No result depends on it.
+  uint64_t block_rows;
+  // The type of outputs, biases and residuals: bf16, f16 or f32.
+  uint32_t dtype;
+  // 1: of two matrices of one shape, `silu` of the first's product times the second's; else 0.
+  uint32_t is_gated;
+} lacuna_multiply_lane_shape;
+
+// Elements of each view of `lacuna_multiply_lane_args` and of its factors, by the same names.
+typedef struct lacuna_multiply_lane_sizes {
+  struct lacuna_header header;
+  uint64_t x;
+  uint64_t bias[4];
+  // Of what is gated the first alone.
+  uint64_t output[4];
+  uint64_t residual[4];
+} lacuna_multiply_lane_sizes;
+
+// One matrix, what is added to its sums, and where they go.
+typedef struct lacuna_factor {
+  struct lacuna_header header;
+  const struct lacuna_lane_views *planes;
+  // Optional, `[n_rows]` of the shape's dtype: added to the outputs of every input.
+  struct lacuna_view bias;
+  // Optional, `[n_inputs, n_rows]` of the shape's dtype: added last. None of a gated product's second matrix.
+  struct lacuna_view residual;
+  // `[n_inputs, n_rows]` of the shape's dtype. None of a gated product's second matrix.
+  struct lacuna_view_mut output;
+  // 1: what is in the output is added last, and there is no `residual`; else 0.
+  uint32_t is_added_to_output;
+  // 0.
+  uint32_t reserved;
+} lacuna_factor;
+
+// What `lacuna_multiply_lane` reads and writes.
+typedef struct lacuna_multiply_lane_args {
+  struct lacuna_header header;
+  // bf16 `[n_inputs, n_columns]`, inputs `x_stride` elements apart, aligned to 16 bytes.
+  struct lacuna_view x;
+  // As many as the shape's, in its order.
+  const struct lacuna_factor *factors;
+  uint64_t n_factors;
+} lacuna_multiply_lane_args;
+
+// What an estimate asks of a device.
+typedef struct lacuna_device_rates {
+  struct lacuna_header header;
+  // Between memory and chip.
+  double bytes_per_second;
+  uint64_t n_multiprocessors;
+} lacuna_device_rates;
+
+// How long each way takes, by arithmetic alone. No GPU has confirmed it yet.
+typedef struct lacuna_multiply_lane_estimate {
+  struct lacuna_header header;
+  // Seconds by `LACUNA_WAY_LANE`; negative for more inputs than a launch takes.
+  double lane;
+  double bf16;
+  double unpacked;
+  // The fastest `lacuna_way` where the matrix may be kept as bf16 too,
+  uint32_t fastest;
+  // and where it is kept as lanes alone.
+  uint32_t fastest_of_lanes;
+} lacuna_multiply_lane_estimate;
 
 // The same in device memory: u8 views.
 typedef struct lacuna_df11_views {
@@ -437,19 +1728,6 @@ typedef struct lacuna_df11_sizes {
   // Groups.
   uint64_t n_groups;
 } lacuna_df11_sizes;
-
-// Device memory that a function writes, and perhaps reads; else as `lacuna_view`. No other memory of the same call
-// overlaps it.
-typedef struct lacuna_view_mut {
-  // A `CUdeviceptr`, or what `cudaMalloc` gave.
-  void *data;
-  // Elements, of which functions know how many there must be.
-  uint64_t len;
-  // A `lacuna_dtype`.
-  uint32_t dtype;
-  // 0.
-  uint32_t reserved;
-} lacuna_view_mut;
 
 // What `lacuna_df11_decode` uses and writes.
 typedef struct lacuna_df11_decode_args {
@@ -496,14 +1774,6 @@ typedef struct lacuna_append_kv_sizes {
   uint64_t dropped;
   uint64_t workspace;
 } lacuna_append_kv_sizes;
-
-// A cache whose keys and values a function writes; else as `lacuna_kv`. This struct never changes.
-typedef struct lacuna_kv_mut {
-  struct lacuna_view_mut keys;
-  struct lacuna_view_mut values;
-  struct lacuna_view page_table;
-  struct lacuna_view lengths;
-} lacuna_kv_mut;
 
 // What `lacuna_append_kv` reads and writes.
 typedef struct lacuna_append_kv_args {
@@ -553,22 +1823,6 @@ typedef struct lacuna_measure_norms_sizes {
   uint64_t firsts;
   uint64_t norms;
 } lacuna_measure_norms_sizes;
-
-// A cache that a function reads. This struct never changes.
-typedef struct lacuna_kv {
-  // The pool of keys, of the shape's dtype, from a multiple of 8 elements on.
-  struct lacuna_view keys;
-  // The pool of values, the same; none where no kernel asks for them.
-  struct lacuna_view values;
-  // i32 `[batch, table_stride]`: the page of each `page_size` rows. Numbers of no page make rows that are absent.
-  struct lacuna_view page_table;
-  // u32 `[batch]`: tokens of each request, read on the device.
-  struct lacuna_view lengths;
-  // What products with keys are multiplied by, the scale of fp8; 0 is 1.
-  float key_scale;
-  // What values are multiplied by; 0 is 1.
-  float value_scale;
-} lacuna_kv;
 
 // What `lacuna_measure_norms` reads and writes.
 typedef struct lacuna_measure_norms_args {
@@ -1529,14 +2783,10 @@ void lacuna_device_free(struct lacuna_device *device);
 // Errors: `LACUNA_IMAGE`, `LACUNA_DRIVER`.
 enum lacuna_status lacuna_device_warm_up(const struct lacuna_device *device);
 
-// The device's name, into an array of `n_bytes`: as much as fits, and a zero byte. `len`, where it is not null, is set to
-// the name's bytes.
+// The device's name, which is there until the device is freed.
 //
 // Errors: `LACUNA_NULL`.
-enum lacuna_status lacuna_device_name(const struct lacuna_device *device,
-                                      char *name,
-                                      uint64_t n_bytes,
-                                      uint64_t *len);
+enum lacuna_status lacuna_device_name(const struct lacuna_device *device, const char **name);
 
 // A queue on a stream of the device's primary context: a `CUstream` or a `cudaStream_t`, which are the same. Null, 1 and 2
 // are the driver's default streams. No driver call; the stream must outlive the queue, which never destroys it.
@@ -1559,6 +2809,897 @@ void lacuna_queue_free(struct lacuna_queue *queue);
 //
 // Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_RANGE`, whose message says what is supported.
 enum lacuna_status lacuna_kv_shape_sizes(const struct lacuna_kv_shape *shape, struct lacuna_kv_sizes *sizes);
+
+// Reserves addresses on a queue's device for every slot's most tokens; no memory, but for two page tables of 4 bytes a page. To kernels
+// the arena is a paged cache whose addresses, shape and page table's place never change, so that graphs which were captured once stay right
+// while it grows: rows past what a slot has are absent, whatever lengths say.
+//
+// A thread of its own maps memory. Not for a captured stream. What rows hold before they are written is unspecified: it may be what
+// another slot let go. All work with the arena is in the order of the queue's stream, which must outlive the arena; the queue need not.
+// `lacuna::kv::KvArena` says all of it.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_RANGE`; `LACUNA_DRIVER`, also where the device has no virtual memory
+// management.
+enum lacuna_status lacuna_arena_reserve(const struct lacuna_queue *queue,
+                                        const struct lacuna_arena_shape *shape,
+                                        struct lacuna_arena **arena);
+
+// Ends an arena: waits for its stream's work, and gives all memory back; null is nothing. Where that wait fails, as while the stream is
+// being captured, the memory is kept for good.
+void lacuna_arena_free(struct lacuna_arena *arena);
+
+// The shape of every layer's cache, for plans: requests are slots.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`.
+enum lacuna_status lacuna_arena_kv_shape(const struct lacuna_arena *arena, struct lacuna_kv_shape *shape);
+
+// A layer's cache, for reading: sets `keys`, `values` and `page_table`, and leaves lengths and scales alone. The addresses are the same for as
+// long as the arena lives.
+//
+// Parts of the memory are not there, so that its views are marked: they go with this page table into functions that take a cache, of
+// plans of the shape that `lacuna_arena_kv_shape` gives, and are LACUNA_WRONG_QUEUE elsewhere.
+//
+// Errors: `LACUNA_NULL`; `LACUNA_RANGE` for a layer that there is not.
+enum lacuna_status lacuna_arena_kv(const struct lacuna_arena *arena,
+                                   uint64_t layer,
+                                   struct lacuna_kv *cache);
+
+// The same for writing.
+//
+// Errors: those of `lacuna_arena_kv`.
+enum lacuna_status lacuna_arena_kv_mut(struct lacuna_arena *arena, uint64_t layer, struct lacuna_kv_mut *cache);
+
+// Makes room for a slot's first `n_tokens` tokens; what it has beyond stays. Work queued after it finds them. Where the memory is mapped, nobody waits;
+// else it is mapped now.
+//
+// One small copy where the page table changes; refused while the stream is being captured.
+//
+// Errors: `LACUNA_NULL`; `LACUNA_RANGE` for no slot or too many tokens; `LACUNA_OUT_OF_MEMORY`, `LACUNA_DRIVER`: the slot is then what it
+// was, and another try goes on where this one failed.
+enum lacuna_status lacuna_arena_grow(struct lacuna_arena *arena,
+                                     uint64_t slot,
+                                     uint64_t n_tokens);
+
+// Lets memory for a slot's first `n_tokens` tokens be mapped meanwhile, and waits for nothing. The slot does not grow by it:
+// `lacuna_arena_grow` does.
+//
+// Errors: `LACUNA_NULL`; `LACUNA_RANGE` for no slot or too many tokens.
+enum lacuna_status lacuna_arena_grow_ahead(struct lacuna_arena *arena,
+                                           uint64_t slot,
+                                           uint64_t n_tokens);
+
+// Lets go what a slot has beyond its first `n_tokens` tokens: 0 where its request ends, so that another may have the slot. Its memory stays
+// mapped for whoever grows next, and goes elsewhere at the earliest when the work queued before has ended.
+//
+// One small fill where the page table changes; refused while the stream is being captured.
+//
+// Errors: `LACUNA_NULL`; `LACUNA_RANGE` for no slot or too many tokens; `LACUNA_DRIVER`: memory is then not let go, and another try does
+// it.
+enum lacuna_status lacuna_arena_shrink(struct lacuna_arena *arena,
+                                       uint64_t slot,
+                                       uint64_t n_tokens);
+
+// Lets go all that a slot has, so that another request may have it: `lacuna_arena_shrink` to no tokens.
+//
+// Errors: those of `lacuna_arena_shrink`.
+enum lacuna_status lacuna_arena_release(struct lacuna_arena *arena, uint64_t slot);
+
+// Tokens that a slot has room for now; 0 of no slot.
+//
+// Errors: `LACUNA_NULL`.
+enum lacuna_status lacuna_arena_capacity(const struct lacuna_arena *arena, uint64_t slot, uint64_t *n_tokens);
+
+// Whether memory for a slot's first `n_tokens` tokens is mapped, so that `lacuna_arena_grow` would wait for nothing: 1, else 0.
+//
+// Errors: `LACUNA_NULL`.
+enum lacuna_status lacuna_arena_is_ready(const struct lacuna_arena *arena,
+                                         uint64_t slot,
+                                         uint64_t n_tokens,
+                                         uint32_t *is_ready);
+
+// Makes memory, so that at least `n_bytes` are idle: growing then only maps.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_OUT_OF_MEMORY`, `LACUNA_DRIVER`. What was made stays idle.
+enum lacuna_status lacuna_arena_stock(struct lacuna_arena *arena, uint64_t n_bytes);
+
+// Gives memory back to the device: all that slots let go, after a wait for the work that used it, and all that is idle but for `n_bytes`. What is
+// ahead stays. `n_freed`, where it is not null, is set to how many bytes went.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_DRIVER`. What did not go is still there.
+enum lacuna_status lacuna_arena_trim(struct lacuna_arena *arena,
+                                     uint64_t n_bytes,
+                                     uint64_t *n_freed);
+
+// What there is now; the arena's thread may have more a moment later.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`.
+enum lacuna_status lacuna_arena_read_stats(const struct lacuna_arena *arena, struct lacuna_arena_stats *stats);
+
+// Makes a plan: arithmetic alone, no driver call.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`; `LACUNA_SHAPE` where segments differ; `LACUNA_RANGE`, whose message says what is
+// supported.
+enum lacuna_status lacuna_attend_plan_new(const struct lacuna_attend_shape *shape,
+                                          struct lacuna_attend_plan **plan);
+
+// Ends a plan; null is nothing.
+void lacuna_attend_plan_free(struct lacuna_attend_plan *plan);
+
+// How long views must be.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`.
+enum lacuna_status lacuna_attend_plan_sizes(const struct lacuna_attend_plan *plan, struct lacuna_attend_sizes *sizes);
+
+// How long the views of a segment must be, by its place in the shape.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_RANGE` for a segment that there is not.
+enum lacuna_status lacuna_attend_plan_segment_sizes(const struct lacuna_attend_plan *plan,
+                                                    uint64_t segment,
+                                                    struct lacuna_segment_sizes *sizes);
+
+// Attention of a request's queries over the rows of its segments: `sum of exp(logit) * value / sum of exp(logit)`, of the rows that a query
+// sees, with sinks in the denominator. Dense paged decoding is one segment of all tokens; a selection is sinks, blocks and a window.
+// `lacuna::attention::attend` says all of it.
+//
+// One launch; lengths, page tables, lists and counts are read on the device, so that a captured graph serves requests that grow.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_SHAPE`, `LACUNA_RANGE` before anything is launched; `LACUNA_IMAGE`,
+// `LACUNA_DRIVER`.
+enum lacuna_status lacuna_attend(const struct lacuna_queue *queue,
+                                 const struct lacuna_attend_plan *plan,
+                                 const struct lacuna_attend_args *args);
+
+// How many views pools are, and how many bytes each of them has: into an array of `n_lens`, as many as fit.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_RANGE`, whose message says what is supported.
+enum lacuna_status lacuna_pools_shape_lens(const struct lacuna_pools_shape *shape,
+                                           uint64_t *lens,
+                                           uint64_t n_lens,
+                                           uint64_t *n_views);
+
+// Uses memory as pools, without a copy, until they are freed: u8 views as `lacuna_pools_shape_lens` says, from a multiple of 4 bytes on, of
+// device memory, or of pinned host memory that the device reads and writes in place.
+//
+// One allocation and one copy, for the table of addresses; not for a captured stream.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_SHAPE`, `LACUNA_RANGE`, `LACUNA_DRIVER`.
+enum lacuna_status lacuna_pools_borrow(const struct lacuna_queue *queue,
+                                       const struct lacuna_pools_shape *shape,
+                                       const struct lacuna_view_mut *views,
+                                       uint64_t n_views,
+                                       struct lacuna_pools **pools);
+
+// Ends pools, and frees their table after the work that was queued before; null is nothing.
+void lacuna_pools_free(struct lacuna_pools *pools);
+
+// Makes a plan: arithmetic alone, no driver call.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_SHAPE` where pools do not match; `LACUNA_RANGE`, whose message says what is supported.
+enum lacuna_status lacuna_copy_pages_plan_new(const struct lacuna_copy_pages_shape *shape,
+                                              struct lacuna_copy_pages_plan **plan);
+
+// Ends a plan; null is nothing.
+void lacuna_copy_pages_plan_free(struct lacuna_copy_pages_plan *plan);
+
+// How long views must be.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`.
+enum lacuna_status lacuna_copy_pages_plan_sizes(const struct lacuna_copy_pages_plan *plan,
+                                                struct lacuna_copy_pages_sizes *sizes);
+
+// Copies pages of all pools, for each pair of page numbers: `targets[pool][pairs[i][1]] = sources[pool][pairs[i][0]]`. For migration,
+// which packs scattered pages into one buffer and unpacks them elsewhere, and for offloading to pinned memory and back what a
+// selection misses. `lacuna::attention::copy_pages` says all of it.
+//
+// One launch; pairs and counts are read on the device.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_SHAPE`; `LACUNA_RANGE` where both pools are the same handle: before anything is
+// launched; `LACUNA_IMAGE`, `LACUNA_DRIVER`.
+enum lacuna_status lacuna_copy_pages(const struct lacuna_queue *queue,
+                                     const struct lacuna_copy_pages_plan *plan,
+                                     const struct lacuna_pools *sources,
+                                     struct lacuna_pools *targets,
+                                     const struct lacuna_copy_pages_args *args);
+
+// The same within pools: a sequence's pages for another that goes its own way from there. Where one pair writes what another reads, either
+// may be first.
+//
+// One launch; pairs and counts are read on the device.
+//
+// Errors: those of `lacuna_copy_pages`.
+enum lacuna_status lacuna_copy_pages_within(const struct lacuna_queue *queue,
+                                            const struct lacuna_copy_pages_plan *plan,
+                                            struct lacuna_pools *pools,
+                                            const struct lacuna_copy_pages_args *args);
+
+// What a `status` of `lacuna_copy_pages` says, which the caller has copied to the host.
+//
+// Errors: `LACUNA_CORRUPT`, whose message has the first pair whose page differs.
+enum lacuna_status lacuna_copy_pages_check_status(uint64_t status);
+
+// Makes a plan: arithmetic alone, no driver call.
+//
+// Errors: those of `lacuna_attend_plan_new`.
+enum lacuna_status lacuna_attend_low_rank_plan_new(const struct lacuna_attend_low_rank_shape *shape,
+                                                   struct lacuna_attend_low_rank_plan **plan);
+
+// Ends a plan; null is nothing.
+void lacuna_attend_low_rank_plan_free(struct lacuna_attend_low_rank_plan *plan);
+
+// What says all but how keys are made, for `lacuna_attend_plan_sizes`: a part of the plan, which ends with it. Null of null.
+const struct lacuna_attend_plan *lacuna_attend_low_rank_plan_attend(const struct lacuna_attend_low_rank_plan *plan);
+
+// How long views must be.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`.
+enum lacuna_status lacuna_attend_low_rank_plan_sizes(const struct lacuna_attend_low_rank_plan *plan,
+                                                     struct lacuna_attend_low_rank_sizes *sizes);
+
+// As `lacuna_attend`, but that the keys of one segment of blocks are not stored: they are made on chip of factors of low rank, turned
+// by their positions, and never written (ShadowKV). `lacuna::attention::attend_low_rank` says all of it.
+//
+// One launch.
+//
+// Errors: those of `lacuna_attend`.
+enum lacuna_status lacuna_attend_low_rank(const struct lacuna_queue *queue,
+                                          const struct lacuna_attend_low_rank_plan *plan,
+                                          const struct lacuna_attend_low_rank_args *args);
+
+// Makes a plan: arithmetic alone, no driver call.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`; `LACUNA_RANGE`, whose message says what is supported.
+enum lacuna_status lacuna_merge_partials_plan_new(const struct lacuna_merge_partials_shape *shape,
+                                                  struct lacuna_merge_partials_plan **plan);
+
+// Ends a plan; null is nothing.
+void lacuna_merge_partials_plan_free(struct lacuna_merge_partials_plan *plan);
+
+// How long views must be.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`.
+enum lacuna_status lacuna_merge_partials_plan_sizes(const struct lacuna_merge_partials_plan *plan,
+                                                    struct lacuna_merge_partials_sizes *sizes);
+
+// How long the views of a part must be, by its place in the shape.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_RANGE` for a part that there is not.
+enum lacuna_status lacuna_merge_partials_plan_partial_sizes(const struct lacuna_merge_partials_plan *plan,
+                                                            uint64_t part,
+                                                            struct lacuna_partial_sizes *sizes);
+
+// Partial results of attention, each over tokens of its own, as one: of a shared prefix and what follows it, of ranks that have a part of the
+// context each, of hits in a cache and of misses that came later. `lacuna::attention::merge_partials` says all of it.
+//
+// One launch; masks are read on the device.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_SHAPE` before anything is launched; `LACUNA_IMAGE`, `LACUNA_DRIVER`.
+enum lacuna_status lacuna_merge_partials(const struct lacuna_queue *queue,
+                                         const struct lacuna_merge_partials_plan *plan,
+                                         const struct lacuna_merge_partials_args *args);
+
+// The same into the first of the parts, which is the target and not in the plan, as FlashInfer's `merge_state_in_place`. Rows to which
+// no other part adds anything are left alone. A launch that is replayed merges again.
+//
+// One launch; masks are read on the device.
+//
+// Errors: those of `lacuna_merge_partials`; `LACUNA_DTYPE` too of a plan whose outputs are not of the parts' dtype, and `LACUNA_RANGE` of one of 8
+// parts.
+enum lacuna_status lacuna_merge_partials_in_place(const struct lacuna_queue *queue,
+                                                  const struct lacuna_merge_partials_plan *plan,
+                                                  const struct lacuna_merge_partials_in_place_args *args);
+
+// Makes a plan: arithmetic alone, no driver call.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`; `LACUNA_RANGE`, whose message says what is supported.
+enum lacuna_status lacuna_attend_prefill_plan_new(const struct lacuna_attend_prefill_shape *shape,
+                                                  struct lacuna_attend_prefill_plan **plan);
+
+// Ends a plan; null is nothing.
+void lacuna_attend_prefill_plan_free(struct lacuna_attend_prefill_plan *plan);
+
+// How long views must be.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`.
+enum lacuna_status lacuna_attend_prefill_plan_sizes(const struct lacuna_attend_prefill_plan *plan,
+                                                    struct lacuna_attend_prefill_sizes *sizes);
+
+// Attention of chunks of prompts over the rows of a paged cache that were kept (ZipVL, LazyLLM), by the positions that queries and rows had
+// in their prompt; over all rows it is chunked prefill. `lacuna::attention::attend_prefill` says all of it.
+//
+// One launch; starts, lengths, page tables, positions and skips are read on the device.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_SHAPE`, `LACUNA_RANGE` before anything is launched; `LACUNA_IMAGE`,
+// `LACUNA_DRIVER`.
+enum lacuna_status lacuna_attend_prefill(const struct lacuna_queue *queue,
+                                         const struct lacuna_attend_prefill_plan *plan,
+                                         const struct lacuna_attend_prefill_args *args);
+
+// Makes a plan: arithmetic alone, no driver call.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_RANGE`, whose message says what is supported.
+enum lacuna_status lacuna_tier_resolve_plan_new(const struct lacuna_tier_resolve_shape *shape,
+                                                struct lacuna_tier_resolve_plan **plan);
+
+// Ends a plan; null is nothing.
+void lacuna_tier_resolve_plan_free(struct lacuna_tier_resolve_plan *plan);
+
+// How long views must be. The small tier's pool has as many pages as `logical_of` has elements.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`.
+enum lacuna_status lacuna_tier_resolve_plan_sizes(const struct lacuna_tier_resolve_plan *plan,
+                                                  struct lacuna_tier_resolve_sizes *sizes);
+
+// Finds what lists ask for in the slots of a small fast tier, and slots for what is not there: hits, misses and the copies to make
+// (after ShadowKV and RetroInfer). Slots that a list asks for are never given up to it; where it asks for more than there are, the numbers
+// that come last get -1. `lacuna::attention::tier_resolve` says all of it.
+//
+// One launch; lists and counts are read on the device.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_SHAPE`, `LACUNA_RANGE` before anything is launched; `LACUNA_IMAGE`,
+// `LACUNA_DRIVER`.
+enum lacuna_status lacuna_tier_resolve(const struct lacuna_queue *queue,
+                                       const struct lacuna_tier_resolve_plan *plan,
+                                       const struct lacuna_tier_resolve_args *args);
+
+// Makes a plan: arithmetic alone, no driver call.
+//
+// Errors: those of `lacuna_attend_plan_new`.
+enum lacuna_status lacuna_attend_tiered_plan_new(const struct lacuna_attend_tiered_shape *shape,
+                                                 struct lacuna_attend_tiered_plan **plan);
+
+// Ends a plan; null is nothing.
+void lacuna_attend_tiered_plan_free(struct lacuna_attend_tiered_plan *plan);
+
+// What says all but which pages there are, for `lacuna_attend_plan_sizes`: a part of the plan, which ends with it. Null of null.
+const struct lacuna_attend_plan *lacuna_attend_tiered_plan_attend(const struct lacuna_attend_tiered_plan *plan);
+
+// How long views must be.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`.
+enum lacuna_status lacuna_attend_tiered_plan_sizes(const struct lacuna_attend_tiered_plan *plan,
+                                                   struct lacuna_attend_tiered_sizes *sizes);
+
+// As `lacuna_attend`, over tokens of which those that matter less have fewer bits: first all tokens of tiered pages, then the rows of
+// segments. Codes are multiplied as they lie in pages. `lacuna::attention::attend_tiered` says all of it.
+//
+// One launch; entries, counts and channels are read on the device.
+//
+// Errors: those of `lacuna_attend`.
+enum lacuna_status lacuna_attend_tiered(const struct lacuna_queue *queue,
+                                        const struct lacuna_attend_tiered_plan *plan,
+                                        const struct lacuna_attend_tiered_args *args);
+
+// Makes an encoder for groups of `n_elements` weights.
+//
+// Two allocations, whose memory is zeroed; not for a captured stream.
+//
+// Errors: `LACUNA_NULL`; `LACUNA_RANGE` for no weights, or 2^32 of them; `LACUNA_DRIVER`.
+enum lacuna_status lacuna_df11_encoder_new(const struct lacuna_queue *queue,
+                                           uint64_t n_elements,
+                                           struct lacuna_df11_encoder **encoder);
+
+// Ends an encoder, and frees its workspace after the work that was queued before; null is nothing.
+void lacuna_df11_encoder_free(struct lacuna_df11_encoder *encoder);
+
+// Counts a group's exponents, and makes its smallest code: how much memory the group's tensors take. `weights` is bf16, of
+// `n_elements`, aligned to 16 bytes; matrices of a group follow one another.
+//
+// One launch, a copy of 2 KiB that the host waits for, and one of 2 KiB; not for a captured stream.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_SHAPE`, `LACUNA_WRONG_QUEUE`; `LACUNA_RANGE` where codes have 2^31 bytes; `LACUNA_IMAGE`,
+// `LACUNA_DRIVER`.
+enum lacuna_status lacuna_df11_encoder_measure(const struct lacuna_queue *queue,
+                                               struct lacuna_df11_encoder *encoder,
+                                               const struct lacuna_view *weights,
+                                               struct lacuna_df11_encoder_sizes *sizes);
+
+// Encodes the group that was measured last, by the code that was made last: bit for bit what the encoder on the CPU gives, once
+// `lacuna_df11_encoder_lengthen` has no other code.
+//
+// Two launches.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_SHAPE`, `LACUNA_WRONG_QUEUE`; `LACUNA_RANGE` where nothing was measured; `LACUNA_IMAGE`, `LACUNA_DRIVER`.
+enum lacuna_status lacuna_df11_encoder_pack(const struct lacuna_queue *queue,
+                                            struct lacuna_df11_encoder *encoder,
+                                            const struct lacuna_df11_encoder_pack_args *args);
+
+// Sets `is_longer` to 1 where the group must be packed again, by another code and into memory of other `sizes`, since one of its blocks has
+// more weights than published decoders hold; else to 0, and `sizes` are what they were.
+//
+// Mostly nothing; else a copy of the positions that the host waits for, and one of 2 KiB; not for a captured stream.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_WRONG_QUEUE`; `LACUNA_RANGE` where nothing was measured; `LACUNA_DRIVER`.
+enum lacuna_status lacuna_df11_encoder_lengthen(const struct lacuna_queue *queue,
+                                                struct lacuna_df11_encoder *encoder,
+                                                const struct lacuna_view *output_positions,
+                                                struct lacuna_df11_encoder_sizes *sizes,
+                                                uint32_t *is_longer);
+
+// The tensor `luts` of the code that was made last, into host memory: `n_bytes` as `lacuna_df11_encoder_sizes` says.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_SHAPE`; `LACUNA_RANGE` where nothing was measured.
+enum lacuna_status lacuna_df11_encoder_luts(const struct lacuna_df11_encoder *encoder, uint8_t *luts, uint64_t n_bytes);
+
+// Makes an encoder for groups of `n_elements` weights.
+//
+// Two allocations, whose memory is zeroed; not for a captured stream.
+//
+// Errors: `LACUNA_NULL`; `LACUNA_RANGE` for no weights, or 2^32 of them; `LACUNA_DRIVER`.
+enum lacuna_status lacuna_compact_encoder_new(const struct lacuna_queue *queue,
+                                              uint64_t n_elements,
+                                              struct lacuna_compact_encoder **encoder);
+
+// Ends an encoder, and frees its workspace after the work that was queued before; null is nothing.
+void lacuna_compact_encoder_free(struct lacuna_compact_encoder *encoder);
+
+// Counts a group's exponents, and makes its code: how much memory the group's tensors take. `weights` is bf16, of `n_elements`, aligned
+// to 16 bytes; matrices of a group follow one another.
+//
+// One launch, a copy of 2 KiB that the host waits for, and one of 1 KiB; not for a captured stream.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_SHAPE`, `LACUNA_WRONG_QUEUE`; `LACUNA_RANGE` where codes have 2^32 bytes; `LACUNA_IMAGE`,
+// `LACUNA_DRIVER`.
+enum lacuna_status lacuna_compact_encoder_measure(const struct lacuna_queue *queue,
+                                                  struct lacuna_compact_encoder *encoder,
+                                                  const struct lacuna_view *weights,
+                                                  struct lacuna_compact_encoder_sizes *sizes);
+
+// Encodes the group that was measured last: bit for bit what the encoder on the CPU gives.
+//
+// Two launches.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_SHAPE`, `LACUNA_WRONG_QUEUE`; `LACUNA_RANGE` where nothing was measured; `LACUNA_IMAGE`, `LACUNA_DRIVER`.
+enum lacuna_status lacuna_compact_encoder_pack(const struct lacuna_queue *queue,
+                                               struct lacuna_compact_encoder *encoder,
+                                               const struct lacuna_compact_encoder_pack_args *args);
+
+// The code of the group that was measured last, into host memory: its tensor `lengths`, and its table, as `lacuna_indexed_views`
+// takes it. Either may be null.
+//
+// Errors: `LACUNA_NULL` for no encoder, `LACUNA_SHAPE`; `LACUNA_RANGE` where nothing was measured.
+enum lacuna_status lacuna_compact_encoder_code(const struct lacuna_compact_encoder *encoder,
+                                               uint8_t *lengths,
+                                               uint64_t n_lengths,
+                                               uint8_t *table,
+                                               uint64_t n_table_bytes);
+
+// Opens a directory of safetensors, with or without `config.json`, or one file of them, and reads headers only.
+//
+// Errors: `LACUNA_NULL`; `LACUNA_IO`; `LACUNA_FORMAT` where the files are not what a checkpoint is, and hold no group at all.
+enum lacuna_status lacuna_checkpoint_open(const char *path,
+                                          struct lacuna_checkpoint **checkpoint);
+
+// Ends a checkpoint; null is nothing.
+void lacuna_checkpoint_free(struct lacuna_checkpoint *checkpoint);
+
+// What a checkpoint holds.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`.
+enum lacuna_status lacuna_checkpoint_describe(const struct lacuna_checkpoint *checkpoint,
+                                              struct lacuna_checkpoint_facts *facts);
+
+// What the files say of a group, by the order of names.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_RANGE` for a group that there is not.
+enum lacuna_status lacuna_checkpoint_group(const struct lacuna_checkpoint *checkpoint,
+                                           uint64_t group,
+                                           struct lacuna_checkpoint_entry *entry);
+
+// A tensor that belongs to no group, by its number.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_RANGE` for a tensor that there is not.
+enum lacuna_status lacuna_checkpoint_plain(const struct lacuna_checkpoint *checkpoint,
+                                           uint64_t idx,
+                                           struct lacuna_plain_tensor *tensor);
+
+// Checks a group's tensors, and where the file carries a checksum of them, that too, for which all of them are read.
+//
+// Errors: `LACUNA_NULL`; `LACUNA_RANGE` for a group that there is not; `LACUNA_FORMAT` where a tensor is not what the format allows, or is damaged.
+enum lacuna_status lacuna_checkpoint_stored(const struct lacuna_checkpoint *checkpoint,
+                                            uint64_t group,
+                                            struct lacuna_stored **stored);
+
+// Ends a group; null is nothing.
+void lacuna_stored_free(struct lacuna_stored *stored);
+
+// What a group is.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`.
+enum lacuna_status lacuna_stored_describe(const struct lacuna_stored *stored, struct lacuna_stored_facts *facts);
+
+// A matrix of a group, by its place.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_RANGE` for a matrix that there is not.
+enum lacuna_status lacuna_stored_matrix(const struct lacuna_stored *stored,
+                                        uint64_t place,
+                                        struct lacuna_matrix *matrix);
+
+// The tensors of a group of DF11, in the file that is mapped: for `lacuna_df11_weights_upload`, or for an engine's own copies. They
+// are there until the group is freed.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_FORMAT` for a group in another format.
+enum lacuna_status lacuna_stored_df11(const struct lacuna_stored *stored,
+                                      struct lacuna_df11_group *group);
+
+// The tensors of a compact group, in the file that is mapped: for `lacuna_indexed_weights_upload_compact`, or for an engine's own copies. They
+// are there until the group is freed.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_FORMAT` for a group in another format.
+enum lacuna_status lacuna_stored_compact(const struct lacuna_stored *stored,
+                                         struct lacuna_compact_group *group);
+
+// The tensors of a matrix of lanes, in the file that is mapped: for `lacuna_device_lane_upload`, or for an engine's own copies. They
+// are there until the group is freed.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_FORMAT` for a group in another format.
+enum lacuna_status lacuna_stored_lane(const struct lacuna_stored *stored,
+                                      struct lacuna_lane_tensors *tensors);
+
+// Expands a group on the CPU, on all threads: `output` is of its `n_elements`. `is_verified`, where it is not null, is set to 1 where they
+// have the checksum that the file carries, and to 0 where it carries none. Of `LACUNA_CORRUPT` and a wrong checksum `output` is written too, and means
+// nothing.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_SHAPE`; `LACUNA_CORRUPT`, whose message says where and what; `LACUNA_FORMAT` for another checksum than the file's.
+enum lacuna_status lacuna_stored_decode(const struct lacuna_stored *stored,
+                                        uint16_t *output,
+                                        uint64_t n_elements,
+                                        uint32_t *is_verified);
+
+// Holds the decoded weights of a group, from whatever decoder and in host memory, against the checksum that the file carries.
+// `is_verified` is as of `lacuna_stored_decode`.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_SHAPE`; `LACUNA_FORMAT` for another checksum than the file's.
+enum lacuna_status lacuna_stored_verify(const struct lacuna_stored *stored,
+                                        const uint16_t *weights,
+                                        uint64_t n_elements,
+                                        uint32_t *is_verified);
+
+// Compresses a model on the CPU, on all threads: `inputs` are its safetensors files, or directories of them. `output` is one file if it ends in
+// `.safetensors`, else a new directory; it appears whole or not at all. `options` and `summary` may be null. `lacuna::huffman::compress` says all of
+// it.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_RANGE`, `LACUNA_IO`; `LACUNA_FORMAT` for inputs that are not sound, are compressed already, or hold nothing to
+// compress, and for patterns that are none.
+enum lacuna_status lacuna_compress(const char *const *inputs,
+                                   uint64_t n_inputs,
+                                   const char *output,
+                                   const struct lacuna_conversion *options,
+                                   struct lacuna_converted *summary);
+
+// Writes a checkpoint in another format, on the CPU, without the model between; not to DF11, whose groups must be what patterns say. `options` and
+// `summary` may be null.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_RANGE`, `LACUNA_IO`, `LACUNA_CORRUPT`; `LACUNA_FORMAT` for DF11, and for lanes of a matrix whose shape the checkpoint
+// does not say.
+enum lacuna_status lacuna_transcode(const struct lacuna_checkpoint *checkpoint,
+                                    const char *output,
+                                    const struct lacuna_conversion *options,
+                                    struct lacuna_converted *summary);
+
+// Decompresses a checkpoint on the CPU to one bf16 safetensors file. `options` and `summary` may be null.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_RANGE`, `LACUNA_IO`, `LACUNA_CORRUPT`, `LACUNA_FORMAT`.
+enum lacuna_status lacuna_decompress(const struct lacuna_checkpoint *checkpoint,
+                                     const char *output,
+                                     const struct lacuna_conversion *options,
+                                     struct lacuna_converted *summary);
+
+// Verifies DF11 groups in device memory, and indexes them: from now on each code is decoded once, and not twice. What was
+// uploaded of a group and no longer serves is freed. A group that no index holds is decoded as before.
+//
+// Takes `*df11` over: whatever the answer, it is null afterwards, and its groups are freed where the answer is not
+// `LACUNA_OK`. That of null handles is `LACUNA_NULL`, and nothing is taken.
+//
+// Two launches, allocations and copies, for which it waits; not for a captured stream.
+//
+// Errors: `LACUNA_NULL`; `LACUNA_CORRUPT`, whose message names the lowest corrupt block; `LACUNA_WRONG_QUEUE`, `LACUNA_DRIVER`.
+enum lacuna_status lacuna_indexed_weights_index(const struct lacuna_queue *queue,
+                                                struct lacuna_df11_weights **df11,
+                                                struct lacuna_indexed_weights **weights);
+
+// Checks compact groups, and copies them to the memory of the queue's device.
+//
+// An allocation and six copies a group, and one of each for their table; not for a captured stream.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_FORMAT` where a tensor is not what the format allows; `LACUNA_RANGE`, `LACUNA_DRIVER`.
+enum lacuna_status lacuna_indexed_weights_upload_compact(const struct lacuna_queue *queue,
+                                                         const struct lacuna_compact_group *groups,
+                                                         uint64_t n_groups,
+                                                         struct lacuna_indexed_weights **weights);
+
+// Copies groups and their indices to the memory of the queue's device. Nothing in them is trusted, now or later.
+//
+// An allocation and six copies a group, and one of each for their table; not for a captured stream.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_SHAPE`, `LACUNA_RANGE`, `LACUNA_DRIVER`.
+enum lacuna_status lacuna_indexed_weights_upload(const struct lacuna_queue *queue,
+                                                 const struct lacuna_indexed_group *groups,
+                                                 uint64_t n_groups,
+                                                 struct lacuna_indexed_weights **weights);
+
+// Uses groups that are in device memory already, without a copy, until the weights are freed. Kernels trust
+// nothing in them.
+//
+// One allocation and one copy, for the table of groups; not for a captured stream.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_SHAPE`, `LACUNA_RANGE`, `LACUNA_DRIVER`.
+enum lacuna_status lacuna_indexed_weights_borrow(const struct lacuna_queue *queue,
+                                                 const struct lacuna_indexed_views *groups,
+                                                 uint64_t n_groups,
+                                                 struct lacuna_indexed_weights **weights);
+
+// Ends weights, and frees what they own after the work that was queued before; null is nothing.
+void lacuna_indexed_weights_free(struct lacuna_indexed_weights *weights);
+
+// How long views must be, at least.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`.
+enum lacuna_status lacuna_indexed_weights_sizes(const struct lacuna_indexed_weights *weights,
+                                                struct lacuna_indexed_sizes *sizes);
+
+// Where in `output` a group's weights are: `start` and the `end` after them, in elements.
+//
+// Errors: `LACUNA_NULL`; `LACUNA_RANGE` for a group that there is not.
+enum lacuna_status lacuna_indexed_weights_range(const struct lacuna_indexed_weights *weights,
+                                                uint64_t group,
+                                                uint64_t *start,
+                                                uint64_t *end);
+
+// Sets `is_indexed` to 1 where an index holds the group, and to 0 where none does.
+//
+// Errors: `LACUNA_NULL`; `LACUNA_RANGE` for a group that there is not.
+enum lacuna_status lacuna_indexed_weights_is_indexed(const struct lacuna_indexed_weights *weights,
+                                                     uint64_t group,
+                                                     uint32_t *is_indexed);
+
+// How many entries the index of so many weights has.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`.
+enum lacuna_status lacuna_index_len(uint64_t n_elements, struct lacuna_index_sizes *sizes);
+
+// Copies a group's index to host memory, so that it need not be made again: as many entries as `lacuna_index_len` says.
+//
+// Two copies, for which it waits.
+//
+// Errors: `LACUNA_NULL`; `LACUNA_SHAPE` for arrays of another length; `LACUNA_RANGE` for a group that there is not, or that no index holds;
+// `LACUNA_WRONG_QUEUE`, `LACUNA_DRIVER`.
+enum lacuna_status lacuna_indexed_weights_download_index(const struct lacuna_queue *queue,
+                                                         const struct lacuna_indexed_weights *weights,
+                                                         uint64_t group,
+                                                         uint32_t *tile_bytes,
+                                                         uint64_t n_tile_bytes,
+                                                         uint16_t *granule_bits,
+                                                         uint64_t n_granule_bits);
+
+// The code table of DF11's `luts`, `[n_lut_rows + 1, 256]` in host memory, into `n_bytes` of host memory: `LACUNA_CODE_TABLE_BYTES`.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_SHAPE`.
+enum lacuna_status lacuna_df11_code_table(struct lacuna_bytes luts,
+                                          uint8_t *table,
+                                          uint64_t n_bytes);
+
+// The code table of a compact group's `lengths`, 128 bytes in host memory, into `n_bytes` of host memory: `LACUNA_CODE_TABLE_BYTES`.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_SHAPE`; `LACUNA_FORMAT` for lengths that are those of no code.
+enum lacuna_status lacuna_compact_code_table(struct lacuna_bytes lengths,
+                                             uint8_t *table,
+                                             uint64_t n_bytes);
+
+// Expands every group: bit for bit the weights that were encoded. A corrupt tile of 4,096 weights is quiet NaNs (0x7FC0), of a group
+// without an index all of it, which `lacuna_indexed_check` reports. Where `output` is aligned to 16 bytes, stores are so wide.
+//
+// One launch, and another where there are groups without an index.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_SHAPE`, `LACUNA_WRONG_QUEUE` before anything is launched;
+// `LACUNA_IMAGE`, `LACUNA_DRIVER`.
+enum lacuna_status lacuna_indexed_decode(const struct lacuna_queue *queue,
+                                         const struct lacuna_indexed_weights *weights,
+                                         const struct lacuna_indexed_decode_args *args);
+
+// Makes a plan: arithmetic alone, no driver call.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_RANGE`, whose message says what is supported.
+enum lacuna_status lacuna_indexed_decode_rows_plan_new(const struct lacuna_indexed_decode_rows_shape *shape,
+                                                       struct lacuna_indexed_decode_rows_plan **plan);
+
+// Ends a plan; null is nothing.
+void lacuna_indexed_decode_rows_plan_free(struct lacuna_indexed_decode_rows_plan *plan);
+
+// How long views must be.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`.
+enum lacuna_status lacuna_indexed_decode_rows_plan_sizes(const struct lacuna_indexed_decode_rows_plan *plan,
+                                                         struct lacuna_indexed_decode_rows_sizes *sizes);
+
+// Expands rows of a matrix that lies in a group which an index holds; nothing else of the group is read:
+// `output[i, j] = weight first_element + rows[i] * row_len + j`. Weights of a corrupt span of 32 granules are quiet NaNs (0x7FC0), which
+// `lacuna_indexed_check` reports.
+//
+// One launch; row numbers are read on the device.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_SHAPE`, `LACUNA_WRONG_QUEUE`, and `LACUNA_RANGE` for a group that no index holds, before
+// anything is launched; `LACUNA_IMAGE`, `LACUNA_DRIVER`.
+enum lacuna_status lacuna_indexed_decode_rows(const struct lacuna_queue *queue,
+                                              const struct lacuna_indexed_weights *weights,
+                                              const struct lacuna_indexed_decode_rows_plan *plan,
+                                              const struct lacuna_indexed_decode_rows_args *args);
+
+// Expands a compact group in host memory on the CPU, on all threads: `output` is of the group's `n_elements`. A corrupt tile is quiet NaNs.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_FORMAT`, `LACUNA_SHAPE`; `LACUNA_CORRUPT`, whose message says where and what.
+enum lacuna_status lacuna_compact_group_decode(const struct lacuna_compact_group *group,
+                                               uint16_t *output,
+                                               uint64_t n_elements);
+
+// Waits for the queue's stream, and reports the lowest corrupt tile that any launch with this workspace has met since it was last
+// zeroed; where there is none, the lowest corrupt block of groups without an index. Who synchronises anyway looks at the first two words himself: 0 is sound.
+//
+// Errors: `LACUNA_CORRUPT`, whose message says where and what; `LACUNA_NULL`, `LACUNA_DTYPE`, `LACUNA_SHAPE`, `LACUNA_DRIVER`.
+enum lacuna_status lacuna_indexed_check(const struct lacuna_queue *queue,
+                                        const struct lacuna_indexed_weights *weights,
+                                        const struct lacuna_view *workspace);
+
+// What the first word of a workspace says, which the caller has copied to the host, and the second, where there are groups without
+// an index; else 0.
+//
+// Errors: `LACUNA_CORRUPT`, whose message says where and what.
+enum lacuna_status lacuna_indexed_check_status(uint64_t tile_status,
+                                               uint64_t block_status);
+
+// The group in which what these status words report is, as `lacuna_indexed_check_status` takes them.
+//
+// Errors: `LACUNA_NULL`; `LACUNA_RANGE` for words that report nothing of these weights.
+enum lacuna_status lacuna_indexed_weights_locate(const struct lacuna_indexed_weights *weights,
+                                                 uint64_t tile_status,
+                                                 uint64_t block_status,
+                                                 uint64_t *group);
+
+// How many elements the planes of a matrix have.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_RANGE` for no weights, or 2^32 of them.
+enum lacuna_status lacuna_lane_shape_sizes(const struct lacuna_lane_shape *shape, struct lacuna_lane_sizes *sizes);
+
+// What stands before a matrix's planes in a file, into `n_bytes` of host memory: `LACUNA_LANE_HEADER_BYTES`.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_RANGE`, `LACUNA_SHAPE`.
+enum lacuna_status lacuna_lane_header(const struct lacuna_lane_shape *shape, uint8_t *header, uint64_t n_bytes);
+
+// What a header in a file says of its matrix.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_SHAPE`; `LACUNA_RANGE` for another magic, version or element.
+enum lacuna_status lacuna_lane_shape_of_header(struct lacuna_bytes header, struct lacuna_lane_shape *shape);
+
+// Checks a matrix's tensors, and copies its planes to the memory of the queue's device.
+//
+// An allocation and a copy for each plane; not for a captured stream.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_FORMAT` where a tensor is not what the format allows; `LACUNA_RANGE`, `LACUNA_DRIVER`.
+enum lacuna_status lacuna_device_lane_upload(const struct lacuna_queue *queue,
+                                             const struct lacuna_lane_tensors *tensors,
+                                             struct lacuna_device_lane **lane);
+
+// Packs a matrix that is in device memory: `weights` as `lacuna_measure_lane_args` has it.
+//
+// Two launches, and between them a wait for the stream; allocations for the planes, and for a workspace that is freed; not for a captured
+// stream. Who must not wait brings his own memory to `lacuna_measure_lane` and `lacuna_pack_lane`.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_SHAPE`, `LACUNA_RANGE`, `LACUNA_IMAGE`, `LACUNA_DRIVER`.
+enum lacuna_status lacuna_device_lane_pack(const struct lacuna_queue *queue,
+                                           const struct lacuna_pack_lane_shape *shape,
+                                           const struct lacuna_view *weights,
+                                           struct lacuna_device_lane **lane);
+
+// Ends a matrix, and frees its planes after the work that was queued before; null is nothing.
+void lacuna_device_lane_free(struct lacuna_device_lane *lane);
+
+// The planes of a matrix, for launches on the stream that they were made on, and for those that the caller orders after it. They are
+// there until the matrix is freed.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`.
+enum lacuna_status lacuna_device_lane_views(const struct lacuna_device_lane *lane,
+                                            struct lacuna_lane_views *views);
+
+// Expands a matrix in host memory on the CPU, on all threads: `output` is `[n_rows, n_columns]`, of `n_elements`.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_FORMAT`, `LACUNA_SHAPE`.
+enum lacuna_status lacuna_lane_tensors_unpack(const struct lacuna_lane_tensors *tensors,
+                                              uint16_t *output,
+                                              uint64_t n_elements);
+
+// Makes a plan: arithmetic alone, no driver call.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_RANGE`, whose message says what is supported.
+enum lacuna_status lacuna_unpack_lane_plan_new(const struct lacuna_unpack_lane_shape *shape,
+                                               struct lacuna_unpack_lane_plan **plan);
+
+// Ends a plan; null is nothing.
+void lacuna_unpack_lane_plan_free(struct lacuna_unpack_lane_plan *plan);
+
+// How long views must be.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`.
+enum lacuna_status lacuna_unpack_lane_plan_sizes(const struct lacuna_unpack_lane_plan *plan,
+                                                 struct lacuna_unpack_lane_sizes *sizes);
+
+// The rows of a matrix, from its planes, whatever bytes they hold. What is between rows is left as it is.
+// `lacuna::huffman::lane::unpack_lane` says all of it.
+//
+// One launch.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_SHAPE`, `LACUNA_RANGE` before anything is launched; `LACUNA_IMAGE`, `LACUNA_DRIVER`.
+enum lacuna_status lacuna_unpack_lane(const struct lacuna_queue *queue,
+                                      const struct lacuna_unpack_lane_plan *plan,
+                                      const struct lacuna_unpack_lane_args *args);
+
+// Makes a plan: arithmetic alone, no driver call.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_RANGE`, whose message says what is supported.
+enum lacuna_status lacuna_pack_lane_plan_new(const struct lacuna_pack_lane_shape *shape,
+                                             struct lacuna_pack_lane_plan **plan);
+
+// Ends a plan; null is nothing.
+void lacuna_pack_lane_plan_free(struct lacuna_pack_lane_plan *plan);
+
+// How long views must be.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`.
+enum lacuna_status lacuna_pack_lane_plan_sizes(const struct lacuna_pack_lane_plan *plan,
+                                               struct lacuna_pack_lane_sizes *sizes);
+
+// Chooses the palettes of a matrix, and counts what they lack: the first of two launches that pack it.
+//
+// One launch.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_SHAPE` before anything is launched; `LACUNA_IMAGE`, `LACUNA_DRIVER`.
+enum lacuna_status lacuna_measure_lane(const struct lacuna_queue *queue,
+                                       const struct lacuna_pack_lane_plan *plan,
+                                       const struct lacuna_measure_lane_args *args);
+
+// Packs a matrix that `lacuna_measure_lane` measured: the second of two launches. `lacuna::huffman::lane::pack_lane` says all of it.
+//
+// One launch.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_SHAPE`, `LACUNA_RANGE` before anything is launched; `LACUNA_IMAGE`, `LACUNA_DRIVER`.
+enum lacuna_status lacuna_pack_lane(const struct lacuna_queue *queue,
+                                    const struct lacuna_pack_lane_plan *plan,
+                                    const struct lacuna_pack_lane_args *args);
+
+// Makes a plan: arithmetic alone, no driver call.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_SHAPE`; `LACUNA_RANGE`, whose message says what is supported.
+enum lacuna_status lacuna_multiply_lane_plan_new(const struct lacuna_multiply_lane_shape *shape,
+                                                 struct lacuna_multiply_lane_plan **plan);
+
+// Ends a plan; null is nothing.
+void lacuna_multiply_lane_plan_free(struct lacuna_multiply_lane_plan *plan);
+
+// How long views must be.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`.
+enum lacuna_status lacuna_multiply_lane_plan_sizes(const struct lacuna_multiply_lane_plan *plan,
+                                                   struct lacuna_multiply_lane_sizes *sizes);
+
+// A few inputs times matrices of lanes, which are never expanded in memory: `output[c][r] = weight[r] . x[c] + bias[r] + residual[c][r]`, and
+// of a gated product `silu(gate[r] . x[c] + bias[r]) * (up[r] . x[c] + bias[r]) + residual[c][r]`. `lacuna::huffman::lane::multiply_lane` says all of it.
+//
+// One launch.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_SHAPE`, `LACUNA_RANGE` before anything is launched; `LACUNA_IMAGE`, `LACUNA_DRIVER`.
+enum lacuna_status lacuna_multiply_lane(const struct lacuna_queue *queue,
+                                        const struct lacuna_multiply_lane_plan *plan,
+                                        const struct lacuna_multiply_lane_args *args);
+
+// What a device says of itself.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_OTHER` where its driver does not say how fast its memory is.
+enum lacuna_status lacuna_device_rates_of(const struct lacuna_device *device, struct lacuna_device_rates *rates);
+
+// How long each way of multiplying these matrices takes, and which is the fastest. `lacuna::huffman::lane::Estimate` says all of it.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_SHAPE`, `LACUNA_RANGE`.
+enum lacuna_status lacuna_multiply_lane_estimate_of(const struct lacuna_multiply_lane_shape *shape,
+                                                    const struct lacuna_device_rates *rates,
+                                                    struct lacuna_multiply_lane_estimate *estimate);
 
 // Checks groups, and copies their tensors to the memory of the queue's device.
 //
@@ -1621,6 +3762,21 @@ enum lacuna_status lacuna_df11_check(const struct lacuna_queue *queue,
 //
 // Errors: `LACUNA_CORRUPT`, whose message says where and what.
 enum lacuna_status lacuna_df11_check_status(uint64_t status);
+
+// The group in which what this status word reports is, as `lacuna_df11_check_status` takes it.
+//
+// Errors: `LACUNA_NULL`; `LACUNA_RANGE` for a word that reports nothing of these weights.
+enum lacuna_status lacuna_df11_weights_locate(const struct lacuna_df11_weights *weights,
+                                              uint64_t status,
+                                              uint64_t *group);
+
+// Expands a group in host memory on the CPU, on all threads: `output` is of the group's `n_elements`. A corrupt
+// group is quiet NaNs.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_FORMAT`, `LACUNA_SHAPE`; `LACUNA_CORRUPT`, whose message says where and what.
+enum lacuna_status lacuna_df11_group_decode(const struct lacuna_df11_group *group,
+                                            uint16_t *output,
+                                            uint64_t n_elements);
 
 // Makes a plan: arithmetic alone, no driver call.
 //

@@ -88,14 +88,14 @@ structs! {
 }
 
 /// Tiers by their numbers, as pools are.
-pub(super) const TIERS: [Tier; 4] = [Tier::T16, Tier::T8, Tier::T4, Tier::T2];
+pub(in crate::capi) const TIERS: [Tier; 4] = [Tier::T16, Tier::T8, Tier::T4, Tier::T2];
 
 fn tier(number: u32) -> Outcome<Tier> {
     let found = TIERS.into_iter().find(|tier| tier.tag() == number);
     found.ok_or_else(|| Failure::number("tier", number, "lacuna_tier"))
 }
 
-pub(super) fn tail(number: u32) -> Outcome<Tail> {
+pub(in crate::capi) fn tail(number: u32) -> Outcome<Tail> {
     match number {
         0 => Ok(Tail::ZeroPoints),
         1 => Ok(Tail::Minimums),
