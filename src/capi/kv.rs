@@ -199,13 +199,11 @@ impl lacuna_kv {
         layout: &KvLayout,
         queue: &Queue,
     ) -> Outcome<Option<KvView<'a, T>>> {
-        // SAFETY: the caller's word.
-        unsafe {
-            match self.keys.optional::<T>("keys", queue)? {
-                None => Ok(None),
-                Some(_) => self.of(layout, queue).map(Some),
-            }
+        if self.keys.is_none() {
+            return Ok(None);
         }
+        // SAFETY: the caller's word.
+        unsafe { self.of(layout, queue) }.map(Some)
     }
 }
 

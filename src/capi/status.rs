@@ -22,7 +22,7 @@ pub enum lacuna_status {
     LACUNA_SHAPE = 4,
     /// A value outside what is supported.
     LACUNA_RANGE = 5,
-    /// Memory of another device than the queue's.
+    /// Memory of another device than the queue's, or of a growing cache where all of it must be there.
     LACUNA_WRONG_QUEUE = 6,
     /// No CUDA driver library could be loaded.
     LACUNA_NO_DRIVER = 7,

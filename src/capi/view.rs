@@ -120,6 +120,11 @@ impl Raw {
 }
 
 impl lacuna_view {
+    /// Whether it is what an optional field is that nothing is given for.
+    pub(super) fn is_none(&self) -> bool {
+        self.raw().is_none()
+    }
+
     /// The same for a kernel that reads it as a cache of this layout through the table at this address, which is how alone memory of a
     /// growing cache goes.
     pub(super) fn through(

@@ -157,16 +157,13 @@ impl lacuna_copy_pages_args {
                 pairs: self.pairs.of("pairs", queue)?,
                 counts: self.counts.optional("counts", queue)?,
             };
-            let expected = self.expected.optional("expected", queue)?;
-            let check = match expected {
-                None if self.status.is_none() => None,
-                None => Some(CopyCheck {
+            let check = if self.expected.is_none() && self.status.is_none() {
+                None
+            } else {
+                Some(CopyCheck {
                     expected: self.expected.of("expected", queue)?,
                     status: self.status.of("status", queue)?,
-                }),
-                Some(expected) => {
-                    Some(CopyCheck { expected, status: self.status.of("status", queue)? })
-                }
+                })
             };
             let outputs = CopyOutputs {
                 checksums: self.checksums.optional("checksums", queue)?,

@@ -79,7 +79,7 @@ pub(super) fn mask(number: u32, usual: Mask, window: u64) -> Outcome<Mask> {
     }
 }
 
-pub(super) fn turn(number: u32) -> Outcome<Turn> {
+pub(in crate::capi) fn turn(number: u32) -> Outcome<Turn> {
     match number {
         0 => Ok(Turn::Halves),
         1 => Ok(Turn::Pairs),

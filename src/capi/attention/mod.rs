@@ -4,7 +4,7 @@
 
 mod attend;
 mod copy_pages;
-mod logits;
+pub(super) mod logits;
 mod low_rank;
 mod merge;
 mod prefill;

@@ -9,10 +9,11 @@ use crate::capi::abi::{
 use crate::capi::device::lacuna_queue;
 use crate::capi::dtype::{with_half, with_real};
 use crate::capi::kv::lists;
-use crate::capi::status::{Failure, Outcome, answer, lacuna_status};
+use crate::capi::quant::page::tail;
+use crate::capi::status::{Outcome, answer, lacuna_status};
 use crate::capi::view::{lacuna_view, lacuna_view_mut};
 use crate::kv::{KvLayout, KvShape};
-use crate::quant::{ChannelViews, PagesPlan, PagesShape, Tail, Tier, TierPools};
+use crate::quant::{ChannelViews, PagesPlan, PagesShape, Tier, TierPools};
 
 /// Sizes of `lacuna_attend_tiered`: the tiered pages before the segments.
 #[derive(Debug, Clone, Copy)]
@@ -98,9 +99,6 @@ pub struct lacuna_attend_tiered_plan {
     attend: lacuna_attend_plan,
 }
 
-/// Tiers as pools are: by their tags.
-const TIERS: [Tier; 4] = [Tier::T16, Tier::T8, Tier::T4, Tier::T2];
-
 impl lacuna_attend_tiered_plan {
     /// # Safety
     /// The caller's structs.
@@ -108,11 +106,6 @@ impl lacuna_attend_tiered_plan {
         check_reserved("lacuna_attend_tiered_shape", shape.reserved)?;
         // SAFETY: the caller's structs.
         let attend = unsafe { read(shape.attend)?.plan() }?;
-        let tail = match shape.tail {
-            0 => Tail::ZeroPoints,
-            1 => Tail::Minimums,
-            number => return Err(Failure::number("tail", number, "lacuna_tail")),
-        };
         // Of a cache, requests and heads alone matter, which are the segments'.
         let first = attend.plan.segments().next().map(|segment| *segment.layout.shape());
         let what = "segments";
@@ -123,7 +116,7 @@ impl lacuna_attend_tiered_plan {
             lists: lists(shape.lists)?,
             span_pages: crate::capi::abi::or(shape.span_pages, usual.span_pages),
             n_pool_pages: shape.n_pool_pages,
-            tail,
+            tail: tail(shape.tail)?,
             ..usual
         })?;
         let plan = TieredPlan::new(attend.plan, pages)?;
@@ -136,7 +129,7 @@ impl lacuna_attend_tiered_plan {
         let pages = self.plan.pages();
         lacuna_attend_tiered_sizes {
             header: lacuna_header::NONE,
-            pools: TIERS.map(|tier| pages.pool_bytes(tier)),
+            pools: Tier::BY_TAG.map(|tier| pages.pool_bytes(tier)),
             status: 1,
             key_entries: pages.entries_len(),
             value_entries: pages.entries_len(),

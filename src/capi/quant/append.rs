@@ -3,10 +3,11 @@
 use crate::capi::abi::{
     borrow, check_reserved, free, give, lacuna_header, or, read, structs, write,
 };
+use crate::capi::attention::logits::turn;
 use crate::capi::device::lacuna_queue;
 use crate::capi::dtype::with_half;
 use crate::capi::kv::{lacuna_kv_mut, lacuna_kv_shape};
-use crate::capi::status::{Failure, Outcome, answer, lacuna_status};
+use crate::capi::status::{Outcome, answer, lacuna_status};
 use crate::capi::view::{lacuna_view, lacuna_view_mut};
 use crate::quant::{AppendOutputs, AppendPlan, AppendShape, NewTokens, Turn};
 
@@ -100,12 +101,7 @@ impl lacuna_append_kv_plan {
         // SAFETY: the caller's word.
         let kv = unsafe { read(shape.kv) }?;
         with_half!(kv.dtype, "a cache to append to", T => Ok(size_of::<T>()))?;
-        let turn = match shape.turn {
-            0 => Turn::Halves,
-            1 => Turn::Pairs,
-            2 => Turn::None,
-            turn => return Err(Failure::number("turn", turn, "lacuna_turn")),
-        };
+        let turn = turn(shape.turn)?;
         let usual = AppendShape::of(kv.layout()?, shape.n_tokens);
         let plan = AppendPlan::new(AppendShape {
             key_stride: or(shape.key_stride, usual.key_stride),

@@ -6,7 +6,7 @@
 mod append;
 mod missing;
 mod norms;
-mod page;
+pub(super) mod page;
 mod pages;
 mod probes;
 mod retier;

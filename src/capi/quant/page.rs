@@ -92,7 +92,7 @@ fn tier(number: u32) -> Outcome<Tier> {
     found.ok_or_else(|| Failure::number("tier", number, "lacuna_tier"))
 }
 
-pub(super) fn tail(number: u32) -> Outcome<Tail> {
+pub(in crate::capi) fn tail(number: u32) -> Outcome<Tail> {
     match number {
         0 => Ok(Tail::ZeroPoints),
         1 => Ok(Tail::Minimums),

@@ -180,6 +180,55 @@ fn attend_attends_to_a_cache_that_grew_as_to_one_that_did_not() {
 }
 
 #[test]
+fn append_kv_appends_to_a_cache_that_grew() {
+    let mut random = Random(2);
+    let queue = queue();
+    let arena = reserve(&queue, &shape()).unwrap();
+    grow(&arena, 0, 8).unwrap();
+    grow(&arena, 1, 7).unwrap();
+    let kv_shape = kv_shape(&arena);
+    let of_append = lacuna_append_kv_shape {
+        kv: &raw const kv_shape,
+        n_tokens: 5,
+        ..lacuna_append_kv_shape::zeroed()
+    };
+    let (new, free) = (lacuna_append_kv_plan_new, lacuna_append_kv_plan_free);
+    let plan = plan(new, free, &of_append).unwrap();
+    let [keys, values] =
+        [(); 2].map(|()| Aligned::new((0..640).map(|_| bf16::from_f32(random.number()))));
+    let (lengths, mut new_lengths) = ([3_u32, 2], [77_u32; 2]);
+    let mut cache = lacuna_kv_mut {
+        keys: view_mut::<bf16>(&mut []),
+        values: view_mut::<bf16>(&mut []),
+        page_table: none(),
+        lengths: view(&lengths),
+    };
+    // SAFETY: a handle of the library's and a struct of this program's.
+    answer(unsafe { lacuna_arena_kv_mut(arena.address, 1, &raw mut cache) }).unwrap();
+    let args = lacuna_append_kv_args {
+        keys: view(&keys),
+        values: view(&values),
+        cache,
+        new_lengths: view_mut(&mut new_lengths),
+        ..lacuna_append_kv_args::zeroed()
+    };
+    launch(lacuna_append_kv, &queue, &plan, &args).unwrap();
+    assert_eq!(new_lengths, [8, 7]);
+    // SAFETY: the arena's table, which no launch writes now.
+    let table = unsafe { std::slice::from_raw_parts(cache.page_table.data.cast(), 6) };
+    for (b, t, h) in (0..20).map(|i| (i / 10, i / 2 % 5, i % 2)) {
+        let place = layout(&kv_shape).locate(table, b, u64::from(lengths[b as usize]) + t, h);
+        let from = (((b * 5 + t) * 2 + h) * 32) as usize;
+        for (pool, rows) in [(&cache.keys, &keys), (&cache.values, &values)] {
+            let row = pool.data.cast::<bf16>().wrapping_add(place.unwrap());
+            // SAFETY: a row that the page table names, which no launch uses now.
+            let row = unsafe { std::slice::from_raw_parts(row, 32) };
+            assert_eq!(row, &rows[from..from + 32], "{b} {t} {h}");
+        }
+    }
+}
+
+#[test]
 fn memory_of_an_arena_goes_as_its_cache_alone() {
     let queue = queue();
     let arena = reserve(&queue, &shape()).unwrap();

@@ -265,7 +265,11 @@ fn what_compact_rows_refuses_leaves_outputs_alone() {
     refuse(|a| a.kept.len = 9, LACUNA_SHAPE, "mask: expected 10, got 9");
     refuse(|a| a.counts.len = 3, LACUNA_SHAPE, "counts: expected 2, got 3");
     refuse(|a| a.workspace.len = 0, LACUNA_SHAPE, "workspace: expected 1, got 0");
-    refuse(|a| a.kept.reserved = 1, LACUNA_ABI, "reserved of kept is not 0");
+    refuse(
+        |a| a.kept.reserved = 1,
+        LACUNA_ABI,
+        "reserved of kept is 1, and neither 0 nor of an arena that there is",
+    );
     refuse(|a| a.kept.data = std::ptr::null(), LACUNA_NULL, "data of kept is a null pointer");
     assert_eq!((indices, counts), ([-7; 10], [77; 2]));
 }
