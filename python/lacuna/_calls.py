@@ -3405,7 +3405,7 @@ def column_mass(
         cache: The cache of keys; values are not read.
         skips: Optional, u32 `[batch]`: requests where it is not 0 are left alone, their outputs too.
         masses: f32 `[batch, n_heads or 1, n]`, rows `mass_stride` elements apart. What a request has no tokens for stays what it was.
-        softmaxes: u64 `[batch, n_heads, n_probes, n_q_heads / n_heads]`: what each softmax is divided by, as other functions take it.
+        softmaxes: u64 `[batch, n_heads, n_probes, n_q_heads / n_heads]`: the greatest logit of each softmax and one over its sum, as bits.
         workspace: u64, from a multiple of 16 bytes on: zeros before the first launch, and used by one launch at a time; every launch leaves it
             ready.
     """
