@@ -511,3 +511,112 @@ proptest! {
         }
     }
 }
+
+/// Names of groups are a file's, and those of files ours: none leads elsewhere, and no two are one.
+#[test]
+fn names_of_groups_are_no_paths() {
+    let folder = tempfile::tempdir().unwrap();
+    let elsewhere = folder.path().join("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    let weights = common::clustered_weights(2000, 1);
+    let encoded = common::encode(&weights);
+    let raw = encoded.as_raw("group");
+    let absolute = elsewhere.join("taken").display().to_string();
+    let long = "n".repeat(3000);
+    let names =
+        [&absolute, "../elsewhere/taken", "a.b", "a_b", "a/b", "a:b", "a b", "model", "", &long];
+    let suffixes = [
+        "encoded_exponent",
+        "sign_mantissa",
+        "luts",
+        "gaps",
+        "output_positions",
+        "split_positions",
+    ];
+    let tensors: Vec<_> = names
+        .iter()
+        .flat_map(|name| {
+            suffixes.iter().zip(raw.tensors()).map(move |(suffix, bytes)| {
+                let (dtype, shape) = match *suffix {
+                    "luts" => (safetensors::Dtype::U8, vec![bytes.len() / 256, 256]),
+                    "split_positions" => (safetensors::Dtype::I64, vec![bytes.len() / 8]),
+                    _ => (safetensors::Dtype::U8, vec![bytes.len()]),
+                };
+                let view = safetensors::tensor::TensorView::new(dtype, shape, bytes).unwrap();
+                (format!("{name}.{suffix}"), view)
+            })
+        })
+        .collect();
+    let bytes = safetensors::serialize(tensors, None).unwrap();
+    let checkpoint = Checkpoint::from_bytes(bytes).unwrap();
+    assert_eq!(checkpoint.entries().len(), names.len());
+    for name in ["turned", "turned.safetensors"] {
+        let output = folder.path().join(name);
+        huffman::transcode(&checkpoint, &output, Format::Compact, &|_| {}).unwrap();
+        let turned = Checkpoint::open(&output).unwrap();
+        assert_eq!(turned.entries().len(), names.len());
+        for (idx, entry) in turned.entries().iter().enumerate() {
+            assert!(names.contains(&entry.name.as_str()), "{}", entry.name);
+            assert_eq!(turned.decode_group(idx).unwrap(), (weights.clone(), Checked::Verified));
+        }
+    }
+    assert!(std::fs::read_dir(&elsewhere).unwrap().next().is_none());
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3);
+    // A usual name is a usual file's.
+    let back = folder.path().join("back");
+    compress(&back, Format::Compact);
+    assert!(back.join("encoder_layer_0.safetensors").exists());
+}
+
+/// A model of these bf16 matrices of 2 rows.
+fn model_of(folder: &Path, names: &[&str]) -> PathBuf {
+    let weights = common::clustered_weights(64, 1);
+    let view = |name: &&str| {
+        let bytes = bytemuck::cast_slice(&weights);
+        let view =
+            safetensors::tensor::TensorView::new(safetensors::Dtype::BF16, vec![2, 32], bytes);
+        ((*name).to_owned(), view.unwrap())
+    };
+    let path = folder.join("model.safetensors");
+    let bytes = safetensors::serialize(names.iter().map(view), None).unwrap();
+    std::fs::write(&path, bytes).unwrap();
+    path
+}
+
+#[test]
+fn what_would_have_two_meanings_is_not_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("out");
+    let refused = |names: &[&str], patterns: &[&str], format| {
+        let model = model_of(folder.path(), names);
+        let patterns: Vec<_> = patterns.iter().map(|text| GroupPattern::parse(text)).collect();
+        let file = output.with_extension("safetensors");
+        let mut reasons = [&output, &file].map(|output| {
+            let result =
+                huffman::compress(std::slice::from_ref(&model), output, &patterns, format, &|_| {});
+            assert!(!output.exists());
+            let error = result.unwrap_err().to_string();
+            error.split_once(": ").unwrap().1.to_owned()
+        });
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        reasons.sort();
+        assert_eq!(reasons[0], reasons[1]);
+        reasons[0].clone()
+    };
+    // A tensor that is not of a group has the name of one that is.
+    let names = ["a.weight", "a.sign_mantissa"];
+    for format in [Format::Df11, Format::Compact] {
+        assert_eq!(
+            refused(&names, &["a"], format),
+            "a.sign_mantissa is not compressed, and has the name of a group's tensor"
+        );
+    }
+    // Two groups of one name, by modules and by itself.
+    let names = ["a.b.weight", "a.weight"];
+    assert_eq!(refused(&names, &["a=b", "a"], Format::Compact), "a.codes would be of two groups");
+    assert_eq!(
+        refused(&names, &["a=b", ".*"], Format::Df11),
+        "a is of the pattern .*, and readers would take it by a, which is before it; put narrower \
+         patterns first"
+    );
+}

@@ -261,8 +261,8 @@ void fence(Scope scope) {
 
 }  // namespace lacuna_simt
 
-// The compiler calls this in every basic block of a kernel: a thread's steps.
-extern "C" void __sanitizer_cov_trace_pc() {
+// The compiler calls this in every basic block of a kernel (cuda.h): a thread's steps.
+extern "C" void lacuna_simt_step() {
   using namespace lacuna_simt;
   Worker* w = worker;
   if (w == nullptr) return;

@@ -2,12 +2,15 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 pub(crate) mod golden;
+mod random;
 
 use std::path::PathBuf;
 
 use lacuna::huffman::{self, RawGroup};
 use lacuna::simt::{Checks, Config, Fibres, Schedule};
 use lacuna::{Device, Executor, Queue};
+
+pub(crate) use random::Random;
 
 pub(crate) const SCHEDULES: [Schedule; 5] = [
     Schedule::InOrder,
@@ -63,27 +66,9 @@ fn queues_with(checks: Checks) -> Vec<Queue> {
     queues
 }
 
-/// Numbers from a seed.
-#[derive(Debug, Clone)]
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    /// Below 2^31.
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_041);
-        self.0 >> 33
-    }
-
-    /// From -1 to 1, in steps that bf16 and fp8 do not all have.
-    pub(crate) fn number(&mut self) -> f32 {
-        (self.next() % 4001) as f32 / 2000.0 - 1.0
-    }
-
-    /// About normal, of variance 1.
-    pub(crate) fn normal(&mut self) -> f32 {
-        let sum: f32 = (0..12).map(|_| (self.next() % 65_536) as f32 / 65_536.0).sum();
-        sum - 6.0
-    }
+/// What a generator of numbers says in this state.
+fn word_of(state: u64) -> u32 {
+    (state >> 32) as u32
 }
 
 /// Every schedule with both kinds of fibres, under all checks.

@@ -7,7 +7,7 @@ use lacuna::simt::{Checks, Config, Fibres};
 use lacuna::{Error, Queue};
 use proptest::prelude::*;
 
-use crate::common;
+use crate::common::{self, Random};
 
 /// A launch's requests.
 #[derive(Debug, Clone)]
@@ -151,30 +151,22 @@ fn assert_same<T: Score + Default>(problem: &Problem<T>) {
     }
 }
 
-struct Random(u64);
-
-impl Random {
-    fn bits(&mut self) -> u32 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_041);
-        (self.0 >> 33) as u32
-    }
-
-    fn number(&mut self) -> f32 {
-        self.bits() as f32 / (1_u32 << 30) as f32 - 1.0
-    }
+/// From -1 to 1.
+fn number(random: &mut Random) -> f32 {
+    random.next() as f32 / (1_u32 << 30) as f32 - 1.0
 }
 
 fn queries<T: Score>(batch: usize, n: usize, seed: u64) -> Vec<Vec<T>> {
     let mut random = Random(seed);
-    (0..batch).map(|_| (0..n).map(|_| T::from_f32(random.number())).collect()).collect()
+    (0..batch).map(|_| (0..n).map(|_| T::from_f32(number(&mut random))).collect()).collect()
 }
 
 /// The same queries, some changed a little and some a lot.
 fn drifted<T: Score>(rows: &[Vec<T>], seed: u64) -> Vec<Vec<T>> {
     let mut random = Random(seed ^ 0x5EED);
     let mut drift = |row: &Vec<T>| {
-        let share = [0.0, 0.1, 0.5, 0.55, 3.0][random.bits() as usize % 5];
-        row.iter().map(|x| T::from_f32(x.to_f32() + share * random.number())).collect()
+        let share = [0.0, 0.1, 0.5, 0.55, 3.0][random.below(5)];
+        row.iter().map(|x| T::from_f32(x.to_f32() + share * number(&mut random))).collect()
     };
     rows.iter().map(&mut drift).collect()
 }
@@ -207,8 +199,8 @@ proptest! {
         rows_per_request in 0_usize..5, given in any::<[bool; 3]>(),
     ) {
         let mut random = Random(seed);
-        let mut words = |n_values: u32| -> Vec<u32> {
-            (0..batch).map(|_| random.bits() % n_values).collect()
+        let mut words = |n_values: usize| -> Vec<u32> {
+            (0..batch).map(|_| random.below(n_values) as u32).collect()
         };
         let (states, forced, thetas) = (words(3), words(2), words(5));
         let thetas = thetas.iter().map(|i| [0.9, 0.5, -2.0, 1.5, f32::NAN][*i as usize]).collect();

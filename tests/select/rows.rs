@@ -72,7 +72,7 @@ impl<T: Element + Default + PartialEq + std::fmt::Debug> Problem<T> {
         for l in 0..shape.n_lists {
             let n = shape.n_indices as usize;
             if n != 0 {
-                let own = indices(n, shape.n_table_rows, is_once, seed + l);
+                let own = indices(n, shape.n_table_rows, is_once, seed.wrapping_add(l));
                 all[(l * shape.index_stride) as usize..][..n].copy_from_slice(&own);
             }
         }
@@ -418,6 +418,11 @@ fn what_does_not_fit_is_refused_with_what_does() {
             with(RowsShape { element_bytes: 4, ..SHAPE }),
             gather,
             "bytes of an element: expected 4, got 2",
+        ),
+        (
+            with(RowsShape { element_bytes: 0, ..SHAPE }),
+            gather,
+            "bytes of an element: 0 is outside 1 and more",
         ),
         (
             with(RowsShape { n_lists: 1 << 27, ..SHAPE }),

@@ -21,6 +21,13 @@ pub const VERSIONS: [&str; 4] = ["0.2.0", "0.3.1", "0.3.2", "0.5.0"];
 pub(super) const METADATA_PREFIX: &str = "lacuna.group.";
 /// The sections of a `config.json` that tell of compressed weights.
 pub(super) const CONFIGS: [&str; 2] = ["dfloat11_config", "lacuna_config"];
+/// More patterns than any `config.json` has, more bytes of each one's automaton than models' take, and more
+/// modules of one than any group has matrices: by these few bytes of text ask for many of memory.
+const MAX_PATTERNS: usize = 256;
+const MAX_PATTERN_BYTES: usize = 1 << 18;
+const MAX_MODULES: usize = 4096;
+/// And more of memory than the names of any model's matrices take.
+const MAX_NAMED_BYTES: usize = 64 << 20;
 /// Version of the formats of this crate that groups' facts name.
 pub(super) const FORMAT_VERSION: u64 = 1;
 
@@ -125,10 +132,16 @@ impl Checkpoint {
                 }
             }
         }
-        let mut groups = Vec::new();
+        let (mut groups, mut n_named) = (Vec::new(), 0);
         for (tensor, &file) in &owners {
             let Some((format, name)) = Format::marked_by(tensor) else { continue };
             check_group(&files, &owners, format, name, file)?;
+            // A few modules, each once for every group that a pattern takes.
+            n_named += named_bytes(format, name, &patterns);
+            if n_named > MAX_NAMED_BYTES {
+                let reason = "its patterns name more matrices than models have";
+                return Err(broken(&path, format!("dfloat11_config: {reason}")));
+            }
             groups.push(describe_group(&files[file], file, format, name, &patterns)?);
         }
         groups.sort_by(|a, b| a.name.cmp(&b.name));
@@ -366,16 +379,27 @@ fn parse_config(path: &Path, config: &Value) -> Result<Vec<Pattern>> {
         .get("pattern_dict")
         .and_then(Value::as_object)
         .ok_or_else(|| error("pattern_dict is missing".to_owned()))?;
+    if patterns.len() > MAX_PATTERNS {
+        let n = patterns.len();
+        return Err(error(format!("pattern_dict has {n} patterns, more than {MAX_PATTERNS}")));
+    }
     patterns
         .iter()
         .map(|(pattern, modules)| {
-            // The pattern comes from a file: its automaton may not grow without bound. Matching is
-            // linear in the name by construction.
+            // The pattern comes from a file: its automaton may not grow without bound, nor what matching
+            // remembers. Matching is linear in the name by construction.
             let regex = RegexBuilder::new(&format!("^(?:{pattern})$"))
-                .size_limit(1 << 20)
+                .size_limit(MAX_PATTERN_BYTES)
+                .dfa_size_limit(MAX_PATTERN_BYTES)
                 .build()
                 .map_err(|reason| error(format!("pattern {pattern:?}: {reason}")))?;
-            let modules: Option<Vec<_>> = modules.as_array().and_then(|modules| {
+            let modules = modules.as_array();
+            if let Some(n) = modules.map(Vec::len).filter(|n| *n > MAX_MODULES) {
+                return Err(error(format!(
+                    "pattern {pattern:?} names {n} modules, more than {MAX_MODULES}"
+                )));
+            }
+            let modules: Option<Vec<_>> = modules.and_then(|modules| {
                 modules.iter().map(|module| module.as_str().map(str::to_owned)).collect()
             });
             let modules =
@@ -430,6 +454,19 @@ fn check_group(
     Ok(())
 }
 
+/// The modules of a group, by the first pattern that takes its name: the configuration's word counts first,
+/// as it is what other readers of DF11 go by.
+fn modules_of<'a>(format: Format, name: &str, patterns: &'a [Pattern]) -> Option<&'a [String]> {
+    let mut patterns = patterns.iter().filter(|_| format == Format::Df11);
+    Some(&patterns.find(|(regex, _)| regex.is_match(name))?.1)
+}
+
+/// What the names of a group's matrices take in memory, about.
+fn named_bytes(format: Format, name: &str, patterns: &[Pattern]) -> usize {
+    let modules = modules_of(format, name, patterns).unwrap_or_default();
+    modules.iter().map(|module| name.len() + module.len() + size_of::<Matrix>()).sum()
+}
+
 fn describe_group(
     tensors: &TensorFile,
     file: usize,
@@ -469,10 +506,7 @@ fn describe_group(
     if format == Format::Lane && matrices.is_empty() {
         matrices.push(Matrix { name: format!("{name}.weight"), shape: None });
     }
-    // The configuration's word on names counts first: it is what other readers of DF11 go by.
-    if format == Format::Df11
-        && let Some((_, modules)) = patterns.iter().find(|(regex, _)| regex.is_match(name))
-    {
+    if let Some(modules) = modules_of(format, name, patterns) {
         let names = match modules.is_empty() {
             true => vec![format!("{name}.weight")],
             false => modules.iter().map(|module| format!("{name}.{module}.weight")).collect(),

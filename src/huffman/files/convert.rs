@@ -75,6 +75,9 @@ pub fn compress(
             "no bf16 matrix in it belongs to a known group; name its groups with --group",
         ));
     }
+    if format == Format::Df11 {
+        check_first(&model, &groups, patterns)?;
+    }
     let total_bytes = groups.iter().map(ModelGroup::n_bytes).sum();
     let mut work = Work::new(output, format, total_bytes, progress)?;
     for group in &groups {
@@ -269,6 +272,30 @@ fn with_section(config: Option<&Value>, section: (&str, Value)) -> Value {
         fields.insert(section.0.to_owned(), section.1);
     }
     config
+}
+
+/// Readers of DF11 go by the first pattern of `config.json` that takes a group's name, whatever modules
+/// the group has: that must be the one that made it.
+fn check_first(model: &Model, groups: &[ModelGroup<'_>], patterns: &[GroupPattern]) -> Result<()> {
+    let mut used: Vec<_> = groups.iter().map(|group| group.pattern).collect();
+    used.sort_unstable();
+    used.dedup();
+    let regex = |idx: usize| Ok((idx, patterns[idx].regex(model.path())?));
+    let used: Vec<_> = used.into_iter().map(regex).collect::<Result<_>>()?;
+    for group in groups {
+        let earlier = used.iter().take_while(|(idx, _)| *idx < group.pattern);
+        if let Some((idx, _)) = earlier.into_iter().find(|(_, regex)| regex.is_match(&group.name)) {
+            return Err(broken(
+                model.path(),
+                format!(
+                    "{} is of the pattern {}, and readers would take it by {}, which is before it; put \
+                     narrower patterns first",
+                    group.name, patterns[group.pattern].pattern, patterns[*idx].pattern
+                ),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// What other readers need to find the groups.

@@ -70,7 +70,7 @@ impl GroupPattern {
         Self { pattern: pattern.to_owned(), modules: modules.map(str::to_owned).collect() }
     }
 
-    fn regex(&self, source: &Path) -> Result<Regex> {
+    pub(super) fn regex(&self, source: &Path) -> Result<Regex> {
         RegexBuilder::new(&format!("^(?:{})$", self.pattern))
             .size_limit(1 << 20)
             .build()

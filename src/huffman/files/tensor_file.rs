@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
@@ -35,11 +36,9 @@ pub(super) struct TensorFile {
 impl TensorFile {
     pub(super) fn open(path: &Path) -> Result<Self> {
         let io = |action| move |source| Error::Io { path: path.to_owned(), action, source };
+        // Before it is opened: that would wait for whoever writes to a pipe.
+        check_regular(path, &std::fs::metadata(path).map_err(io("open the file"))?)?;
         let file = File::open(path).map_err(io("open the file"))?;
-        let kind = file.metadata().map_err(io("read the file's size"))?;
-        if !kind.is_file() {
-            return Err(broken(path, "it is not a regular file"));
-        }
         // SAFETY: the map is only read. A file that someone truncates meanwhile ends the process
         // with a bus error; SECURITY.md says so.
         let map = unsafe { Mmap::map(&file) }.map_err(io("map the file"))?;
@@ -108,6 +107,10 @@ impl TensorFile {
     }
 }
 
+fn check_regular(path: &Path, kind: &std::fs::Metadata) -> Result<()> {
+    if kind.is_file() { Ok(()) } else { Err(broken(path, "it is not a regular file")) }
+}
+
 pub(super) fn broken(path: &Path, reason: impl Into<String>) -> Error {
     Error::Checkpoint(CheckpointError { path: path.to_owned(), reason: reason.into() })
 }
@@ -138,12 +141,15 @@ pub(super) fn read_config(path: &Path) -> Result<Option<Value>> {
     match std::fs::metadata(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(io(error)),
-        Ok(kind) if kind.len() > MAX_CONFIG_BYTES => {
-            return Err(broken(path, "it is too large for a model's configuration"));
-        }
-        Ok(_) => {}
+        // A device says that it has no bytes, and may never end.
+        Ok(kind) => check_regular(path, &kind)?,
     }
-    let text = std::fs::read_to_string(path).map_err(io)?;
+    let mut text = String::new();
+    let file = File::open(path).map_err(io)?;
+    file.take(MAX_CONFIG_BYTES + 1).read_to_string(&mut text).map_err(io)?;
+    if text.len() as u64 > MAX_CONFIG_BYTES {
+        return Err(broken(path, "it is too large for a model's configuration"));
+    }
     let value = serde_json::from_str(&text)
         .map_err(|error| broken(path, format!("it is not JSON ({error})")))?;
     Ok(Some(value))

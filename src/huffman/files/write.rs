@@ -1,6 +1,6 @@
 //! Files that are whole or not there.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
@@ -13,6 +13,11 @@ use super::encoded::EncodedEntry;
 use super::tensor_file::{TensorFile, broken};
 use crate::{Error, Result};
 
+/// The file of what is not compressed.
+const PLAIN_FILE: &str = "model.safetensors";
+/// Characters of a group's name that its file's has, at most: file systems have 255 bytes.
+const MOST_NAME: usize = 200;
+
 /// A tensor to write: name, element type, shape, bytes.
 pub(super) type Tensor<'a> = (String, Dtype, Vec<usize>, &'a [u8]);
 
@@ -21,7 +26,11 @@ pub(super) struct Sink {
     output: PathBuf,
     /// Groups wait here, a file each, until the last is done.
     spool: TempDir,
-    parts: Vec<(String, PathBuf)>,
+    parts: Vec<PathBuf>,
+    /// The names of their files.
+    taken: HashSet<String>,
+    /// And of their tensors.
+    names: HashSet<String>,
     facts: HashMap<String, String>,
     is_file: bool,
 }
@@ -33,8 +42,16 @@ impl Sink {
             return Err(broken(output, "it exists; name a new directory"));
         }
         let spool = spool_beside(output)?;
-        let (output, parts, facts) = (output.to_owned(), Vec::new(), HashMap::new());
-        Ok(Self { output, spool, parts, facts, is_file })
+        let (output, facts) = (output.to_owned(), HashMap::new());
+        Ok(Self {
+            output,
+            spool,
+            parts: Vec::new(),
+            taken: HashSet::new(),
+            names: HashSet::new(),
+            facts,
+            is_file,
+        })
     }
 
     /// Writes groups that share a file, called after `name`; gives their bytes.
@@ -55,25 +72,50 @@ impl Sink {
             }
             facts.push((format!("{METADATA_PREFIX}{}", group.name), group.facts.clone()));
         }
-        let file = format!("{}.safetensors", name.replace('.', "_"));
+        if let Some(twice) = tensors.iter().find(|tensor| !self.names.insert(tensor.0.clone())) {
+            return Err(broken(&self.output, format!("{} would be of two groups", twice.0)));
+        }
+        let file = self.file_of(name);
         let part = self.spool.path().join(&file);
         let mut metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
         metadata.extend(facts.iter().cloned());
         write_safetensors(&part, &tensors, metadata)?;
         self.facts.extend(facts);
-        self.parts.push((file, part));
+        self.taken.insert(file);
+        self.parts.push(part);
         Ok(n_bytes)
     }
 
+    /// A group's file: a name of its own in this directory, whatever the group is called. Names come from
+    /// files of others: one that is a path must not lead out of here, and two may differ in what no file
+    /// name has.
+    fn file_of(&self, name: &str) -> String {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        let known = |c| if is_plain(c) { c } else { '_' };
+        // What begins with a dot has no extension, and would not be found again.
+        let name = if name.is_empty() { "_" } else { name };
+        let stem: String = name.chars().take(MOST_NAME).map(known).collect();
+        let is_taken = |file: &String| file == PLAIN_FILE || self.taken.contains(file);
+        let file = format!("{stem}.safetensors");
+        if !is_taken(&file) {
+            return file;
+        }
+        let others = (self.parts.len()..).map(|idx| format!("{stem}-{idx}.safetensors"));
+        others.into_iter().find(|file| !is_taken(file)).expect("a number that no part has")
+    }
+
     pub(super) fn finish(self, plain: &[Tensor<'_>], config: &Value) -> Result<()> {
+        if let Some((name, ..)) = plain.iter().find(|(name, ..)| self.names.contains(name)) {
+            let reason = format!("{name} is not compressed, and has the name of a group's tensor");
+            return Err(broken(&self.output, reason));
+        }
         let mut metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
         if self.is_file {
             metadata.extend(self.facts);
-            let parts: Vec<_> = self.parts.into_iter().map(|(_, part)| part).collect();
-            return assemble(&self.output, &parts, plain, metadata);
+            return assemble(&self.output, &self.parts, plain, metadata);
         }
         if !plain.is_empty() {
-            write_safetensors(&self.spool.path().join("model.safetensors"), plain, metadata)?;
+            write_safetensors(&self.spool.path().join(PLAIN_FILE), plain, metadata)?;
         }
         let path = self.spool.path().join("config.json");
         std::fs::write(&path, format!("{config:#}\n")).map_err(io(&path, "write the file"))?;
@@ -142,6 +184,10 @@ pub(super) fn write_safetensors(
     tensors: &[Tensor<'_>],
     metadata: HashMap<String, String>,
 ) -> Result<()> {
+    let mut names = HashSet::new();
+    if let Some((name, ..)) = tensors.iter().find(|(name, ..)| !names.insert(name.as_str())) {
+        return Err(broken(output, format!("{name} would be in it twice")));
+    }
     let folder = parent(output);
     let file = tempfile::Builder::new()
         .prefix(&temporary_prefix())

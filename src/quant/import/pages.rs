@@ -204,11 +204,13 @@ impl ImportedPages {
     /// Entries of a page table, `[batch, n_heads, n_pages]`, where the pool's first page has the number `first` in the tier's pool.
     ///
     /// # Errors
-    /// [`Error::Range`] where a number has more than 30 bits.
+    /// [`Error::Range`] where a number has more than 30 bits, and those of [`check`](Self::check).
     pub fn entries(&self, first: u64) -> Result<Vec<u32>> {
         self.rows.check()?;
         let n = self.rows.n_lists() * self.n_pages();
         check_below("pages of a pool", first.saturating_add(n), (1 << 30) + 1, "0..=2^30")?;
+        // As many as are there, and not as are said to be.
+        self.check()?;
         Ok((first..first + n).map(|number| self.tier.tag() << 30 | number as u32).collect())
     }
 

@@ -1,10 +1,10 @@
 //! The shape of a launch that moves rows by lists of indices: pure arithmetic, no driver.
 
-use crate::Result;
 use crate::error::check_below;
 use crate::kv::{KvLayout, KvLists};
 #[cfg(any(feature = "cuda", feature = "simt"))]
 use crate::launch::Grid;
+use crate::{Error, Result};
 
 #[cfg(any(feature = "cuda", feature = "simt"))]
 const THREADS_PER_BLOCK: u64 = 128;
@@ -87,6 +87,10 @@ impl RowsPlan {
         check_below("rows of a table", n_table_rows, 1 << 31, "0..2^31")?;
         check_below("rows of all lists", n_lists.saturating_mul(n_indices), 1 << 31, "0..2^31")?;
         let element_bytes = u64::from(element_bytes);
+        if element_bytes == 0 {
+            let (what, value) = ("bytes of an element", element_bytes);
+            return Err(Error::Range { what, value, allowed: "1 and more" });
+        }
         check_below("bytes of a row", row_len.saturating_mul(element_bytes), 1 << 31, "0..2^31")?;
         let indices_len = extent(&[(n_lists, shape.index_stride), (n_indices, 1)], 1);
         check_below("entries of all lists", indices_len, 1 << 45, "0..2^45")?;

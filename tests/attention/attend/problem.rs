@@ -179,7 +179,7 @@ impl Case {
             .zip(&self.parts)
             .enumerate()
             .map(|(s, (shape, part))| self.build_segment(s as u64, shape, part));
-        let mut random = Random(self.seed + 5);
+        let mut random = Random(self.seed.wrapping_add(5));
         let sinks = self.has_sinks.then(|| (0..shape.n_q_heads).map(|_| random.normal()).collect());
         Problem {
             plan,
@@ -207,8 +207,8 @@ impl Case {
                 for h in 0..kv.n_heads {
                     let start = layout.locate(&page_table, b, t, h).unwrap();
                     for c in 0..kv.row_len {
-                        let [key, value] =
-                            [0, 1 << 50].map(|of| number_at(self.seed + of, [b, t, h, c]));
+                        let [key, value] = [0, 1 << 50]
+                            .map(|of| number_at(self.seed.wrapping_add(of), [b, t, h, c]));
                         keys[start + c as usize] = T::from_f32(key);
                         values[start + c as usize] = T::from_f32(value);
                     }

@@ -192,7 +192,7 @@ proptest! {
                 .collect();
             State::of_stages(&rule, &query, 1, tokens.chunks(16)).finish(None, LogBase::E)
         };
-        let mut random = Random(seed + 1);
+        let mut random = Random(seed.wrapping_add(1));
         let mut parts: Vec<Vec<_>> = vec![Vec::new(); n_parts];
         tokens.iter().for_each(|token| parts[random.next() as usize % n_parts].push(token));
         let merged = merge(LogBase::E, &parts.iter().map(|part| attend(part)).collect());

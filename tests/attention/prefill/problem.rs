@@ -138,8 +138,8 @@ impl Case {
                 for h in (0..self.n_heads).filter(|_| is_there) {
                     let start = layout.locate(&page_table, b as u64, t, h).unwrap();
                     for c in 0..self.head_dim {
-                        let [key, value] =
-                            [0, 1 << 50].map(|of| number_at(self.seed + of, [b as u64, t, h, c]));
+                        let [key, value] = [0, 1 << 50]
+                            .map(|of| number_at(self.seed.wrapping_add(of), [b as u64, t, h, c]));
                         keys[start + c as usize] = T::from_f32(key);
                         values[start + c as usize] = T::from_f32(value);
                     }

@@ -121,7 +121,7 @@ fn pages_of_any_bytes() {
         let case = Case { seed, n_queries: 2, ..case() };
         let pages = Pages { tail, n_pages: 3, ..Pages::default() };
         let mut paged = Paged::<Short>::new(&case, &pages);
-        let mut random = Random(seed + 1);
+        let mut random = Random(seed.wrapping_add(1));
         for byte in paged.pools.iter_mut().flatten() {
             *byte = random.next() as u8;
         }

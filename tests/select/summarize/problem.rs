@@ -9,19 +9,11 @@ use lacuna::select::{
 use lacuna::{Error, Queue};
 
 use crate::common;
+pub(crate) use crate::common::Random;
 
 /// What is in the outputs before a launch: no summary has it.
 pub(crate) const POISON: u16 = 0x5EED;
 pub(crate) const POISON_SCORE: f32 = -777.0;
-
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_041);
-        (self.0 >> 33) as usize % n
-    }
-}
 
 /// How rows lie in pages.
 #[derive(Debug, Clone, Copy)]

@@ -5,7 +5,7 @@ use lacuna::select::reference::{RowRule, slot_of, topk_row};
 use lacuna::select::{Order, Rule, Score, TopkInputs, TopkOutputs, TopkPlan, TopkShape, topk_rows};
 use lacuna::{Buffer, Error, Queue};
 
-use crate::common;
+use crate::common::{self, Random};
 
 /// A launch's rows, and what is asked of each.
 #[derive(Debug, Clone)]
@@ -323,11 +323,8 @@ pub(crate) fn weights(n: usize, seed: u64) -> Vec<f32> {
 }
 
 pub(crate) fn words(seed: u64) -> impl FnMut() -> u32 {
-    let mut state = seed;
-    move || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_041);
-        (state >> 32) as u32
-    }
+    let mut random = Random(seed);
+    move || random.word()
 }
 
 pub(crate) fn brains(row: &[f32]) -> Vec<bf16> {
