@@ -1,1 +1,16 @@
-//! Real models on lacuna.
+//! Real models end to end on lacuna: SmolLM2-135M-Instruct and all-MiniLM-L6-v2, from pinned packages to answers.
+
+pub mod cache;
+pub mod checkpoint;
+mod error;
+pub mod fetch;
+pub mod gguf;
+pub mod llama;
+pub mod measure;
+pub mod methods;
+pub mod needles;
+pub mod session;
+pub mod text;
+pub mod weights;
+
+pub use error::{Error, Result};
