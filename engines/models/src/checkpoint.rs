@@ -51,7 +51,6 @@ pub enum Model {
 }
 
 impl Model {
-
     /// The file that the wheel has.
     ///
     /// # Errors

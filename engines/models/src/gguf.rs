@@ -91,9 +91,8 @@ impl Gguf {
     /// [`Error::Model`] for sizes that are not there.
     pub fn config(&self) -> Result<serde_json::Value> {
         let number = |name: &str| self.number(&format!("llama.{name}"));
-        let float = |name: &str| -> Result<f32> {
-            Ok(self.value(&format!("llama.{name}"))?.to_f32()?)
-        };
+        let float =
+            |name: &str| -> Result<f32> { Ok(self.value(&format!("llama.{name}"))?.to_f32()?) };
         let (hidden, heads) = (number("embedding_length")?, number("attention.head_count")?);
         let head_dim = number("rope.dimension_count")?;
         if head_dim * heads != hidden {

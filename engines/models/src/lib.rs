@@ -8,8 +8,10 @@ pub mod gguf;
 pub mod llama;
 pub mod measure;
 pub mod methods;
+pub mod minilm;
 pub mod needles;
 pub mod session;
+pub mod table;
 pub mod text;
 pub mod weights;
 

@@ -20,6 +20,11 @@ pub struct Config {
     pub head_dim: usize,
     /// Tokens that the model was trained for, at most.
     pub n_positions: usize,
+    /// Elements of a token.
+    pub hidden: usize,
+    /// Tokens that there are.
+    pub n_vocabulary: usize,
+    inner: usize,
     theta: f64,
     epsilon: f64,
     is_tied: bool,
@@ -44,6 +49,9 @@ impl Config {
             n_heads: number("num_key_value_heads")?,
             head_dim: number("head_dim")?,
             n_positions: number("max_position_embeddings")?,
+            hidden: number("hidden_size")?,
+            n_vocabulary: number("vocab_size")?,
+            inner: number("intermediate_size")?,
             theta: float("rope_theta")?,
             epsilon: float("rms_norm_eps")?,
             is_tied: config["tie_word_embeddings"].as_bool().unwrap_or(false),
@@ -94,21 +102,24 @@ impl Llama {
     pub fn load(weights: &Weights) -> Result<Self> {
         let config = Config::of(weights.config())?;
         let device = weights.device().clone();
+        let Config { hidden, inner, n_vocabulary, head_dim, n_q_heads, n_heads, .. } = config;
         let layer = |i: usize| {
-            let linear = |name: &str| weights.linear(&format!("model.layers.{i}.{name}"));
+            let linear = |name: &str, n_in: usize, n_out: usize| {
+                weights.linear(n_in, n_out, &format!("model.layers.{i}.{name}"))
+            };
             let norm = |name: &str| {
                 Norm::load(weights, &format!("model.layers.{i}.{name}"), config.epsilon)
             };
             Ok(Layer {
                 attention_norm: norm("input_layernorm")?,
-                queries: linear("self_attn.q_proj")?,
-                keys: linear("self_attn.k_proj")?,
-                values: linear("self_attn.v_proj")?,
-                output: linear("self_attn.o_proj")?,
+                queries: linear("self_attn.q_proj", hidden, n_q_heads * head_dim)?,
+                keys: linear("self_attn.k_proj", hidden, n_heads * head_dim)?,
+                values: linear("self_attn.v_proj", hidden, n_heads * head_dim)?,
+                output: linear("self_attn.o_proj", n_q_heads * head_dim, hidden)?,
                 norm: norm("post_attention_layernorm")?,
-                gate: linear("mlp.gate_proj")?,
-                up: linear("mlp.up_proj")?,
-                down: linear("mlp.down_proj")?,
+                gate: linear("mlp.gate_proj", hidden, inner)?,
+                up: linear("mlp.up_proj", hidden, inner)?,
+                down: linear("mlp.down_proj", inner, hidden)?,
             })
         };
         let half = config.head_dim / 2;
@@ -122,10 +133,14 @@ impl Llama {
             Tensor::from_vec(table, (config.n_positions, half), &device)
         };
         Ok(Self {
-            embedding: weights.embedding("model.embed_tokens")?,
+            embedding: weights.embedding(n_vocabulary, hidden, "model.embed_tokens")?,
             layers: (0..config.n_layers).map(layer).collect::<Result<_>>()?,
             norm: Norm::load(weights, "model.norm", config.epsilon)?,
-            head: if config.is_tied { None } else { Some(weights.linear("lm_head")?) },
+            head: if config.is_tied {
+                None
+            } else {
+                Some(weights.linear(hidden, n_vocabulary, "lm_head")?)
+            },
             cos: table(f64::cos)?,
             sin: table(f64::sin)?,
             config,
@@ -221,4 +236,3 @@ fn turn(x: &Tensor, cos: &Tensor, sin: &Tensor) -> candle_core::Result<Tensor> {
     let second = (b.broadcast_mul(&cos)? + a.broadcast_mul(&sin)?)?;
     Tensor::cat(&[first, second], 2)
 }
-

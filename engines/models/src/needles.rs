@@ -30,9 +30,10 @@ pub struct Needle {
 /// # Errors
 /// [`Error::Tokenizer`](crate::Error::Tokenizer).
 pub fn needles(text: &Text, n: usize, n_tokens: usize) -> Result<Vec<Needle>> {
-    let of_paragraphs = PROSE.split("\n\n").map(str::trim).map(|paragraph| {
-        Ok((paragraph, text.encode(paragraph)?.len() + 1))
-    });
+    let of_paragraphs = PROSE
+        .split("\n\n")
+        .map(str::trim)
+        .map(|paragraph| Ok((paragraph, text.encode(paragraph)?.len() + 1)));
     let mut left = n_tokens;
     let mut paragraphs = Vec::new();
     for paragraph in of_paragraphs.collect::<Result<Vec<_>>>()? {
@@ -56,10 +57,5 @@ fn needle(text: &Text, paragraphs: &[&str], i: usize, n: usize) -> Result<Needle
     let question = format!("\n\nWhat is the secret number of {name}?");
     let prompt = chat(&format!("Read this text.\n\n{all}{question}"));
     let (context, question) = prompt.split_at(prompt.find(&question).unwrap_or(prompt.len()));
-    Ok(Needle {
-        context: text.encode(context)?,
-        question: text.encode(question)?,
-        answer,
-        depth,
-    })
+    Ok(Needle { context: text.encode(context)?, question: text.encode(question)?, answer, depth })
 }

@@ -36,7 +36,8 @@ pub fn tokenizer_of(gguf: &Gguf) -> Result<Value> {
     }
     let tokens = gguf.texts("tokenizer.ggml.tokens")?;
     let kinds = gguf.numbers("tokenizer.ggml.token_type")?;
-    let of_control = tokens.iter().zip(&kinds).enumerate().filter(|(_, (_, kind))| **kind == CONTROL);
+    let of_control =
+        tokens.iter().zip(&kinds).enumerate().filter(|(_, (_, kind))| **kind == CONTROL);
     let added = of_control.map(|(id, (token, _))| {
         json!({
             "id": id, "content": token, "special": true, "normalized": false,

@@ -60,17 +60,19 @@ impl Weights {
     ///
     /// # Errors
     /// [`Error::Model`] where there is none.
-    pub fn linear(&self, name: &str) -> Result<Linear> {
+    pub fn linear(&self, n_in: usize, n_out: usize, name: &str) -> Result<Linear> {
         let bias = format!("{name}.bias");
         let bias = self.tensors.contains_key(&bias).then(|| self.plain(&bias)).transpose()?;
-        Ok(Linear { weight: self.plain(&format!("{name}.weight"))?, bias })
+        let weight = self.plain(&format!("{name}.weight"))?;
+        weight.shape().dims2().ok().filter(|dims| *dims == (n_out, n_in));
+        Ok(Linear { weight, bias })
     }
 
     /// Rows of tokens.
     ///
     /// # Errors
     /// [`Error::Model`] where there are none.
-    pub fn embedding(&self, name: &str) -> Result<Embedding> {
+    pub fn embedding(&self, _n: usize, _n_out: usize, name: &str) -> Result<Embedding> {
         Ok(Embedding { weight: self.plain(&format!("{name}.weight"))? })
     }
 

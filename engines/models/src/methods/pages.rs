@@ -39,10 +39,8 @@ impl PageBounds {
         let boxes = KvLayout::new(shape.nhd())?;
         let shape = ScoreShape::of_boxes(boxes, n_q_heads as u64);
         let score = ScorePlan::new(ScoreShape { reduction: GroupReduction::Max, ..shape })?;
-        let picked =
-            Tokens::Blocks { n_blocks: self.n_pages as u64, block_size: PAGE_SIZE as u64 };
-        let segment =
-            SegmentShape { lists: KvLists::PerHead, ..SegmentShape::of(layout, picked) };
+        let picked = Tokens::Blocks { n_blocks: self.n_pages as u64, block_size: PAGE_SIZE as u64 };
+        let segment = SegmentShape { lists: KvLists::PerHead, ..SegmentShape::of(layout, picked) };
         let attend = AttendPlan::new(AttendShape::of(&layout, n_q_heads as u64), &[segment])?;
         let mut bounds = Bounds {
             n_pages: self.n_pages,

@@ -27,7 +27,7 @@ use crate::Result;
 use crate::cache::Rows;
 
 /// Of a prompt, queries that say what matters: so many of the last, and so many of those before.
-const PROBES: [u32; 2] = [64, 64];
+const PROBES: [u32; 2] = [32, 32];
 const SEED: u64 = 9;
 /// What saliency of before counts at each step.
 const DECAY: f32 = 0.95;
@@ -67,8 +67,7 @@ impl Tiers {
         let (n_rows, n_heads) = (layout.n_rows() as usize, kv.n_heads as usize);
         let n_pages = n_rows.div_ceil(PAGE) as u64;
         let n_pool_pages = Places::n_pool_pages(n_heads, n_rows, self.shares);
-        let pages =
-            PagesPlan::new(PagesShape { n_pool_pages, ..PagesShape::of(layout, n_pages) })?;
+        let pages = PagesPlan::new(PagesShape { n_pool_pages, ..PagesShape::of(layout, n_pages) })?;
         let recent = Tokens::Blocks { n_blocks: self.most_recent() as u64, block_size: 1 };
         let segments = [
             SegmentShape::of(layout, Tokens::first(self.n_sinks as u64)),
@@ -269,7 +268,8 @@ impl Tiered {
             let recent = (self.first_row..rows.n_tokens()).enumerate();
             let recent = recent.map(|(i, token)| (n_slots + n_sinks + i, token));
             for (position, token) in slots.chain(sinks).chain(recent) {
-                let of_token = of_heads.iter().map(|(_, log_sum, logits)| [logits[position], *log_sum]);
+                let of_token =
+                    of_heads.iter().map(|(_, log_sum, logits)| [logits[position], *log_sum]);
                 seen[token] = seen[token].add(self.saliency.shape(), of_token);
             }
         }
@@ -316,10 +316,7 @@ impl Method for Tiered {
                     scales: has_channels.then_some(&scales[0][..]),
                     offsets: has_channels.then_some(&offsets[..]),
                 },
-                Channels {
-                    scales: has_channels.then_some(&scales[1][..]),
-                    offsets: None,
-                },
+                Channels { scales: has_channels.then_some(&scales[1][..]), offsets: None },
             ],
         };
         let n_q_heads = attend.shape().n_q_heads as usize;
