@@ -1,6 +1,5 @@
 //! Real models end to end on lacuna: SmolLM2-135M-Instruct and all-MiniLM-L6-v2, from pinned packages to answers.
 
-pub mod cache;
 pub mod checkpoint;
 mod error;
 pub mod fetch;

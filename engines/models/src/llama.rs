@@ -66,8 +66,8 @@ pub struct Llama {
     embedding: Embedding,
     layers: Vec<Layer>,
     norm: Norm,
-    /// Where it is not the embedding.
-    head: Option<Linear>,
+    /// By the embedding's matrix, where they are tied.
+    head: Linear,
     /// `[n_positions, head_dim / 2]`.
     cos: Tensor,
     sin: Tensor,
@@ -136,10 +136,9 @@ impl Llama {
             embedding: weights.embedding(n_vocabulary, hidden, "model.embed_tokens")?,
             layers: (0..config.n_layers).map(layer).collect::<Result<_>>()?,
             norm: Norm::load(weights, "model.norm", config.epsilon)?,
-            head: if config.is_tied {
-                None
-            } else {
-                Some(weights.linear(hidden, n_vocabulary, "lm_head")?)
+            head: {
+                let name = if config.is_tied { "model.embed_tokens" } else { "lm_head" };
+                weights.linear(hidden, n_vocabulary, name)?
             },
             cos: table(f64::cos)?,
             sin: table(f64::sin)?,
@@ -202,10 +201,7 @@ impl Llama {
     /// # Errors
     /// [`Error::Candle`].
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        match &self.head {
-            Some(head) => head.forward(hidden),
-            None => self.embedding.logits(hidden),
-        }
+        self.head.forward(hidden)
     }
 }
 

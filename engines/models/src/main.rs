@@ -158,8 +158,10 @@ fn answer(
     text: &Text,
     device: &Device,
 ) -> Result<Vec<u32>> {
-    let weights = Weights::open(&Model::SmolLm2.checkpoint(format)?, format, device)?;
+    let weights = Weights::open(&Model::SmolLm2.checkpoint(format)?, device)?;
     let model = Llama::load(&weights)?;
+    // Once before, for what is expanded, loaded and allocated at first.
+    Prompt::read(&model, prompt, 0)?;
     let start = Instant::now();
     let read = Prompt::read(&model, prompt, n_tokens)?;
     let of_prompt = prompt.len() as f64 / start.elapsed().as_secs_f64();
@@ -178,11 +180,12 @@ fn answer(
         tokens.len() as f64 / start.elapsed().as_secs_f64(),
         tokens.len(),
     );
+    weights.check()?;
     Ok(tokens)
 }
 
 fn embed(format: Format, sentences: &[String]) -> Result<ExitCode> {
-    let weights = Weights::open(&Model::MiniLm.checkpoint(format)?, format, &device()?)?;
+    let weights = Weights::open(&Model::MiniLm.checkpoint(format)?, &device()?)?;
     let model = MiniLm::load(&weights, &Model::MiniLm.tokenizer()?)?;
     let vectors = sentences.iter().map(|sentence| model.embed(sentence));
     let vectors = vectors.collect::<Result<Vec<_>>>()?;

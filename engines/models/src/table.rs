@@ -70,7 +70,7 @@ pub fn measure(
     progress: &dyn Fn(&str),
 ) -> Result<Vec<Row>> {
     let folder = Model::SmolLm2.checkpoint(Format::Df11)?;
-    let model = Llama::load(&Weights::open(&folder, Format::Df11, device)?)?;
+    let model = Llama::load(&Weights::open(&folder, device)?)?;
     let text = Text::open(&Model::SmolLm2.tokenizer()?)?;
     let Sizes { n_context, n_measured, n_needles, n_haystack } = *sizes;
     let tokens = text.encode(PROSE)?;

@@ -1,49 +1,49 @@
 //! A model's weights, by the names of its modules.
 
-use std::collections::HashMap;
 use std::path::Path;
 
-use candle_core::{DType, Device, Tensor, safetensors};
-use lacuna::huffman::Checkpoint;
+use candle_core::{DType, Device, Module, Tensor};
+use lacuna_candle::Keep;
 use serde_json::Value;
 
-use crate::checkpoint::Format;
 use crate::{Error, Result};
 
 /// A checkpoint that models are made of.
 pub struct Weights {
+    weights: lacuna_candle::Weights,
     config: Value,
-    device: Device,
-    tensors: HashMap<String, Tensor>,
 }
 
-/// `y = x W^T + b`.
-pub struct Linear {
-    /// `[n_out, n_in]`.
-    weight: Tensor,
-    bias: Option<Tensor>,
+/// `y = x W^T + b`, f32 in and out: multiplied in f32 on the CPU, and in bf16 on CUDA.
+pub struct Linear(Kind);
+
+enum Kind {
+    /// As a model without lacuna has it: the type that is multiplied in, and on the CPU so from the beginning.
+    Plain {
+        weight: Tensor,
+        bias: Option<Tensor>,
+    },
+    Coded {
+        linear: lacuna_candle::Linear,
+        dtype: DType,
+    },
 }
 
-/// Rows of tokens.
-pub struct Embedding {
-    weight: Tensor,
-}
+/// Rows of tokens, f32.
+pub struct Embedding(lacuna_candle::Embedding);
 
 impl Weights {
-    /// Opens a checkpoint's folder.
+    /// Opens a checkpoint's folder, of any format.
     ///
     /// # Errors
-    /// [`Error::Lacuna`] and [`Error::Candle`] for what is wrong with its files, [`Error::Model`] for what is not there.
-    pub fn open(folder: &Path, format: Format, device: &Device) -> Result<Self> {
-        let path = folder.join("config.json");
-        let config = std::fs::read(&path).map_err(Error::io(&path))?;
-        let config = serde_json::from_slice(&config)
-            .map_err(|error| Error::model(format!("{}: {error}", path.display())))?;
-        let tensors = match format {
-            Format::Bf16 => safetensors::load(folder.join("model.safetensors"), device)?,
-            Format::Df11 | Format::Lane => decoded(&Checkpoint::open(folder)?, device)?,
-        };
-        Ok(Self { config, device: device.clone(), tensors })
+    /// [`Error::Candle`] for what is wrong with its files, [`Error::Model`] for what is wrong with its configuration.
+    pub fn open(folder: &Path, device: &Device) -> Result<Self> {
+        // What is expanded on the CPU stays so: a step would expand each matrix again.
+        let weights = lacuna_candle::Weights::open(folder, device)?.with_keep(Keep::All)?;
+        let no_config = || Error::model(format!("no config.json in {}", folder.display()));
+        let config = serde_json::from_str(&weights.config().ok_or_else(no_config)?)
+            .map_err(|error| Error::model(error.to_string()))?;
+        Ok(Self { weights, config })
     }
 
     /// `config.json`.
@@ -53,59 +53,52 @@ impl Weights {
 
     /// Where the weights are.
     pub fn device(&self) -> &Device {
-        &self.device
+        self.weights.device()
+    }
+
+    /// What products of matrices are made in.
+    fn dtype(&self) -> DType {
+        if self.device().is_cpu() { DType::F32 } else { DType::BF16 }
     }
 
     /// A linear layer.
     ///
     /// # Errors
-    /// [`Error::Model`] where there is none.
+    /// [`Error::Candle`] where there is none of this shape.
     pub fn linear(&self, n_in: usize, n_out: usize, name: &str) -> Result<Linear> {
-        let bias = format!("{name}.bias");
-        let bias = self.tensors.contains_key(&bias).then(|| self.plain(&bias)).transpose()?;
-        let weight = self.plain(&format!("{name}.weight"))?;
-        weight.shape().dims2().ok().filter(|dims| *dims == (n_out, n_in));
-        Ok(Linear { weight, bias })
+        let dtype = self.dtype();
+        let linear = self.weights.linear(n_in, n_out, name)?;
+        if self.weights.is_compressed(&format!("{name}.weight")) {
+            return Ok(Linear(Kind::Coded { linear, dtype }));
+        }
+        let weight = self.weights.tensor(&format!("{name}.weight"))?.to_dtype(dtype)?;
+        let bias = linear.bias().map(|bias| bias.to_dtype(dtype)).transpose()?;
+        Ok(Linear(Kind::Plain { weight, bias }))
     }
 
     /// Rows of tokens.
     ///
     /// # Errors
-    /// [`Error::Model`] where there are none.
-    pub fn embedding(&self, _n: usize, _n_out: usize, name: &str) -> Result<Embedding> {
-        Ok(Embedding { weight: self.plain(&format!("{name}.weight"))? })
+    /// [`Error::Candle`] where there are none of this shape.
+    pub fn embedding(&self, n_rows: usize, n_out: usize, name: &str) -> Result<Embedding> {
+        Ok(Embedding(self.weights.embedding(n_rows, n_out, name)?))
     }
 
     /// A tensor, in f32.
     ///
     /// # Errors
-    /// [`Error::Model`] where it is not there.
+    /// [`Error::Candle`] where it is not there.
     pub fn plain(&self, name: &str) -> Result<Tensor> {
-        let tensor = self.tensors.get(name);
-        let tensor = tensor.ok_or_else(|| Error::model(format!("no {name} in the checkpoint")))?;
-        Ok(tensor.to_dtype(DType::F32)?)
+        Ok(self.weights.tensor(name)?.to_dtype(DType::F32)?)
     }
-}
 
-fn decoded(checkpoint: &Checkpoint, device: &Device) -> Result<HashMap<String, Tensor>> {
-    let mut tensors = HashMap::new();
-    for idx in 0..checkpoint.entries().len() {
-        let Some(stored) = checkpoint.stored(idx)? else { continue };
-        let (weights, _) = checkpoint.decode_checked(idx, &stored)?;
-        for (place, range) in stored.matrices().into_iter().enumerate() {
-            let name = checkpoint.name_of(idx, place);
-            let shape = checkpoint.shape_of(idx, place, &stored);
-            let shape = shape.ok_or_else(|| Error::model(format!("no shape of {name}")))?;
-            let bits = &weights[range.start as usize..range.end as usize];
-            let numbers = bits.iter().map(|bits| half::bf16::from_bits(*bits)).collect();
-            tensors.insert(name, Tensor::from_vec(numbers, shape, device)?);
-        }
+    /// Waits for the device, and says whether all that was expanded there was sound.
+    ///
+    /// # Errors
+    /// [`Error::Candle`] where it was not.
+    pub fn check(&self) -> Result<()> {
+        Ok(self.weights.check()?)
     }
-    for (name, dtype, shape, bytes) in checkpoint.plain_tensors() {
-        let dtype = DType::try_from(dtype)?;
-        tensors.insert(name, Tensor::from_raw_buffer(bytes, dtype, &shape, device)?);
-    }
-    Ok(tensors)
 }
 
 impl Linear {
@@ -114,11 +107,17 @@ impl Linear {
     /// # Errors
     /// [`Error::Candle`].
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = x.matmul(&self.weight.t()?)?;
-        Ok(match &self.bias {
-            Some(bias) => y.broadcast_add(bias)?,
-            None => y,
-        })
+        let y = match &self.0 {
+            Kind::Plain { weight, bias } => {
+                let y = x.to_dtype(weight.dtype())?.matmul(&weight.t()?)?;
+                match bias {
+                    Some(bias) => y.broadcast_add(bias)?,
+                    None => y,
+                }
+            }
+            Kind::Coded { linear, dtype } => linear.forward(&x.to_dtype(*dtype)?)?,
+        };
+        Ok(y.to_dtype(DType::F32)?)
     }
 }
 
@@ -128,14 +127,6 @@ impl Embedding {
     /// # Errors
     /// [`Error::Candle`].
     pub fn forward(&self, tokens: &Tensor) -> Result<Tensor> {
-        Ok(self.weight.index_select(tokens, 0)?)
-    }
-
-    /// Products with all rows: of a model whose head is its embedding.
-    ///
-    /// # Errors
-    /// [`Error::Candle`].
-    pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        Ok(hidden.matmul(&self.weight.t()?)?)
+        Ok(self.0.forward(tokens)?.to_dtype(DType::F32)?)
     }
 }

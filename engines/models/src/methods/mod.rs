@@ -1,50 +1,57 @@
-//! What a query attends to: all of a context, what lacuna selects of it, or a context in tiers of bits.
-//!
-//! Each layer has its own. On this side everything is lacuna's references, which its kernels equal to the bit.
+//! What a query attends to: all of a context, what lacuna selects of it, or a context in tiers of bits. All by `lacuna-candle`: launches on CUDA, on the
+//! CPU lacuna's references, which its kernels equal to the bit.
 
-mod full;
 mod pages;
 mod tiered;
 mod tokens;
 
 use std::fmt;
 
-use half::bf16;
-use lacuna::kv::KvLayout;
-use lacuna::mma::Model;
+use candle_core::{DType, Tensor};
+use lacuna::attention::Tokens;
+use lacuna_candle::{AttendOptions, KvCache, Segment, attend};
 
 use crate::Result;
-use crate::cache::Rows;
 
 pub use pages::PageBounds;
 pub use tiered::Tiers;
 pub use tokens::TokenSelect;
 
-/// Whose tensor cores references answer for.
-const MODEL: Model = Model::HOPPER;
+/// Outputs are f32.
+const OPTIONS: AttendOptions<'static> =
+    AttendOptions { scale: None, soft_cap: None, sinks: None, dtype: Some(DType::F32) };
+
+/// A layer's cache as a method sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// Of one request.
+    pub cache: &'a KvCache,
+    /// Tokens that are in it.
+    pub n_tokens: usize,
+}
 
 /// One layer's way to attend.
-pub trait Method: Send + Sync {
-    /// The output of the query of the last token that is in the cache, all heads.
+pub trait Method {
+    /// The output of the query of the last token, `[1, n_q_heads, head_dim]` bf16 in and f32 out.
     ///
     /// # Errors
-    /// [`Error::Lacuna`](crate::Error::Lacuna).
-    fn step(&mut self, rows: &Rows, query: &[bf16]) -> Result<Vec<f32>>;
+    /// [`Error::Candle`](crate::Error::Candle).
+    fn step(&mut self, context: Context<'_>, query: &Tensor) -> Result<Tensor>;
 
-    /// Bytes of keys and values that attention reads in a step, as the cache is now, and what is read to choose them.
-    fn bytes(&self, rows: &Rows) -> u64;
+    /// Bytes that a step reads of keys and values, and of what stands for them, with so many tokens; `row_bytes` are those of a token's keys and values.
+    fn bytes(&self, n_tokens: usize, row_bytes: u64) -> u64;
 }
 
 /// How a context is attended to, and by which numbers.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum MethodKind {
-    /// All tokens: `attend`.
+    /// All tokens.
     Full,
     /// The tokens that all heads of a layer vote for (TokenSelect, arXiv:2411.02886).
     TokenSelect(TokenSelect),
     /// The pages whose keys may have the largest products (Quest, arXiv:2406.10774).
     PageBounds(PageBounds),
-    /// Fewer bits for tokens that matter less.
+    /// Fewer bits for tokens that matter less (after ZipCache, arXiv:2405.14256).
     Tiered(Tiers),
 }
 
@@ -52,19 +59,19 @@ impl MethodKind {
     /// A layer's method, after a prompt whose queries are `[n_tokens, n_q_heads, head_dim]`.
     ///
     /// # Errors
-    /// [`Error::Lacuna`](crate::Error::Lacuna) for numbers that no kernel has.
+    /// [`Error::Candle`](crate::Error::Candle) for numbers that no kernel has.
     pub fn begin(
         &self,
         layer: usize,
-        n_q_heads: usize,
-        rows: &Rows,
-        queries: &[bf16],
+        context: Context<'_>,
+        queries: &Tensor,
     ) -> Result<Box<dyn Method>> {
         Ok(match self {
-            Self::Full => Box::new(full::Full::new(rows.layout(), n_q_heads)?),
-            Self::TokenSelect(settings) => settings.begin(rows.layout(), n_q_heads)?,
-            Self::PageBounds(settings) => settings.begin(layer, rows, n_q_heads)?,
-            Self::Tiered(settings) => settings.begin(rows, n_q_heads, queries)?,
+            Self::Full => Box::new(Full),
+            Self::TokenSelect(settings) => Box::new(*settings),
+            Self::PageBounds(settings) if layer < settings.n_dense => Box::new(Full),
+            Self::PageBounds(settings) => Box::new(settings.begin(context)?),
+            Self::Tiered(settings) => Box::new(settings.begin(context, queries)?),
         })
     }
 }
@@ -80,7 +87,15 @@ impl fmt::Display for MethodKind {
     }
 }
 
-/// Bytes of so many tokens' keys and values in bf16.
-fn bytes_of(layout: KvLayout, n_tokens: u64) -> u64 {
-    2 * 2 * layout.shape().n_heads * layout.shape().row_len * n_tokens
+struct Full;
+
+impl Method for Full {
+    fn step(&mut self, context: Context<'_>, query: &Tensor) -> Result<Tensor> {
+        let segment = Segment::range(context.cache, Tokens::ALL);
+        Ok(attend(query, &[segment], &OPTIONS)?.outputs)
+    }
+
+    fn bytes(&self, n_tokens: usize, row_bytes: u64) -> u64 {
+        n_tokens as u64 * row_bytes
+    }
 }

@@ -2,17 +2,11 @@
 
 use std::fmt;
 
-use half::bf16;
-use lacuna::attention::{AttendPlan, AttendShape, SegmentShape, Tokens};
-use lacuna::kv::KvLayout;
-use lacuna::select::reference::{RowRule, Scored, Softmax, topk_row, votes};
-use lacuna::select::{ScorePlan, ScoreShape, Together, VotePlan, VoteReduction, VoteRule};
-use rayon::prelude::*;
+use candle_core::Tensor;
+use lacuna_candle::{KvCache, Segment, TopkOptions, VoteOptions, attend, topk_rows, vote_rows};
 
-use super::full::{attend, segment};
-use super::{Method, bytes_of};
+use super::{Context, Method, OPTIONS};
 use crate::Result;
-use crate::cache::Rows;
 
 /// The recipe's numbers. Every step votes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,77 +23,45 @@ impl TokenSelect {
     fn n_selected(&self) -> usize {
         self.n_init + self.k + self.n_local
     }
-
-    pub(super) fn begin(&self, layout: KvLayout, n_q_heads: usize) -> Result<Box<dyn Method>> {
-        let score = ScorePlan::new(ScoreShape::of(layout, n_q_heads as u64))?;
-        let (together, reduction) = (Together::All, VoteReduction::Sum);
-        // Refuses what no launch has.
-        VotePlan::new(&score, VoteRule { together, reduction, stride: layout.n_rows() })?;
-        let picked = Tokens::Blocks { n_blocks: self.n_selected() as u64, block_size: 1 };
-        let segment = SegmentShape::of(layout, picked);
-        let attend = AttendPlan::new(AttendShape::of(&layout, n_q_heads as u64), &[segment])?;
-        Ok(Box::new(Selecting { settings: *self, score, reduction, attend }))
-    }
 }
 
 impl fmt::Display for TokenSelect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { n_init, n_local, k } = self;
-        write!(f, "TokenSelect, {n_init} + {k} + {n_local} tokens")
+        write!(f, "TokenSelect, {n_init} first + {k} + {n_local} last tokens")
     }
 }
 
-struct Selecting {
-    settings: TokenSelect,
-    score: ScorePlan,
-    reduction: VoteReduction,
-    attend: AttendPlan,
-}
-
-impl Method for Selecting {
-    fn step(&mut self, rows: &Rows, query: &[bf16]) -> Result<Vec<f32>> {
-        let TokenSelect { n_init, n_local, .. } = self.settings;
-        let kv = *rows.layout().shape();
+impl Method for TokenSelect {
+    fn step(&mut self, context: Context<'_>, query: &Tensor) -> Result<Tensor> {
+        let (Self { n_init, n_local, .. }, Context { cache, n_tokens }) = (*self, context);
+        let device = query.device();
         // Of the first tokens no page, and of the last no length: they are no candidates.
-        let n_init_pages = n_init / kv.page_size as usize;
-        let mut candidates = rows.page_table().to_vec();
-        candidates.iter_mut().take(n_init_pages).for_each(|page| *page = -1);
-        let lengths = [(rows.n_tokens() as u32).saturating_sub(n_local as u32)];
-        let scored = Scored {
-            queries: query,
-            keys: rows.keys(),
-            page_table: &candidates,
-            lengths: &lengths,
-            key_scale: 1.0,
+        let n_init_pages = n_init / cache.layout()?.shape().page_size as usize;
+        let n_pages = cache.page_table.dim(1)?;
+        let none = Tensor::full(-1_i32, (1, n_init_pages.min(n_pages)), device)?;
+        let others = cache.page_table.narrow(1, none.dim(1)?, n_pages - none.dim(1)?)?;
+        let candidates = KvCache {
+            page_table: Tensor::cat(&[none, others], 1)?,
+            lengths: Tensor::new(&[n_tokens.saturating_sub(n_local) as u32], device)?,
+            ..cache.clone()
         };
-        let shape = self.score.shape();
-        let scale = shape.softmax_scale * std::f32::consts::LOG2_E;
-        let n_q_heads = shape.n_q_heads as usize;
-        let scores: Vec<Vec<f32>> =
-            (0..n_q_heads).into_par_iter().map(|q| scored.head(&self.score, 0, q)).collect();
-        let heads: Vec<_> =
-            scores.iter().map(|scores| (&scores[..], Softmax::of(scores, scale))).collect();
-        let mut votes: Vec<f32> = votes(&heads, scale, self.reduction);
-        votes.resize(rows.n_tokens(), 0.0);
-        let rule = RowRule {
-            length: rows.n_tokens(),
-            k: self.settings.n_selected(),
+        let votes = vote_rows(query, &candidates, &VoteOptions::default())?;
+        let options = TopkOptions {
             n_first: n_init,
             n_last: n_local,
-            ..RowRule::default()
+            lengths: Some(&cache.lengths),
+            ..TopkOptions::largest(self.n_selected())
         };
-        let picks = topk_row(&votes, &rule).indices;
-        let counts = [picks.len() as u32];
-        let mut indices: Vec<i32> = picks.into_iter().map(|token| token as i32).collect();
-        indices.resize(self.settings.n_selected(), -1);
-        Ok(attend(&self.attend, query, &[segment(rows, &indices, Some(&counts))]))
+        let picks = topk_rows(&votes, &options)?;
+        let (indices, counts) = (picks.indices.squeeze(1)?, picks.counts.squeeze(1)?);
+        let segment = Segment::blocks(cache, &indices, Some(&counts), 1);
+        Ok(attend(query, &[segment], &OPTIONS)?.outputs)
     }
 
-    fn bytes(&self, rows: &Rows) -> u64 {
-        let n = rows.n_tokens();
-        let n_scored = n.saturating_sub(self.settings.n_init + self.settings.n_local) as u64;
-        let n_selected = self.settings.n_selected().min(n) as u64;
+    fn bytes(&self, n_tokens: usize, row_bytes: u64) -> u64 {
+        let n_scored = n_tokens.saturating_sub(self.n_init + self.n_local) as u64;
         // To choose, keys alone.
-        bytes_of(rows.layout(), n_selected) + bytes_of(rows.layout(), n_scored) / 2
+        self.n_selected().min(n_tokens) as u64 * row_bytes + n_scored * row_bytes / 2
     }
 }
