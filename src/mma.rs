@@ -147,7 +147,8 @@ impl Model {
         finite.unwrap_or_else(|| self.step_of_any(floor, operand, a, b, c))
     }
 
-    /// The same of numbers of 16 bits that are all finite, without a list of them: what attention on the CPU spends its time on.
+    /// The same of numbers of 16 bits that are all finite, by arithmetic of f64, in which products are exact: what attention on the CPU spends its
+    /// time on.
     fn step_of_finite<const N_EXPONENT: u32, const N_FRACTION: u32>(
         self,
         floor: i32,
@@ -156,57 +157,51 @@ impl Model {
         c: u32,
     ) -> Option<Answer> {
         const MOST: usize = 16;
-        let Unit { fraction_bits, chunk, result_fraction } = self.half;
-        debug_assert!(a.len() <= chunk && chunk <= MOST);
-        let greatest_field = (1 << N_EXPONENT) - 1;
-        let bias = greatest_field / 2;
-        // Its significand, and its exponent.
-        let read = |bits: u16| -> (i32, i32) {
-            let field = i32::from(bits >> N_FRACTION) & greatest_field;
-            let fraction = i32::from(bits) & ((1 << N_FRACTION) - 1);
-            (fraction | i32::from(field != 0) << N_FRACTION, field.max(1) - bias)
+        /// Of a product that is zero, whose exponent means nothing.
+        const NONE: i16 = i16::MIN;
+        let Unit { fraction_bits, result_fraction, .. } = self.half;
+        let pad = |operand: &[u16]| {
+            let mut padded = [0_u16; MOST];
+            padded[..operand.len()].copy_from_slice(operand);
+            padded
         };
-        let is_finite =
-            |bits: u16| i32::from(bits >> N_FRACTION) & greatest_field != greatest_field;
-        if c & INFINITY == INFINITY || !a.iter().chain(b).all(|bits| is_finite(*bits)) {
+        let (a, b) = (pad(a), pad(b));
+        let greatest_field = (1_i16 << N_EXPONENT) - 1;
+        let bias = i32::from(greatest_field / 2);
+        let field = |bits: u16| (bits >> N_FRACTION) as i16 & greatest_field;
+        let (mut greatest, mut largest) = (0, NONE);
+        for (a, b) in a.iter().zip(&b) {
+            let (x, y) = (field(*a), field(*b));
+            greatest = greatest.max(x).max(y);
+            let is_zero = a & 0x7FFF == 0 || b & 0x7FFF == 0;
+            largest = largest.max(if is_zero { NONE } else { x.max(1) + y.max(1) });
+        }
+        if greatest == greatest_field || c & INFINITY == INFINITY {
             return None;
         }
-        let c_field = (c >> F32_FRACTION) as i32 & 255;
-        let c_significand =
-            (c as i32 & ((1 << F32_FRACTION) - 1)) | i32::from(c_field != 0) << F32_FRACTION;
-        let c_exponent = c_field.max(1) - 127;
-
-        let (mut significands, mut exponents) = ([0_i32; MOST], [0_i32; MOST]);
-        let mut largest = if c_significand == 0 { None } else { Some(c_exponent) };
-        for (i, (a, b)) in a.iter().zip(b).enumerate() {
-            let ((x, x_exponent), (y, y_exponent)) = (read(*a), read(*b));
-            exponents[i] = x_exponent + y_exponent;
-            significands[i] = x * y;
-            if significands[i] != 0 {
-                largest = largest.max(Some(exponents[i]));
-            }
-            if (a ^ b) >> 15 == 1 {
-                significands[i] = -significands[i];
-            }
-        }
-        let Some(largest) = largest else { return Some(Answer { bits: 0, is_settled: true }) };
+        let c_exponent = ((c >> F32_FRACTION) as i32 & 255).max(1) - 127;
+        let of_products = (largest != NONE).then(|| i32::from(largest) - 2 * bias);
+        let Some(largest) = of_products.max((c & !SIGN != 0).then_some(c_exponent)) else {
+            return Some(Answer { bits: 0, is_settled: true });
+        };
         let is_settled = largest >= F32_MIN_EXPONENT;
         let largest = largest.max(floor);
-        // In units of 2^(largest - fraction_bits): at most 29 bits before they are truncated.
-        let align = |significand: i32, exponent: i32, n_fraction: i32| -> i64 {
-            // A zero's exponent means nothing.
-            if significand == 0 {
-                return 0;
+        let power = |exponent: i32| f64::from_bits(((1023 + exponent) as u64) << 52);
+        let number = |bits: u16| {
+            if N_EXPONENT == 8 {
+                return f64::from(f32::from_bits(u32::from(bits) << 16));
             }
-            let n_right = (largest - exponent).min(31);
-            let magnitude = significand.abs() << (fraction_bits - n_fraction) >> n_right;
-            i64::from(if significand < 0 { -magnitude } else { magnitude })
+            let fraction = i32::from(bits) & ((1 << N_FRACTION) - 1);
+            let significand = fraction | i32::from(field(bits) != 0) << N_FRACTION;
+            let exponent = i32::from(field(bits).max(1)) - bias - N_FRACTION as i32;
+            let magnitude = f64::from(significand) * power(exponent);
+            if bits >> 15 == 1 { -magnitude } else { magnitude }
         };
-        let c_significand = if c & SIGN == 0 { c_significand } else { -c_significand };
-        let products = significands.iter().zip(exponents).take(a.len());
-        let products: i64 =
-            products.map(|(x, exponent)| align(*x, exponent, 2 * N_FRACTION as i32)).sum();
-        let sum = products + align(c_significand, c_exponent, F32_FRACTION);
+        // In units of the last bit that is kept, of which a term has less than 2^28: what is below is cut off.
+        let scale = power(fraction_bits - largest);
+        let products = a.iter().zip(&b);
+        let products = products.map(|(a, b)| i64::from((number(*a) * number(*b) * scale) as i32));
+        let sum = products.sum::<i64>() + (f64::from(f32::from_bits(c)) * scale) as i64;
         let bits = round_toward_zero(sum, largest - fraction_bits, result_fraction);
         Some(Answer { bits, is_settled })
     }

@@ -1,4 +1,4 @@
-//! Real models end to end on lacuna: SmolLM2-135M-Instruct and all-MiniLM-L6-v2, from pinned packages to answers.
+#![doc = include_str!("../README.md")]
 
 pub mod checkpoint;
 mod error;
