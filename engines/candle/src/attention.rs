@@ -10,12 +10,13 @@ use rayon::prelude::*;
 
 use crate::Wrap;
 use crate::kv::{CacheSource, KvCache};
+use crate::plain;
 use crate::storage::{
     Number, Rows, Source, by_half, by_real, check_dims, check_type, is_on_cuda, rows,
 };
 
 /// Whose tensor cores references answer like: those of compute capability 9.0.
-pub(crate) const MODEL: Model = Model::HOPPER;
+const MODEL: Model = Model::HOPPER;
 
 /// Rows of a cache that queries attend to.
 #[derive(Debug, Clone, Copy)]
@@ -97,6 +98,9 @@ pub struct AttendOptions<'a> {
     pub sinks: Option<&'a Tensor>,
     /// The type of outputs, f32, bf16 or f16; else the queries'.
     pub dtype: Option<DType>,
+    /// On the CPU, the very bits that a device of compute capability 9.0 gives, by a model of its tensor cores: some hundred times
+    /// slower. Else sums of f32, which are as near to what the formula says.
+    pub is_exact: bool,
 }
 
 /// What attention gives.
@@ -211,9 +215,20 @@ impl<'a> Launch<'a> {
         Ok(all)
     }
 
-    /// For the references.
-    pub(crate) fn host_sinks(&self) -> Result<Option<&[f32]>> {
-        self.sinks.as_ref().map(Source::slice).transpose()
+    /// The launch on the CPU.
+    pub(crate) fn reference<'s, T: Half + Number>(
+        &'s self,
+        plan: &'s AttendPlan,
+        segments: &'s [HostSegment<'s, T>],
+    ) -> Result<Reference<'s, T>> {
+        Ok(Reference {
+            plan,
+            model: MODEL,
+            queries: self.queries.slice()?,
+            segments,
+            sinks: self.sinks.as_ref().map(Source::slice).transpose()?,
+            low_rank: None,
+        })
     }
 }
 
@@ -223,7 +238,8 @@ impl<'a> Launch<'a> {
 /// `[batch, n_queries, n_q_heads, head_dim]`, requests any even distance apart.
 ///
 /// # Numerics
-/// Bit for bit [`lacuna::attention::reference::Attended`], on the CPU by the model of Hopper's tensor cores.
+/// On CUDA, bit for bit [`lacuna::attention::reference::Attended`]; on the CPU that too where
+/// [`is_exact`](AttendOptions::is_exact) asks for it, and else sums of f32.
 ///
 /// # Errors
 /// For types, sizes and strides that are not supported.
@@ -239,7 +255,7 @@ pub fn attend(
         match launch.is_cuda {
             #[cfg(feature = "cuda")]
             true => crate::cuda::attention::attend::<T, O>(&launch, queries),
-            _ => attend_on_cpu::<T, O>(&launch, dims),
+            _ => attend_on_cpu::<T, O>(&launch, dims, options.is_exact),
         }
     }))
 }
@@ -247,36 +263,41 @@ pub fn attend(
 fn attend_on_cpu<T: Half + Number, O: Real + Number>(
     launch: &Launch<'_>,
     dims: &[usize],
+    is_exact: bool,
 ) -> Result<Attended> {
     let segments = launch.host_segments::<T>()?;
-    let reference = Reference {
-        plan: &launch.plan,
-        model: MODEL,
-        queries: launch.queries.slice()?,
-        segments: &segments,
-        sinks: launch.host_sinks()?,
-        low_rank: None,
-    };
-    collect::<O>(dims, |b, i, q| reference.query(b, i, q))
+    let reference = launch.reference::<T>(&launch.plan, &segments)?;
+    let head_dim = launch.plan.shape().head_dim as usize;
+    finish::<O>(
+        dims,
+        match is_exact {
+            true => each_head(&launch.plan, |b, i, q| reference.query(b, i, q)),
+            false => plain::attend(&reference, |_, _| plain::Rows::new(head_dim)),
+        },
+    )
 }
 
-/// The answers for all query heads, `answer` giving an output and its log-sum for a request's query and head.
-pub(crate) fn collect<O: Real + Number>(
-    dims: &[usize],
+/// What the reference says of each request's queries and their heads, an output and its log-sum.
+pub(crate) fn each_head(
+    plan: &AttendPlan,
     answer: impl Fn(usize, usize, usize) -> (Vec<f32>, f32) + Sync,
-) -> Result<Attended> {
-    let (&[.., n_q_heads, head_dim], n_heads) = (dims, dims[..dims.len() - 1].iter().product())
-    else {
-        bail!("queries of {dims:?}");
-    };
-    let n_queries = if dims.len() == 4 { dims[1] } else { 1 };
-    let of_head = |row: usize| {
+) -> Vec<(Vec<f32>, f32)> {
+    let [n_queries, n_q_heads] =
+        [plan.shape().n_queries, plan.shape().n_q_heads].map(|n| n as usize);
+    let of_row = |row: usize| {
         let (token, q) = (row / n_q_heads, row % n_q_heads);
         answer(token / n_queries, token % n_queries, q)
     };
-    let answers: Vec<_> = (0..n_heads).into_par_iter().map(of_head).collect();
-    let mut outputs = Vec::with_capacity(n_heads * head_dim);
-    let mut log_sums = Vec::with_capacity(n_heads);
+    (0..plan.log_sums_len() as usize).into_par_iter().map(of_row).collect()
+}
+
+/// Answers as tensors, for queries of these dimensions.
+pub(crate) fn finish<O: Real + Number>(
+    dims: &[usize],
+    answers: Vec<(Vec<f32>, f32)>,
+) -> Result<Attended> {
+    let mut outputs = Vec::with_capacity(dims.iter().product());
+    let mut log_sums = Vec::with_capacity(answers.len());
     for (output, log_sum) in answers {
         outputs.extend(output.into_iter().map(<O as Real>::from_f32));
         log_sums.push(log_sum);

@@ -6,6 +6,7 @@ mod cuda;
 mod embedding;
 mod kv;
 mod linear;
+mod plain;
 mod select;
 mod storage;
 mod tiered;

@@ -1,10 +1,9 @@
 //! Which tokens matter.
 
 use candle_core::{DType, Result, Tensor, bail};
-use lacuna::element::Half;
-use lacuna::select::reference::{
-    RowRule, Scored, Softmax, box_of, box_of_boxes, mean_of, topk_row, votes,
-};
+use lacuna::element::{Half, Real};
+use lacuna::number::dot;
+use lacuna::select::reference::{RowRule, Softmax, box_of, box_of_boxes, mean_of, topk_row, votes};
 use lacuna::select::{
     GroupReduction, Order, Rule, Score, ScoreKind, ScorePlan, ScoreShape, SummarizePlan,
     SummarizeShape, Summary, Together, TopkPlan, TopkShape, VotePlan, VoteReduction, VoteRule,
@@ -117,6 +116,10 @@ fn score_plan(
         ScoreKind::Dot => ScoreShape::of(layout, n_q_heads as u64),
         ScoreKind::Box => ScoreShape::of_boxes(layout, n_q_heads as u64),
     };
+    let expected = [kv.batch, n_q_heads as u64, shape.query_stride / (n_q_heads as u64).max(1)];
+    if [batch, n_q_heads, head_dim].map(|n| n as u64) != expected {
+        bail!("queries: expected {expected:?}, got {:?}", queries.dims());
+    }
     let queries = rows("queries", queries, 2)?;
     let plan = ScorePlan::new(ScoreShape {
         reduction: options.reduction,
@@ -125,10 +128,6 @@ fn score_plan(
         ..shape
     })
     .w()?;
-    if (batch as u64, head_dim as u64) != (kv.batch, plan.head_dim()) {
-        let expected = [kv.batch as usize, n_q_heads, plan.head_dim() as usize];
-        bail!("queries: expected {expected:?}, got {:?}", [batch, n_q_heads, head_dim]);
-    }
     Ok((plan, queries))
 }
 
@@ -164,17 +163,84 @@ pub fn score_rows(queries: &Tensor, cache: &KvCache, options: &ScoreOptions) -> 
     Ok(scores)
 }
 
-fn scored<'a, Q: Score + Number, K: Half + Number>(
-    queries: &'a Source<'_>,
-    cache: &'a CacheSource<'_>,
-) -> Result<Scored<'a, Q, K>> {
-    Ok(Scored {
+/// The scores of the query heads of one head of keys: bit for bit [`lacuna::select::reference::Scored::head`], each key widened
+/// once.
+fn scores_of_group<Q: Score, K: Half>(
+    plan: &ScorePlan,
+    host: &Host<'_, Q, K>,
+    [b, head]: [usize; 2],
+) -> Vec<Vec<f32>> {
+    let (shape, kv) = (plan.shape(), *plan.shape().layout.shape());
+    let [group, d, row_len] = [plan.group(), plan.head_dim(), kv.row_len].map(|n| n as usize);
+    let first = b * shape.query_stride as usize + head * group * d;
+    let queries = &host.queries[first..][..group * d];
+    let queries: Vec<f32> = queries.iter().map(|x| x.to_f32()).collect();
+    let n = shape.layout.rows_of(host.lengths[b].into()).min(shape.n);
+    let mut scores = vec![Vec::with_capacity(n as usize); group];
+    let (mut row, mut bounds) = (vec![0.0; row_len], vec![0.0; d]);
+    for t in 0..n {
+        let Some(start) = shape.layout.locate(host.page_table, b as u64, t, head as u64) else {
+            scores.iter_mut().for_each(|scores| scores.push(f32::NEG_INFINITY));
+            continue;
+        };
+        let key = &host.keys[start..][..row_len];
+        row.iter_mut().zip(key).for_each(|(own, x)| *own = x.to_f32());
+        for (scores, query) in scores.iter_mut().zip(queries.chunks(d)) {
+            let product = match shape.kind {
+                ScoreKind::Dot => dot(query, &row),
+                ScoreKind::Box => {
+                    for (i, bound) in bounds.iter_mut().enumerate() {
+                        *bound = if query[i] > 0.0 { row[d + i] } else { row[i] };
+                    }
+                    dot(query, &bounds)
+                }
+            };
+            // Of NaN the one that kernels write.
+            scores.push(<f32 as Real>::from_f32(product));
+        }
+    }
+    scores
+}
+
+/// What is scored, on the host: guards of storages stay in their thread, slices do not.
+struct Host<'a, Q, K> {
+    queries: &'a [Q],
+    keys: &'a [K],
+    page_table: &'a [i32],
+    lengths: &'a [u32],
+}
+
+/// The scores of all query heads, by requests.
+fn scores_of_heads<Q: Score + Number, K: Half + Number>(
+    plan: &ScorePlan,
+    queries: &Source<'_>,
+    cache: &CacheSource<'_>,
+) -> Result<Vec<Vec<f32>>> {
+    let host = Host::<Q, K> {
         queries: queries.slice()?,
         keys: cache.keys.slice()?,
         page_table: cache.tables.page_table.slice()?,
         lengths: cache.tables.lengths.slice()?,
-        key_scale: 1.0,
-    })
+    };
+    let kv = plan.shape().layout.shape();
+    let (n_groups, n_heads) = ((kv.batch * kv.n_heads) as usize, kv.n_heads as usize);
+    let of = |i: usize| scores_of_group(plan, &host, [i / n_heads, i % n_heads]);
+    Ok((0..n_groups).into_par_iter().flat_map_iter(of).collect())
+}
+
+/// What becomes of a group's scores of a row.
+fn reduce(plan: &ScorePlan, mut scores: impl Iterator<Item = f32>) -> f32 {
+    match plan.shape().reduction {
+        GroupReduction::Max => {
+            let most = |most, score| if score > most { score } else { most };
+            scores.fold(f32::NEG_INFINITY, most)
+        }
+        _ => {
+            let first = scores.next().unwrap_or_default();
+            let sum = scores.fold(first, |sum, score| sum + score);
+            <f32 as Real>::from_f32(sum * plan.mean_scale())
+        }
+    }
 }
 
 fn score_on_cpu<Q: Score + Number, K: Half + Number>(
@@ -183,23 +249,22 @@ fn score_on_cpu<Q: Score + Number, K: Half + Number>(
     cache: &CacheSource<'_>,
     scores: &Tensor,
 ) -> Result<()> {
-    let scored = scored::<Q, K>(queries, cache)?;
-    let [n, n_out] = [plan.shape().n, plan.n_out()].map(|n| n as usize);
-    if n == 0 {
-        return Ok(());
-    }
+    let heads = scores_of_heads::<Q, K>(plan, queries, cache)?;
+    let n_together = match plan.shape().reduction {
+        GroupReduction::None => 1,
+        _ => plan.group() as usize,
+    };
+    let n = (plan.shape().n as usize).max(1);
     write(scores, |mut target, layout| {
         let all = target.slice::<f32>(&(0..layout.shape().elem_count()))?;
-        match plan.shape().reduction {
-            GroupReduction::None => all.par_chunks_mut(n).enumerate().for_each(|(row, own)| {
-                let scores = scored.head::<f32>(plan, row / n_out, row % n_out);
-                own[..scores.len()].copy_from_slice(&scores);
-            }),
-            _ => all.par_chunks_mut(n * n_out).enumerate().for_each(|(b, own)| {
-                for (own, scores) in own.chunks_mut(n).zip(scored.request::<f32>(plan, b)) {
-                    own[..scores.len()].copy_from_slice(&scores);
-                }
-            }),
+        for (own, heads) in all.chunks_mut(n).zip(heads.chunks(n_together)) {
+            if plan.shape().reduction == GroupReduction::None {
+                own[..heads[0].len()].copy_from_slice(&heads[0]);
+                continue;
+            }
+            for (t, own) in own[..heads[0].len()].iter_mut().enumerate() {
+                *own = reduce(plan, heads.iter().map(|scores| scores[t]));
+            }
         }
         Ok(())
     })
@@ -247,17 +312,15 @@ fn vote_on_cpu<Q: Score + Number, K: Half + Number>(
     cache: &CacheSource<'_>,
     answer: &Tensor,
 ) -> Result<()> {
-    let (score, scored) = (plan.score(), scored::<Q, K>(queries, cache)?);
+    let score = plan.score();
     let scale = score.log2_scale();
-    let [n_q_heads, n, n_together] =
-        [score.shape().n_q_heads, score.shape().n, plan.n_together()].map(|n| n as usize);
-    let n_heads = score.n_softmaxes() as usize;
-    let of_head = |row: usize| {
-        let scores = scored.head::<f32>(score, row / n_q_heads, row % n_q_heads);
+    let [n, n_together] = [score.shape().n, plan.n_together()].map(|n| n as usize);
+    let heads = scores_of_heads::<Q, K>(score, queries, cache)?;
+    let with_softmax = |scores: Vec<f32>| {
         let softmax = Softmax::of(&scores, scale);
         (scores, softmax)
     };
-    let heads: Vec<_> = (0..n_heads).into_par_iter().map(of_head).collect();
+    let heads: Vec<_> = heads.into_par_iter().map(with_softmax).collect();
     if n == 0 {
         return Ok(());
     }

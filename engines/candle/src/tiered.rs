@@ -1,17 +1,21 @@
 //! Keys and values in pages of 16, 8, 4 and 2 bits.
 
 use candle_core::{DType, Result, Tensor, bail};
+use half::bf16;
 use lacuna::attention::TieredPlan;
-use lacuna::attention::reference::{Attended as Attending, TieredAttended};
-use lacuna::element::{Half, Real};
+use lacuna::attention::reference::TieredAttended;
+use lacuna::element::{Float, Half, Real};
 use lacuna::kv::{KvLayout, KvLists};
-use lacuna::quant::reference::Channels;
-use lacuna::quant::{EntryTable, MissingPage, Page, PagesPlan, PagesShape, Part, Tail, Tier};
+use lacuna::quant::reference::{Channels, Row, dequantize};
+use lacuna::quant::{
+    EntryTable, MissingPage, Page, PageShape, PagesPlan, PagesShape, Part, Place, Tail, Tier,
+};
 use rayon::prelude::*;
 
 use crate::Wrap;
-use crate::attention::{AttendOptions, Attended, Launch, MODEL, Segment, collect};
+use crate::attention::{AttendOptions, Attended, Launch, Segment, each_head, finish};
 use crate::kv::{CacheSource, KvCache};
+use crate::plain;
 use crate::storage::{
     Number, Source, apart, by_half, by_real, check_dims, check_type, is_on_cuda, write,
 };
@@ -314,10 +318,11 @@ fn quantize_on_cpu<T: Half + Number>(
             Some(&pools[part as usize][start..start + d])
         });
         let first = (list * n_spans + p / plan.shape().span_pages as usize) * d;
-        let own = |of: Option<&'_ [f32]>| of.map(|of| of[first..first + d].to_vec());
         let all = channels[part as usize];
-        let (scales, offsets) = (own(all.scales), own(all.offsets));
-        let channels = Channels { scales: scales.as_deref(), offsets: offsets.as_deref() };
+        let channels = Channels {
+            scales: all.scales.map(|all| &all[first..first + d]),
+            offsets: all.offsets.map(|all| &all[first..first + d]),
+        };
         let page = Page::quantize(plan.page(part), tier, rows, &channels).w()?;
         Ok(Some((tier, number, page)))
     };
@@ -349,7 +354,8 @@ fn quantize_on_cpu<T: Half + Number>(
 /// Heads have 64, 128 or 256 elements; there is a segment, if of no rows.
 ///
 /// # Numerics
-/// Bit for bit [`lacuna::attention::reference::TieredAttended`], on the CPU by the model of Hopper's tensor cores.
+/// On CUDA, bit for bit [`lacuna::attention::reference::TieredAttended`]; on the CPU that too where
+/// [`is_exact`](AttendOptions::is_exact) asks for it, and else sums of f32 over what pages stand for.
 ///
 /// # Errors
 /// For types, sizes and strides that are not supported.
@@ -377,7 +383,7 @@ pub fn attend_tiered(
         match launch.is_cuda {
             #[cfg(feature = "cuda")]
             true => crate::cuda::tiered::attend::<T, O>(&plan, &launch, &entries, pages, queries),
-            _ => attend_on_cpu::<T, O>(&plan, &launch, &entries, pages, queries.dims()),
+            _ => attend_on_cpu::<T, O>(&plan, &launch, &entries, pages, queries.dims(), options.is_exact),
         }
     }))
 }
@@ -388,6 +394,7 @@ fn attend_on_cpu<T: Half + Number, O: Real + Number>(
     entries: &Entries<'_>,
     pages: &TieredPages,
     dims: &[usize],
+    is_exact: bool,
 ) -> Result<Attended> {
     let segments = launch.host_segments::<T>()?;
     let mut sources = [None, None, None, None];
@@ -400,30 +407,96 @@ fn attend_on_cpu<T: Half + Number, O: Real + Number>(
     for (pool, source) in pools.iter_mut().zip(&sources) {
         *pool = source.as_ref().map_or(Ok(&[][..]), Source::slice)?;
     }
+    let attended = launch.reference::<T>(plan.attend(), &segments)?;
     let reference = TieredAttended {
         plan,
-        attended: Attending {
-            plan: plan.attend(),
-            model: MODEL,
-            queries: launch.queries.slice::<T>()?,
-            segments: &segments,
-            sinks: launch.host_sinks()?,
-            low_rank: None,
-        },
+        attended,
         pools,
         entries: [entries.keys.slice()?, entries.values.slice()?],
         counts: entries.counts.as_ref().map(Source::slice).transpose()?,
         channels: entries.host_channels()?,
     };
-    let attended = collect::<O>(dims, |b, i, q| {
-        let (output, log_sum, _) = reference.query(b, i, q);
-        (output, log_sum)
-    })?;
-    report(
-        plan.pages(),
-        entries,
-        &slots_of(plan.pages(), entries.counts.as_ref())?,
-        &pages.status,
-    )?;
-    Ok(attended)
+    let n_slots = slots_of(plan.pages(), entries.counts.as_ref())?;
+    let answers = match is_exact {
+        true => each_head(plan.attend(), |b, i, q| {
+            let (output, log_sum, _) = reference.query(b, i, q);
+            (output, log_sum)
+        }),
+        false => {
+            let places = Places::new(plan.pages());
+            plain::attend(&attended, |b, head| {
+                rows_of_pages(&reference, &places, &n_slots, [b, head])
+            })
+        }
+    };
+    report(plan.pages(), entries, &n_slots, &pages.status)?;
+    finish::<O>(dims, answers)
+}
+
+/// Where the codes of a page's tokens are, by tiers and parts; of numbers, which lie token by token, nothing.
+struct Places([[Vec<Place>; 2]; 4]);
+
+impl Places {
+    fn new(plan: &PagesPlan) -> Self {
+        let of = |tag: usize, part: Part| {
+            let tier = Tier::of_entry((tag as u32) << 30);
+            let is_there = tier.is_coded() && plan.shape().n_pool_pages[tag] > 0;
+            let page = plan.page(part);
+            let n = if is_there { PageShape::TOKENS * page.head_dim() } else { 0 };
+            (0..n).map(|i| page.place(tier, i / page.head_dim(), i % page.head_dim())).collect()
+        };
+        Self(std::array::from_fn(|tag| [Part::Keys, Part::Values].map(|part| of(tag, part))))
+    }
+}
+
+/// What all slots of a head's pages that hold tokens stand for.
+fn rows_of_pages<T: Half + Number>(
+    tiered: &TieredAttended<'_, T>,
+    places: &Places,
+    n_slots: &[usize],
+    [b, head]: [usize; 2],
+) -> plain::Rows {
+    let plan = tiered.plan.pages();
+    let shape = plan.shape();
+    let kv = shape.layout.shape();
+    let [n_pages, n_heads, d] = [shape.n_pages, kv.n_heads, kv.row_len].map(|n| n as usize);
+    let list = b * n_heads + head;
+    let mut rows = plain::Rows::new(d);
+    for p in 0..n_slots[list].div_ceil(PageShape::TOKENS) {
+        let entries = tiered.entries.map(|entries| number_of(plan, entries[list * n_pages + p]));
+        let [Some(key), Some(value)] = entries else { continue };
+        let n = (n_slots[list] - PageShape::TOKENS * p).min(PageShape::TOKENS);
+        let span = list * plan.n_spans() as usize + p / shape.span_pages as usize;
+        for (part, (tier, number)) in [(Part::Keys, key), (Part::Values, value)] {
+            let page = plan.page(part);
+            let n_bytes = page.page_bytes(tier);
+            let bytes = &tiered.pools[tier.tag() as usize][number * n_bytes..][..n_bytes];
+            let all = tiered.channels[part as usize];
+            let channels = Channels {
+                scales: all.scales.map(|all| &all[span * d..][..d]),
+                offsets: all.offsets.map(|all| &all[span * d..][..d]),
+            };
+            let target = match part {
+                Part::Keys => &mut rows.keys,
+                Part::Values => &mut rows.values,
+            };
+            if !tier.is_coded() {
+                let numbers = bytes[..2 * n * d].chunks(2);
+                target.extend(numbers.map(|x| Float::to_f32(bytemuck::pod_read_unaligned::<T>(x))));
+                continue;
+            }
+            let mask = tier.greatest_code().unwrap_or(0);
+            let places = &places.0[tier.tag() as usize][part as usize];
+            for (token, places) in places.chunks(d).take(n).enumerate() {
+                let two = |at: usize| [bytes[at], bytes[at + 1]];
+                let row = Row {
+                    codes: places.iter().map(|at| bytes[at.byte] >> at.shift & mask).collect(),
+                    scale: bf16::from_le_bytes(two(page.scale_byte(tier, token))),
+                    zero: i16::from_le_bytes(two(page.zero_byte(tier, token))),
+                };
+                target.extend(dequantize(&row, &channels));
+            }
+        }
+    }
+    rows
 }

@@ -15,7 +15,13 @@ use crate::storage::{Number, write, write_both};
 pub(crate) struct LentLaunch<'a, T> {
     queries: Lent<'a, T>,
     sinks: Option<Lent<'a, f32>>,
-    segments: Vec<(LentCache<'a, T>, Option<Lent<'a, i32>>, Option<Lent<'a, u32>>)>,
+    segments: Vec<LentSegment<'a, T>>,
+}
+
+struct LentSegment<'a, T> {
+    cache: LentCache<'a, T>,
+    indices: Option<Lent<'a, i32>>,
+    counts: Option<Lent<'a, u32>>,
 }
 
 impl<'a, T: Half + Number> LentLaunch<'a, T> {
@@ -24,7 +30,7 @@ impl<'a, T: Half + Number> LentLaunch<'a, T> {
         let segments = launch.segments.iter().map(|segment| {
             let indices = segment.indices.as_ref().map(|own| own.view(raw)).transpose()?;
             let counts = segment.counts.as_ref().map(|own| own.view(raw)).transpose()?;
-            Ok((LentCache::new(&segment.cache, stream)?, indices, counts))
+            Ok(LentSegment { cache: LentCache::new(&segment.cache, stream)?, indices, counts })
         });
         let lent = Self {
             queries: launch.queries.view(raw)?,
@@ -36,10 +42,10 @@ impl<'a, T: Half + Number> LentLaunch<'a, T> {
     }
 
     pub(crate) fn segments(&self) -> Vec<Segment<'_, T>> {
-        let segments = self.segments.iter().map(|(cache, indices, counts)| Segment {
-            cache: cache.view(),
-            indices: optional(indices),
-            counts: optional(counts),
+        let segments = self.segments.iter().map(|segment| Segment {
+            cache: segment.cache.view(),
+            indices: optional(&segment.indices),
+            counts: optional(&segment.counts),
             biases: None,
         });
         segments.collect()

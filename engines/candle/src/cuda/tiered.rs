@@ -2,18 +2,18 @@
 
 use candle_core::cuda_backend::cudarc::driver::CudaStream;
 use candle_core::{Result, Tensor};
+use lacuna::View;
 use lacuna::attention::{self, TieredInputs, TieredPlan};
 use lacuna::element::{Half, Real};
 use lacuna::quant::{self, ChannelViews, PageLists, PagesPlan, TierPools, TierPoolsMut};
-use lacuna::{View, ViewMut};
 
 use super::attention::{LentLaunch, launch_into};
 use super::kv::{LentCache, optional};
-use super::{Lent, check_aligned, stream_of};
+use super::{Lent, LentMut, check_aligned, stream_of};
 use crate::Wrap;
 use crate::attention::{Attended, Launch};
 use crate::kv::CacheSource;
-use crate::storage::{Number, Source, whole, write};
+use crate::storage::{Number, Source, Target, whole, write};
 use crate::tiered::{Entries, TieredPages};
 
 /// What of pages is read beside pools, lent.
@@ -48,29 +48,27 @@ fn channels<'a>([scales, offsets]: &'a [Option<Lent<'a, f32>>; 2]) -> ChannelVie
     ChannelViews { scales: optional(scales), offsets: optional(offsets) }
 }
 
-/// Lends what is there of the pools for writing, one in the other, and then runs.
-fn write_pools<R>(
-    pools: &[Option<Tensor>],
-    raw: &CudaStream,
-    mut views: Vec<Option<ViewMut<'_, u8>>>,
-    then: &mut dyn FnMut(Vec<Option<ViewMut<'_, u8>>>) -> Result<R>,
+/// Lends a pool for writing, if it is there.
+fn write_pool<R>(
+    pool: &Option<Tensor>,
+    then: impl FnOnce(Option<Target<'_>>) -> Result<R>,
 ) -> Result<R> {
-    match pools {
-        [] => then(views),
-        [None, rest @ ..] => {
-            views.push(None);
-            write_pools(rest, raw, views, then)
-        }
-        [Some(pool), rest @ ..] => {
-            let span = whole("pool of pages", pool)?;
-            write(pool, |mut target, _| {
-                let mut pool = target.view::<u8>(&span, raw)?;
-                check_aligned("pool of pages", pool.view.address())?;
-                views.push(Some(pool.all()));
-                write_pools(rest, raw, views, then)
-            })
-        }
+    match pool {
+        Some(pool) => write(pool, |target, _| then(Some(target))),
+        None => then(None),
     }
+}
+
+/// What was lent of a pool, as the launch takes it.
+fn pool_view<'a>(
+    pool: &Option<Tensor>,
+    target: &'a mut Option<Target<'_>>,
+    raw: &'a CudaStream,
+) -> Result<Option<LentMut<'a, u8>>> {
+    let (Some(pool), Some(target)) = (pool, target) else { return Ok(None) };
+    let lent = target.view::<u8>(&whole("pool of pages", pool)?, raw)?;
+    check_aligned("pool of pages", lent.view.address())?;
+    Ok(Some(lent))
 }
 
 pub(crate) fn quantize<T: Half + Number>(
@@ -96,13 +94,24 @@ pub(crate) fn quantize<T: Half + Number>(
     let at = pages.status.layout().start_offset();
     write(&pages.status, |mut status, _| {
         let mut status = status.view_u64(&(at..at + 1), raw)?;
-        write_pools(&pages.pools, raw, Vec::new(), &mut |pools| {
-            let mut pools = pools.into_iter();
-            let mut targets = TierPoolsMut {
-                pools: std::array::from_fn(|_| pools.next().flatten()),
-                status: Some(status.all()),
-            };
-            quant::quantize_pages(&stream.queue, plan, &cache.view(), &lists, &mut targets).w()
+        let [t16, t8, t4, t2] = &pages.pools;
+        write_pool(t16, |mut of_16| {
+            write_pool(t8, |mut of_8| {
+                write_pool(t4, |mut of_4| {
+                    write_pool(t2, |mut of_2| {
+                        let mut lent = [
+                            pool_view(t16, &mut of_16, raw)?,
+                            pool_view(t8, &mut of_8, raw)?,
+                            pool_view(t4, &mut of_4, raw)?,
+                            pool_view(t2, &mut of_2, raw)?,
+                        ];
+                        let pools = lent.each_mut().map(|pool| pool.as_mut().map(LentMut::all));
+                        let mut targets = TierPoolsMut { pools, status: Some(status.all()) };
+                        let (queue, cache) = (&stream.queue, cache.view());
+                        quant::quantize_pages(queue, plan, &cache, &lists, &mut targets).w()
+                    })
+                })
+            })
         })
     })
 }
