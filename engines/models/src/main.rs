@@ -37,6 +37,9 @@ enum Task {
         /// What queries attend to
         #[arg(long, value_enum, default_value_t = Method::Full)]
         method: Method,
+        /// On the CPU, attention by lacuna's references: the bits of kernels, slowly
+        #[arg(long)]
+        exact: bool,
         /// What is asked
         #[arg(
             long,
@@ -102,14 +105,22 @@ impl Method {
     }
 }
 
+/// How queries attend.
+#[derive(Debug, Clone, Copy)]
+struct Way {
+    kind: MethodKind,
+    is_exact: bool,
+}
+
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
-        Task::Generate { format, beside_bf16, method, prompt, prompt_file, n_tokens } => {
+        Task::Generate { format, beside_bf16, method, exact, prompt, prompt_file, n_tokens } => {
             let prompt = match prompt_file {
                 None => Ok(prompt),
                 Some(path) => read(&path),
             };
-            prompt.and_then(|prompt| generate(format, beside_bf16, method, &prompt, n_tokens))
+            let way = Way { kind: method.kind(), is_exact: exact };
+            prompt.and_then(|prompt| generate(format, beside_bf16, way, &prompt, n_tokens))
         }
         Task::Embed { format, sentences } => embed(format, &sentences),
         Task::Table { check, path } => make_table(check, &path),
@@ -130,17 +141,17 @@ fn device() -> Result<Device> {
 fn generate(
     format: Format,
     beside_bf16: bool,
-    method: Method,
+    way: Way,
     prompt: &str,
     n_tokens: usize,
 ) -> Result<ExitCode> {
     let device = device()?;
     let text = Text::open(&Model::SmolLm2.tokenizer()?)?;
     let prompt = text.encode(&chat(prompt))?;
-    let tokens = answer(format, method, &prompt, n_tokens, &text, &device)?;
+    let tokens = answer(format, way, &prompt, n_tokens, &text, &device)?;
     println!("{}", text.decode(&tokens)?);
     if beside_bf16 {
-        let beside = answer(Format::Bf16, method, &prompt, n_tokens, &text, &device)?;
+        let beside = answer(Format::Bf16, way, &prompt, n_tokens, &text, &device)?;
         if tokens != beside {
             println!("bf16 says something else: {}", text.decode(&beside)?);
             return Ok(ExitCode::FAILURE);
@@ -152,7 +163,7 @@ fn generate(
 
 fn answer(
     format: Format,
-    method: Method,
+    way: Way,
     prompt: &[u32],
     n_tokens: usize,
     text: &Text,
@@ -165,7 +176,7 @@ fn answer(
     let start = Instant::now();
     let read = Prompt::read(&model, prompt, n_tokens)?;
     let of_prompt = prompt.len() as f64 / start.elapsed().as_secs_f64();
-    let mut session = read.session(&model, &method.kind())?;
+    let mut session = read.session(&model, &way.kind, way.is_exact)?;
     let mut token = greatest(read.logits());
     let mut tokens = Vec::new();
     let start = Instant::now();
@@ -175,7 +186,7 @@ fn answer(
     }
     eprintln!(
         "{format}, {}: {of_prompt:.1} tokens a second of {} of the prompt, and {:.1} of {} of the answer",
-        method.kind(),
+        way.kind,
         prompt.len(),
         tokens.len() as f64 / start.elapsed().as_secs_f64(),
         tokens.len(),

@@ -31,7 +31,7 @@ impl Held {
     /// # Errors
     /// Those of [`Session::push`](crate::session::Session::push).
     pub fn perplexity(&self, model: &Llama, method: &MethodKind) -> Result<(f64, f64)> {
-        let mut session = self.prompt.session(model, method)?;
+        let mut session = self.prompt.session(model, method, false)?;
         let logits = session.push(&self.rest[..self.rest.len() - 1])?;
         let before = std::iter::once(self.prompt.logits()).chain(logits.iter().map(Vec::as_slice));
         let sum: f64 = before.zip(&self.rest).map(|(logits, token)| surprise(logits, *token)).sum();
@@ -59,7 +59,7 @@ impl<'a> Hidden<'a> {
     /// # Errors
     /// Those of [`Session::push`](crate::session::Session::push).
     pub fn answer(&self, model: &Llama, text: &Text, method: &MethodKind) -> Result<String> {
-        let mut session = self.prompt.session(model, method)?;
+        let mut session = self.prompt.session(model, method, false)?;
         let logits = session.push(&self.needle.question)?;
         let mut token = greatest(&logits[logits.len() - 1]);
         let mut answer = Vec::new();

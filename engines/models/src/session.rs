@@ -29,6 +29,7 @@ pub struct Session<'a> {
     caches: Vec<KvCache>,
     methods: Vec<Box<dyn Method>>,
     n_tokens: usize,
+    is_exact: bool,
 }
 
 impl Prompt {
@@ -62,19 +63,24 @@ impl Prompt {
         &self.logits
     }
 
-    /// A copy of it that continues by a method.
+    /// A copy of it that continues by a method. `is_exact`: on the CPU, by the bits of lacuna's references, which are those of kernels, and slowly.
     ///
     /// # Errors
     /// [`Error::Candle`] for a method's numbers that no kernel has.
-    pub fn session<'a>(&self, model: &'a Llama, kind: &MethodKind) -> Result<Session<'a>> {
+    pub fn session<'a>(
+        &self,
+        model: &'a Llama,
+        kind: &MethodKind,
+        is_exact: bool,
+    ) -> Result<Session<'a>> {
         let n_tokens = self.n_tokens;
         let caches = self.caches.iter().map(copy).collect::<Result<Vec<_>>>()?;
         let layers = caches.iter().zip(&self.queries).enumerate();
         let methods = layers.map(|(layer, (cache, queries))| {
-            kind.begin(layer, Context { cache, n_tokens }, queries)
+            kind.begin(layer, Context { cache, n_tokens, is_exact }, queries)
         });
         let methods = methods.collect::<Result<_>>()?;
-        Ok(Session { model, caches, methods, n_tokens })
+        Ok(Session { model, caches, methods, n_tokens, is_exact })
     }
 }
 
@@ -96,7 +102,7 @@ impl Session<'_> {
     /// # Errors
     /// [`Error::Model`] where there is no room; [`Error::Candle`].
     pub fn push(&mut self, tokens: &[u32]) -> Result<Vec<Vec<f32>>> {
-        let Self { model, caches, methods, n_tokens } = self;
+        let Self { model, caches, methods, n_tokens, is_exact } = self;
         let (first, n) = (*n_tokens, tokens.len());
         let room = caches[0].layout()?.n_rows() as usize;
         if first + n > room {
@@ -108,7 +114,8 @@ impl Session<'_> {
                 let [query, key, value] =
                     [&heads.queries, &heads.keys, &heads.values].map(|x| x.narrow(0, i, 1));
                 append_kv(cache, &key?.unsqueeze(0)?, &value?.unsqueeze(0)?, None)?;
-                method.step(Context { cache, n_tokens: first + i + 1 }, &query?)
+                let context = Context { cache, n_tokens: first + i + 1, is_exact: *is_exact };
+                method.step(context, &query?)
             };
             let outputs = (0..n).map(step).collect::<Result<Vec<_>>>()?;
             Ok(Tensor::cat(&outputs, 0)?.flatten_from(1)?)

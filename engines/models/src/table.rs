@@ -28,7 +28,8 @@ pub struct Sizes {
 }
 
 /// The table's.
-pub const SIZES: Sizes = Sizes { n_context: 1536, n_measured: 192, n_needles: 8, n_haystack: 1536 };
+pub const SIZES: Sizes =
+    Sizes { n_context: 1536, n_measured: 512, n_needles: 16, n_haystack: 1536 };
 
 /// A row.
 #[derive(Debug, Clone, PartialEq)]
@@ -127,8 +128,8 @@ pub fn render(rows: &[Row], sizes: &Sizes, made: &str) -> Result<String> {
         Perplexity is that of {n_measured} tokens after {n_context} others of `text/held.txt` (SHA-256 `{}`), which was written in November 2026, after the \
         model was trained. A needle is one of {n_needles} facts at other depths of that text, {n_haystack} tokens of it at most, and a question after it; the answer of up to 24 tokens \
         must have the number. What comes before the measured tokens, or before the question, is read by plain attention; all that follows, the question too, by the \
-        method, token by token. Bytes are those of all layers after the last measured token, with what is read to choose tokens, against all keys and values in bf16. Attention is \
-        lacuna's references, which its kernels equal to the bit.\n\n{made}\n",
+        method, token by token. Bytes are those of all layers after the last measured token, with what is read to choose tokens, against all keys and values in bf16. What is selected, \
+        and what pages of codes hold, is what lacuna's references say, as its kernels do to the bit; attention over it is `lacuna-candle`'s, on the CPU by sums of f32.\n\n{made}\n",
         wheel.package,
         wheel.version,
         sha256(PROSE.as_bytes()),

@@ -1,5 +1,5 @@
-//! What a query attends to: all of a context, what lacuna selects of it, or a context in tiers of bits. All by `lacuna-candle`: launches on CUDA, on the
-//! CPU lacuna's references, which its kernels equal to the bit.
+//! What a query attends to: all of a context, what lacuna selects of it, or a context in tiers of bits. All by `lacuna-candle`: launches on CUDA; on the
+//! CPU lacuna's references say what is selected and what a page holds, and attention is by sums of f32, or by the references too where bits are asked for.
 
 mod pages;
 mod tiered;
@@ -17,10 +17,6 @@ pub use pages::PageBounds;
 pub use tiered::Tiers;
 pub use tokens::TokenSelect;
 
-/// Outputs are f32.
-const OPTIONS: AttendOptions<'static> =
-    AttendOptions { scale: None, soft_cap: None, sinks: None, dtype: Some(DType::F32) };
-
 /// A layer's cache as a method sees it.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
@@ -28,6 +24,19 @@ pub struct Context<'a> {
     pub cache: &'a KvCache,
     /// Tokens that are in it.
     pub n_tokens: usize,
+    /// On the CPU, attention by lacuna's references.
+    pub is_exact: bool,
+}
+
+impl Context<'_> {
+    /// Outputs are f32.
+    fn options(&self) -> AttendOptions<'static> {
+        AttendOptions {
+            dtype: Some(DType::F32),
+            is_exact: self.is_exact,
+            ..AttendOptions::default()
+        }
+    }
 }
 
 /// One layer's way to attend.
@@ -92,7 +101,7 @@ struct Full;
 impl Method for Full {
     fn step(&mut self, context: Context<'_>, query: &Tensor) -> Result<Tensor> {
         let segment = Segment::range(context.cache, Tokens::ALL);
-        Ok(attend(query, &[segment], &OPTIONS)?.outputs)
+        Ok(attend(query, &[segment], &context.options())?.outputs)
     }
 
     fn bytes(&self, n_tokens: usize, row_bytes: u64) -> u64 {

@@ -9,7 +9,7 @@ use lacuna_candle::{
     topk_rows,
 };
 
-use super::{Context, Method, OPTIONS};
+use super::{Context, Method};
 use crate::Result;
 use crate::session::PAGE_SIZE;
 
@@ -46,7 +46,7 @@ pub(super) struct Bounds {
 
 impl Method for Bounds {
     fn step(&mut self, context: Context<'_>, query: &Tensor) -> Result<Tensor> {
-        let Context { cache, n_tokens } = context;
+        let Context { cache, n_tokens, .. } = context;
         let first_new = Tensor::new(&[self.n_boxed as u32], query.device())?;
         summarize(cache, &mut self.boxes, Summary::Box, Some(&first_new))?;
         self.n_boxed = n_tokens;
@@ -60,7 +60,7 @@ impl Method for Bounds {
         };
         let picks = topk_rows(&scores, &options)?;
         let segment = Segment::blocks(cache, &picks.indices, Some(&picks.counts), PAGE_SIZE);
-        Ok(attend(query, &[segment], &OPTIONS)?.outputs)
+        Ok(attend(query, &[segment], &context.options())?.outputs)
     }
 
     fn bytes(&self, n_tokens: usize, row_bytes: u64) -> u64 {

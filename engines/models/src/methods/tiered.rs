@@ -16,7 +16,7 @@ use lacuna_candle::{
     vote_rows,
 };
 
-use super::{Context, Method, OPTIONS};
+use super::{Context, Method};
 use crate::Result;
 
 /// Tokens of a page.
@@ -113,7 +113,7 @@ pub(super) struct Tiered {
 impl Tiered {
     /// Puts tokens that are older than the window into pages, as many as fill some.
     fn advance(&mut self, context: Context<'_>) -> Result<()> {
-        let Context { cache, n_tokens } = context;
+        let Context { cache, n_tokens, .. } = context;
         if n_tokens < self.next {
             return Ok(());
         }
@@ -243,7 +243,7 @@ impl Tiered {
 
 impl Method for Tiered {
     fn step(&mut self, context: Context<'_>, query: &Tensor) -> Result<Tensor> {
-        let Context { cache, n_tokens } = context;
+        let Context { cache, n_tokens, .. } = context;
         if self.settings.is_mixed() {
             self.probes.push_back((query.clone(), n_tokens as u32));
             if self.probes.len() > PROBES[0] as usize {
@@ -255,7 +255,7 @@ impl Method for Tiered {
         let recent = Tokens::Range { first, end: all, last: all };
         let sinks = Tokens::first(self.settings.n_sinks as u64);
         let segments = [sinks, recent].map(|tokens| Segment::range(cache, tokens));
-        Ok(attend_tiered(query, &self.pages, &segments, &OPTIONS)?.outputs)
+        Ok(attend_tiered(query, &self.pages, &segments, &context.options())?.outputs)
     }
 
     fn bytes(&self, n_tokens: usize, row_bytes: u64) -> u64 {

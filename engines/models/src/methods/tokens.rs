@@ -5,7 +5,7 @@ use std::fmt;
 use candle_core::Tensor;
 use lacuna_candle::{KvCache, Segment, TopkOptions, VoteOptions, attend, topk_rows, vote_rows};
 
-use super::{Context, Method, OPTIONS};
+use super::{Context, Method};
 use crate::Result;
 
 /// The recipe's numbers. Every step votes.
@@ -34,7 +34,7 @@ impl fmt::Display for TokenSelect {
 
 impl Method for TokenSelect {
     fn step(&mut self, context: Context<'_>, query: &Tensor) -> Result<Tensor> {
-        let (Self { n_init, n_local, .. }, Context { cache, n_tokens }) = (*self, context);
+        let (Self { n_init, n_local, .. }, Context { cache, n_tokens, .. }) = (*self, context);
         let device = query.device();
         // Of the first tokens no page, and of the last no length: they are no candidates.
         let n_init_pages = n_init / cache.layout()?.shape().page_size as usize;
@@ -56,7 +56,7 @@ impl Method for TokenSelect {
         let picks = topk_rows(&votes, &options)?;
         let (indices, counts) = (picks.indices.squeeze(1)?, picks.counts.squeeze(1)?);
         let segment = Segment::blocks(cache, &indices, Some(&counts), 1);
-        Ok(attend(query, &[segment], &OPTIONS)?.outputs)
+        Ok(attend(query, &[segment], &context.options())?.outputs)
     }
 
     fn bytes(&self, n_tokens: usize, row_bytes: u64) -> u64 {
