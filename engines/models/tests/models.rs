@@ -234,13 +234,13 @@ fn a_table_is_held_against_a_run() {
         perplexity,
         n_found,
     };
-    let rows = [row("full", 1.0, 21.5, 8), row("tiered, 8 bits", 0.6, 21.6, 7)];
+    let rows = [row("full", 1.0, 21.5, 8), row("tiered, 8 bits", 0.6, 21.6, 6)];
     let committed = "| method | bytes | perplexity | needles |\n|---|---|---|---|\n\
         | full | 100.0 % | 21.510 | 8 of 8 |\n| tiered, 8 bits | 60.0 % | 21.601 | 7 of 8 |\n";
     assert!(table::differences(committed, &rows).is_empty());
     for other in [
         row("tiered, 8 bits", 0.6, 22.0, 7),
-        row("tiered, 8 bits", 0.6, 21.6, 8),
+        row("tiered, 8 bits", 0.6, 21.6, 5),
         row("tiered, 8 bits", 0.61, 21.6, 7),
         row("tiered, 4 bits", 0.6, 21.6, 7),
     ] {
