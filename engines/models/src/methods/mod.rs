@@ -77,7 +77,7 @@ impl MethodKind {
     ) -> Result<Box<dyn Method>> {
         Ok(match self {
             Self::Full => Box::new(Full),
-            Self::TokenSelect(settings) => Box::new(*settings),
+            Self::TokenSelect(settings) => Box::new(settings.begin(context)?),
             Self::PageBounds(settings) if layer < settings.n_dense => Box::new(Full),
             Self::PageBounds(settings) => Box::new(settings.begin(context)?),
             Self::Tiered(settings) => Box::new(settings.begin(context, queries)?),

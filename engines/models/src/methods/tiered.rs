@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::ops::Range;
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use half::bf16;
 use lacuna::attention::Tokens;
 use lacuna::quant::reference::{Measured, measure};
@@ -216,8 +216,9 @@ impl Tiered {
     fn measure(&mut self, cache: &KvCache, tokens: Range<usize>) -> Result<()> {
         let of = |pool: &Tensor, has_offsets: bool| -> Result<ChannelTensors> {
             let (_, _, n_heads, d) = pool.dims4()?;
-            let pages = cache.page_table.flatten_all()?.to_dtype(DType::U32)?;
-            let rows = pool.index_select(&pages, 0)?.flatten(0, 1)?;
+            let pages: Vec<i32> = cache.page_table.flatten_all()?.to_vec1()?;
+            let pages: Vec<u32> = pages.into_iter().map(|page| page as u32).collect();
+            let rows = pool.index_select(&Tensor::new(pages, pool.device())?, 0)?.flatten(0, 1)?;
             let rows = rows.narrow(0, tokens.start, tokens.len())?;
             let rows: Vec<bf16> = rows.flatten_all()?.to_vec1()?;
             let of_head = |head: usize| -> Measured {

@@ -23,6 +23,15 @@ impl TokenSelect {
     fn n_selected(&self) -> usize {
         self.n_init + self.k + self.n_local
     }
+
+    pub(super) fn begin(&self, context: Context<'_>) -> Result<Selecting> {
+        let cache = context.cache;
+        let n_init_pages = self.n_init / cache.layout()?.shape().page_size as usize;
+        let mut pages: Vec<i32> = cache.page_table.flatten_all()?.to_vec1()?;
+        pages.iter_mut().take(n_init_pages).for_each(|page| *page = -1);
+        let table = Tensor::from_vec(pages, cache.page_table.dims(), cache.page_table.device())?;
+        Ok(Selecting { settings: *self, table })
+    }
 }
 
 impl fmt::Display for TokenSelect {
@@ -32,18 +41,22 @@ impl fmt::Display for TokenSelect {
     }
 }
 
-impl Method for TokenSelect {
+/// One layer's.
+pub(super) struct Selecting {
+    settings: TokenSelect,
+    /// The candidates' page table: the cache's, but that the first tokens have no page.
+    table: Tensor,
+}
+
+impl Method for Selecting {
     fn step(&mut self, context: Context<'_>, query: &Tensor) -> Result<Tensor> {
-        let (Self { n_init, n_local, .. }, Context { cache, n_tokens, .. }) = (*self, context);
-        let device = query.device();
-        // Of the first tokens no page, and of the last no length: they are no candidates.
-        let n_init_pages = n_init / cache.layout()?.shape().page_size as usize;
-        let n_pages = cache.page_table.dim(1)?;
-        let none = Tensor::full(-1_i32, (1, n_init_pages.min(n_pages)), device)?;
-        let others = cache.page_table.narrow(1, none.dim(1)?, n_pages - none.dim(1)?)?;
+        let TokenSelect { n_init, n_local, .. } = self.settings;
+        let Context { cache, n_tokens, .. } = context;
+        // The last tokens are no candidates either.
+        let n_candidates = n_tokens.saturating_sub(n_local) as u32;
         let candidates = KvCache {
-            page_table: Tensor::cat(&[none, others], 1)?,
-            lengths: Tensor::new(&[n_tokens.saturating_sub(n_local) as u32], device)?,
+            page_table: self.table.clone(),
+            lengths: Tensor::new(&[n_candidates], query.device())?,
             ..cache.clone()
         };
         let votes = vote_rows(query, &candidates, &VoteOptions::default())?;
@@ -51,7 +64,7 @@ impl Method for TokenSelect {
             n_first: n_init,
             n_last: n_local,
             lengths: Some(&cache.lengths),
-            ..TopkOptions::largest(self.n_selected())
+            ..TopkOptions::largest(self.settings.n_selected())
         };
         let picks = topk_rows(&votes, &options)?;
         let (indices, counts) = (picks.indices.squeeze(1)?, picks.counts.squeeze(1)?);
@@ -60,8 +73,9 @@ impl Method for TokenSelect {
     }
 
     fn bytes(&self, n_tokens: usize, row_bytes: u64) -> u64 {
-        let n_scored = n_tokens.saturating_sub(self.n_init + self.n_local) as u64;
+        let TokenSelect { n_init, n_local, .. } = self.settings;
+        let n_scored = n_tokens.saturating_sub(n_init + n_local) as u64;
         // To choose, keys alone.
-        self.n_selected().min(n_tokens) as u64 * row_bytes + n_scored * row_bytes / 2
+        self.settings.n_selected().min(n_tokens) as u64 * row_bytes + n_scored * row_bytes / 2
     }
 }
