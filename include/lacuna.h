@@ -2374,7 +2374,7 @@ typedef struct lacuna_column_mass_args {
   struct lacuna_view skips;
   // f32 `[batch, n_heads or 1, n]`, rows `mass_stride` elements apart. What a request has no tokens for stays what it was.
   struct lacuna_view_mut masses;
-  // u64 `[batch, n_heads, n_probes, n_q_heads / n_heads]`: what each softmax is divided by, as other functions take it.
+  // u64 `[batch, n_heads, n_probes, n_q_heads / n_heads]`: the greatest logit of each softmax and one over its sum, as bits.
   struct lacuna_view_mut softmaxes;
   // u64, from a multiple of 16 bytes on: zeros before the first launch, and used by one launch at a time; every launch leaves it
   // ready.

@@ -73,7 +73,8 @@ pub(crate) struct Function {
 
 /// A context made current on this thread; dropping it puts back what was there.
 pub(crate) struct Entered {
-    was_pushed: bool,
+    /// It, where another one was current.
+    pushed: Option<sys::CUcontext>,
     /// What is current belongs to a thread.
     not_send: PhantomData<*const ()>,
 }
@@ -83,29 +84,45 @@ impl Entered {
         let mut current = null_mut();
         // SAFETY: it writes one handle.
         check("cuCtxGetCurrent", unsafe { sys::cuCtxGetCurrent(&mut current) })?;
-        let was_pushed = current != context;
-        if was_pushed {
+        let mut entered = Self { pushed: None, not_send: PhantomData };
+        if current != context {
             // SAFETY: the primary context is retained for as long as the device is open.
-            check("cuCtxPushCurrent", unsafe { sys::cuCtxPushCurrent_v2(context) })?;
+            let code = unsafe { sys::cuCtxPushCurrent_v2(context) };
+            check("cuCtxPushCurrent", code).inspect_err(|_| take_back(context))?;
+            entered.pushed = Some(context);
         }
-        Ok(Self { was_pushed, not_send: PhantomData })
+        Ok(entered)
     }
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        if self.was_pushed {
-            let mut popped = null_mut();
-            // SAFETY: pops what `enter` pushed. It can only fail where the context is lost, which
-            // the next call reports.
-            let _ = unsafe { sys::cuCtxPopCurrent_v2(&mut popped) };
+        let Some(context) = self.pushed else { return };
+        let mut popped = null_mut();
+        // SAFETY: pops what `enter` pushed.
+        let code = unsafe { sys::cuCtxPopCurrent_v2(&mut popped) };
+        if check("cuCtxPopCurrent", code).is_err() {
+            take_back(context);
+        }
+    }
+}
+
+/// Pops a context, which was not current before, if it is now. The driver may answer any call by what an earlier launch
+/// did, so an error does not say that nothing was pushed or popped; what is current does.
+fn take_back(context: sys::CUcontext) {
+    let mut current = null_mut();
+    // SAFETY: each writes one handle. What fails here too can be reported by the next call alone.
+    unsafe {
+        let _ = sys::cuCtxGetCurrent(&mut current);
+        if current == context {
+            let _ = sys::cuCtxPopCurrent_v2(&mut current);
         }
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        if let Ok(_entered) = Entered::enter(self.context) {
+        if let Ok(_entered) = self.enter_to_end() {
             for module in self.modules.drain(..).filter_map(OnceLock::into_inner) {
                 module.unload();
             }
@@ -193,7 +210,12 @@ impl Device {
 
     /// Makes the context current on this thread, until the answer is dropped.
     pub(crate) fn enter(&self) -> Result<Entered> {
-        Entered::enter(self.inner.context)
+        self.inner.enter()
+    }
+
+    /// The same to end something, when nobody can be told that it was not ended: asks twice.
+    pub(crate) fn enter_to_end(&self) -> Result<Entered> {
+        self.inner.enter_to_end()
     }
 
     /// A kernel, for a launch on `stream`; its image is loaded at the first use. The context is
@@ -343,6 +365,14 @@ fn place(chosen: &'static Image) -> usize {
 }
 
 impl Inner {
+    fn enter(&self) -> Result<Entered> {
+        Entered::enter(self.context)
+    }
+
+    fn enter_to_end(&self) -> Result<Entered> {
+        self.enter().or_else(|_| self.enter())
+    }
+
     fn retain(info: DeviceInfo, driver_version: i32) -> Result<Self> {
         // SAFETY: cuInit may be called any number of times.
         check("cuInit", unsafe { sys::cuInit(0) })?;

@@ -6,6 +6,10 @@
 
 #[path = "driver/arena.rs"]
 mod arena;
+#[path = "driver/calls.rs"]
+mod calls;
+#[path = "driver/failures.rs"]
+mod failures;
 #[path = "driver/handover.rs"]
 mod handover;
 
@@ -132,6 +136,7 @@ fn child() {
         step if step.starts_with("arena") => arena::step(step),
         "pinned" => pinned(),
         step if step.starts_with("handover") => handover::step(step),
+        step if step.starts_with("failures") => failures::step(step),
         other => panic!("no step {other}"),
     }
 }
@@ -486,9 +491,9 @@ fn clusters_are_launched_where_the_image_has_them() {
     assert_eq!(
         launches,
         [
-            "cuLaunchKernelEx 0x8000 blocks 32,2,1 threads 512,1,1 shared 0 stream 0x5010 param 0xf00d \
+            "cuLaunchKernelEx wgmma_products blocks 32,2,1 threads 512,1,1 shared 0 stream 0x5010 param 0xf00d \
              cluster 2,1,1",
-            "cuLaunchKernelEx 0x8000 blocks 32,2,1 threads 512,1,1 shared 0 stream 0x5010 param 0xf00d \
+            "cuLaunchKernelEx wgmma_products blocks 32,2,1 threads 512,1,1 shared 0 stream 0x5010 param 0xf00d \
              cluster 16,1,1",
         ]
     );
@@ -536,12 +541,16 @@ fn each_operation_makes_its_calls_and_leaves_the_context_as_found() {
     assert_eq!(of("fill"), ["cuMemsetD8Async"]);
     assert_eq!(
         of("launch"),
-        ["cuLaunchKernel 0x8000 blocks 7,2,1 threads 512,1,1 shared 0 stream 0x5010 param 0xf00d"]
+        [
+            "cuLaunchKernel decode_bf16 blocks 7,2,1 threads 512,1,1 shared 0 stream 0x5010 param 0xf00d"
+        ]
     );
     assert_eq!(of("launch nothing"), [""; 0]);
     assert_eq!(
         of("launch raw"),
-        ["cuLaunchKernel 0x8000 blocks 1,2,1 threads 512,1,1 shared 0 stream 0xe0 param 0xbeef"]
+        [
+            "cuLaunchKernel decode_bf16 blocks 1,2,1 threads 512,1,1 shared 0 stream 0xe0 param 0xbeef"
+        ]
     );
     assert_eq!(of("refuse"), [""; 0]);
     assert_eq!(of("refuse clusters"), [""; 0]);

@@ -8,12 +8,14 @@
 //! cargo bench --bench ROOM -- kernels check        bits, graph replays, 20 runs, other grids and batches
 //! cargo bench --bench ROOM -- kernels once KERNEL  one launch, for a sanitizer to watch
 //! cargo bench --bench ROOM -- kernels bench        times, beside a copy of the same bytes and peers
+//! cargo bench --bench ROOM -- kernels calls        writes what each calls of the driver, by a fake one, to tests/driver/calls
 //! ```
 //! `--json FILE` writes the rows that `cargo xtask ledger --add` reads; `--until SECONDS` starts no
 //! row later than that; `--only TEXT` takes the rows whose kernel and shape hold it.
 #![allow(dead_code, reason = "each bench uses its part")]
 
 pub(crate) mod cache;
+mod calls;
 pub(crate) mod case;
 mod check;
 mod count;
@@ -42,7 +44,12 @@ pub(crate) fn run(room: &'static str, cases: Vec<Box<dyn Case>>, cpu: impl FnOnc
         cpu();
         // Under `cargo test`: no bench rots.
         let is_test = words.len() == arguments.len();
-        return if is_test { check::in_executor(&cases) } else { ExitCode::SUCCESS };
+        if !is_test {
+            return ExitCode::SUCCESS;
+        }
+        let are_as_written = calls::are_as_written(room);
+        let checked = check::in_executor(&cases);
+        return if are_as_written { checked } else { ExitCode::FAILURE };
     };
     let options = match Options::parse(words) {
         Ok(options) => options,
@@ -60,6 +67,9 @@ pub(crate) fn run(room: &'static str, cases: Vec<Box<dyn Case>>, cpu: impl FnOnc
     }
     if options.task == Task::Count {
         return count::in_executor(&cases, &options);
+    }
+    if options.task == Task::Calls {
+        return calls::write(room, &cases);
     }
     let gpu = match gpu::Gpu::open() {
         Ok(gpu) => gpu,
@@ -90,6 +100,7 @@ pub(crate) enum Task {
     Check,
     Once,
     Bench,
+    Calls,
 }
 
 /// The command line.
@@ -114,9 +125,10 @@ impl Options {
                 Task::Once
             }
             Some("bench") => Task::Bench,
+            Some("calls") => Task::Calls,
             other => {
                 return Err(format!(
-                    "kernels list, count, check, once or bench, and not {other:?}"
+                    "kernels list, count, check, once, bench or calls, and not {other:?}"
                 ));
             }
         };

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 from ._base import Buffer, Device, Handle, Queue, Tensor, call
 
@@ -40,6 +41,201 @@ class KvOrder(IntEnum):
     HND = 2
 
 
+class KvLists(IntEnum):
+    """Whose lists of rows of a cache there are."""
+    # One of each request and head: `[batch, n_heads, n_indices]`.
+    HEAD = 0
+    # One of each request, for all its heads: `[batch, n_indices]`.
+    REQUEST = 1
+
+
+class Packing(IntEnum):
+    """What one chunk of physical memory holds of a slot."""
+    # Keys and values of all layers, so that a slot grows by one chunk at a time.
+    TOGETHER = 0
+    # Keys or values of one layer, so that one layer's pages follow each other, and a slot's least is `2 * n_layers` chunks.
+    APART = 1
+
+
+class Tokens(IntEnum):
+    """Which rows of each request a segment has."""
+    # All.
+    ALL = 0
+    # Those from `first` on and before `end`, of the last `last`; as far as there are so many.
+    RANGE = 1
+    # `n_blocks` blocks of `block_size` rows, by numbers on the device; what a number past the request's rows names is absent.
+    BLOCKS = 2
+
+
+class LogSumOrder(IntEnum):
+    """In which order log-sum-exps lie."""
+    # `[tokens, heads]`, as FlashInfer has them.
+    TOKENS_HEADS = 0
+    # `[heads, tokens]`, as FlashAttention's calls for requests of various lengths and vLLM have them.
+    HEADS_TOKENS = 1
+    # `[batch, heads, n_queries]`, as FlashAttention's calls for as many queries of each request have them.
+    BATCH_HEADS_QUERIES = 2
+
+
+class LogBase(IntEnum):
+    """The base of log-sum-exps."""
+    # e, as FlashAttention and FlashMLA have it.
+    E = 0
+    # 2, as FlashInfer has it.
+    TWO = 1
+
+
+class Mask(IntEnum):
+    """Which rows a query sees."""
+    # What is usual: of a segment all, of prefill those up to its own.
+    USUAL = 0
+    # All.
+    NONE = 1
+    # Those up to its own; a request's last rows are those of its queries, unless positions are given.
+    CAUSAL = 2
+    # And of those the last `window`, its own among them.
+    WINDOW = 3
+
+
+class Turn(IntEnum):
+    """How a key is turned by its position (RoPE)."""
+    # Channel `c` with the one half a head further (GPT-NeoX, Llama).
+    HALVES = 0
+    # Each even channel with the next (GPT-J).
+    PAIRS = 1
+    # Not at all.
+    NONE = 2
+
+
+class Positions(IntEnum):
+    """What positions queries and rows of a cache have, which masks go by."""
+    # A row has its number, and a request's queries are its last rows.
+    ROWS = 0
+    # What the launch is given: of tokens that were kept, those that they had in the prompt.
+    GIVEN = 1
+
+
+class Format(IntEnum):
+    """How the weights of a group are kept in a file."""
+    # DFloat11, which other readers know: about 10.9 bits a weight, decoded to bf16.
+    DF11 = 0
+    # About 10.8 bits a weight, decoded to bf16 by their own index.
+    COMPACT = 1
+    # One matrix of about 12.04 bits a weight, multiplied as they lie.
+    LANE = 2
+
+
+class Way(IntEnum):
+    """A way from a matrix and inputs to outputs."""
+    # `multiply_lane`: 12 bits a weight are read.
+    LANE = 0
+    # The matrix is kept as bf16, and a library multiplies.
+    BF16 = 1
+    # `unpack_lane` into a scratch buffer, and a library multiplies that.
+    UNPACKED = 2
+
+
+class Norm(IntEnum):
+    """A norm of a row."""
+    # The sum of magnitudes (CriticalKV).
+    L1 = 0
+    # The root of the sum of squares.
+    L2 = 1
+
+
+class Tier(IntEnum):
+    """Bits that an element of a page has, numbered as pools are, and as the upper two bits of a page's entry say: `tier << 30 | number`."""
+    # 16: the numbers themselves, bf16 or f16.
+    TIER_16 = 0
+    # 8.
+    TIER_8 = 1
+    # 4.
+    TIER_4 = 2
+    # 2.
+    TIER_2 = 3
+
+
+class Part(IntEnum):
+    """What a page is of."""
+    # Keys: products with queries are sums over channels.
+    KEYS = 0
+    # Values: products with weights are sums over tokens.
+    VALUES = 1
+
+
+class Tail(IntEnum):
+    """What a page of codes ends with, of each token: all pages of a set of pools have the same."""
+    # A step, bf16, and a zero point, in sixteenths of a step: 256 bytes. What `quantize_pages` writes.
+    ZERO_POINTS = 0
+    # A step and a minimum, f32: 512 bytes.
+    MINIMUMS = 1
+
+
+class Listed(IntEnum):
+    """Which elements of a row are listed."""
+    # Those that the mask keeps.
+    KEPT = 0
+    # Those that it does not: what is evicted.
+    DROPPED = 1
+
+
+class MergeWeights(IntEnum):
+    """How a kept row and those merged into it are weighted."""
+    # The paper's: exp(similarity) of each, the kept row's similarity being 1, over their sum.
+    SOFTMAX = 0
+    # The released code's: rows times their similarity, the kept row as it is, over how many there are.
+    RELEASED = 1
+
+
+class RowsOrder(IntEnum):
+    """Where rows, tables and lists are."""
+    # One after the other; the shape's strides are not looked at.
+    DENSE = 0
+    # Where the shape's strides say.
+    STRIDES = 1
+
+
+class Absent(IntEnum):
+    """What becomes of a gathered row whose index is of no row."""
+    # Zeros.
+    ZEROS = 0
+    # It is left alone.
+    KEPT = 1
+
+
+class ScoreKind(IntEnum):
+    """What a query is scored against."""
+    # The inner product with a row: a key, a mean, a centroid.
+    DOT = 0
+    # The greatest inner product with anything in the box of a row, of which the first half is the minimum and the second the maximum of
+    # each channel (Quest).
+    BOX = 1
+
+
+class GroupReduction(IntEnum):
+    """What becomes of the scores of the query heads that share a head of keys."""
+    # One row of scores for each query head.
+    NONE = 0
+    # Their maximum; NaN counts for nothing.
+    MAX = 1
+    # Their sum, of ascending heads.
+    SUM = 2
+    # Their sum times one over their number.
+    MEAN = 3
+
+
+class Summary(IntEnum):
+    """What a row says of the keys that it stands for."""
+    # The least number of each channel, then the greatest (Quest, LeoAM): rows of twice the keys' elements.
+    BOX = 0
+    # The mean of each channel.
+    MEAN = 1
+    # The mean, and how far the keys point away from it (ShadowKV).
+    MEAN_AND_OUTLIER = 2
+    # The box around boxes: a second level, whose keys are rows of `SUMMARY_BOX`.
+    BOX_OF_BOXES = 3
+
+
 class Rule(IntEnum):
     """Which candidates of a row are picked: forced ones first, then larger scores, then lower indices."""
     # As many as there are places.
@@ -58,6 +254,378 @@ class Order(IntEnum):
     INDEX = 0
     # Forced ones by their indices, then descending scores, of equal ones lower indices first.
     SCORE = 1
+
+
+class Together(IntEnum):
+    """Which query heads vote together."""
+    # Each by itself: the softmax.
+    QUERY_HEAD = 0
+    # Those that share a head of keys (ShadowKV, RetroInfer).
+    GROUP = 1
+    # All (TokenSelect).
+    ALL = 2
+
+
+class VoteReduction(IntEnum):
+    """What becomes of their softmaxes."""
+    # The sum, of ascending heads.
+    SUM = 0
+    # The maximum.
+    MAX = 1
+
+
+@dataclass
+class KvMut:
+    """A cache whose keys and values a function writes; else as `kv`. This struct never changes."""
+
+    keys: Tensor | None = None
+    values: Tensor | None = None
+    page_table: Tensor | None = None
+    lengths: Tensor | None = None
+
+
+@dataclass
+class KvShape:
+    """Sizes and strides of a paged cache. Row `t` of request `b` and head `h` begins at element
+    `page_table[b, t / page_size] * page_stride + t % page_size * token_stride + h * head_stride`.
+    """
+
+    # Requests.
+    batch: int = 0
+    # Heads of keys and values.
+    n_heads: int = 0
+    # Elements of a row: the head's dimension; of boxes (`summarize`) twice that.
+    row_len: int = 0
+    # Pages of a pool.
+    n_pages: int = 0
+    # Rows of a page, 1 to 256.
+    page_size: int = 0
+    # Entries of the page table from request to request.
+    table_stride: int = 0
+    # Tokens that a row stands for; 0 is 1, as of keys and values.
+    tokens_per_row: int = 0
+    # Elements from page to page, where `order` does not say it; so the next two.
+    page_stride: int = 0
+    # Elements from row to row in a page.
+    token_stride: int = 0
+    # Elements from head to head.
+    head_stride: int = 0
+    # The type of keys and values: bf16, f16, e4m3 or e5m2.
+    dtype: int = 0
+    # A `kv_order`.
+    order: int = 0
+    # With an order: 1 where a page of keys and then one of values are together, `[n_pages, 2, ...]`, so that values begin
+    # `page_stride / 2` after keys; else 0.
+    is_fused: int = 0
+
+
+@dataclass
+class Kv:
+    """A cache that a function reads. This struct never changes."""
+
+    # The pool of keys, of the shape's dtype, from a multiple of 8 elements on.
+    keys: Tensor | None = None
+    # The pool of values, the same; none where no kernel asks for them.
+    values: Tensor | None = None
+    # i32 `[batch, table_stride]`: the page of each `page_size` rows. Numbers of no page make rows that are absent.
+    page_table: Tensor | None = None
+    # u32 `[batch]`: tokens of each request, read on the device.
+    lengths: Tensor | None = None
+    # What products with keys are multiplied by, the scale of fp8; 0 is 1.
+    key_scale: float = 0.0
+    # What values are multiplied by; 0 is 1.
+    value_scale: float = 0.0
+
+
+@dataclass
+class Segment:
+    """Rows of a paged cache that queries attend to."""
+
+    # The cache, with values; of scales of 1.
+    cache: Kv | None = None
+    # Of blocks alone, i32 `[batch, n_lists, n_blocks]`: numbers, of which those that name no row are passed over, and one that is there
+    # twice counts twice. `n_lists` is the heads of keys, or 1 where lists are a request's.
+    indices: Tensor | None = None
+    # Optional, of blocks alone, u32 `[batch, n_lists]`: how many of each list's numbers count; else all.
+    counts: Tensor | None = None
+    # Optional, f32: what is added to logits, in units of the base e: `[batch, n_lists, n_blocks]` of each block, or else
+    # `[batch, n_lists, table_stride * page_size]` of each row by its number.
+    biases: Tensor | None = None
+
+
+@dataclass
+class AttendArgs:
+    """What `attend` reads and writes."""
+
+    # `[batch, n_queries, n_q_heads, head_dim]` of the keys' dtype, queries `query_stride` elements apart, from a multiple of 16 bytes on.
+    queries: Tensor | None = None
+    # As many as the shape has, in its order.
+    segments: Sequence[Segment] = ()
+    # Optional, f32 `[n_q_heads]`: a logit that each softmax has besides, of no value (attention sinks of GPT-OSS). Of parts that
+    # are merged later, one alone may have it.
+    sinks: Tensor | None = None
+    # Optional, u32 `[batch]`: requests where it is not 0 are left alone, their outputs too.
+    skips: Tensor | None = None
+    # `[batch, n_queries, n_q_heads, head_dim]` of the shape's output dtype, queries `output_stride` elements apart, from a multiple
+    # of 16 bytes on.
+    outputs: Tensor | None = None
+    # Optional, f32 `[batch * n_queries, n_q_heads]`, or in the shape's order: the logarithm of the sum of `exp(logit)`, sinks among them.
+    log_sums: Tensor | None = None
+    # u32, from a multiple of 16 bytes on: zeros before the first launch.
+    workspace: Tensor | None = None
+
+
+@dataclass
+class SegmentShape:
+    """Rows of a paged cache, one after the other, that queries attend to."""
+
+    # The cache, of bf16 or f16: all segments' have as many requests and heads, rows of a head's dimension, and the same dtype.
+    cache: KvShape | None = None
+    # Of a range, the first row,
+    first: int = 0
+    # the row after the last, `UINT64_MAX` where there is none,
+    end: int = 0
+    # and so many of a request's last rows, `UINT64_MAX` for all.
+    last: int = 0
+    # Of blocks, numbers of a list,
+    n_blocks: int = 0
+    # and rows of a block, 1 to 128; 0 is 1.
+    block_size: int = 0
+    # With `MASK_WINDOW`, so many rows.
+    window: int = 0
+    # A `tokens`.
+    tokens: int = 0
+    # A `kv_lists`: whose lists of blocks there are, and whose biases.
+    lists: int = 0
+    # A `mask`; 0 is none.
+    mask: int = 0
+
+
+@dataclass
+class AttendShape:
+    """Sizes of `attend`, and how products become logits."""
+
+    # 1 to 4 segments, whose rows stand one after the other.
+    segments: Sequence[SegmentShape] = ()
+    # Queries of a request, one token after the other: 1 to 8; 0 is 1.
+    n_queries: int = 0
+    # Query heads: 1 to 16 times the heads of keys.
+    n_q_heads: int = 0
+    # Elements from query to query, a multiple of 8 and at least all heads'; 0 is all heads'.
+    query_stride: int = 0
+    # The same of outputs.
+    output_stride: int = 0
+    # What products are multiplied by; 0 is one over the root of the head's dimension.
+    scale: float = 0.0
+    # Logits become `soft_cap * tanh(logit / soft_cap)`, before biases are added: 0.001 to 10,000; 0 is none.
+    soft_cap: float = 0.0
+    # A `log_base`.
+    log_base: int = 0
+    # A `log_sum_order`.
+    log_sum_order: int = 0
+    # The type of outputs: bf16, f16 or f32; 0 is that of keys.
+    output_dtype: int = 0
+
+
+@dataclass
+class PoolShape:
+    """The pages of one pool."""
+
+    # Bytes of a page: a multiple of 4.
+    page_bytes: int = 0
+    # Bytes from page to page, no less; a multiple of 4. 0 is those of a page.
+    stride_bytes: int = 0
+
+
+@dataclass
+class PoolsShape:
+    """Pools whose pages bear the same numbers: of each layer one where keys and values are fused, else two."""
+
+    # 1 to 65,535.
+    pools: Sequence[PoolShape] = ()
+    # Pages of each pool.
+    n_pages: int = 0
+    # 0: each pool is a view of its own. 1: they are in one view, of each page what all pools have of it, in their order and without
+    # gaps, which is what is sent elsewhere; the pools' strides do not matter.
+    is_packed: int = 0
+
+
+@dataclass
+class LaneViews:
+    """The planes of a matrix in device memory, of which nothing is trusted: of `device_lane_views`, or an engine's own."""
+
+    n_rows: int = 0
+    n_columns: int = 0
+    # u8 `[n_row_tiles, 8]`, aligned to 8 bytes.
+    palettes: Tensor | None = None
+    # u8 `[n_tiles, 2048]`, aligned to 16 bytes.
+    low: Tensor | None = None
+    # u32 `[n_tiles, 256]`, aligned to 16 bytes.
+    high: Tensor | None = None
+    # u64 `[n_tiles]`.
+    headers: Tensor | None = None
+    # Optional, u32 `[n_escapes]`.
+    escapes: Tensor | None = None
+
+
+@dataclass
+class Partial:
+    """A partial result of attention: over tokens that no other part has."""
+
+    # `[n_tokens, n_heads, head_dim]` of the shape's dtype, tokens the part's stride apart.
+    outputs: Tensor | None = None
+    # f32 `[n_tokens, n_heads]`, or in the part's order; infinite where there is nothing.
+    log_sums: Tensor | None = None
+    # Optional, u32 `[n_tokens]`: where it is 0 the part has nothing for a token, and nothing of it is read.
+    mask: Tensor | None = None
+
+
+@dataclass
+class PartialShape:
+    """How a part lies."""
+
+    # Elements from token to token of its outputs, at least all heads'; 0 is all heads'.
+    stride: int = 0
+    # A `log_sum_order`, whatever that of the others is.
+    log_sum_order: int = 0
+
+
+@dataclass
+class Factor:
+    """One matrix, what is added to its sums, and where they go."""
+
+    planes: LaneViews | None = None
+    # Optional, `[n_rows]` of the shape's dtype: added to the outputs of every input.
+    bias: Tensor | None = None
+    # Optional, `[n_inputs, n_rows]` of the shape's dtype: added last. None of a gated product's second matrix.
+    residual: Tensor | None = None
+    # `[n_inputs, n_rows]` of the shape's dtype. None of a gated product's second matrix.
+    output: Tensor | None = None
+    # 1: what is in the output is added last, and there is no `residual`; else 0.
+    is_added_to_output: int = 0
+
+
+@dataclass
+class FactorShape:
+    """One matrix of a product."""
+
+    n_rows: int = 0
+    # A multiple of 8, the same for all.
+    n_columns: int = 0
+    # Elements between the starts of two rows of its output; 0 is `n_rows`.
+    output_stride: int = 0
+    # Elements between the starts of two rows of its residual; 0 is `n_rows`.
+    residual_stride: int = 0
+
+
+@dataclass
+class PagesShape:
+    """Sizes of `quantize_pages`, `dequantize_pages` and `measure_channels`."""
+
+    # The cache of numbers: bf16 or f16, keys and values, rows of a multiple of 32 elements, up to 256.
+    kv: KvShape | None = None
+    # Pages that a list makes, of keys and of values, at most: 64 indices each.
+    n_pages: int = 0
+    # Pages of a list that have the same scales and offsets of channels; 0 is all of them.
+    span_pages: int = 0
+    # Pages of each tier's pool, by `tier`: of 16, 8, 4 and 2 bits; 0 where there is no pool. Channels are measured without them.
+    n_pool_pages: Sequence[int] | None = None
+    # A `kv_lists`.
+    lists: int = 0
+    # A `tail`, of all pools.
+    tail: int = 0
+
+
+@dataclass
+class ArenaShape:
+    """Sizes of an arena."""
+
+    # Requests that have a place at once: the batch of every cache of the arena.
+    n_slots: int = 0
+    # The most tokens of a slot.
+    max_tokens: int = 0
+    # Layers of the model; 0 is 1.
+    n_layers: int = 0
+    # Heads of keys and values.
+    n_heads: int = 0
+    # Elements of a row: the head's dimension.
+    row_len: int = 0
+    # Tokens of a page, 1 to 256; 0 is 16.
+    page_size: int = 0
+    # Bytes of physical memory that come and go together, rounded up to the device's granularity; 0 is that.
+    chunk_bytes: int = 0
+    # The most bytes of physical memory that the arena ever has; 0 is what the device has.
+    limit_bytes: int = 0
+    # The type of keys and values: bf16, f16, e4m3 or e5m2.
+    dtype: int = 0
+    # `KV_NHD` or `KV_HND`; 0 is the first.
+    order: int = 0
+    # A `packing`.
+    packing: int = 0
+
+
+@dataclass
+class CompactGroup:
+    """The tensors of a compact group in host memory, as a checkpoint has them."""
+
+    # Optional: the group's name in messages, UTF-8.
+    name: Buffer | str | None = None
+    # `[n_code_bytes]`: the exponents, prefix-coded.
+    codes: Buffer | str | None = None
+    # `[n_elements]`.
+    sign_mantissa: Buffer | str | None = None
+    # `[128]`.
+    lengths: Buffer | str | None = None
+    # `[4 * (n_granules / 32 + 1)]`, `n_granules` being the weights over 128, rounded up.
+    tile_bytes: Buffer | str | None = None
+    # `[2 * (n_granules + 1)]`.
+    granule_bits: Buffer | str | None = None
+    # `[8 * (n_matrices - 1)]`; none where the group is one matrix.
+    split_positions: Buffer | str | None = None
+
+
+@dataclass
+class IndexedGroup:
+    """A group and its index in host memory: DF11 with an index that `indexed_weights_download_index` gave."""
+
+    # `[n_code_bytes]`: of DF11 the tensor `encoded_exponent`.
+    codes: Buffer | str | None = None
+    # `[n_elements]`.
+    sign_mantissa: Buffer | str | None = None
+    # `[4 * (n_granules / 32 + 1)]`.
+    tile_bytes: Buffer | str | None = None
+    # `[2 * (n_granules + 1)]`.
+    granule_bits: Buffer | str | None = None
+    # `[LACUNA_CODE_TABLE_BYTES]`: of `df11_code_table` or `compact_code_table`.
+    table: Buffer | str | None = None
+    # `[n_lut_rows + 1, 256]`: DF11's tables, where codes may be longer than 12 bits; else none.
+    luts: Buffer | str | None = None
+
+
+@dataclass
+class IndexedViews:
+    """The same in device memory."""
+
+    # u8 `[n_code_bytes]`, aligned to 16 bytes.
+    codes: Tensor | None = None
+    # u8 `[n_elements]`, aligned to 16 bytes.
+    sign_mantissa: Tensor | None = None
+    # u32 `[n_granules / 32 + 1]`.
+    tile_bytes: Tensor | None = None
+    # u16 `[n_granules + 1]`.
+    granule_bits: Tensor | None = None
+    # u8 `[LACUNA_CODE_TABLE_BYTES]`, aligned to 16 bytes.
+    table: Tensor | None = None
+    # Optional, u8 `[n_lut_rows + 1, 256]`: DF11's tables, where codes may be longer than 12 bits.
+    luts: Tensor | None = None
+
+
+@dataclass
+class LaneShape:
+    """Rows and columns of a matrix: output features and input features of a linear layer."""
+
+    n_rows: int = 0
+    n_columns: int = 0
 
 
 @dataclass
@@ -96,18 +664,1063 @@ class Df11Views:
     output_positions: Tensor | None = None
 
 
+@dataclass
+class PageShape:
+    """Pages of one head: `PAGE_TOKENS` tokens each."""
+
+    # Channels: a multiple of 32 up to 256.
+    head_dim: int = 0
+    # A `part`.
+    part: int = 0
+    # A `tail`.
+    tail: int = 0
+
+
+@dataclass
+class VoteRowsShape:
+    """How heads vote."""
+
+    # Elements from one row of votes to the next, at least the rows that are scored; 0 is those.
+    stride: int = 0
+    # A `together`.
+    together: int = 0
+    # A `vote_reduction`.
+    reduction: int = 0
+    # The type of votes: bf16, f16 or f32.
+    vote_dtype: int = 0
+
+
+class AppendKvPlan(Handle):
+    """A plan of `append_kv`: for any device, and any number of launches at once."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        *,
+        kv: KvShape | None = None,
+        n_tokens: int = 0,
+        key_stride: int = 0,
+        value_stride: int = 0,
+        rotary_dim: int = 0,
+        n_positions: int = 0,
+        block_tokens: int = 0,
+        turn: int = 0,
+    ) -> None:
+        """Makes a plan: arithmetic alone, no driver call.
+
+        Errors: `NULL`, `ABI`, `DTYPE`; `RANGE`, whose message says what is supported.
+
+        Args:
+            kv: The cache: bf16 or f16, with values.
+            n_tokens: Tokens of a request, at most.
+            key_stride: Elements from one token's keys to the next one's, a multiple of 8; 0 is those of its heads.
+            value_stride: The same of values.
+            rotary_dim: The first so many elements of a key are turned, a multiple of 16; 0: keys stay as they are.
+            n_positions: Positions that have angles: positions outside count as the nearest.
+            block_tokens: Tokens of a block, a power of two up to 128, which changes no bit; 0 leaves it to the library.
+            turn: A `turn`.
+        """
+        super().__init__(call("lacuna_append_kv_plan_new", [{"kv": kv, "n_tokens": n_tokens, "key_stride": key_stride, "value_stride": value_stride, "rotary_dim": rotary_dim, "n_positions": n_positions, "block_tokens": block_tokens, "turn": turn}, None]))
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """How long views must be.
+
+        Errors: `NULL`, `ABI`.
+        """
+        sizes: dict[str, Any] = call("lacuna_append_kv_plan_sizes", [self, None])
+        return sizes
+
+
+class Arena(Handle):
+    """Keys and values of all layers, of several requests, each of which grows without moving. Used by one call at a time."""
+
+    __slots__ = ()
+
+
+class AttendLowRankPlan(Handle):
+    """A plan of `attend_low_rank`: for any device, and any number of launches at once, each with a workspace of its own."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        *,
+        attend: AttendShape | None = None,
+        segment: int = 0,
+        rank: int = 0,
+        n_factors: int = 0,
+        turn: int = 0,
+    ) -> None:
+        """Makes a plan: arithmetic alone, no driver call.
+
+        Errors: those of `attend_plan_new`.
+
+        Args:
+            attend: All the rest, with heads of up to 128 elements.
+            segment: The segment whose keys are made: one of blocks.
+            rank: Elements of a row of factors: a multiple of 16, up to 256 (ShadowKV: 160).
+            n_factors: Rows of factors of a request: tokens past them are absent.
+            turn: A `turn`.
+        """
+        super().__init__(call("lacuna_attend_low_rank_plan_new", [{"attend": attend, "segment": segment, "rank": rank, "n_factors": n_factors, "turn": turn}, None]))
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """How long views must be.
+
+        Errors: `NULL`, `ABI`.
+        """
+        sizes: dict[str, Any] = call("lacuna_attend_low_rank_plan_sizes", [self, None])
+        return sizes
+
+
+class AttendPlan(Handle):
+    """A plan of `attend`: for any device, and any number of launches at once, each with a workspace of its own."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        *,
+        segments: Sequence[SegmentShape] = (),
+        n_queries: int = 0,
+        n_q_heads: int = 0,
+        query_stride: int = 0,
+        output_stride: int = 0,
+        scale: float = 0.0,
+        soft_cap: float = 0.0,
+        log_base: int = 0,
+        log_sum_order: int = 0,
+        output_dtype: int = 0,
+    ) -> None:
+        """Makes a plan: arithmetic alone, no driver call.
+
+        Errors: `NULL`, `ABI`, `DTYPE`; `SHAPE` where segments differ; `RANGE`, whose message says what is
+        supported.
+
+        Args:
+            segments: 1 to 4 segments, whose rows stand one after the other.
+            n_queries: Queries of a request, one token after the other: 1 to 8; 0 is 1.
+            n_q_heads: Query heads: 1 to 16 times the heads of keys.
+            query_stride: Elements from query to query, a multiple of 8 and at least all heads'; 0 is all heads'.
+            output_stride: The same of outputs.
+            scale: What products are multiplied by; 0 is one over the root of the head's dimension.
+            soft_cap: Logits become `soft_cap * tanh(logit / soft_cap)`, before biases are added: 0.001 to 10,000; 0 is none.
+            log_base: A `log_base`.
+            log_sum_order: A `log_sum_order`.
+            output_dtype: The type of outputs: bf16, f16 or f32; 0 is that of keys.
+        """
+        super().__init__(call("lacuna_attend_plan_new", [{"segments": segments, "n_queries": n_queries, "n_q_heads": n_q_heads, "query_stride": query_stride, "output_stride": output_stride, "scale": scale, "soft_cap": soft_cap, "log_base": log_base, "log_sum_order": log_sum_order, "output_dtype": output_dtype}, None]))
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """How long views must be.
+
+        Errors: `NULL`, `ABI`.
+        """
+        sizes: dict[str, Any] = call("lacuna_attend_plan_sizes", [self, None])
+        return sizes
+
+
+class AttendPrefillPlan(Handle):
+    """A plan of `attend_prefill`: for any device, and any number of launches at once."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        *,
+        cache: KvShape | None = None,
+        n_q_heads: int = 0,
+        n_tokens: int = 0,
+        query_stride: int = 0,
+        output_stride: int = 0,
+        window: int = 0,
+        mask: int = 0,
+        positions: int = 0,
+        scale: float = 0.0,
+        soft_cap: float = 0.0,
+        log_base: int = 0,
+        log_sum_order: int = 0,
+        output_dtype: int = 0,
+    ) -> None:
+        """Makes a plan: arithmetic alone, no driver call.
+
+        Errors: `NULL`, `ABI`, `DTYPE`; `RANGE`, whose message says what is supported.
+
+        Args:
+            cache: The cache, of bf16 or f16: rows of a head's dimension, a multiple of 16 up to 256.
+            n_q_heads: Query heads: 1 to 16 times the heads of keys.
+            n_tokens: Tokens of queries, of all requests one after the other.
+            query_stride: Elements from token to token, a multiple of 8 and at least all heads'; 0 is all heads'.
+            output_stride: The same of outputs.
+            window: With `MASK_WINDOW`, so many positions.
+            mask: A `mask`, by positions; 0 is causal.
+            positions: A `positions`.
+            scale: What products are multiplied by; 0 is one over the root of the head's dimension.
+            soft_cap: Logits become `soft_cap * tanh(logit / soft_cap)`: 0.001 to 10,000; 0 is none.
+            log_base: A `log_base`.
+            log_sum_order: A `log_sum_order`: by tokens or by heads, since requests have queries of any number.
+            output_dtype: The type of outputs: bf16, f16 or f32; 0 is that of keys.
+        """
+        super().__init__(call("lacuna_attend_prefill_plan_new", [{"cache": cache, "n_q_heads": n_q_heads, "n_tokens": n_tokens, "query_stride": query_stride, "output_stride": output_stride, "window": window, "mask": mask, "positions": positions, "scale": scale, "soft_cap": soft_cap, "log_base": log_base, "log_sum_order": log_sum_order, "output_dtype": output_dtype}, None]))
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """How long views must be.
+
+        Errors: `NULL`, `ABI`.
+        """
+        sizes: dict[str, Any] = call("lacuna_attend_prefill_plan_sizes", [self, None])
+        return sizes
+
+
+class AttendTieredPlan(Handle):
+    """A plan of `attend_tiered`: for any device, and any number of launches at once, each with a workspace of its own."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        *,
+        attend: AttendShape | None = None,
+        n_pages: int = 0,
+        span_pages: int = 0,
+        n_pool_pages: Sequence[int] | None = None,
+        lists: int = 0,
+        tail: int = 0,
+        has_three_stages: int = 0,
+    ) -> None:
+        """Makes a plan: arithmetic alone, no driver call.
+
+        Errors: those of `attend_plan_new`.
+
+        Args:
+            attend: Queries, outputs and the segments after the pages, of which there is at least one, if of no rows; heads of 64, 128 or 256 elements.
+            n_pages: Pages of a list, of keys and of values: 64 slots each.
+            span_pages: Pages of a list that have the same scales and offsets of channels; 0 is all of them.
+            n_pool_pages: Pages of each tier's pool, of 16, 8, 4 and 2 bits; 0 where there is no pool.
+            lists: A `kv_lists`: whose `counts` of slots there are.
+            tail: A `tail`, of all pools.
+            has_three_stages: 1: room on chip for three pieces of pages of each warp in place of two. Bits do not depend on it.
+        """
+        super().__init__(call("lacuna_attend_tiered_plan_new", [{"attend": attend, "n_pages": n_pages, "span_pages": span_pages, "n_pool_pages": n_pool_pages, "lists": lists, "tail": tail, "has_three_stages": has_three_stages}, None]))
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """How long views must be.
+
+        Errors: `NULL`, `ABI`.
+        """
+        sizes: dict[str, Any] = call("lacuna_attend_tiered_plan_sizes", [self, None])
+        return sizes
+
+
+class Checkpoint(Handle):
+    """A checkpoint of compressed weights, mapped into memory. Groups and plain tensors borrow its files: who truncates a file that is
+    mapped ends the process.
+    """
+
+    __slots__ = ()
+
+
+class ColumnMassPlan(Handle):
+    """A plan of `column_mass`: for any device, and any number of launches at once."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        *,
+        kv: KvShape | None = None,
+        n_q_heads: int = 0,
+        n_probes: int = 0,
+        request_stride: int = 0,
+        probe_stride: int = 0,
+        n: int = 0,
+        mass_stride: int = 0,
+        probe_dtype: int = 0,
+        is_per_head: int = 0,
+        is_sum: int = 0,
+        is_per_probe: int = 0,
+        softmax_scale: float = 0.0,
+    ) -> None:
+        """Makes a plan: arithmetic alone, no driver call.
+
+        Errors: `NULL`, `ABI`, `DTYPE`; `RANGE`, whose message says what is supported.
+
+        Args:
+            kv: The cache of keys; rows of 512 elements at most.
+            n_q_heads: Query heads: 1 to 16 for each head of keys.
+            n_probes: Probes of a request, the queries whose attention is summed: at most 4,096.
+            request_stride: Elements from one request's probes to the next's; 0 is `n_probes * probe_stride`.
+            probe_stride: Elements from one probe to the next; 0 is those of its heads.
+            n: Tokens of a request whose mass is wanted, at most, below 2^24; 0 is all that the page table holds.
+            mass_stride: Elements from one row of masses to the next, at least `n`; 0 is `n`.
+            probe_dtype: The type of probes: bf16, f16 or f32.
+            is_per_head: 1: a row of masses for each head of keys; 0: one for all.
+            is_sum: 1: the sum over the heads that are added; 0: their mean.
+            is_per_probe: 1: divided by the number of probes that see the token; else 0.
+            softmax_scale: What scores are multiplied by in softmaxes; 0 is one over the root of the head's dimension.
+        """
+        super().__init__(call("lacuna_column_mass_plan_new", [{"kv": kv, "n_q_heads": n_q_heads, "n_probes": n_probes, "request_stride": request_stride, "probe_stride": probe_stride, "n": n, "mass_stride": mass_stride, "probe_dtype": probe_dtype, "is_per_head": is_per_head, "is_sum": is_sum, "is_per_probe": is_per_probe, "softmax_scale": softmax_scale}, None]))
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """How long views must be.
+
+        Errors: `NULL`, `ABI`.
+        """
+        sizes: dict[str, Any] = call("lacuna_column_mass_plan_sizes", [self, None])
+        return sizes
+
+
+class CompactEncoder(Handle):
+    """Encodes compact groups of one size in device memory, with a workspace of its own: `compact_encoder_measure`, then memory for what it
+    says, and `compact_encoder_pack`. One thread uses it at a time.
+    """
+
+    __slots__ = ()
+
+
+class CompactRowsPlan(Handle):
+    """A plan of `compact_rows`: for any device, and any number of launches at once."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        *,
+        n_rows: int = 0,
+        n: int = 0,
+        row_stride: int = 0,
+        capacity: int = 0,
+        rows_per_request: int = 0,
+        listed: int = 0,
+    ) -> None:
+        """Makes a plan: arithmetic alone, no driver call.
+
+        Errors: `NULL`, `ABI`; `RANGE`, whose message says what is supported.
+
+        Args:
+            n_rows: Rows of the mask, below 2^31.
+            n: Elements of a row, at most 2^26.
+            row_stride: Elements between the starts of two rows, at least `n`; 0 is `n`.
+            capacity: Places for indices in a row.
+            rows_per_request: Rows that share a length, one after the other: a request's heads; 0 is 1.
+            listed: A `listed`.
+        """
+        super().__init__(call("lacuna_compact_rows_plan_new", [{"n_rows": n_rows, "n": n, "row_stride": row_stride, "capacity": capacity, "rows_per_request": rows_per_request, "listed": listed}, None]))
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """How long views must be.
+
+        Errors: `NULL`, `ABI`.
+        """
+        sizes: dict[str, Any] = call("lacuna_compact_rows_plan_sizes", [self, None])
+        return sizes
+
+
+class CopyPagesPlan(Handle):
+    """A plan of `copy_pages` and `copy_pages_within`: for any device, and any number of launches at once, each with a workspace
+    of its own.
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        *,
+        sources: PoolsShape | None = None,
+        targets: PoolsShape | None = None,
+        n_lists: int = 0,
+        n_pairs: int = 0,
+        most_blocks: int = 0,
+    ) -> None:
+        """Makes a plan: arithmetic alone, no driver call.
+
+        Errors: `NULL`, `ABI`; `SHAPE` where pools do not match; `RANGE`, whose message says what is supported.
+
+        Args:
+            sources: Where pages are read.
+            targets: Where they are written: as many pools, of as many bytes a page; null for the same pools.
+            n_lists: Lists of pairs,
+            n_pairs: and pairs of a list.
+            most_blocks: Blocks of 128 threads, at most; 0 is as many as there is work for. A copy over the bus needs few, and leaves the multiprocessors to attention
+                that runs beside it.
+        """
+        super().__init__(call("lacuna_copy_pages_plan_new", [{"sources": sources, "targets": targets, "n_lists": n_lists, "n_pairs": n_pairs, "most_blocks": most_blocks}, None]))
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """How long views must be.
+
+        Errors: `NULL`, `ABI`.
+        """
+        sizes: dict[str, Any] = call("lacuna_copy_pages_plan_sizes", [self, None])
+        return sizes
+
+
+class DeviceLane(Handle):
+    """A matrix in device memory, in planes that this handle owns."""
+
+    __slots__ = ()
+
+
+class Df11Encoder(Handle):
+    """Encodes DF11 groups of one size in device memory, with a workspace of its own: `df11_encoder_measure`, then memory for what it
+    says, `df11_encoder_pack`, and `df11_encoder_lengthen`. One thread uses it at a time.
+    """
+
+    __slots__ = ()
+
+
 class Df11Weights(Handle):
     """DF11 groups in device memory, ready to be expanded by one launch."""
 
     __slots__ = ()
 
     @property
-    def sizes(self) -> dict[str, int]:
+    def sizes(self) -> dict[str, Any]:
         """How long views must be, at least.
 
         Errors: `NULL`, `ABI`.
         """
-        sizes: dict[str, int] = call("lacuna_df11_weights_sizes", [self, None])
+        sizes: dict[str, Any] = call("lacuna_df11_weights_sizes", [self, None])
+        return sizes
+
+
+class GateSelectionPlan(Handle):
+    """A plan of `gate_selection`: for any device, and any number of launches at once."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        *,
+        batch: int = 0,
+        n: int = 0,
+        query_stride: int = 0,
+        cached_stride: int = 0,
+        rows_per_request: int = 0,
+        dtype: int = 0,
+    ) -> None:
+        """Makes a plan: arithmetic alone, no driver call.
+
+        Errors: `NULL`, `ABI`, `DTYPE`; `RANGE`, whose message says what is supported.
+
+        Args:
+            batch: Requests, below 2^31.
+            n: Elements of a query, all its heads': a multiple of 8, 64 KiB at most.
+            query_stride: Elements between the starts of two queries, a multiple of 8 and at least `n`; 0 is `n`.
+            cached_stride: The same of the cached queries.
+            rows_per_request: Rows of a request, each with a word of `skips`: 1, or its heads of keys; 0 is 1.
+            dtype: The type of queries: bf16, f16 or f32.
+        """
+        super().__init__(call("lacuna_gate_selection_plan_new", [{"batch": batch, "n": n, "query_stride": query_stride, "cached_stride": cached_stride, "rows_per_request": rows_per_request, "dtype": dtype}, None]))
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """How long views must be.
+
+        Errors: `NULL`, `ABI`.
+        """
+        sizes: dict[str, Any] = call("lacuna_gate_selection_plan_sizes", [self, None])
+        return sizes
+
+
+class IndexedDecodeRowsPlan(Handle):
+    """A plan of `indexed_decode_rows`: for any device, and any number of launches at once."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        *,
+        n_elements: int = 0,
+        first_element: int = 0,
+        n_matrix_rows: int = 0,
+        row_len: int = 0,
+        n_rows: int = 0,
+        output_stride: int = 0,
+    ) -> None:
+        """Makes a plan: arithmetic alone, no driver call.
+
+        Errors: `NULL`, `ABI`; `RANGE`, whose message says what is supported.
+
+        Args:
+            n_elements: Weights of the group.
+            first_element: Where in it the matrix begins, in elements.
+            n_matrix_rows: Rows of the matrix.
+            row_len: Elements of a row.
+            n_rows: Rows that are asked for.
+            output_stride: Elements from row to row of the output; 0 is `row_len`.
+        """
+        super().__init__(call("lacuna_indexed_decode_rows_plan_new", [{"n_elements": n_elements, "first_element": first_element, "n_matrix_rows": n_matrix_rows, "row_len": row_len, "n_rows": n_rows, "output_stride": output_stride}, None]))
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """How long views must be.
+
+        Errors: `NULL`, `ABI`.
+        """
+        sizes: dict[str, Any] = call("lacuna_indexed_decode_rows_plan_sizes", [self, None])
+        return sizes
+
+
+class IndexedWeights(Handle):
+    """Groups with an index of their streams in device memory, ready to be expanded by one launch; and by another those that no
+    index holds.
+    """
+
+    __slots__ = ()
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """How long views must be, at least.
+
+        Errors: `NULL`, `ABI`.
+        """
+        sizes: dict[str, Any] = call("lacuna_indexed_weights_sizes", [self, None])
+        return sizes
+
+
+class KvRowsPlan(Handle):
+    """A plan of `gather_kv` and `scatter_kv`: for any device, and any number of launches at once."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        *,
+        kv: KvShape | None = None,
+        n_indices: int = 0,
+        lists: int = 0,
+    ) -> None:
+        """Makes a plan: arithmetic alone, no driver call.
+
+        Errors: `NULL`, `ABI`, `DTYPE`; `RANGE`, whose message says what is supported.
+
+        Args:
+            kv: The cache.
+            n_indices: Rows of a list.
+            lists: A `kv_lists`.
+        """
+        super().__init__(call("lacuna_kv_rows_plan_new", [{"kv": kv, "n_indices": n_indices, "lists": lists}, None]))
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """How long views must be.
+
+        Errors: `NULL`, `ABI`.
+        """
+        sizes: dict[str, Any] = call("lacuna_kv_rows_plan_sizes", [self, None])
+        return sizes
+
+
+class MeasureNormsPlan(Handle):
+    """A plan of `measure_norms`: for any device, and any number of launches at once."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        *,
+        kv: KvShape | None = None,
+        n_tokens: int = 0,
+        max_new: int = 0,
+        norm: int = 0,
+    ) -> None:
+        """Makes a plan: arithmetic alone, no driver call.
+
+        Errors: `NULL`, `ABI`, `DTYPE`; `RANGE`, whose message says what is supported.
+
+        Args:
+            kv: The cache, with values; a row for each token.
+            n_tokens: Norms of each request and head, up to 2^26; 0 is all rows that the page table holds.
+            max_new: Rows of a request and head that the grid is for; a launch measures what there are more too, at a slower pace. 0 is all.
+            norm: A `norm`.
+        """
+        super().__init__(call("lacuna_measure_norms_plan_new", [{"kv": kv, "n_tokens": n_tokens, "max_new": max_new, "norm": norm}, None]))
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """How long views must be.
+
+        Errors: `NULL`, `ABI`.
+        """
+        sizes: dict[str, Any] = call("lacuna_measure_norms_plan_sizes", [self, None])
+        return sizes
+
+
+class MergePartialsPlan(Handle):
+    """A plan of `merge_partials` and `merge_partials_in_place`: for any device, and any number of launches at once."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        *,
+        parts: Sequence[PartialShape] = (),
+        n_tokens: int = 0,
+        n_queries: int = 0,
+        n_heads: int = 0,
+        head_dim: int = 0,
+        output_stride: int = 0,
+        log_sum_order: int = 0,
+        log_base: int = 0,
+        dtype: int = 0,
+        output_dtype: int = 0,
+    ) -> None:
+        """Makes a plan: arithmetic alone, no driver call.
+
+        Errors: `NULL`, `ABI`, `DTYPE`; `RANGE`, whose message says what is supported.
+
+        Args:
+            parts: 1 to 8 parts; in place the 1 to 7 beside the target.
+            n_tokens: Tokens that attended: of all requests, and queries of each.
+            n_queries: Queries of each request, for `LOG_SUMS_BATCH_HEADS_QUERIES` alone; 0 is 1.
+            n_heads: Query heads.
+            head_dim: Elements of a head: a multiple of 8, up to 1,024.
+            output_stride: Elements from token to token of the outputs, at least all heads'; 0 is all heads'.
+            log_sum_order: A `log_sum_order`: of the outputs; in place, of the target.
+            log_base: A `log_base`: of all log-sum-exps, the parts' and the outputs'.
+            dtype: The type of the parts' outputs: bf16, f16 or f32.
+            output_dtype: The type of outputs, the same; 0 is that of the parts, which it is in place.
+        """
+        super().__init__(call("lacuna_merge_partials_plan_new", [{"parts": parts, "n_tokens": n_tokens, "n_queries": n_queries, "n_heads": n_heads, "head_dim": head_dim, "output_stride": output_stride, "log_sum_order": log_sum_order, "log_base": log_base, "dtype": dtype, "output_dtype": output_dtype}, None]))
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """How long views must be.
+
+        Errors: `NULL`, `ABI`.
+        """
+        sizes: dict[str, Any] = call("lacuna_merge_partials_plan_sizes", [self, None])
+        return sizes
+
+
+class MergeRowsPlan(Handle):
+    """A plan of `merge_rows`: for any device, and any number of launches at once."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        *,
+        kv: KvShape | None = None,
+        n_evicted: int = 0,
+        n_kept: int = 0,
+    ) -> None:
+        """Makes a plan: arithmetic alone, no driver call.
+
+        Errors: `NULL`, `ABI`, `DTYPE`; `RANGE`, whose message says what is supported.
+
+        Args:
+            kv: The cache: bf16 or f16, rows of 256 elements at most.
+            n_evicted: Tokens of a list of those evicted.
+            n_kept: Tokens of a list of those kept.
+        """
+        super().__init__(call("lacuna_merge_rows_plan_new", [{"kv": kv, "n_evicted": n_evicted, "n_kept": n_kept}, None]))
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """How long views must be.
+
+        Errors: `NULL`, `ABI`.
+        """
+        sizes: dict[str, Any] = call("lacuna_merge_rows_plan_sizes", [self, None])
+        return sizes
+
+
+class MultiplyLanePlan(Handle):
+    """A plan of `multiply_lane`: for any device, and any number of launches at once."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        *,
+        factors: Sequence[FactorShape] = (),
+        n_inputs: int = 0,
+        x_stride: int = 0,
+        block_rows: int = 0,
+        dtype: int = 0,
+        is_gated: int = 0,
+    ) -> None:
+        """Makes a plan: arithmetic alone, no driver call.
+
+        Errors: `NULL`, `ABI`, `DTYPE`, `SHAPE`; `RANGE`, whose message says what is supported.
+
+        Args:
+            factors: 1 to `MOST_FACTORS` matrices, which are multiplied by the same inputs.
+            n_inputs: 1 to `MOST_INPUTS`.
+            x_stride: Elements between the starts of two inputs, a multiple of 8; 0 is the columns.
+            block_rows: Rows of a block: 0 is what suits the shapes. No result depends on it.
+            dtype: The type of outputs, biases and residuals: bf16, f16 or f32.
+            is_gated: 1: of two matrices of one shape, `silu` of the first's product times the second's; else 0.
+        """
+        super().__init__(call("lacuna_multiply_lane_plan_new", [{"factors": factors, "n_inputs": n_inputs, "x_stride": x_stride, "block_rows": block_rows, "dtype": dtype, "is_gated": is_gated}, None]))
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """How long views must be.
+
+        Errors: `NULL`, `ABI`.
+        """
+        sizes: dict[str, Any] = call("lacuna_multiply_lane_plan_sizes", [self, None])
+        return sizes
+
+
+class PackLanePlan(Handle):
+    """A plan of `measure_lane` and `pack_lane`: for any device, and any number of launches at once."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        *,
+        n_rows: int = 0,
+        n_columns: int = 0,
+        weights_stride: int = 0,
+    ) -> None:
+        """Makes a plan: arithmetic alone, no driver call.
+
+        Errors: `NULL`, `ABI`; `RANGE`, whose message says what is supported.
+
+        Args:
+            weights_stride: Elements between the starts of two rows of the weights; 0 is `n_columns`. A multiple of 8 is faster.
+        """
+        super().__init__(call("lacuna_pack_lane_plan_new", [{"n_rows": n_rows, "n_columns": n_columns, "weights_stride": weights_stride}, None]))
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """How long views must be.
+
+        Errors: `NULL`, `ABI`.
+        """
+        sizes: dict[str, Any] = call("lacuna_pack_lane_plan_sizes", [self, None])
+        return sizes
+
+
+class PagesPlan(Handle):
+    """A plan of `quantize_pages`, `dequantize_pages` and `measure_channels`: for any device, and any number of launches at
+    once.
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        *,
+        kv: KvShape | None = None,
+        n_pages: int = 0,
+        span_pages: int = 0,
+        n_pool_pages: Sequence[int] | None = None,
+        lists: int = 0,
+        tail: int = 0,
+    ) -> None:
+        """Makes a plan: arithmetic alone, no driver call.
+
+        Errors: `NULL`, `ABI`, `DTYPE`; `RANGE`, whose message says what is supported.
+
+        Args:
+            kv: The cache of numbers: bf16 or f16, keys and values, rows of a multiple of 32 elements, up to 256.
+            n_pages: Pages that a list makes, of keys and of values, at most: 64 indices each.
+            span_pages: Pages of a list that have the same scales and offsets of channels; 0 is all of them.
+            n_pool_pages: Pages of each tier's pool, by `tier`: of 16, 8, 4 and 2 bits; 0 where there is no pool. Channels are measured without them.
+            lists: A `kv_lists`.
+            tail: A `tail`, of all pools.
+        """
+        super().__init__(call("lacuna_pages_plan_new", [{"kv": kv, "n_pages": n_pages, "span_pages": span_pages, "n_pool_pages": n_pool_pages, "lists": lists, "tail": tail}, None]))
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """How long views must be.
+
+        Errors: `NULL`, `ABI`.
+        """
+        sizes: dict[str, Any] = call("lacuna_pages_plan_sizes", [self, None])
+        return sizes
+
+
+class Pools(Handle):
+    """Pools of pages, and a table of their addresses in device memory. Used by one call at a time."""
+
+    __slots__ = ()
+
+
+class RetierPagesPlan(Handle):
+    """A plan of `retier_pages`: for any device, and any number of launches at once."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        *,
+        pages: PagesShape | None = None,
+        n_runs: int = 0,
+        n_old_pages: int = 0,
+        n_new_pages: int = 0,
+        n_positions: int = 0,
+    ) -> None:
+        """Makes a plan: arithmetic alone, no driver call.
+
+        Errors: `NULL`, `ABI`, `DTYPE`; `RANGE`, whose message says what is supported.
+
+        Args:
+            pages: Cache, pools, whose lists there are, and pages of a run. All pages of a list have the same channels: one span.
+            n_runs: Runs of a list, 1 to 16: each makes pages that follow each other in the new table; 0 is 1.
+            n_old_pages: Pages of an old table; 0 is those of a run.
+            n_new_pages: Pages of a new one; 0 is those of a run.
+            n_positions: Positions of a request that slots are known of; 0 is the rows that the cache holds.
+        """
+        super().__init__(call("lacuna_retier_pages_plan_new", [{"pages": pages, "n_runs": n_runs, "n_old_pages": n_old_pages, "n_new_pages": n_new_pages, "n_positions": n_positions}, None]))
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """How long views must be.
+
+        Errors: `NULL`, `ABI`.
+        """
+        sizes: dict[str, Any] = call("lacuna_retier_pages_plan_sizes", [self, None])
+        return sizes
+
+
+class RowsPlan(Handle):
+    """A plan of `gather_rows`, `scatter_rows` and `scatter_add_rows`: for any device, and any number of launches at once."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        *,
+        n_lists: int = 0,
+        n_indices: int = 0,
+        n_table_rows: int = 0,
+        row_len: int = 0,
+        dtype: int = 0,
+        order: int = 0,
+        index_stride: int = 0,
+        table_stride: int = 0,
+        table_row_stride: int = 0,
+        list_stride: int = 0,
+        list_row_stride: int = 0,
+    ) -> None:
+        """Makes a plan: arithmetic alone, no driver call.
+
+        Errors: `NULL`, `ABI`, `DTYPE`; `RANGE`, whose message says what is supported.
+
+        Args:
+            n_lists: Lists of indices.
+            n_indices: Indices of a list, and its rows.
+            n_table_rows: Rows of a table.
+            row_len: Elements of a row.
+            dtype: The type of elements: any; to be added, bf16, f16 or f32.
+            order: A `rows_order`; strides are in elements.
+            index_stride: From one list of indices to the next; 0: all lists are one.
+            table_stride: From one list's table to the next's; 0: all lists share one table.
+            table_row_stride: From row to row of a table.
+            list_stride: From one list's rows to the next's.
+            list_row_stride: From row to row of a list.
+        """
+        super().__init__(call("lacuna_rows_plan_new", [{"n_lists": n_lists, "n_indices": n_indices, "n_table_rows": n_table_rows, "row_len": row_len, "dtype": dtype, "order": order, "index_stride": index_stride, "table_stride": table_stride, "table_row_stride": table_row_stride, "list_stride": list_stride, "list_row_stride": list_row_stride}, None]))
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """How long views must be.
+
+        Errors: `NULL`, `ABI`.
+        """
+        sizes: dict[str, Any] = call("lacuna_rows_plan_sizes", [self, None])
+        return sizes
+
+
+class SaliencyPlan(Handle):
+    """A plan of `begin_saliency`, `add_saliency` and `weigh_saliency`: for any device, and any number of launches at
+    once.
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        *,
+        batch: int = 0,
+        n_q_heads: int = 0,
+        n_heads: int = 0,
+        n_tokens: int = 0,
+        n_queries: int = 0,
+        n_positions: int = 0,
+        log_sum_order: int = 0,
+        log_base: int = 0,
+        lists: int = 0,
+        is_sum: int = 0,
+        decay: float = 0.0,
+        floor: float = 0.0,
+        fresh: float = 0.0,
+    ) -> None:
+        """Makes a plan: arithmetic alone, no driver call.
+
+        Errors: `NULL`, `ABI`; `RANGE`, whose message says what is supported.
+
+        Args:
+            batch: Requests.
+            n_q_heads: Query heads: 1 to 16 for each head of keys.
+            n_heads: Heads of keys.
+            n_tokens: Tokens that a request may have, up to 2^26.
+            n_queries: Queries of each request in a step, 1 to 8; 0 is 1.
+            n_positions: Positions that a step's logits are of; 0 is `n_tokens`.
+            log_sum_order: A `log_sum_order`: that of a step's log-sum-exps.
+            log_base: A `log_base`: theirs.
+            lists: A `kv_lists`: whose scores there are, of each head of keys, or of each request, the sum over its heads.
+            is_sum: 0: sums over the number of probes (rows of queries) that saw the token, as ZipCache has them; 1: sums, as H2O has them.
+            decay: What a token's sum and count are multiplied by when a step adds to them, up to 1; 0 is 1: nothing is forgotten.
+            floor: What is added to each head's saliency before norms: 1e-4 in CriticalKV.
+            fresh: The score of a token that some head's probes never saw; 0 is infinity, so that none is demoted for lack of probes.
+        """
+        super().__init__(call("lacuna_saliency_plan_new", [{"batch": batch, "n_q_heads": n_q_heads, "n_heads": n_heads, "n_tokens": n_tokens, "n_queries": n_queries, "n_positions": n_positions, "log_sum_order": log_sum_order, "log_base": log_base, "lists": lists, "is_sum": is_sum, "decay": decay, "floor": floor, "fresh": fresh}, None]))
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """How long views must be.
+
+        Errors: `NULL`, `ABI`.
+        """
+        sizes: dict[str, Any] = call("lacuna_saliency_plan_sizes", [self, None])
+        return sizes
+
+
+class ScoreRowsPlan(Handle):
+    """A plan of `score_rows`: for any device, and any number of launches at once."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        *,
+        kv: KvShape | None = None,
+        n_q_heads: int = 0,
+        query_stride: int = 0,
+        n: int = 0,
+        score_stride: int = 0,
+        kind: int = 0,
+        reduction: int = 0,
+        query_dtype: int = 0,
+        score_dtype: int = 0,
+        softmax_scale: float = 0.0,
+    ) -> None:
+        """Makes a plan: arithmetic alone, no driver call.
+
+        Errors: `NULL`, `ABI`, `DTYPE`; `RANGE`, whose message says what is supported.
+
+        Args:
+            kv: The cache of keys, or of summaries; rows of 512 elements at most.
+            n_q_heads: Query heads: 1 to 16 for each head of keys.
+            query_stride: Elements from one request's queries to the next's; 0 is those of its heads.
+            n: Rows of a request that are scored, at most, below 2^24; 0 is all that the page table holds.
+            score_stride: Elements from one row of scores to the next, at least `n`; 0 is `n`.
+            kind: A `score_kind`.
+            reduction: A `group_reduction`.
+            query_dtype: The type of queries: bf16, f16 or f32.
+            score_dtype: The type of scores, the same.
+            softmax_scale: What scores are multiplied by in softmaxes; 0 is one over the root of the head's dimension.
+        """
+        super().__init__(call("lacuna_score_rows_plan_new", [{"kv": kv, "n_q_heads": n_q_heads, "query_stride": query_stride, "n": n, "score_stride": score_stride, "kind": kind, "reduction": reduction, "query_dtype": query_dtype, "score_dtype": score_dtype, "softmax_scale": softmax_scale}, None]))
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """How long views must be.
+
+        Errors: `NULL`, `ABI`.
+        """
+        sizes: dict[str, Any] = call("lacuna_score_rows_plan_sizes", [self, None])
+        return sizes
+
+
+class Stored(Handle):
+    """A group of a checkpoint, checked once. It may be freed after the checkpoint."""
+
+    __slots__ = ()
+
+
+class SummarizePlan(Handle):
+    """A plan of `summarize`: for any device, and any number of launches at once."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        *,
+        keys: KvShape | None = None,
+        summaries: KvShape | None = None,
+        max_new: int = 0,
+        outlier_stride: int = 0,
+        summary: int = 0,
+    ) -> None:
+        """Makes a plan: arithmetic alone, no driver call.
+
+        Errors: `NULL`, `ABI`, `DTYPE`; `RANGE`, whose message says what is supported.
+
+        Args:
+            keys: The keys; of boxes of boxes the boxes.
+            summaries: The summaries: of the same requests and heads, `tokens_per_row` a multiple of that of the keys, and the keys' dtype; of fp8
+                keys bf16 or f16.
+            max_new: The most new tokens of a request, for the size of the grid alone: more are summarised too, only not as fast. 0 is 1.
+            outlier_stride: Of outliers, scores from head to head, at least the rows of a request; 0 is those.
+            summary: A `summary`.
+        """
+        super().__init__(call("lacuna_summarize_plan_new", [{"keys": keys, "summaries": summaries, "max_new": max_new, "outlier_stride": outlier_stride, "summary": summary}, None]))
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """How long views must be.
+
+        Errors: `NULL`, `ABI`.
+        """
+        sizes: dict[str, Any] = call("lacuna_summarize_plan_sizes", [self, None])
+        return sizes
+
+
+class TierResolvePlan(Handle):
+    """A plan of `tier_resolve`: for any device, and any number of launches at once, each with a state of its own."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        *,
+        batch: int = 0,
+        lists_per_request: int = 0,
+        n: int = 0,
+        n_logical: int = 0,
+        n_slots: int = 0,
+        n_source_pages: int = 0,
+    ) -> None:
+        """Makes a plan: arithmetic alone, no driver call.
+
+        Errors: `NULL`, `ABI`; `RANGE`, whose message says what is supported.
+
+        Args:
+            batch: Requests.
+            lists_per_request: Lists of a request: 1, or one for each head of keys. Each has slots of its own.
+            n: Entries of a list, at most 8,192.
+            n_logical: Logical numbers of a request: its tokens, or its pages.
+            n_slots: Slots of a list, 1 to 32,768. With at least `n`, each entry gets one.
+            n_source_pages: Pages of the large tier.
+        """
+        super().__init__(call("lacuna_tier_resolve_plan_new", [{"batch": batch, "lists_per_request": lists_per_request, "n": n, "n_logical": n_logical, "n_slots": n_slots, "n_source_pages": n_source_pages}, None]))
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """How long views must be. The small tier's pool has as many pages as `logical_of` has elements.
+
+        Errors: `NULL`, `ABI`.
+        """
+        sizes: dict[str, Any] = call("lacuna_tier_resolve_plan_sizes", [self, None])
         return sizes
 
 
@@ -159,13 +1772,1014 @@ class TopkRowsPlan(Handle):
         super().__init__(call("lacuna_topk_rows_plan_new", [{"n_rows": n_rows, "n": n, "row_stride": row_stride, "k": k, "n_first": n_first, "n_last": n_last, "rows_per_request": rows_per_request, "tokens_per_score": tokens_per_score, "dtype": dtype, "rule": rule, "amount": amount, "order": order, "n_pages": n_pages, "page_size": page_size, "table_stride": table_stride}, None]))
 
     @property
-    def sizes(self) -> dict[str, int]:
+    def sizes(self) -> dict[str, Any]:
         """How long views must be.
 
         Errors: `NULL`, `ABI`.
         """
-        sizes: dict[str, int] = call("lacuna_topk_rows_plan_sizes", [self, None])
+        sizes: dict[str, Any] = call("lacuna_topk_rows_plan_sizes", [self, None])
         return sizes
+
+
+class UnpackLanePlan(Handle):
+    """A plan of `unpack_lane`: for any device, and any number of launches at once."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        *,
+        n_rows: int = 0,
+        n_columns: int = 0,
+        output_stride: int = 0,
+    ) -> None:
+        """Makes a plan: arithmetic alone, no driver call.
+
+        Errors: `NULL`, `ABI`; `RANGE`, whose message says what is supported.
+
+        Args:
+            output_stride: Elements between the starts of two rows of the output; 0 is `n_columns`. A multiple of 8 is faster.
+        """
+        super().__init__(call("lacuna_unpack_lane_plan_new", [{"n_rows": n_rows, "n_columns": n_columns, "output_stride": output_stride}, None]))
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """How long views must be.
+
+        Errors: `NULL`, `ABI`.
+        """
+        sizes: dict[str, Any] = call("lacuna_unpack_lane_plan_sizes", [self, None])
+        return sizes
+
+
+class VoteRowsPlan(Handle):
+    """A plan of `vote_rows` and `score_votes`: for any device, and any number of launches at once."""
+
+    __slots__ = ()
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """How long views must be.
+
+        Errors: `NULL`, `ABI`.
+        """
+        sizes: dict[str, Any] = call("lacuna_vote_rows_plan_sizes", [self, None])
+        return sizes
+
+
+def kv_shape_sizes(
+    shape: KvShape | None,
+) -> dict[str, Any]:
+    """How long a cache's views must be: arithmetic alone.
+
+    Errors: `NULL`, `ABI`; `RANGE`, whose message says what is supported.
+    """
+    found: dict[str, Any] = call("lacuna_kv_shape_sizes", [shape, None])
+    return found
+
+
+def arena_reserve(
+    queue: Queue | None,
+    shape: ArenaShape | None,
+) -> Arena:
+    """Reserves addresses on a queue's device for every slot's most tokens; no memory, but for two page tables of 4 bytes a page. To kernels
+    the arena is a paged cache whose addresses, shape and page table's place never change, so that graphs which were captured once stay right
+    while it grows: rows past what a slot has are absent, whatever lengths say.
+
+    A thread of its own maps memory. Not for a captured stream. What rows hold before they are written is unspecified: it may be what
+    another slot let go. All work with the arena is in the order of the queue's stream, which must outlive the arena; the queue need not.
+    `lacuna::kv::KvArena` says all of it.
+
+    Errors: `NULL`, `ABI`, `DTYPE`, `RANGE`; `DRIVER`, also where the device has no virtual memory
+    management.
+    """
+    return Arena(call("lacuna_arena_reserve", [queue, shape, None]))
+
+
+def arena_kv_shape(
+    arena: Arena | None,
+) -> dict[str, Any]:
+    """The shape of every layer's cache, for plans: requests are slots.
+
+    Errors: `NULL`, `ABI`.
+    """
+    found: dict[str, Any] = call("lacuna_arena_kv_shape", [arena, None])
+    return found
+
+
+def arena_grow(
+    arena: Arena | None,
+    slot: int,
+    n_tokens: int,
+) -> None:
+    """Makes room for a slot's first `n_tokens` tokens; what it has beyond stays. Work queued after it finds them. Where the memory is mapped, nobody waits;
+    else it is mapped now.
+
+    One small copy where the page table changes; refused while the stream is being captured.
+
+    Errors: `NULL`; `RANGE` for no slot or too many tokens; `OUT_OF_MEMORY`, `DRIVER`: the slot is then what it
+    was, and another try goes on where this one failed.
+    """
+    call("lacuna_arena_grow", [arena, slot, n_tokens])
+
+
+def arena_grow_ahead(
+    arena: Arena | None,
+    slot: int,
+    n_tokens: int,
+) -> None:
+    """Lets memory for a slot's first `n_tokens` tokens be mapped meanwhile, and waits for nothing. The slot does not grow by it:
+    `arena_grow` does.
+
+    Errors: `NULL`; `RANGE` for no slot or too many tokens.
+    """
+    call("lacuna_arena_grow_ahead", [arena, slot, n_tokens])
+
+
+def arena_shrink(
+    arena: Arena | None,
+    slot: int,
+    n_tokens: int,
+) -> None:
+    """Lets go what a slot has beyond its first `n_tokens` tokens: 0 where its request ends, so that another may have the slot. Its memory stays
+    mapped for whoever grows next, and goes elsewhere at the earliest when the work queued before has ended.
+
+    One small fill where the page table changes; refused while the stream is being captured.
+
+    Errors: `NULL`; `RANGE` for no slot or too many tokens; `DRIVER`: memory is then not let go, and another try does
+    it.
+    """
+    call("lacuna_arena_shrink", [arena, slot, n_tokens])
+
+
+def arena_release(
+    arena: Arena | None,
+    slot: int,
+) -> None:
+    """Lets go all that a slot has, so that another request may have it: `arena_shrink` to no tokens.
+
+    Errors: those of `arena_shrink`.
+    """
+    call("lacuna_arena_release", [arena, slot])
+
+
+def arena_capacity(
+    arena: Arena | None,
+    slot: int,
+) -> int:
+    """Tokens that a slot has room for now; 0 of no slot.
+
+    Errors: `NULL`.
+    """
+    found: int = call("lacuna_arena_capacity", [arena, slot, None])
+    return found
+
+
+def arena_is_ready(
+    arena: Arena | None,
+    slot: int,
+    n_tokens: int,
+) -> int:
+    """Whether memory for a slot's first `n_tokens` tokens is mapped, so that `arena_grow` would wait for nothing: 1, else 0.
+
+    Errors: `NULL`.
+    """
+    found: int = call("lacuna_arena_is_ready", [arena, slot, n_tokens, None])
+    return found
+
+
+def arena_stock(
+    arena: Arena | None,
+    n_bytes: int,
+) -> None:
+    """Makes memory, so that at least `n_bytes` are idle: growing then only maps.
+
+    Errors: `NULL`, `OUT_OF_MEMORY`, `DRIVER`. What was made stays idle.
+    """
+    call("lacuna_arena_stock", [arena, n_bytes])
+
+
+def arena_trim(
+    arena: Arena | None,
+    n_bytes: int,
+) -> int:
+    """Gives memory back to the device: all that slots let go, after a wait for the work that used it, and all that is idle but for `n_bytes`. What is
+    ahead stays. `n_freed`, where it is not null, is set to how many bytes went.
+
+    Errors: `NULL`, `DRIVER`. What did not go is still there.
+    """
+    found: int = call("lacuna_arena_trim", [arena, n_bytes, None])
+    return found
+
+
+def arena_read_stats(
+    arena: Arena | None,
+) -> dict[str, Any]:
+    """What there is now; the arena's thread may have more a moment later.
+
+    Errors: `NULL`, `ABI`.
+    """
+    found: dict[str, Any] = call("lacuna_arena_read_stats", [arena, None])
+    return found
+
+
+def attend_plan_segment_sizes(
+    plan: AttendPlan | None,
+    segment: int,
+) -> dict[str, Any]:
+    """How long the views of a segment must be, by its place in the shape.
+
+    Errors: `NULL`, `ABI`; `RANGE` for a segment that there is not.
+    """
+    found: dict[str, Any] = call("lacuna_attend_plan_segment_sizes", [plan, segment, None])
+    return found
+
+
+def attend(
+    queue: Queue | None,
+    plan: AttendPlan | None,
+    *,
+    queries: Tensor | None = None,
+    segments: Sequence[Segment] = (),
+    sinks: Tensor | None = None,
+    skips: Tensor | None = None,
+    outputs: Tensor | None = None,
+    log_sums: Tensor | None = None,
+    workspace: Tensor | None = None,
+) -> None:
+    """Attention of a request's queries over the rows of its segments: `sum of exp(logit) * value / sum of exp(logit)`, of the rows that a query
+    sees, with sinks in the denominator. Dense paged decoding is one segment of all tokens; a selection is sinks, blocks and a window.
+    `lacuna::attention::attend` says all of it.
+
+    One launch; lengths, page tables, lists and counts are read on the device, so that a captured graph serves requests that grow.
+
+    Errors: `NULL`, `ABI`, `DTYPE`, `SHAPE`, `RANGE` before anything is launched; `IMAGE`,
+    `DRIVER`.
+
+    Args:
+        queries: `[batch, n_queries, n_q_heads, head_dim]` of the keys' dtype, queries `query_stride` elements apart, from a multiple of 16 bytes on.
+        segments: As many as the shape has, in its order.
+        sinks: Optional, f32 `[n_q_heads]`: a logit that each softmax has besides, of no value (attention sinks of GPT-OSS). Of parts that
+            are merged later, one alone may have it.
+        skips: Optional, u32 `[batch]`: requests where it is not 0 are left alone, their outputs too.
+        outputs: `[batch, n_queries, n_q_heads, head_dim]` of the shape's output dtype, queries `output_stride` elements apart, from a multiple
+            of 16 bytes on.
+        log_sums: Optional, f32 `[batch * n_queries, n_q_heads]`, or in the shape's order: the logarithm of the sum of `exp(logit)`, sinks among them.
+        workspace: u32, from a multiple of 16 bytes on: zeros before the first launch.
+    """
+    call("lacuna_attend", [queue, plan, {"queries": queries, "segments": segments, "sinks": sinks, "skips": skips, "outputs": outputs, "log_sums": log_sums, "workspace": workspace}])
+
+
+def pools_borrow(
+    queue: Queue | None,
+    shape: PoolsShape | None,
+    views: Sequence[Tensor],
+) -> Pools:
+    """Uses memory as pools, without a copy, until they are freed: u8 views as `pools_shape_lens` says, from a multiple of 4 bytes on, of
+    device memory, or of pinned host memory that the device reads and writes in place.
+
+    One allocation and one copy, for the table of addresses; not for a captured stream.
+
+    Errors: `NULL`, `ABI`, `DTYPE`, `SHAPE`, `RANGE`, `DRIVER`.
+    """
+    return Pools(call("lacuna_pools_borrow", [queue, shape, views, None, None]))
+
+
+def copy_pages(
+    queue: Queue | None,
+    plan: CopyPagesPlan | None,
+    sources: Pools | None,
+    targets: Pools | None,
+    *,
+    pairs: Tensor | None = None,
+    counts: Tensor | None = None,
+    expected: Tensor | None = None,
+    checksums: Tensor | None = None,
+    status: Tensor | None = None,
+    workspace: Tensor | None = None,
+) -> None:
+    """Copies pages of all pools, for each pair of page numbers: `targets[pool][pairs[i][1]] = sources[pool][pairs[i][0]]`. For migration,
+    which packs scattered pages into one buffer and unpacks them elsewhere, and for offloading to pinned memory and back what a
+    selection misses. `lacuna::attention::copy_pages` says all of it.
+
+    One launch; pairs and counts are read on the device.
+
+    Errors: `NULL`, `ABI`, `DTYPE`, `SHAPE`; `RANGE` where both pools are the same handle: before anything is
+    launched; `IMAGE`, `DRIVER`.
+
+    Args:
+        pairs: i32 `[n_lists, n_pairs, 2]`: the number of the page that is read, then of the one that is written. A pair with a number of no page,
+            -1 above all, is passed over.
+        counts: Optional, u32 `[n_lists]`: how many of each list's pairs count; else all.
+        expected: Optional, together with `status`, u64 `[n_lists, n_pairs]`: what the sender's launch wrote as `checksums`. Pages are written all the same.
+        checksums: Optional, u64 `[n_lists, n_pairs]`: the sum of each page as it was read; 0 of pairs that are passed over.
+        status: u64 `[1]`: raised where a page differs from what is expected, which `copy_pages_check_status` tells; never cleared.
+        workspace: u64, where sums are asked for: zeros before the first launch.
+    """
+    call("lacuna_copy_pages", [queue, plan, sources, targets, {"pairs": pairs, "counts": counts, "expected": expected, "checksums": checksums, "status": status, "workspace": workspace}])
+
+
+def copy_pages_within(
+    queue: Queue | None,
+    plan: CopyPagesPlan | None,
+    pools: Pools | None,
+    *,
+    pairs: Tensor | None = None,
+    counts: Tensor | None = None,
+    expected: Tensor | None = None,
+    checksums: Tensor | None = None,
+    status: Tensor | None = None,
+    workspace: Tensor | None = None,
+) -> None:
+    """The same within pools: a sequence's pages for another that goes its own way from there. Where one pair writes what another reads, either
+    may be first.
+
+    One launch; pairs and counts are read on the device.
+
+    Errors: those of `copy_pages`.
+
+    Args:
+        pairs: i32 `[n_lists, n_pairs, 2]`: the number of the page that is read, then of the one that is written. A pair with a number of no page,
+            -1 above all, is passed over.
+        counts: Optional, u32 `[n_lists]`: how many of each list's pairs count; else all.
+        expected: Optional, together with `status`, u64 `[n_lists, n_pairs]`: what the sender's launch wrote as `checksums`. Pages are written all the same.
+        checksums: Optional, u64 `[n_lists, n_pairs]`: the sum of each page as it was read; 0 of pairs that are passed over.
+        status: u64 `[1]`: raised where a page differs from what is expected, which `copy_pages_check_status` tells; never cleared.
+        workspace: u64, where sums are asked for: zeros before the first launch.
+    """
+    call("lacuna_copy_pages_within", [queue, plan, pools, {"pairs": pairs, "counts": counts, "expected": expected, "checksums": checksums, "status": status, "workspace": workspace}])
+
+
+def copy_pages_check_status(
+    status: int,
+) -> None:
+    """What a `status` of `copy_pages` says, which the caller has copied to the host.
+
+    Errors: `CORRUPT`, whose message has the first pair whose page differs.
+    """
+    call("lacuna_copy_pages_check_status", [status])
+
+
+def attend_low_rank(
+    queue: Queue | None,
+    plan: AttendLowRankPlan | None,
+    *,
+    attend: AttendArgs | None = None,
+    factors: Tensor | None = None,
+    basis: Tensor | None = None,
+    cos_sin: Tensor | None = None,
+    value_indices: Tensor | None = None,
+) -> None:
+    """As `attend`, but that the keys of one segment of blocks are not stored: they are made on chip of factors of low rank, turned
+    by their positions, and never written (ShadowKV). `lacuna::attention::attend_low_rank` says all of it.
+
+    One launch.
+
+    Errors: those of `attend`.
+
+    Args:
+        attend: All the rest. The cache of the segment has values where the lists say, and keys that nothing reads (its values' view will do); its
+            lengths say how many tokens a request has, with `value_indices` also more than it has rows.
+        factors: `[batch, n_factors, rank]` of the keys' dtype, from a multiple of 16 bytes on: a row for each token, before it is turned.
+        basis: `[batch, n_heads, head_dim, rank]`, the same.
+        cos_sin: f32 `[n_factors, head_dim]`, from a multiple of 8 bytes on: cosines of each position's angles, and then their sines; none
+            where keys are not turned.
+        value_indices: Optional, i32: of each of the segment's blocks, the block of its cache where its values are, as `tier_resolve` gives
+            slots; else the same block.
+    """
+    call("lacuna_attend_low_rank", [queue, plan, {"attend": attend, "factors": factors, "basis": basis, "cos_sin": cos_sin, "value_indices": value_indices}])
+
+
+def merge_partials_plan_partial_sizes(
+    plan: MergePartialsPlan | None,
+    part: int,
+) -> dict[str, Any]:
+    """How long the views of a part must be, by its place in the shape.
+
+    Errors: `NULL`, `ABI`; `RANGE` for a part that there is not.
+    """
+    found: dict[str, Any] = call("lacuna_merge_partials_plan_partial_sizes", [plan, part, None])
+    return found
+
+
+def merge_partials(
+    queue: Queue | None,
+    plan: MergePartialsPlan | None,
+    *,
+    parts: Sequence[Partial] = (),
+    outputs: Tensor | None = None,
+    log_sums: Tensor | None = None,
+) -> None:
+    """Partial results of attention, each over tokens of its own, as one: of a shared prefix and what follows it, of ranks that have a part of the
+    context each, of hits in a cache and of misses that came later. `lacuna::attention::merge_partials` says all of it.
+
+    One launch; masks are read on the device.
+
+    Errors: `NULL`, `ABI`, `DTYPE`, `SHAPE` before anything is launched; `IMAGE`, `DRIVER`.
+
+    Args:
+        parts: As many as the shape has, in its order.
+        outputs: `[n_tokens, n_heads, head_dim]` of the shape's output dtype, tokens `output_stride` elements apart.
+        log_sums: Optional, f32 `[n_tokens, n_heads]`, or in the shape's order: the log-sum-exp over all parts.
+    """
+    call("lacuna_merge_partials", [queue, plan, {"parts": parts, "outputs": outputs, "log_sums": log_sums}])
+
+
+def merge_partials_in_place(
+    queue: Queue | None,
+    plan: MergePartialsPlan | None,
+    *,
+    parts: Sequence[Partial] = (),
+    mask: Tensor | None = None,
+    outputs: Tensor | None = None,
+    log_sums: Tensor | None = None,
+) -> None:
+    """The same into the first of the parts, which is the target and not in the plan, as FlashInfer's `merge_state_in_place`. Rows to which
+    no other part adds anything are left alone. A launch that is replayed merges again.
+
+    One launch; masks are read on the device.
+
+    Errors: those of `merge_partials`; `DTYPE` too of a plan whose outputs are not of the parts' dtype, and `RANGE` of one of 8
+    parts.
+
+    Args:
+        parts: The parts beside the target: as many as the shape has, in its order.
+        mask: Optional, u32 `[n_tokens]`: where it is 0 the target has nothing yet.
+        outputs: The target, the first part before and the result after: `[n_tokens, n_heads, head_dim]` of the shape's dtype, tokens `output_stride`
+            elements apart.
+        log_sums: f32 `[n_tokens, n_heads]`, or in the shape's order, before as after.
+    """
+    call("lacuna_merge_partials_in_place", [queue, plan, {"parts": parts, "mask": mask, "outputs": outputs, "log_sums": log_sums}])
+
+
+def attend_prefill(
+    queue: Queue | None,
+    plan: AttendPrefillPlan | None,
+    *,
+    queries: Tensor | None = None,
+    query_starts: Tensor | None = None,
+    query_positions: Tensor | None = None,
+    key_positions: Tensor | None = None,
+    cache: Kv | None = None,
+    sinks: Tensor | None = None,
+    skips: Tensor | None = None,
+    outputs: Tensor | None = None,
+    log_sums: Tensor | None = None,
+) -> None:
+    """Attention of chunks of prompts over the rows of a paged cache that were kept (ZipVL, LazyLLM), by the positions that queries and rows had
+    in their prompt; over all rows it is chunked prefill. `lacuna::attention::attend_prefill` says all of it.
+
+    One launch; starts, lengths, page tables, positions and skips are read on the device.
+
+    Errors: `NULL`, `ABI`, `DTYPE`, `SHAPE`, `RANGE` before anything is launched; `IMAGE`,
+    `DRIVER`.
+
+    Args:
+        queries: `[n_tokens, n_q_heads, head_dim]` of the keys' dtype, tokens `query_stride` elements apart, from a multiple of 16 bytes on.
+        query_starts: u32 `[batch + 1]`: where each request's queries begin, and the last one's end (FlashAttention's `cu_seqlens_q`). One that is
+            less than another before it counts as that, and one past the tokens as their number.
+        query_positions: i32 `[n_tokens]`: the position of each query; with `POSITIONS_GIVEN`, and else none.
+        key_positions: i32 `[batch, table_stride * page_size]`: the position of each row of the cache; as above.
+        cache: The rows that were kept, those of the queries among them; with values, of scales of 1.
+        sinks: Optional, f32 `[n_q_heads]`: a logit that each softmax has besides, of no value.
+        skips: Optional, u32 `[batch]`: requests where it is not 0 are left alone, their outputs too.
+        outputs: `[n_tokens, n_q_heads, head_dim]` of the shape's output dtype, tokens `output_stride` elements apart, from a multiple of 16 bytes on.
+            Tokens of no request stay what they were.
+        log_sums: Optional, f32 `[n_tokens, n_q_heads]`, or in the shape's order: the logarithm of the sum of `exp(logit)`, sinks among them.
+    """
+    call("lacuna_attend_prefill", [queue, plan, {"queries": queries, "query_starts": query_starts, "query_positions": query_positions, "key_positions": key_positions, "cache": cache, "sinks": sinks, "skips": skips, "outputs": outputs, "log_sums": log_sums}])
+
+
+def tier_resolve(
+    queue: Queue | None,
+    plan: TierResolvePlan | None,
+    *,
+    indices: Tensor | None = None,
+    counts: Tensor | None = None,
+    source_table: Tensor | None = None,
+    slot_of: Tensor | None = None,
+    logical_of: Tensor | None = None,
+    referenced: Tensor | None = None,
+    hands: Tensor | None = None,
+    slots: Tensor | None = None,
+    misses: Tensor | None = None,
+    miss_counts: Tensor | None = None,
+    hits: Tensor | None = None,
+    hit_counts: Tensor | None = None,
+    fetched: Tensor | None = None,
+    fetched_counts: Tensor | None = None,
+    overflows: Tensor | None = None,
+) -> None:
+    """Finds what lists ask for in the slots of a small fast tier, and slots for what is not there: hits, misses and the copies to make
+    (after ShadowKV and RetroInfer). Slots that a list asks for are never given up to it; where it asks for more than there are, the numbers
+    that come last get -1. `lacuna::attention::tier_resolve` says all of it.
+
+    One launch; lists and counts are read on the device.
+
+    Errors: `NULL`, `ABI`, `DTYPE`, `SHAPE`, `RANGE` before anything is launched; `IMAGE`,
+    `DRIVER`.
+
+    Args:
+        indices: i32 `[lists, n]`: what each list asks for, by logical numbers, as `topk_rows` leaves them. -1 and other numbers of nothing
+            are passed over; one that stands there twice is copied once.
+        counts: Optional, u32 `[lists]`: how many of each list's entries count; else all.
+        source_table: Optional, i32 `[batch, n_logical]`: the page `p` that each logical number has in the large tier, in which the lists of a request
+            have pages `p * lists_per_request` and on. Without it list `l` of all has pages `l * n_logical` and on.
+        slot_of: i32 `[lists, n_logical]`: the slot of each logical number, or -1. A number is in a slot where both maps say so.
+        logical_of: i32 `[lists, n_slots]`: the logical number in each slot, or -1; filled with -1 to begin with, and where a request ends.
+        referenced: u32 `[lists, n_slots / 32, rounded up]`: bits of slots asked for; zeros to begin with.
+        hands: u32 `[lists]`: the slot that is looked at next; zeros to begin with.
+        slots: i32 `[lists, n]`: the slot of each entry, in `0..n_slots`; -1 where it has none.
+        misses: i32 `[lists, n, 2]`, from a multiple of 8 bytes on: pages of the large tier and where they go, page `l * n_slots + slot` of the
+            small tier, `l` being the list; then -1. The pairs of `copy_pages`,
+        miss_counts: u32 `[lists]`: and their counts.
+        hits: Optional, the next four together: `slots` in two parts, each in the order of the list, then -1, which are lists of blocks that
+            `attend` takes. i32 `[lists, n]`: the slots of entries that were there.
+        hit_counts: u32 `[lists]`: how many.
+        fetched: i32 `[lists, n]`: the slots of entries that are copied.
+        fetched_counts: u32 `[lists]`: how many.
+        overflows: Optional, u32 `[lists]`: logical numbers that no slot was left for.
+    """
+    call("lacuna_tier_resolve", [queue, plan, {"indices": indices, "counts": counts, "source_table": source_table, "slot_of": slot_of, "logical_of": logical_of, "referenced": referenced, "hands": hands, "slots": slots, "misses": misses, "miss_counts": miss_counts, "hits": hits, "hit_counts": hit_counts, "fetched": fetched, "fetched_counts": fetched_counts, "overflows": overflows}])
+
+
+def attend_tiered(
+    queue: Queue | None,
+    plan: AttendTieredPlan | None,
+    *,
+    attend: AttendArgs | None = None,
+    pools: Sequence[Tensor | None] | None = None,
+    key_entries: Tensor | None = None,
+    value_entries: Tensor | None = None,
+    counts: Tensor | None = None,
+    key_scales: Tensor | None = None,
+    key_offsets: Tensor | None = None,
+    value_scales: Tensor | None = None,
+    value_offsets: Tensor | None = None,
+    status: Tensor | None = None,
+    logits: Tensor | None = None,
+) -> None:
+    """As `attend`, over tokens of which those that matter less have fewer bits: first all tokens of tiered pages, then the rows of
+    segments. Codes are multiplied as they lie in pages. `lacuna::attention::attend_tiered` says all of it.
+
+    One launch; entries, counts and channels are read on the device.
+
+    Errors: those of `attend`.
+
+    Args:
+        attend: All the rest. Pages are seen by all queries: what may be masked is in segments.
+        pools: u8, of 16, 8, 4 and 2 bits, from a multiple of 16 bytes on: the tiers' pools; none of a tier without pages.
+        key_entries: u32 `[batch, n_heads, n_pages]`: the page of keys of each 64 tokens, `tier << 30 | number`, tiers by their place in `pools`;
+            number 0x3FFFFFFF is of none, and its tokens are absent.
+        value_entries: The same of values.
+        counts: Optional, u32 `[batch, n_lists]`: how many slots of each list's pages hold tokens, from the first on; else all.
+        key_scales: Optional, f32 `[batch, n_heads, n_pages / span_pages, rounded up; head_dim]`: what keys were divided by; else 1.
+        key_offsets: Optional, the same: what was taken from them before; else 0.
+        value_scales: Optional, as those of keys.
+        value_offsets: Optional, as those of keys.
+        status: Optional, u64 `[1]`: raised where an entry names a page that its pool does not have, which `pages_check_status` tells; never cleared.
+        logits: Optional, f32 `[batch, n_queries, n_q_heads, 64 * n_pages + rows of the segments]`: what each weight is 2 to the power of, before
+            all are divided by their sum; -inf of what is absent or not seen.
+    """
+    call("lacuna_attend_tiered", [queue, plan, {"attend": attend, "pools": pools, "key_entries": key_entries, "value_entries": value_entries, "counts": counts, "key_scales": key_scales, "key_offsets": key_offsets, "value_scales": value_scales, "value_offsets": value_offsets, "status": status, "logits": logits}])
+
+
+def df11_encoder_new(
+    queue: Queue | None,
+    n_elements: int,
+) -> Df11Encoder:
+    """Makes an encoder for groups of `n_elements` weights.
+
+    Two allocations, whose memory is zeroed; not for a captured stream.
+
+    Errors: `NULL`; `RANGE` for no weights, or 2^32 of them; `DRIVER`.
+    """
+    return Df11Encoder(call("lacuna_df11_encoder_new", [queue, n_elements, None]))
+
+
+def df11_encoder_measure(
+    queue: Queue | None,
+    encoder: Df11Encoder | None,
+    weights: Tensor | None,
+) -> dict[str, Any]:
+    """Counts a group's exponents, and makes its smallest code: how much memory the group's tensors take. `weights` is bf16, of
+    `n_elements`, aligned to 16 bytes; matrices of a group follow one another.
+
+    One launch, a copy of 2 KiB that the host waits for, and one of 2 KiB; not for a captured stream.
+
+    Errors: `NULL`, `ABI`, `DTYPE`, `SHAPE`, `WRONG_QUEUE`; `RANGE` where codes have 2^31 bytes; `IMAGE`,
+    `DRIVER`.
+    """
+    found: dict[str, Any] = call("lacuna_df11_encoder_measure", [queue, encoder, weights, None])
+    return found
+
+
+def df11_encoder_pack(
+    queue: Queue | None,
+    encoder: Df11Encoder | None,
+    *,
+    weights: Tensor | None = None,
+    encoded_exponent: Tensor | None = None,
+    sign_mantissa: Tensor | None = None,
+    gaps: Tensor | None = None,
+    output_positions: Tensor | None = None,
+) -> None:
+    """Encodes the group that was measured last, by the code that was made last: bit for bit what the encoder on the CPU gives, once
+    `df11_encoder_lengthen` has no other code.
+
+    Two launches.
+
+    Errors: `NULL`, `ABI`, `DTYPE`, `SHAPE`, `WRONG_QUEUE`; `RANGE` where nothing was measured; `IMAGE`, `DRIVER`.
+
+    Args:
+        weights: bf16, as they were measured.
+        encoded_exponent: u8, aligned to 16 bytes.
+        sign_mantissa: u8, aligned to 16 bytes.
+        gaps: u8.
+        output_positions: u8, aligned to 4 bytes.
+    """
+    call("lacuna_df11_encoder_pack", [queue, encoder, {"weights": weights, "encoded_exponent": encoded_exponent, "sign_mantissa": sign_mantissa, "gaps": gaps, "output_positions": output_positions}])
+
+
+def df11_encoder_lengthen(
+    queue: Queue | None,
+    encoder: Df11Encoder | None,
+    output_positions: Tensor | None,
+) -> tuple[dict[str, Any], int]:
+    """Sets `is_longer` to 1 where the group must be packed again, by another code and into memory of other `sizes`, since one of its blocks has
+    more weights than published decoders hold; else to 0, and `sizes` are what they were.
+
+    Mostly nothing; else a copy of the positions that the host waits for, and one of 2 KiB; not for a captured stream.
+
+    Errors: `NULL`, `ABI`, `DTYPE`, `WRONG_QUEUE`; `RANGE` where nothing was measured; `DRIVER`.
+    """
+    found: tuple[dict[str, Any], int] = call("lacuna_df11_encoder_lengthen", [queue, encoder, output_positions, None, None])
+    return found
+
+
+def compact_encoder_new(
+    queue: Queue | None,
+    n_elements: int,
+) -> CompactEncoder:
+    """Makes an encoder for groups of `n_elements` weights.
+
+    Two allocations, whose memory is zeroed; not for a captured stream.
+
+    Errors: `NULL`; `RANGE` for no weights, or 2^32 of them; `DRIVER`.
+    """
+    return CompactEncoder(call("lacuna_compact_encoder_new", [queue, n_elements, None]))
+
+
+def compact_encoder_measure(
+    queue: Queue | None,
+    encoder: CompactEncoder | None,
+    weights: Tensor | None,
+) -> dict[str, Any]:
+    """Counts a group's exponents, and makes its code: how much memory the group's tensors take. `weights` is bf16, of `n_elements`, aligned
+    to 16 bytes; matrices of a group follow one another.
+
+    One launch, a copy of 2 KiB that the host waits for, and one of 1 KiB; not for a captured stream.
+
+    Errors: `NULL`, `ABI`, `DTYPE`, `SHAPE`, `WRONG_QUEUE`; `RANGE` where codes have 2^32 bytes; `IMAGE`,
+    `DRIVER`.
+    """
+    found: dict[str, Any] = call("lacuna_compact_encoder_measure", [queue, encoder, weights, None])
+    return found
+
+
+def compact_encoder_pack(
+    queue: Queue | None,
+    encoder: CompactEncoder | None,
+    *,
+    weights: Tensor | None = None,
+    codes: Tensor | None = None,
+    sign_mantissa: Tensor | None = None,
+    tile_bytes: Tensor | None = None,
+    granule_bits: Tensor | None = None,
+) -> None:
+    """Encodes the group that was measured last: bit for bit what the encoder on the CPU gives.
+
+    Two launches.
+
+    Errors: `NULL`, `ABI`, `DTYPE`, `SHAPE`, `WRONG_QUEUE`; `RANGE` where nothing was measured; `IMAGE`, `DRIVER`.
+
+    Args:
+        weights: bf16, as they were measured.
+        codes: u8, aligned to 16 bytes.
+        sign_mantissa: u8, aligned to 16 bytes.
+        tile_bytes: u32.
+        granule_bits: u16.
+    """
+    call("lacuna_compact_encoder_pack", [queue, encoder, {"weights": weights, "codes": codes, "sign_mantissa": sign_mantissa, "tile_bytes": tile_bytes, "granule_bits": granule_bits}])
+
+
+def checkpoint_open(
+    path: str | None,
+) -> Checkpoint:
+    """Opens a directory of safetensors, with or without `config.json`, or one file of them, and reads headers only.
+
+    Errors: `NULL`; `IO`; `FORMAT` where the files are not what a checkpoint is, and hold no group at all.
+    """
+    return Checkpoint(call("lacuna_checkpoint_open", [path, None]))
+
+
+def checkpoint_stored(
+    checkpoint: Checkpoint | None,
+    group: int,
+) -> Stored:
+    """Checks a group's tensors, and where the file carries a checksum of them, that too, for which all of them are read.
+
+    Errors: `NULL`; `RANGE` for a group that there is not; `FORMAT` where a tensor is not what the format allows, or is damaged.
+    """
+    return Stored(call("lacuna_checkpoint_stored", [checkpoint, group, None]))
+
+
+def indexed_weights_index(
+    queue: Queue | None,
+    df11: Df11Weights | None,
+) -> IndexedWeights:
+    """Verifies DF11 groups in device memory, and indexes them: from now on each code is decoded once, and not twice. What was
+    uploaded of a group and no longer serves is freed. A group that no index holds is decoded as before.
+
+    Takes `*df11` over: whatever the answer, it is null afterwards, and its groups are freed where the answer is not
+    `OK`. That of null handles is `NULL`, and nothing is taken.
+
+    Two launches, allocations and copies, for which it waits; not for a captured stream.
+
+    Errors: `NULL`; `CORRUPT`, whose message names the lowest corrupt block; `WRONG_QUEUE`, `DRIVER`.
+    """
+    return IndexedWeights(call("lacuna_indexed_weights_index", [queue, df11, None]))
+
+
+def indexed_weights_upload_compact(
+    queue: Queue | None,
+    groups: Sequence[CompactGroup],
+) -> IndexedWeights:
+    """Checks compact groups, and copies them to the memory of the queue's device.
+
+    An allocation and six copies a group, and one of each for their table; not for a captured stream.
+
+    Errors: `NULL`, `ABI`; `FORMAT` where a tensor is not what the format allows; `RANGE`, `DRIVER`.
+    """
+    return IndexedWeights(call("lacuna_indexed_weights_upload_compact", [queue, groups, None, None]))
+
+
+def indexed_weights_upload(
+    queue: Queue | None,
+    groups: Sequence[IndexedGroup],
+) -> IndexedWeights:
+    """Copies groups and their indices to the memory of the queue's device. Nothing in them is trusted, now or later.
+
+    An allocation and six copies a group, and one of each for their table; not for a captured stream.
+
+    Errors: `NULL`, `ABI`, `SHAPE`, `RANGE`, `DRIVER`.
+    """
+    return IndexedWeights(call("lacuna_indexed_weights_upload", [queue, groups, None, None]))
+
+
+def indexed_weights_borrow(
+    queue: Queue | None,
+    groups: Sequence[IndexedViews],
+) -> IndexedWeights:
+    """Uses groups that are in device memory already, without a copy, until the weights are freed. Kernels trust
+    nothing in them.
+
+    One allocation and one copy, for the table of groups; not for a captured stream.
+
+    Errors: `NULL`, `ABI`, `DTYPE`, `SHAPE`, `RANGE`, `DRIVER`.
+    """
+    return IndexedWeights(call("lacuna_indexed_weights_borrow", [queue, groups, None, None]))
+
+
+def indexed_weights_range(
+    weights: IndexedWeights | None,
+    group: int,
+) -> tuple[int, int]:
+    """Where in `output` a group's weights are: `start` and the `end` after them, in elements.
+
+    Errors: `NULL`; `RANGE` for a group that there is not.
+    """
+    found: tuple[int, int] = call("lacuna_indexed_weights_range", [weights, group, None, None])
+    return found
+
+
+def indexed_weights_is_indexed(
+    weights: IndexedWeights | None,
+    group: int,
+) -> int:
+    """Sets `is_indexed` to 1 where an index holds the group, and to 0 where none does.
+
+    Errors: `NULL`; `RANGE` for a group that there is not.
+    """
+    found: int = call("lacuna_indexed_weights_is_indexed", [weights, group, None])
+    return found
+
+
+def index_len(
+    n_elements: int,
+) -> dict[str, Any]:
+    """How many entries the index of so many weights has.
+
+    Errors: `NULL`, `ABI`.
+    """
+    found: dict[str, Any] = call("lacuna_index_len", [n_elements, None])
+    return found
+
+
+def indexed_decode(
+    queue: Queue | None,
+    weights: IndexedWeights | None,
+    *,
+    workspace: Tensor | None = None,
+    output: Tensor | None = None,
+) -> None:
+    """Expands every group: bit for bit the weights that were encoded. A corrupt tile of 4,096 weights is quiet NaNs (0x7FC0), of a group
+    without an index all of it, which `indexed_check` reports. Where `output` is aligned to 16 bytes, stores are so wide.
+
+    One launch, and another where there are groups without an index.
+
+    Errors: `NULL`, `ABI`, `DTYPE`, `SHAPE`, `WRONG_QUEUE` before anything is launched;
+    `IMAGE`, `DRIVER`.
+
+    Args:
+        workspace: u64: zeros before the first launch, and used by one launch at a time.
+        output: bf16: every group's weights, one group after the other, in file order.
+    """
+    call("lacuna_indexed_decode", [queue, weights, {"workspace": workspace, "output": output}])
+
+
+def indexed_decode_rows(
+    queue: Queue | None,
+    weights: IndexedWeights | None,
+    plan: IndexedDecodeRowsPlan | None,
+    *,
+    group: int = 0,
+    absent: int = 0,
+    rows: Tensor | None = None,
+    workspace: Tensor | None = None,
+    output: Tensor | None = None,
+) -> None:
+    """Expands rows of a matrix that lies in a group which an index holds; nothing else of the group is read:
+    `output[i, j] = weight first_element + rows[i] * row_len + j`. Weights of a corrupt span of 32 granules are quiet NaNs (0x7FC0), which
+    `indexed_check` reports.
+
+    One launch; row numbers are read on the device.
+
+    Errors: `NULL`, `ABI`, `DTYPE`, `SHAPE`, `WRONG_QUEUE`, and `RANGE` for a group that no index holds, before
+    anything is launched; `IMAGE`, `DRIVER`.
+
+    Args:
+        group: The group's number among the weights.
+        absent: A `absent`, for rows whose number is none: 0 makes zeros of them, 1 leaves them alone.
+        rows: u32 `[n_rows]`, any numbers.
+        workspace: u64: as of `indexed_decode`.
+        output: bf16 `[n_rows, row_len]`, rows `output_stride` elements apart.
+    """
+    call("lacuna_indexed_decode_rows", [queue, weights, plan, {"group": group, "absent": absent, "rows": rows, "workspace": workspace, "output": output}])
+
+
+def indexed_check(
+    queue: Queue | None,
+    weights: IndexedWeights | None,
+    workspace: Tensor | None,
+) -> None:
+    """Waits for the queue's stream, and reports the lowest corrupt tile that any launch with this workspace has met since it was last
+    zeroed; where there is none, the lowest corrupt block of groups without an index. Who synchronises anyway looks at the first two words himself: 0 is sound.
+
+    Errors: `CORRUPT`, whose message says where and what; `NULL`, `DTYPE`, `SHAPE`, `DRIVER`.
+    """
+    call("lacuna_indexed_check", [queue, weights, workspace])
+
+
+def indexed_check_status(
+    tile_status: int,
+    block_status: int,
+) -> None:
+    """What the first word of a workspace says, which the caller has copied to the host, and the second, where there are groups without
+    an index; else 0.
+
+    Errors: `CORRUPT`, whose message says where and what.
+    """
+    call("lacuna_indexed_check_status", [tile_status, block_status])
+
+
+def indexed_weights_locate(
+    weights: IndexedWeights | None,
+    tile_status: int,
+    block_status: int,
+) -> int:
+    """The group in which what these status words report is, as `indexed_check_status` takes them.
+
+    Errors: `NULL`; `RANGE` for words that report nothing of these weights.
+    """
+    found: int = call("lacuna_indexed_weights_locate", [weights, tile_status, block_status, None])
+    return found
+
+
+def lane_shape_sizes(
+    shape: LaneShape | None,
+) -> dict[str, Any]:
+    """How many elements the planes of a matrix have.
+
+    Errors: `NULL`, `ABI`; `RANGE` for no weights, or 2^32 of them.
+    """
+    found: dict[str, Any] = call("lacuna_lane_shape_sizes", [shape, None])
+    return found
+
+
+def unpack_lane(
+    queue: Queue | None,
+    plan: UnpackLanePlan | None,
+    *,
+    planes: LaneViews | None = None,
+    output: Tensor | None = None,
+) -> None:
+    """The rows of a matrix, from its planes, whatever bytes they hold. What is between rows is left as it is.
+    `lacuna::huffman::lane::unpack_lane` says all of it.
+
+    One launch.
+
+    Errors: `NULL`, `ABI`, `DTYPE`, `SHAPE`, `RANGE` before anything is launched; `IMAGE`, `DRIVER`.
+
+    Args:
+        output: bf16 `[n_rows, n_columns]`, rows `output_stride` elements apart.
+    """
+    call("lacuna_unpack_lane", [queue, plan, {"planes": planes, "output": output}])
+
+
+def measure_lane(
+    queue: Queue | None,
+    plan: PackLanePlan | None,
+    *,
+    weights: Tensor | None = None,
+    palettes: Tensor | None = None,
+    n_escapes: Tensor | None = None,
+    workspace: Tensor | None = None,
+) -> None:
+    """Chooses the palettes of a matrix, and counts what they lack: the first of two launches that pack it.
+
+    One launch.
+
+    Errors: `NULL`, `ABI`, `DTYPE`, `SHAPE` before anything is launched; `IMAGE`, `DRIVER`.
+
+    Args:
+        weights: bf16 `[n_rows, n_columns]`, rows `weights_stride` elements apart.
+        palettes: u8 `[n_row_tiles, 8]`.
+        n_escapes: u64 `[1]`: how many escapes the matrix has.
+        workspace: u64, zeroed once.
+    """
+    call("lacuna_measure_lane", [queue, plan, {"weights": weights, "palettes": palettes, "n_escapes": n_escapes, "workspace": workspace}])
+
+
+def pack_lane(
+    queue: Queue | None,
+    plan: PackLanePlan | None,
+    *,
+    weights: Tensor | None = None,
+    palettes: Tensor | None = None,
+    low: Tensor | None = None,
+    high: Tensor | None = None,
+    headers: Tensor | None = None,
+    escapes: Tensor | None = None,
+    workspace: Tensor | None = None,
+) -> None:
+    """Packs a matrix that `measure_lane` measured: the second of two launches. `lacuna::huffman::lane::pack_lane` says all of it.
+
+    One launch.
+
+    Errors: `NULL`, `ABI`, `DTYPE`, `SHAPE`, `RANGE` before anything is launched; `IMAGE`, `DRIVER`.
+
+    Args:
+        weights: As it was measured.
+        palettes: u8: what `measure_lane` wrote, aligned to 8 bytes.
+        low: u8, aligned to 16 bytes.
+        high: u32, aligned to 16 bytes.
+        headers: u64.
+        escapes: Optional, u32: room for as many escapes as were counted; those past it are not written.
+        workspace: u64: what `measure_lane` left there.
+    """
+    call("lacuna_pack_lane", [queue, plan, {"weights": weights, "palettes": palettes, "low": low, "high": high, "headers": headers, "escapes": escapes, "workspace": workspace}])
+
+
+def multiply_lane(
+    queue: Queue | None,
+    plan: MultiplyLanePlan | None,
+    *,
+    x: Tensor | None = None,
+    factors: Sequence[Factor] = (),
+) -> None:
+    """A few inputs times matrices of lanes, which are never expanded in memory: `output[c][r] = weight[r] . x[c] + bias[r] + residual[c][r]`, and
+    of a gated product `silu(gate[r] . x[c] + bias[r]) * (up[r] . x[c] + bias[r]) + residual[c][r]`. `lacuna::huffman::lane::multiply_lane` says all of it.
+
+    One launch.
+
+    Errors: `NULL`, `ABI`, `DTYPE`, `SHAPE`, `RANGE` before anything is launched; `IMAGE`, `DRIVER`.
+
+    Args:
+        x: bf16 `[n_inputs, n_columns]`, inputs `x_stride` elements apart, aligned to 16 bytes.
+        factors: As many as the shape's, in its order.
+    """
+    call("lacuna_multiply_lane", [queue, plan, {"x": x, "factors": factors}])
 
 
 def df11_weights_upload(
@@ -252,6 +2866,721 @@ def df11_check_status(
     call("lacuna_df11_check_status", [status])
 
 
+def df11_weights_locate(
+    weights: Df11Weights | None,
+    status: int,
+) -> int:
+    """The group in which what this status word reports is, as `df11_check_status` takes it.
+
+    Errors: `NULL`; `RANGE` for a word that reports nothing of these weights.
+    """
+    found: int = call("lacuna_df11_weights_locate", [weights, status, None])
+    return found
+
+
+def append_kv(
+    queue: Queue | None,
+    plan: AppendKvPlan | None,
+    *,
+    keys: Tensor | None = None,
+    values: Tensor | None = None,
+    counts: Tensor | None = None,
+    keeps: Tensor | None = None,
+    positions: Tensor | None = None,
+    cos_sin: Tensor | None = None,
+    cache: KvMut | None = None,
+    new_lengths: Tensor | None = None,
+    dropped: Tensor | None = None,
+    workspace: Tensor | None = None,
+) -> None:
+    """New tokens into a paged cache, those of them that are kept, and keys turned by their positions on the way.
+    `lacuna::quant::append_kv` says all of it.
+
+    One launch, two where a request has more than 1,024 tokens; lengths, counts, masks, positions and page tables are read on the device.
+
+    Errors: `NULL`, `ABI`, `DTYPE`, `SHAPE`, `RANGE` before anything is launched; `IMAGE`,
+    `DRIVER`.
+
+    Args:
+        keys: `[batch, n_tokens, n_heads, head_dim]` of the cache's dtype, tokens `key_stride` elements apart, from a multiple of 16 bytes on.
+        values: The same, `value_stride` elements apart.
+        counts: Optional, u32 `[batch]`: how many of a request's tokens there are, the first ones; else all.
+        keeps: Optional, u32 `[batch, n_tokens]`: not 0 where a token is kept; else all are.
+        positions: Optional, i32 `[batch, n_tokens]`: the position of each token; else the request's length and its place among the new tokens, of
+            which those that are not kept count too.
+        cos_sin: Where keys are turned, f32 `[n_positions, rotary_dim]`, from a multiple of 16 bytes on: cosines of each position's angles, and
+            then their sines.
+        cache: The cache; its `lengths` are those before.
+        new_lengths: u32 `[batch]`: how many rows each request then has. Not the lengths before: an engine has two buffers by turns.
+        dropped: Optional, u32 `[batch]`: how many of the kept tokens found no room.
+        workspace: u32, of any content; of no elements where a request has up to 1,024 tokens.
+    """
+    call("lacuna_append_kv", [queue, plan, {"keys": keys, "values": values, "counts": counts, "keeps": keeps, "positions": positions, "cos_sin": cos_sin, "cache": cache, "new_lengths": new_lengths, "dropped": dropped, "workspace": workspace}])
+
+
+def pages_check_status(
+    status: int,
+) -> int:
+    """What the status word of tiers' pools says, which the caller has copied to the host: `OK` where each page that was looked for was
+    there. `entry`, where it is not null, is set to the place in its table of the first entry that was not: `(b * n_heads + h) * n_pages + p`.
+
+    Errors: `RANGE`, whose message says which table and entry.
+    """
+    found: int = call("lacuna_pages_check_status", [status, None])
+    return found
+
+
+def measure_norms(
+    queue: Queue | None,
+    plan: MeasureNormsPlan | None,
+    *,
+    cache: Kv | None = None,
+    firsts: Tensor | None = None,
+    norms: Tensor | None = None,
+) -> None:
+    """Norms of the values of a paged cache, of rows that came since: what CriticalKV multiplies attention by, of values as they are in the cache.
+    `lacuna::quant::measure_norms` says all of it.
+
+    One launch; lengths, page tables and `firsts` are read on the device.
+
+    Errors: `NULL`, `ABI`, `DTYPE`, `SHAPE`, `RANGE` before anything is launched; `IMAGE`,
+    `DRIVER`.
+
+    Args:
+        cache: The cache, with values.
+        firsts: Optional, u32 `[batch]`: the first row of each request that is measured; else 0.
+        norms: f32 `[batch, n_heads, n_tokens]`; what lies before the first row or past the length stays what it was.
+    """
+    call("lacuna_measure_norms", [queue, plan, {"cache": cache, "firsts": firsts, "norms": norms}])
+
+
+def page_shape_sizes(
+    shape: PageShape | None,
+    tier: int,
+) -> dict[str, Any]:
+    """How large a page of a `tier` is: arithmetic alone.
+
+    Errors: `NULL`, `ABI`; `RANGE`, whose message says what is supported.
+    """
+    found: dict[str, Any] = call("lacuna_page_shape_sizes", [shape, tier, None])
+    return found
+
+
+def page_shape_place(
+    shape: PageShape | None,
+    tier: int,
+    token: int,
+    channel: int,
+) -> dict[str, Any]:
+    """Where in a page of a `tier` the element of a token's channel is: arithmetic alone.
+
+    Errors: those of `page_shape_sizes`; `RANGE` for a token or a channel that there is not.
+    """
+    found: dict[str, Any] = call("lacuna_page_shape_place", [shape, tier, token, channel, None])
+    return found
+
+
+def quantize_pages(
+    queue: Queue | None,
+    plan: PagesPlan | None,
+    *,
+    cache: Kv | None = None,
+    indices: Tensor | None = None,
+    counts: Tensor | None = None,
+    key_entries: Tensor | None = None,
+    value_entries: Tensor | None = None,
+    key_scales: Tensor | None = None,
+    key_offsets: Tensor | None = None,
+    value_scales: Tensor | None = None,
+    value_offsets: Tensor | None = None,
+    pools: Sequence[Tensor | None] | None = None,
+    status: Tensor | None = None,
+) -> None:
+    """Rows of a paged cache as tiered pages: keys and values in one launch, each page in the tier that its entry names.
+    `lacuna::quant::quantize_pages` says all of it. The plan's `tail` is `TAIL_ZERO_POINTS`.
+
+    One launch; lengths, page tables, lists and entries are read on the device.
+
+    Errors: `NULL`, `ABI`, `DTYPE`, `SHAPE`, `RANGE` before anything is launched; `IMAGE`,
+    `DRIVER`.
+
+    Args:
+        cache: The cache of numbers.
+        indices: i32 `[batch, n_lists, n_pages, 64]`, of a request one list or one for each head: numbers of a request's rows. One that is of no row, as
+            -1, is a slot of nothing.
+        counts: Optional, u32 `[batch, n_lists]`: how many of each list's indices count; else all.
+        key_entries: u32 `[batch, n_heads, n_pages]`: the page of keys of each 64, `tier << 30 | number`, tiers by `tier`. One of no page
+            (`NO_PAGE`) is passed over. No page may stand there twice.
+        value_entries: The same of values.
+        key_scales: Optional, f32 `[batch, n_heads, n_pages / span_pages, rounded up; head_dim]`: what keys are divided by; else 1.
+        key_offsets: Optional, the same: what is taken from them before; else 0.
+        value_scales: Optional, as those of keys.
+        value_offsets: Optional, as those of keys.
+        pools: u8, by `tier`, from a multiple of 16 bytes on: the tiers' pools; none of a tier without pages. One that is left out has none,
+            whatever the plan says.
+        status: Optional, u64 `[1]`: raised where an entry names a page that its pool does not have (`pages_check_status`); never cleared.
+    """
+    call("lacuna_quantize_pages", [queue, plan, {"cache": cache, "indices": indices, "counts": counts, "key_entries": key_entries, "value_entries": value_entries, "key_scales": key_scales, "key_offsets": key_offsets, "value_scales": value_scales, "value_offsets": value_offsets, "pools": pools, "status": status}])
+
+
+def dequantize_pages(
+    queue: Queue | None,
+    plan: PagesPlan | None,
+    *,
+    pools: Sequence[Tensor | None] | None = None,
+    status: Tensor | None = None,
+    indices: Tensor | None = None,
+    counts: Tensor | None = None,
+    key_entries: Tensor | None = None,
+    value_entries: Tensor | None = None,
+    key_scales: Tensor | None = None,
+    key_offsets: Tensor | None = None,
+    value_scales: Tensor | None = None,
+    value_offsets: Tensor | None = None,
+    cache: KvMut | None = None,
+) -> None:
+    """Tiered pages as rows of a paged cache: what `quantize_pages` took, as far as its bits tell.
+    `lacuna::quant::dequantize_pages` says all of it.
+
+    One launch; lengths, page tables, lists and entries are read on the device.
+
+    Errors: those of `quantize_pages`.
+
+    Args:
+        pools: As of `quantize_pages_args`.
+        status: Optional, the same.
+        indices: The same: which rows the pages' slots go to.
+        counts: Optional, the same.
+        key_entries: The same.
+        value_entries: The same.
+        key_scales: Optional, the same.
+        key_offsets: Optional, the same.
+        value_scales: Optional, the same.
+        value_offsets: Optional, the same.
+        cache: Whose rows are written; those that no list names are left alone.
+    """
+    call("lacuna_dequantize_pages", [queue, plan, {"pools": pools, "status": status, "indices": indices, "counts": counts, "key_entries": key_entries, "value_entries": value_entries, "key_scales": key_scales, "key_offsets": key_offsets, "value_scales": value_scales, "value_offsets": value_offsets, "cache": cache}])
+
+
+def measure_channels(
+    queue: Queue | None,
+    plan: PagesPlan | None,
+    *,
+    cache: Kv | None = None,
+    indices: Tensor | None = None,
+    counts: Tensor | None = None,
+    key_scales: Tensor | None = None,
+    key_offsets: Tensor | None = None,
+    value_scales: Tensor | None = None,
+    value_offsets: Tensor | None = None,
+    workspace: Tensor | None = None,
+) -> None:
+    """What the channels of keys and of values are relative to, of each span of pages: means as offsets, and root mean squares around them as
+    scales. `lacuna::quant::measure_channels` says all of it.
+
+    One launch; lengths, page tables and lists are read on the device.
+
+    Errors: those of `quantize_pages`.
+
+    Args:
+        cache: The cache of numbers.
+        indices: As of `quantize_pages_args`: which rows are measured.
+        counts: Optional, the same.
+        key_scales: Optional, f32 `[batch, n_heads, n_pages / span_pages, rounded up; head_dim]`: root mean squares of what is left of keys when offsets are
+            taken away, those that are asked for.
+        key_offsets: Optional, the same: means.
+        value_scales: Optional, as those of keys.
+        value_offsets: Optional, as those of keys.
+        workspace: u32: zeros before the first launch, and used by one launch at a time; every launch leaves it ready. Of no elements where a span
+            has up to 8 pages.
+    """
+    call("lacuna_measure_channels", [queue, plan, {"cache": cache, "indices": indices, "counts": counts, "key_scales": key_scales, "key_offsets": key_offsets, "value_scales": value_scales, "value_offsets": value_offsets, "workspace": workspace}])
+
+
+def choose_probes(
+    seed: int,
+    n_rows: int,
+    n_recent: int,
+    n_random: int,
+    n_places: int,
+) -> tuple[int, int]:
+    """Rows of a prompt that are its probes, ascending, in host memory: the last `n_recent`, and `n_random` of those before; of a shorter prompt, all.
+    What is chosen depends on the arguments alone, on every machine. `lacuna::quant::choose_probes` says all of it.
+
+    `probes` is an array of `n_places`; `n_probes` is set to how many there are, at most `n_recent + n_random` and at most `n_rows`.
+
+    Errors: `NULL`; `SHAPE` where there are fewer places than probes: then `n_probes` is set, and `probes` is left alone.
+    """
+    found: tuple[int, int] = call("lacuna_choose_probes", [seed, n_rows, n_recent, n_random, None, n_places, None])
+    return found
+
+
+def retier_pages(
+    queue: Queue | None,
+    plan: RetierPagesPlan | None,
+    *,
+    cache: Kv | None = None,
+    slot_of: Tensor | None = None,
+    old_key_entries: Tensor | None = None,
+    old_value_entries: Tensor | None = None,
+    indices: Tensor | None = None,
+    counts: Tensor | None = None,
+    first_pages: Tensor | None = None,
+    key_entries: Tensor | None = None,
+    value_entries: Tensor | None = None,
+    key_scales: Tensor | None = None,
+    key_offsets: Tensor | None = None,
+    value_scales: Tensor | None = None,
+    value_offsets: Tensor | None = None,
+    pools: Sequence[Tensor | None] | None = None,
+    status: Tensor | None = None,
+    new_slots: Tensor | None = None,
+) -> None:
+    """Gathers tokens into new pages of any tiers, from pages of any tiers and from the cache in which they wait: what makes 8 bits 4 and 4 bits
+    2 as tokens matter less, and closes the gaps that they leave. Old pages stay what they are. `lacuna::quant::retier_pages` says all of it.
+
+    One launch; lists, slots, entries and lengths are read on the device.
+
+    Errors: `NULL`, `ABI`, `DTYPE`, `SHAPE`, `RANGE` before anything is launched; `IMAGE`,
+    `DRIVER`.
+
+    Args:
+        cache: Optional: where tokens that are in no page wait, by their positions.
+        slot_of: i32 `[batch, n_heads, n_positions]`: where a token is, `64 * page + token` of the old tables; negative where it waits.
+        old_key_entries: u32 `[batch, n_heads, n_old_pages]`: `tier << 30 | number` of each old page of keys.
+        old_value_entries: The same of values.
+        indices: i32 `[batch, n_lists, n_runs, n_pages, 64]`: positions of tokens, in the order in which they shall stand. One of no token, as -1, is a slot
+            of nothing.
+        counts: Optional, u32 `[batch, n_lists, n_runs]`: how many of each run's indices count; else all.
+        first_pages: Optional, the same: where in the new tables a run's first page is; else `n_pages` times the run's number.
+        key_entries: u32 `[batch, n_heads, n_new_pages]`: the page of keys of each 64 tokens. No page may stand there twice, and none that is an old one may be
+            made.
+        value_entries: The same of values, which may be of other tiers.
+        key_scales: Optional, f32 `[batch, n_heads, head_dim]`, of old pages and new ones: what keys are divided by; else 1.
+        key_offsets: Optional, the same: what is taken from them before; else 0.
+        value_scales: Optional, as those of keys.
+        value_offsets: Optional, as those of keys.
+        pools: As of `quantize_pages_args`: old pages and new ones.
+        status: Optional, the same.
+        new_slots: i32 `[batch, n_heads, n_positions]`: where each token that a list names is in the new tables. Others' are left alone.
+    """
+    call("lacuna_retier_pages", [queue, plan, {"cache": cache, "slot_of": slot_of, "old_key_entries": old_key_entries, "old_value_entries": old_value_entries, "indices": indices, "counts": counts, "first_pages": first_pages, "key_entries": key_entries, "value_entries": value_entries, "key_scales": key_scales, "key_offsets": key_offsets, "value_scales": value_scales, "value_offsets": value_offsets, "pools": pools, "status": status, "new_slots": new_slots}])
+
+
+def begin_saliency(
+    queue: Queue | None,
+    plan: SaliencyPlan | None,
+    mass_plan: ColumnMassPlan | None,
+    *,
+    masses: Tensor | None = None,
+    n_visible: Tensor | None = None,
+    lengths: Tensor | None = None,
+    skips: Tensor | None = None,
+    sums: Tensor | None = None,
+    counts: Tensor | None = None,
+) -> None:
+    """Begins running saliency with the masses that a prompt's probes left: a new request's, or, by zeros where there is no length, that of one
+    without probes. `mass_plan` is that of the masses. `lacuna::quant::begin_saliency` says all of it.
+
+    One launch; lengths, skips and what probes see are read on the device.
+
+    Errors: `NULL`, `ABI`, `DTYPE`, `SHAPE`; `RANGE` for masses that are no sums of each head; all before
+    anything is launched; `IMAGE`, `DRIVER`.
+
+    Args:
+        masses: f32, as `column_mass` leaves them, by a plan with `is_per_head` and `is_sum`.
+        n_visible: u32 `[batch, n_probes]`: tokens that a probe sees, as `column_mass` had them.
+        lengths: u32 `[batch]`: tokens of each request.
+        skips: Optional, u32 `[batch]`: requests where it is not 0 are left alone, as those that have begun before.
+        sums: f32 `[batch, n_heads, n_tokens]`: sums of the weights that probes gave each token.
+        counts: The same: how many probes, rows of queries, saw it. Exact up to 2^24.
+    """
+    call("lacuna_begin_saliency", [queue, plan, mass_plan, {"masses": masses, "n_visible": n_visible, "lengths": lengths, "skips": skips, "sums": sums, "counts": counts}])
+
+
+def add_saliency(
+    queue: Queue | None,
+    plan: SaliencyPlan | None,
+    *,
+    logits: Tensor | None = None,
+    log_sums: Tensor | None = None,
+    tokens: Tensor | None = None,
+    skips: Tensor | None = None,
+    sums: Tensor | None = None,
+    counts: Tensor | None = None,
+) -> None:
+    """Adds a step's attention to running saliency, from the logits that attention itself wrote: no key is read again.
+    `lacuna::quant::add_saliency` says all of it.
+
+    One launch; tokens and skips are read on the device.
+
+    Errors: `NULL`, `ABI`, `DTYPE`, `SHAPE` before anything is launched; `IMAGE`, `DRIVER`.
+
+    Args:
+        logits: f32 `[batch, n_queries, n_q_heads, n_positions]`, as attention writes them: to base 2; -inf where nothing stands or the query does not
+            see it.
+        log_sums: f32, one for each query and query head, in the shape's order and base: of the logits, and of whatever else attention had in its
+            softmax.
+        tokens: Optional, i32 `[batch, n_heads, n_positions]`: the token at each position; others than `0..n_tokens` are none. Else positions are tokens. No
+            token may stand at two positions of a head.
+        skips: Optional, u32 `[batch]`: requests where it is not 0 are left alone, as in steps that are no probes of theirs.
+        sums: f32 `[batch, n_heads, n_tokens]`, read and written.
+        counts: The same.
+    """
+    call("lacuna_add_saliency", [queue, plan, {"logits": logits, "log_sums": log_sums, "tokens": tokens, "skips": skips, "sums": sums, "counts": counts}])
+
+
+def weigh_saliency(
+    queue: Queue | None,
+    plan: SaliencyPlan | None,
+    *,
+    sums: Tensor | None = None,
+    counts: Tensor | None = None,
+    norms: Tensor | None = None,
+    lengths: Tensor | None = None,
+    skips: Tensor | None = None,
+    scores: Tensor | None = None,
+) -> None:
+    """Scores of tokens, which `topk_rows` ranks, from running saliency: that of ZipCache or of H2O, or with norms that of CriticalKV.
+    `lacuna::quant::weigh_saliency` says all of it.
+
+    One launch; lengths and skips are read on the device.
+
+    Errors: those of `add_saliency`.
+
+    Args:
+        sums: f32 `[batch, n_heads, n_tokens]`.
+        counts: The same.
+        norms: Optional, the same: what each token's saliency is multiplied by, as `measure_norms` leaves it.
+        lengths: Optional, u32 `[batch]`: tokens of each request; else all.
+        skips: Optional, u32 `[batch]`: requests where it is not 0 are left alone.
+        scores: f32 `[batch, n_heads or 1, n_tokens]`; what a request has no tokens for stays what it was.
+    """
+    call("lacuna_weigh_saliency", [queue, plan, {"sums": sums, "counts": counts, "norms": norms, "lengths": lengths, "skips": skips, "scores": scores}])
+
+
+def compact_rows(
+    queue: Queue | None,
+    plan: CompactRowsPlan | None,
+    *,
+    kept: Tensor | None = None,
+    lengths: Tensor | None = None,
+    skips: Tensor | None = None,
+    indices: Tensor | None = None,
+    counts: Tensor | None = None,
+    offsets: Tensor | None = None,
+    row_starts: Tensor | None = None,
+    workspace: Tensor | None = None,
+) -> None:
+    """Writes the kept elements of each row, or those that are not kept, in its order, and its inverse: lists of any length of the masks of
+    `topk_rows`. `lacuna::select::compact_rows` says all of it.
+
+    One launch, two where a row may have more than 16,369 elements; lengths and skips are read on the device.
+
+    Errors: `NULL`, `ABI`, `DTYPE`, `SHAPE` before anything is launched; `IMAGE`, `DRIVER`.
+
+    Args:
+        kept: u8 `[n_rows, n]`: not 0 where an element is kept; rows `row_stride` elements apart.
+        lengths: Optional, u32 `[n_rows / rows_per_request, rounded up]`: elements of each request's rows; else `n`.
+        skips: Optional, u32 `[n_rows]`: rows where it is not 0 are left alone, their outputs too.
+        indices: i32 `[n_rows, capacity]`: the listed elements of each row, ascending, then -1; none where `capacity` is 0.
+        counts: u32 `[n_rows]`: how many are listed, also where `capacity` is less.
+        offsets: Optional, i32 `[n_rows, n]`: the place of each element among those listed, also past `capacity`; or -1.
+        row_starts: Optional, u32 `[n_rows + 1]`: where each row begins in a list of all rows' indices, `capacity` of each at most, and the list's end.
+        workspace: u32: zeros before the first launch, and used by one launch at a time; every launch leaves it ready.
+    """
+    call("lacuna_compact_rows", [queue, plan, {"kept": kept, "lengths": lengths, "skips": skips, "indices": indices, "counts": counts, "offsets": offsets, "row_starts": row_starts, "workspace": workspace}])
+
+
+def gate_selection(
+    queue: Queue | None,
+    plan: GateSelectionPlan | None,
+    *,
+    queries: Tensor | None = None,
+    forced: Tensor | None = None,
+    thetas: Tensor | None = None,
+    theta: float = 0.0,
+    cached: Tensor | None = None,
+    states: Tensor | None = None,
+    skips: Tensor | None = None,
+    cosines: Tensor | None = None,
+) -> None:
+    """Says which requests may use the selection that they have, and caches the queries of the others: those whose query is like the one that made the
+    selection (TokenSelect). `lacuna::select::gate_selection` says all of it. What selects takes `skips`.
+
+    One launch; thresholds, states and what is forced are read on the device.
+
+    Errors: `NULL`, `ABI`, `DTYPE`, `SHAPE`, `RANGE` before anything is launched; `IMAGE`,
+    `DRIVER`.
+
+    Args:
+        queries: `[batch, n]` of the shape's dtype, rows `query_stride` elements apart, from a multiple of 16 bytes on.
+        forced: Optional, u32 `[batch]`: requests where it is not 0 select again, whatever is cached: a new request in its place, say.
+        thetas: Optional, f32 `[batch]`: the least cosine of each request; else `theta`.
+        theta: The least cosine with which a cached selection is used again. Infinity, and NaN: never. TokenSelect's is 0.9.
+        cached: `[batch, n]` of the shape's dtype, read and written, rows `cached_stride` elements apart, from a multiple of 16 bytes on: the queries that
+            made the cached selections. Anything where `states` is 0.
+        states: u32 `[batch]`, read and written: 0 where there is no cached selection yet. Zeros before the first launch; ones after.
+        skips: u32 `[batch, rows_per_request]`: 1 where the cached selection may be used, 0 where it must be made.
+        cosines: Optional, f32 `[batch]`: the cosines; NaN where there is none.
+    """
+    call("lacuna_gate_selection", [queue, plan, {"queries": queries, "forced": forced, "thetas": thetas, "theta": theta, "cached": cached, "states": states, "skips": skips, "cosines": cosines}])
+
+
+def gather_kv(
+    queue: Queue | None,
+    plan: KvRowsPlan | None,
+    *,
+    cache: Kv | None = None,
+    indices: Tensor | None = None,
+    absent: int = 0,
+    keys: Tensor | None = None,
+    values: Tensor | None = None,
+) -> None:
+    """Copies rows of keys and values out of a paged cache. `lacuna::select::gather_kv` says all of it.
+
+    One launch for keys and values; lists, lengths and page tables are read on the device.
+
+    Errors: `NULL`, `ABI`, `DTYPE`, `SHAPE`, `RANGE` before anything is launched; `IMAGE`,
+    `DRIVER`.
+
+    Args:
+        cache: The cache, with values or without.
+        indices: i32 `[batch, n_heads, n_indices]` or `[batch, n_indices]`: a negative one, one past the request's tokens, and one whose page is none, is of
+            no row.
+        absent: A `absent`.
+        keys: `[batch, n_heads, n_indices, row_len]` of the cache's dtype, from a multiple of 8 bytes on.
+        values: The same of values, where the cache has them.
+    """
+    call("lacuna_gather_kv", [queue, plan, {"cache": cache, "indices": indices, "absent": absent, "keys": keys, "values": values}])
+
+
+def scatter_kv(
+    queue: Queue | None,
+    plan: KvRowsPlan | None,
+    *,
+    keys: Tensor | None = None,
+    values: Tensor | None = None,
+    indices: Tensor | None = None,
+    cache: KvMut | None = None,
+) -> None:
+    """Copies rows of keys and values into a paged cache. `lacuna::select::scatter_kv` says all of it.
+
+    One launch for keys and values; lists, lengths and page tables are read on the device.
+
+    Errors: those of `gather_kv`.
+
+    Args:
+        keys: `[batch, n_heads, n_indices, row_len]` of the cache's dtype, from a multiple of 8 bytes on.
+        values: The same of values, where the cache has them.
+        indices: As of `gather_kv_args`: what is of no row goes nowhere. No two rows may go to one place.
+        cache: The cache, with values or without.
+    """
+    call("lacuna_scatter_kv", [queue, plan, {"keys": keys, "values": values, "indices": indices, "cache": cache}])
+
+
+def column_mass(
+    queue: Queue | None,
+    plan: ColumnMassPlan | None,
+    *,
+    probes: Tensor | None = None,
+    n_visible: Tensor | None = None,
+    cache: Kv | None = None,
+    skips: Tensor | None = None,
+    masses: Tensor | None = None,
+    softmaxes: Tensor | None = None,
+    workspace: Tensor | None = None,
+) -> None:
+    """Each token's attention mass: its weight in the softmaxes of some queries, the probes, summed over them and over heads (LazyLLM, ZipVL,
+    D2O). `lacuna::select::column_mass` says all of it.
+
+    Two launches; lengths, page tables, what probes see and skips are read on the device.
+
+    Errors: `NULL`, `ABI`, `DTYPE`, `SHAPE`, `RANGE` before anything is launched; `IMAGE`,
+    `DRIVER`.
+
+    Args:
+        probes: `[batch, n_probes, n_q_heads, head_dim]` of the shape's dtype, with its strides.
+        n_visible: u32 `[batch, n_probes]`: tokens that a probe sees, from the first on: its position and one more.
+        cache: The cache of keys; values are not read.
+        skips: Optional, u32 `[batch]`: requests where it is not 0 are left alone, their outputs too.
+        masses: f32 `[batch, n_heads or 1, n]`, rows `mass_stride` elements apart. What a request has no tokens for stays what it was.
+        softmaxes: u64 `[batch, n_heads, n_probes, n_q_heads / n_heads]`: what each softmax is divided by, as other functions take it.
+        workspace: u64, from a multiple of 16 bytes on: zeros before the first launch, and used by one launch at a time; every launch leaves it
+            ready.
+    """
+    call("lacuna_column_mass", [queue, plan, {"probes": probes, "n_visible": n_visible, "cache": cache, "skips": skips, "masses": masses, "softmaxes": softmaxes, "workspace": workspace}])
+
+
+def merge_rows(
+    queue: Queue | None,
+    plan: MergeRowsPlan | None,
+    *,
+    evicted: Tensor | None = None,
+    kept: Tensor | None = None,
+    decay: float = 0.0,
+    weights: int = 0,
+    cache: KvMut | None = None,
+    nearest: Tensor | None = None,
+    similarities: Tensor | None = None,
+    thresholds: Tensor | None = None,
+) -> None:
+    """Merges evicted tokens into the kept ones that their keys are nearest to (D2O). `lacuna::select::merge_rows` says all of it.
+
+    Three launches; lists, lengths and page tables are read on the device.
+
+    Errors: `NULL`, `ABI`, `DTYPE`, `SHAPE`, `RANGE` before anything is launched; `IMAGE`,
+    `DRIVER`.
+
+    Args:
+        evicted: i32 `[batch, n_heads, n_evicted]`: tokens to be merged; numbers of no token are skipped.
+        kept: i32 `[batch, n_heads, n_kept]`: tokens that stay. None may be evicted too, nor may heads share a row.
+        decay: What an old threshold is multiplied by, 0 to 1; the released code's is 0.5.
+        weights: A `merge_weights`.
+        cache: Whose kept rows are written; with values, which are merged as keys are, or without.
+        nearest: i32 `[batch, n_heads, n_evicted]`: the place in `kept` of each evicted token's nearest, or -1.
+        similarities: f32 `[batch, n_heads, n_evicted]`: how near it is, from -1 to 1.
+        thresholds: f32 `[batch, n_heads]`, read and written: how near a token must be to be merged. NaN before a request's first step.
+    """
+    call("lacuna_merge_rows", [queue, plan, {"evicted": evicted, "kept": kept, "decay": decay, "weights": weights, "cache": cache, "nearest": nearest, "similarities": similarities, "thresholds": thresholds}])
+
+
+def gather_rows(
+    queue: Queue | None,
+    plan: RowsPlan | None,
+    *,
+    table: Tensor | None = None,
+    indices: Tensor | None = None,
+    absent: int = 0,
+    gathered: Tensor | None = None,
+) -> None:
+    """Copies rows out of tables: `gathered[l, i] = table[l, indices[l, i]]`. `lacuna::select::gather_rows` says all of it.
+
+    One launch; indices are read on the device.
+
+    Errors: `NULL`, `ABI`, `DTYPE`, `SHAPE`; `RANGE` where rows that are written overlap; all before
+    anything is launched; `IMAGE`, `DRIVER`.
+
+    Args:
+        table: `[n_lists, n_table_rows, row_len]` of the shape's dtype.
+        indices: i32 `[n_lists, n_indices]`: a negative one, and one past the table, is of no row.
+        absent: A `absent`.
+        gathered: `[n_lists, n_indices, row_len]` of the shape's dtype.
+    """
+    call("lacuna_gather_rows", [queue, plan, {"table": table, "indices": indices, "absent": absent, "gathered": gathered}])
+
+
+def scatter_rows(
+    queue: Queue | None,
+    plan: RowsPlan | None,
+    *,
+    source: Tensor | None = None,
+    indices: Tensor | None = None,
+    last: Tensor | None = None,
+    table: Tensor | None = None,
+) -> None:
+    """Copies rows into tables: `table[l, indices[l, i]] = source[l, i]`. `lacuna::select::scatter_rows` says all of it.
+
+    One launch, two with `last`; indices are read on the device.
+
+    Errors: those of `gather_rows`.
+
+    Args:
+        source: `[n_lists, n_indices, row_len]` of the shape's dtype.
+        indices: i32 `[n_lists, n_indices]`: a row whose index is negative or past the table goes nowhere.
+        last: Optional, u32 `[n_lists, n_table_rows]`: where a list may name a row twice, of which the last one wins. Zeros before the first launch,
+            and used by one launch at a time; every launch leaves it ready. Without it no list may, and a row that one does name twice holds
+            bytes of either.
+        table: `[n_lists, n_table_rows, row_len]` of the shape's dtype; rows that no list names are left alone.
+    """
+    call("lacuna_scatter_rows", [queue, plan, {"source": source, "indices": indices, "last": last, "table": table}])
+
+
+def scatter_add_rows(
+    queue: Queue | None,
+    plan: RowsPlan | None,
+    *,
+    source: Tensor | None = None,
+    indices: Tensor | None = None,
+    weights: Tensor | None = None,
+    table: Tensor | None = None,
+) -> None:
+    """Adds rows to rows of tables, in the order of the list: `table[l, indices[l, i]] += weights[l, i] * source[l, i]`, summed in f32 and
+    rounded once. `lacuna::select::scatter_add_rows` says all of it.
+
+    One launch, without a workspace; indices and weights are read on the device.
+
+    Errors: those of `gather_rows`.
+
+    Args:
+        source: `[n_lists, n_indices, row_len]` of the shape's dtype.
+        indices: i32 `[n_lists, n_indices]`: a row whose index is negative or past the table goes nowhere; any may be named any number of times.
+        weights: Optional, f32 `[n_lists, n_indices]`: what each row is multiplied by; else 1.
+        table: `[n_lists, n_table_rows, row_len]` of the shape's dtype, read and written.
+    """
+    call("lacuna_scatter_add_rows", [queue, plan, {"source": source, "indices": indices, "weights": weights, "table": table}])
+
+
+def score_rows(
+    queue: Queue | None,
+    plan: ScoreRowsPlan | None,
+    *,
+    queries: Tensor | None = None,
+    cache: Kv | None = None,
+    skips: Tensor | None = None,
+    scores: Tensor | None = None,
+    softmaxes: Tensor | None = None,
+    workspace: Tensor | None = None,
+) -> None:
+    """Scores a query's heads against the rows of a paged cache: keys, or what stands for several. `lacuna::select::score_rows` says all of it.
+
+    One launch; lengths, page tables and skips are read on the device.
+
+    Errors: `NULL`, `ABI`, `DTYPE`, `SHAPE`, `RANGE` before anything is launched; `IMAGE`,
+    `DRIVER`.
+
+    Args:
+        queries: `[batch, n_q_heads, head_dim]` of the shape's type, requests `query_stride` elements apart.
+        cache: The cache of keys, or of what stands for several; values are not read.
+        skips: Optional, u32 `[batch]`: requests where it is not 0 are left alone, their outputs too.
+        scores: `[batch, n_q_heads, n]` of the shape's type, of reduced groups `[batch, n_heads, n]`, rows `score_stride` elements apart. What a request
+            has no rows for stays what it was.
+        softmaxes: Optional, u64 `[batch, n_q_heads]`: softmaxes over the scores as they are stored, for `vote_rows`.
+        workspace: With `softmaxes` alone, u64, from a multiple of 16 bytes on: zeros before the first launch, and used by one launch at a time;
+            every launch leaves it ready.
+    """
+    call("lacuna_score_rows", [queue, plan, {"queries": queries, "cache": cache, "skips": skips, "scores": scores, "softmaxes": softmaxes, "workspace": workspace}])
+
+
+def summarize(
+    queue: Queue | None,
+    plan: SummarizePlan | None,
+    *,
+    keys: Kv | None = None,
+    summary_table: Tensor | None = None,
+    first_new: Tensor | None = None,
+    rows: Tensor | None = None,
+    outliers: Tensor | None = None,
+) -> None:
+    """Makes and keeps up to date the rows that stand for several keys each, so that a query scores those in place of all keys.
+    `lacuna::select::summarize` says all of it. Summaries are rows of a paged cache themselves: with their shape, their page table and the keys' lengths
+    every function takes them as it takes keys.
+
+    One launch; lengths, page tables and `first_new` are read on the device.
+
+    Errors: `NULL`, `ABI`, `DTYPE`, `SHAPE`, `RANGE` before anything is launched; `IMAGE`,
+    `DRIVER`.
+
+    Args:
+        keys: The keys, of boxes of boxes the boxes; values are not read.
+        summary_table: i32 `[batch, table_stride]`: the page of each `page_size` summaries. Those of no page are left out.
+        first_new: Optional, u32 `[batch]`: tokens that are summarised already; else 0, and all are summarised.
+        rows: The pool of summaries, of their dtype, from a multiple of 16 bytes on. Rows without new tokens stay what they were.
+        outliers: Of means and outliers alone, f32 `[batch, n_heads, outlier_stride]`.
+    """
+    call("lacuna_summarize", [queue, plan, {"keys": keys, "summary_table": summary_table, "first_new": first_new, "rows": rows, "outliers": outliers}])
+
+
 def topk_rows(
     queue: Queue | None,
     plan: TopkRowsPlan | None,
@@ -286,7 +3615,7 @@ def topk_rows(
         skips: Optional, u32 `[n_rows]`: rows where it is not 0 are left alone, their outputs too.
         amounts: Optional, f32 `[n_rows]`: the number of each row's rule; else the shape's.
         page_table: With pages alone, i32 `[n_rows / rows_per_request, rounded up; table_stride]`: the page of each `page_size` indices.
-        indices: i32 `[n_rows, k]`: indices into the row, in the order of the shape, then -1.
+        indices: i32 `[n_rows, k]`: indices into the row, in the order of the shape, then -1; none where `k` is 0.
         counts: u32 `[n_rows]`: how many were picked.
         values: Optional, `[n_rows, k]` of the shape's dtype: the scores at `indices`, then zeros.
         slots: Optional, with pages alone, i32 `[n_rows, k]`: where `indices` are in the pool of pages; -1 where the page is none.
@@ -294,3 +3623,68 @@ def topk_rows(
         kept: Optional, u8 `[n_rows, n]`: 1 at each that the rule wants and `counts_asked` allows, else 0. Not bounded by `k`.
     """
     call("lacuna_topk_rows", [queue, plan, {"scores": scores, "starts": starts, "lengths": lengths, "counts_asked": counts_asked, "skips": skips, "amounts": amounts, "page_table": page_table, "indices": indices, "counts": counts, "values": values, "slots": slots, "wanted": wanted, "kept": kept}])
+
+
+def vote_rows_plan_new(
+    scores: ScoreRowsPlan | None,
+    shape: VoteRowsShape | None,
+) -> VoteRowsPlan:
+    """Makes a plan for what a plan of `score_rows` scores, which may be freed before it: arithmetic alone, no driver call.
+
+    Errors: `NULL`, `ABI`, `DTYPE`; `RANGE` for scores of reduced groups, and for what is too large.
+    """
+    return VoteRowsPlan(call("lacuna_vote_rows_plan_new", [scores, shape, None]))
+
+
+def vote_rows(
+    queue: Queue | None,
+    plan: VoteRowsPlan | None,
+    *,
+    scores: Tensor | None = None,
+    softmaxes: Tensor | None = None,
+    lengths: Tensor | None = None,
+    skips: Tensor | None = None,
+    votes: Tensor | None = None,
+) -> None:
+    """Each token's weight in the softmaxes over the context of some query heads: their sum or maximum (TokenSelect, ShadowKV).
+    `lacuna::select::vote_rows` says all of it.
+
+    One launch; lengths and skips are read on the device.
+
+    Errors: `NULL`, `ABI`, `DTYPE`, `SHAPE` before anything is launched; `IMAGE`, `DRIVER`.
+
+    Args:
+        scores: `[batch, n_q_heads, n]`, as `score_rows` leaves them.
+        softmaxes: u64 `[batch, n_q_heads]`, the same.
+        lengths: u32 `[batch]`: tokens of each request.
+        skips: Optional, u32 `[batch]`: requests where it is not 0 are left alone, their outputs too.
+        votes: `[batch, n_q_heads or n_heads or 1, n]` of the shape's type, rows `stride` elements apart. What a request has no rows for stays what it was.
+    """
+    call("lacuna_vote_rows", [queue, plan, {"scores": scores, "softmaxes": softmaxes, "lengths": lengths, "skips": skips, "votes": votes}])
+
+
+def score_votes(
+    queue: Queue | None,
+    plan: VoteRowsPlan | None,
+    *,
+    queries: Tensor | None = None,
+    cache: Kv | None = None,
+    skips: Tensor | None = None,
+    votes: Tensor | None = None,
+    scores: Tensor | None = None,
+) -> None:
+    """`score_rows` and then `vote_rows`, the scores on chip between them: the same bits. Of plans whose sizes say `fits_on_chip`, and
+    for as many votes as fill a device. `lacuna::select::score_votes` says all of it.
+
+    One launch; lengths, page tables and skips are read on the device.
+
+    Errors: those of `score_rows`; `RANGE` for what does not fit on chip.
+
+    Args:
+        queries: `[batch, n_q_heads, head_dim]`, as of `score_rows_args`.
+        cache: The cache of keys, or of what stands for several; values are not read.
+        skips: Optional, u32 `[batch]`: requests where it is not 0 are left alone, their outputs too.
+        votes: As of `vote_rows_args`.
+        scores: Optional, as of `score_rows_args`.
+    """
+    call("lacuna_score_votes", [queue, plan, {"queries": queries, "cache": cache, "skips": skips, "votes": votes, "scores": scores}])

@@ -1,6 +1,7 @@
 //! One call for every function of the C interface, by the table that is made of it.
 
 use std::ffi::{CString, c_void};
+use std::sync::atomic::Ordering;
 
 use lacuna::capi::{LACUNA_ABI_VERSION, lacuna_bytes, lacuna_view};
 use pyo3::buffer::PyBuffer;
@@ -23,6 +24,11 @@ pub(crate) enum Kind {
     ViewMut,
     Bytes,
     Text,
+    /// So many numbers of a type.
+    Numbers(&'static str, usize),
+    /// So many tensors.
+    Views(usize),
+    ViewsMut(usize),
     /// A struct in its place.
     Value(&'static str),
     /// A pointer to a struct, for reading.
@@ -33,6 +39,8 @@ pub(crate) enum Kind {
     Filled(&'static str),
     Handle(&'static str),
     NewHandle(&'static str),
+    /// A handle that the function takes over.
+    TakenHandle(&'static str),
     /// A number that the function writes.
     Written(&'static str),
     /// The length of the array before it.
@@ -127,6 +135,15 @@ pub(crate) fn call<'py>(
     }
     let run = function.run;
     let status = py.detach(|| run(&words));
+    // What was taken over is gone, whatever the answer.
+    for ((param, value), word) in function.params.iter().zip(values.iter()).zip(&words) {
+        if let (Kind::TakenHandle(_), false) = (param.kind, value.is_none()) {
+            // SAFETY: a variable of the frame's.
+            let address = unsafe { *std::ptr::with_exposed_provenance::<u64>(*word as usize) };
+            let raw = value.getattr("_raw")?;
+            raw.cast::<RawHandle>()?.get().address.store(address as usize, Ordering::Release);
+        }
+    }
     if status != 0 {
         // SAFETY: what the function answered is a status.
         check(unsafe { std::mem::transmute::<u32, lacuna::capi::lacuna_status>(status) })?;
@@ -155,8 +172,8 @@ impl<'py> Frame<'py> {
                 self.texts.push(text);
                 Ok(address as u64)
             }
-            Kind::Struct("lacuna_view") => {
-                let view = self.view(name, value, false)?;
+            Kind::Struct(of @ ("lacuna_view" | "lacuna_view_mut")) => {
+                let view = self.view(name, value, of == "lacuna_view_mut")?;
                 let address = self.zeros(size_of::<lacuna_view>());
                 // SAFETY: as many bytes, aligned to 8.
                 unsafe { address.cast::<lacuna_view>().write(view) };
@@ -179,8 +196,18 @@ impl<'py> Frame<'py> {
             }
             Kind::NewHandle(_) | Kind::Written(_) => Ok(self.zeros(8).expose_provenance() as u64),
             Kind::Handle(of) => handle_of(name, of, value),
+            Kind::TakenHandle(of) => {
+                let address = handle_of(name, of, value)?;
+                let slot = self.zeros(8);
+                // SAFETY: a variable of the frame's.
+                unsafe { slot.cast::<u64>().write(address) };
+                Ok(slot.expose_provenance() as u64)
+            }
             Kind::View
             | Kind::ViewMut
+            | Kind::Views(_)
+            | Kind::ViewsMut(_)
+            | Kind::Numbers(..)
             | Kind::Bytes
             | Kind::Value(_)
             | Kind::Array(_)
@@ -190,8 +217,17 @@ impl<'py> Frame<'py> {
 
     /// Structs, one after the other, and how many.
     fn array(&mut self, of: &str, values: &Bound<'py, PyAny>) -> PyResult<(u64, u64)> {
-        let of = find_struct(of)?;
         let values = values.try_iter()?.collect::<PyResult<Vec<_>>>()?;
+        if let "lacuna_view" | "lacuna_view_mut" = of {
+            let address = self.zeros(size_of::<lacuna_view>() * values.len());
+            for (idx, value) in values.iter().enumerate() {
+                let view = self.view("a view", value, of == "lacuna_view_mut")?;
+                // SAFETY: as many views are there, aligned to 8.
+                unsafe { address.cast::<lacuna_view>().add(idx).write(view) };
+            }
+            return Ok((address.expose_provenance() as u64, values.len() as u64));
+        }
+        let of = find_struct(of)?;
         let address = self.zeros(of.n_bytes * values.len());
         for (idx, value) in values.iter().enumerate() {
             // SAFETY: within the structs' bytes.
@@ -231,6 +267,34 @@ impl<'py> Frame<'py> {
                         at.cast::<lacuna_view>().write(self.view(field.name, &found, true)?)
                     }
                     Kind::Bytes => at.cast::<lacuna_bytes>().write(self.bytes(&found)?),
+                    Kind::Views(len) | Kind::ViewsMut(len) => {
+                        let is_written = matches!(field.kind, Kind::ViewsMut(_));
+                        for (idx, value) in elements(field.name, &found, len)?.iter().enumerate() {
+                            let view = self.view(field.name, value, is_written)?;
+                            at.cast::<lacuna_view>().add(idx).write(view);
+                        }
+                    }
+                    Kind::Numbers(of, len) => {
+                        let values = elements(field.name, &found, len)?;
+                        for (idx, value) in values.iter().enumerate() {
+                            match of {
+                                "f32" => {
+                                    at.cast::<f32>().add(idx).write(value.extract::<f64>()? as f32)
+                                }
+                                "u32" => at.cast::<u32>().add(idx).write(number(
+                                    field.name,
+                                    value,
+                                    u32::MAX.into(),
+                                )?
+                                    as u32),
+                                _ => at.cast::<u64>().add(idx).write(number(
+                                    field.name,
+                                    value,
+                                    u64::MAX,
+                                )?),
+                            }
+                        }
+                    }
                     Kind::Value(inner) => self.fill(find_struct(inner)?, at, &found)?,
                     Kind::Array(inner) => {
                         let (elements, n) = self.array(inner, &found)?;
@@ -297,7 +361,7 @@ impl<'py> Frame<'py> {
                     // SAFETY: a variable of the frame's, which the function has set.
                     let address = unsafe { *address } as usize;
                     let keeps = Some(values.clone().into_any().unbind());
-                    let handle = RawHandle { address, of: find_handle(of)?, keeps };
+                    let handle = RawHandle { address: address.into(), of: find_handle(of)?, keeps };
                     results.push(Bound::new(py, handle)?.into_any());
                 }
                 Kind::Written(of) => {
@@ -319,6 +383,18 @@ impl<'py> Frame<'py> {
                             match field.kind {
                                 Kind::U32 => filled.set_item(field.name, *at.cast::<u32>())?,
                                 Kind::F32 => filled.set_item(field.name, *at.cast::<f32>())?,
+                                Kind::Numbers("f32", len) => filled.set_item(
+                                    field.name,
+                                    std::slice::from_raw_parts(at.cast::<f32>(), len).to_vec(),
+                                )?,
+                                Kind::Numbers("u32", len) => filled.set_item(
+                                    field.name,
+                                    std::slice::from_raw_parts(at.cast::<u32>(), len).to_vec(),
+                                )?,
+                                Kind::Numbers(_, len) => filled.set_item(
+                                    field.name,
+                                    std::slice::from_raw_parts(at.cast::<u64>(), len).to_vec(),
+                                )?,
                                 _ => filled.set_item(field.name, *at.cast::<u64>())?,
                             }
                         }
@@ -334,6 +410,19 @@ impl<'py> Frame<'py> {
             _ => Ok(PyTuple::new(py, results)?.into_any()),
         }
     }
+}
+
+/// The values of a field that has so many.
+fn elements<'py>(
+    name: &str,
+    value: &Bound<'py, PyAny>,
+    len: usize,
+) -> PyResult<Vec<Bound<'py, PyAny>>> {
+    let values = value.try_iter()?.collect::<PyResult<Vec<_>>>()?;
+    if values.len() == len {
+        return Ok(values);
+    }
+    Err(PyTypeError::new_err(format!("{name} has {len} elements, not {}", values.len())))
 }
 
 fn write_header(of: &Struct, address: *mut u8) {
@@ -381,12 +470,12 @@ fn handle_of(name: &str, of: &str, value: &Bound<'_, PyAny>) -> PyResult<u64> {
         return Ok(0);
     }
     if of == "lacuna_queue" {
-        return Ok(value.cast::<Queue>()?.get().handle.address as u64);
+        return Ok(value.cast::<Queue>()?.get().handle.address() as u64);
     }
     let raw = value.getattr("_raw")?;
     let raw = raw.cast::<RawHandle>()?.get();
     if raw.of.name == of {
-        return Ok(raw.address as u64);
+        return Ok(raw.address() as u64);
     }
     let found = raw.of.name;
     Err(PyTypeError::new_err(format!("{name} is a {found}, and a {of} is needed")))

@@ -6,8 +6,9 @@ mod dlpack;
 #[rustfmt::skip]
 mod table;
 
-use std::ffi::{CStr, c_void};
+use std::ffi::{CStr, c_char, c_void};
 use std::ptr::null_mut;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lacuna::capi::{self, lacuna_device, lacuna_queue, lacuna_status};
 use pyo3::prelude::*;
@@ -15,7 +16,8 @@ use pyo3::prelude::*;
 /// What a handle of the C interface names, ended with this value.
 #[pyclass(frozen)]
 struct RawHandle {
-    address: usize,
+    /// 0 once the library has taken it over.
+    address: AtomicUsize,
     of: &'static call::Handle,
     /// What was given to make it: memory that it uses stays.
     #[allow(dead_code, reason = "it lives as long as the handle")]
@@ -24,7 +26,7 @@ struct RawHandle {
 
 impl RawHandle {
     fn address(&self) -> *mut c_void {
-        std::ptr::with_exposed_provenance_mut(self.address)
+        std::ptr::with_exposed_provenance_mut(self.address.load(Ordering::Acquire))
     }
 }
 
@@ -66,24 +68,16 @@ impl Device {
     /// Its name.
     #[getter]
     fn name(&self) -> PyResult<String> {
-        let mut name = [0_u8; 256];
+        let mut name: *const c_char = std::ptr::null();
         let device = self.handle.address().cast_const().cast();
-        // SAFETY: the handle is a device's, and the array is as long.
-        check(unsafe {
-            capi::lacuna_device_name(
-                device,
-                name.as_mut_ptr().cast(),
-                name.len() as u64,
-                null_mut(),
-            )
-        })?;
-        let name = CStr::from_bytes_until_nul(&name).unwrap_or_default();
-        Ok(name.to_string_lossy().into_owned())
+        // SAFETY: the handle is a device's, and the variable ours.
+        check(unsafe { capi::lacuna_device_name(device, &mut name) })?;
+        Ok(text(name))
     }
 
     /// Loads every kernel that the device can run: before the first capture of a graph, and for quick first calls.
     fn warm_up(&self, py: Python<'_>) -> PyResult<()> {
-        let device = self.handle.address;
+        let device = self.handle.address().expose_provenance();
         let status = py.detach(|| {
             let device = std::ptr::with_exposed_provenance::<lacuna_device>(device);
             // SAFETY: the handle is a device's.
@@ -131,7 +125,7 @@ impl Queue {
 
 fn handle(name: &'static str, address: *mut c_void) -> PyResult<RawHandle> {
     Ok(RawHandle {
-        address: address.expose_provenance(),
+        address: address.expose_provenance().into(),
         of: call::find_handle(name)?,
         keeps: None,
     })
@@ -156,7 +150,7 @@ fn last_error() -> (String, u32) {
     (message.to_string_lossy().into_owned(), capi::lacuna_error_driver_code())
 }
 
-fn text(text: *const std::ffi::c_char) -> String {
+fn text(text: *const c_char) -> String {
     // SAFETY: the interface's texts end with a zero byte and stay.
     unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
 }

@@ -10,12 +10,541 @@ use crate::call::{Field, Function, Handle, Kind, Param, Struct};
 
 pub(crate) static STRUCTS: &[Struct] = &[
     Struct {
+        name: "lacuna_add_saliency_args",
+        n_bytes: size_of::<lacuna_add_saliency_args>(),
+        has_header: true,
+        fields: &[
+            Field { name: "logits", offset: offset_of!(lacuna_add_saliency_args, logits), kind: Kind::View },
+            Field { name: "log_sums", offset: offset_of!(lacuna_add_saliency_args, log_sums), kind: Kind::View },
+            Field { name: "tokens", offset: offset_of!(lacuna_add_saliency_args, tokens), kind: Kind::View },
+            Field { name: "skips", offset: offset_of!(lacuna_add_saliency_args, skips), kind: Kind::View },
+            Field { name: "sums", offset: offset_of!(lacuna_add_saliency_args, sums), kind: Kind::ViewMut },
+            Field { name: "counts", offset: offset_of!(lacuna_add_saliency_args, counts), kind: Kind::ViewMut },
+        ],
+    },
+    Struct {
+        name: "lacuna_append_kv_args",
+        n_bytes: size_of::<lacuna_append_kv_args>(),
+        has_header: true,
+        fields: &[
+            Field { name: "keys", offset: offset_of!(lacuna_append_kv_args, keys), kind: Kind::View },
+            Field { name: "values", offset: offset_of!(lacuna_append_kv_args, values), kind: Kind::View },
+            Field { name: "counts", offset: offset_of!(lacuna_append_kv_args, counts), kind: Kind::View },
+            Field { name: "keeps", offset: offset_of!(lacuna_append_kv_args, keeps), kind: Kind::View },
+            Field { name: "positions", offset: offset_of!(lacuna_append_kv_args, positions), kind: Kind::View },
+            Field { name: "cos_sin", offset: offset_of!(lacuna_append_kv_args, cos_sin), kind: Kind::View },
+            Field { name: "cache", offset: offset_of!(lacuna_append_kv_args, cache), kind: Kind::Value("lacuna_kv_mut") },
+            Field { name: "new_lengths", offset: offset_of!(lacuna_append_kv_args, new_lengths), kind: Kind::ViewMut },
+            Field { name: "dropped", offset: offset_of!(lacuna_append_kv_args, dropped), kind: Kind::ViewMut },
+            Field { name: "workspace", offset: offset_of!(lacuna_append_kv_args, workspace), kind: Kind::ViewMut },
+        ],
+    },
+    Struct {
+        name: "lacuna_append_kv_shape",
+        n_bytes: size_of::<lacuna_append_kv_shape>(),
+        has_header: true,
+        fields: &[
+            Field { name: "kv", offset: offset_of!(lacuna_append_kv_shape, kv), kind: Kind::Struct("lacuna_kv_shape") },
+            Field { name: "n_tokens", offset: offset_of!(lacuna_append_kv_shape, n_tokens), kind: Kind::U64 },
+            Field { name: "key_stride", offset: offset_of!(lacuna_append_kv_shape, key_stride), kind: Kind::U64 },
+            Field { name: "value_stride", offset: offset_of!(lacuna_append_kv_shape, value_stride), kind: Kind::U64 },
+            Field { name: "rotary_dim", offset: offset_of!(lacuna_append_kv_shape, rotary_dim), kind: Kind::U64 },
+            Field { name: "n_positions", offset: offset_of!(lacuna_append_kv_shape, n_positions), kind: Kind::U64 },
+            Field { name: "block_tokens", offset: offset_of!(lacuna_append_kv_shape, block_tokens), kind: Kind::U64 },
+            Field { name: "turn", offset: offset_of!(lacuna_append_kv_shape, turn), kind: Kind::U32 },
+        ],
+    },
+    Struct {
+        name: "lacuna_append_kv_sizes",
+        n_bytes: size_of::<lacuna_append_kv_sizes>(),
+        has_header: true,
+        fields: &[
+            Field { name: "keys", offset: offset_of!(lacuna_append_kv_sizes, keys), kind: Kind::U64 },
+            Field { name: "values", offset: offset_of!(lacuna_append_kv_sizes, values), kind: Kind::U64 },
+            Field { name: "counts", offset: offset_of!(lacuna_append_kv_sizes, counts), kind: Kind::U64 },
+            Field { name: "keeps", offset: offset_of!(lacuna_append_kv_sizes, keeps), kind: Kind::U64 },
+            Field { name: "positions", offset: offset_of!(lacuna_append_kv_sizes, positions), kind: Kind::U64 },
+            Field { name: "cos_sin", offset: offset_of!(lacuna_append_kv_sizes, cos_sin), kind: Kind::U64 },
+            Field { name: "new_lengths", offset: offset_of!(lacuna_append_kv_sizes, new_lengths), kind: Kind::U64 },
+            Field { name: "dropped", offset: offset_of!(lacuna_append_kv_sizes, dropped), kind: Kind::U64 },
+            Field { name: "workspace", offset: offset_of!(lacuna_append_kv_sizes, workspace), kind: Kind::U64 },
+        ],
+    },
+    Struct {
+        name: "lacuna_arena_shape",
+        n_bytes: size_of::<lacuna_arena_shape>(),
+        has_header: true,
+        fields: &[
+            Field { name: "n_slots", offset: offset_of!(lacuna_arena_shape, n_slots), kind: Kind::U64 },
+            Field { name: "max_tokens", offset: offset_of!(lacuna_arena_shape, max_tokens), kind: Kind::U64 },
+            Field { name: "n_layers", offset: offset_of!(lacuna_arena_shape, n_layers), kind: Kind::U64 },
+            Field { name: "n_heads", offset: offset_of!(lacuna_arena_shape, n_heads), kind: Kind::U64 },
+            Field { name: "row_len", offset: offset_of!(lacuna_arena_shape, row_len), kind: Kind::U64 },
+            Field { name: "page_size", offset: offset_of!(lacuna_arena_shape, page_size), kind: Kind::U64 },
+            Field { name: "chunk_bytes", offset: offset_of!(lacuna_arena_shape, chunk_bytes), kind: Kind::U64 },
+            Field { name: "limit_bytes", offset: offset_of!(lacuna_arena_shape, limit_bytes), kind: Kind::U64 },
+            Field { name: "dtype", offset: offset_of!(lacuna_arena_shape, dtype), kind: Kind::U32 },
+            Field { name: "order", offset: offset_of!(lacuna_arena_shape, order), kind: Kind::U32 },
+            Field { name: "packing", offset: offset_of!(lacuna_arena_shape, packing), kind: Kind::U32 },
+        ],
+    },
+    Struct {
+        name: "lacuna_arena_stats",
+        n_bytes: size_of::<lacuna_arena_stats>(),
+        has_header: true,
+        fields: &[
+            Field { name: "live_bytes", offset: offset_of!(lacuna_arena_stats, live_bytes), kind: Kind::U64 },
+            Field { name: "spare_bytes", offset: offset_of!(lacuna_arena_stats, spare_bytes), kind: Kind::U64 },
+            Field { name: "idle_bytes", offset: offset_of!(lacuna_arena_stats, idle_bytes), kind: Kind::U64 },
+            Field { name: "awaited_bytes", offset: offset_of!(lacuna_arena_stats, awaited_bytes), kind: Kind::U64 },
+            Field { name: "n_failed_ahead", offset: offset_of!(lacuna_arena_stats, n_failed_ahead), kind: Kind::U64 },
+            Field { name: "chunk_bytes", offset: offset_of!(lacuna_arena_stats, chunk_bytes), kind: Kind::U64 },
+            Field { name: "step_bytes", offset: offset_of!(lacuna_arena_stats, step_bytes), kind: Kind::U64 },
+        ],
+    },
+    Struct {
+        name: "lacuna_attend_args",
+        n_bytes: size_of::<lacuna_attend_args>(),
+        has_header: true,
+        fields: &[
+            Field { name: "queries", offset: offset_of!(lacuna_attend_args, queries), kind: Kind::View },
+            Field { name: "segments", offset: offset_of!(lacuna_attend_args, segments), kind: Kind::Array("lacuna_segment") },
+            Field { name: "n_segments", offset: offset_of!(lacuna_attend_args, n_segments), kind: Kind::Count },
+            Field { name: "sinks", offset: offset_of!(lacuna_attend_args, sinks), kind: Kind::View },
+            Field { name: "skips", offset: offset_of!(lacuna_attend_args, skips), kind: Kind::View },
+            Field { name: "outputs", offset: offset_of!(lacuna_attend_args, outputs), kind: Kind::ViewMut },
+            Field { name: "log_sums", offset: offset_of!(lacuna_attend_args, log_sums), kind: Kind::ViewMut },
+            Field { name: "workspace", offset: offset_of!(lacuna_attend_args, workspace), kind: Kind::ViewMut },
+        ],
+    },
+    Struct {
+        name: "lacuna_attend_low_rank_args",
+        n_bytes: size_of::<lacuna_attend_low_rank_args>(),
+        has_header: true,
+        fields: &[
+            Field { name: "attend", offset: offset_of!(lacuna_attend_low_rank_args, attend), kind: Kind::Struct("lacuna_attend_args") },
+            Field { name: "factors", offset: offset_of!(lacuna_attend_low_rank_args, factors), kind: Kind::View },
+            Field { name: "basis", offset: offset_of!(lacuna_attend_low_rank_args, basis), kind: Kind::View },
+            Field { name: "cos_sin", offset: offset_of!(lacuna_attend_low_rank_args, cos_sin), kind: Kind::View },
+            Field { name: "value_indices", offset: offset_of!(lacuna_attend_low_rank_args, value_indices), kind: Kind::View },
+        ],
+    },
+    Struct {
+        name: "lacuna_attend_low_rank_shape",
+        n_bytes: size_of::<lacuna_attend_low_rank_shape>(),
+        has_header: true,
+        fields: &[
+            Field { name: "attend", offset: offset_of!(lacuna_attend_low_rank_shape, attend), kind: Kind::Struct("lacuna_attend_shape") },
+            Field { name: "segment", offset: offset_of!(lacuna_attend_low_rank_shape, segment), kind: Kind::U64 },
+            Field { name: "rank", offset: offset_of!(lacuna_attend_low_rank_shape, rank), kind: Kind::U64 },
+            Field { name: "n_factors", offset: offset_of!(lacuna_attend_low_rank_shape, n_factors), kind: Kind::U64 },
+            Field { name: "turn", offset: offset_of!(lacuna_attend_low_rank_shape, turn), kind: Kind::U32 },
+        ],
+    },
+    Struct {
+        name: "lacuna_attend_low_rank_sizes",
+        n_bytes: size_of::<lacuna_attend_low_rank_sizes>(),
+        has_header: true,
+        fields: &[
+            Field { name: "factors", offset: offset_of!(lacuna_attend_low_rank_sizes, factors), kind: Kind::U64 },
+            Field { name: "basis", offset: offset_of!(lacuna_attend_low_rank_sizes, basis), kind: Kind::U64 },
+            Field { name: "cos_sin", offset: offset_of!(lacuna_attend_low_rank_sizes, cos_sin), kind: Kind::U64 },
+            Field { name: "value_indices", offset: offset_of!(lacuna_attend_low_rank_sizes, value_indices), kind: Kind::U64 },
+        ],
+    },
+    Struct {
+        name: "lacuna_attend_prefill_args",
+        n_bytes: size_of::<lacuna_attend_prefill_args>(),
+        has_header: true,
+        fields: &[
+            Field { name: "queries", offset: offset_of!(lacuna_attend_prefill_args, queries), kind: Kind::View },
+            Field { name: "query_starts", offset: offset_of!(lacuna_attend_prefill_args, query_starts), kind: Kind::View },
+            Field { name: "query_positions", offset: offset_of!(lacuna_attend_prefill_args, query_positions), kind: Kind::View },
+            Field { name: "key_positions", offset: offset_of!(lacuna_attend_prefill_args, key_positions), kind: Kind::View },
+            Field { name: "cache", offset: offset_of!(lacuna_attend_prefill_args, cache), kind: Kind::Value("lacuna_kv") },
+            Field { name: "sinks", offset: offset_of!(lacuna_attend_prefill_args, sinks), kind: Kind::View },
+            Field { name: "skips", offset: offset_of!(lacuna_attend_prefill_args, skips), kind: Kind::View },
+            Field { name: "outputs", offset: offset_of!(lacuna_attend_prefill_args, outputs), kind: Kind::ViewMut },
+            Field { name: "log_sums", offset: offset_of!(lacuna_attend_prefill_args, log_sums), kind: Kind::ViewMut },
+        ],
+    },
+    Struct {
+        name: "lacuna_attend_prefill_shape",
+        n_bytes: size_of::<lacuna_attend_prefill_shape>(),
+        has_header: true,
+        fields: &[
+            Field { name: "cache", offset: offset_of!(lacuna_attend_prefill_shape, cache), kind: Kind::Struct("lacuna_kv_shape") },
+            Field { name: "n_q_heads", offset: offset_of!(lacuna_attend_prefill_shape, n_q_heads), kind: Kind::U64 },
+            Field { name: "n_tokens", offset: offset_of!(lacuna_attend_prefill_shape, n_tokens), kind: Kind::U64 },
+            Field { name: "query_stride", offset: offset_of!(lacuna_attend_prefill_shape, query_stride), kind: Kind::U64 },
+            Field { name: "output_stride", offset: offset_of!(lacuna_attend_prefill_shape, output_stride), kind: Kind::U64 },
+            Field { name: "window", offset: offset_of!(lacuna_attend_prefill_shape, window), kind: Kind::U64 },
+            Field { name: "mask", offset: offset_of!(lacuna_attend_prefill_shape, mask), kind: Kind::U32 },
+            Field { name: "positions", offset: offset_of!(lacuna_attend_prefill_shape, positions), kind: Kind::U32 },
+            Field { name: "scale", offset: offset_of!(lacuna_attend_prefill_shape, scale), kind: Kind::F32 },
+            Field { name: "soft_cap", offset: offset_of!(lacuna_attend_prefill_shape, soft_cap), kind: Kind::F32 },
+            Field { name: "log_base", offset: offset_of!(lacuna_attend_prefill_shape, log_base), kind: Kind::U32 },
+            Field { name: "log_sum_order", offset: offset_of!(lacuna_attend_prefill_shape, log_sum_order), kind: Kind::U32 },
+            Field { name: "output_dtype", offset: offset_of!(lacuna_attend_prefill_shape, output_dtype), kind: Kind::U32 },
+        ],
+    },
+    Struct {
+        name: "lacuna_attend_prefill_sizes",
+        n_bytes: size_of::<lacuna_attend_prefill_sizes>(),
+        has_header: true,
+        fields: &[
+            Field { name: "queries", offset: offset_of!(lacuna_attend_prefill_sizes, queries), kind: Kind::U64 },
+            Field { name: "query_starts", offset: offset_of!(lacuna_attend_prefill_sizes, query_starts), kind: Kind::U64 },
+            Field { name: "query_positions", offset: offset_of!(lacuna_attend_prefill_sizes, query_positions), kind: Kind::U64 },
+            Field { name: "key_positions", offset: offset_of!(lacuna_attend_prefill_sizes, key_positions), kind: Kind::U64 },
+            Field { name: "sinks", offset: offset_of!(lacuna_attend_prefill_sizes, sinks), kind: Kind::U64 },
+            Field { name: "skips", offset: offset_of!(lacuna_attend_prefill_sizes, skips), kind: Kind::U64 },
+            Field { name: "outputs", offset: offset_of!(lacuna_attend_prefill_sizes, outputs), kind: Kind::U64 },
+            Field { name: "log_sums", offset: offset_of!(lacuna_attend_prefill_sizes, log_sums), kind: Kind::U64 },
+        ],
+    },
+    Struct {
+        name: "lacuna_attend_shape",
+        n_bytes: size_of::<lacuna_attend_shape>(),
+        has_header: true,
+        fields: &[
+            Field { name: "segments", offset: offset_of!(lacuna_attend_shape, segments), kind: Kind::Array("lacuna_segment_shape") },
+            Field { name: "n_segments", offset: offset_of!(lacuna_attend_shape, n_segments), kind: Kind::Count },
+            Field { name: "n_queries", offset: offset_of!(lacuna_attend_shape, n_queries), kind: Kind::U64 },
+            Field { name: "n_q_heads", offset: offset_of!(lacuna_attend_shape, n_q_heads), kind: Kind::U64 },
+            Field { name: "query_stride", offset: offset_of!(lacuna_attend_shape, query_stride), kind: Kind::U64 },
+            Field { name: "output_stride", offset: offset_of!(lacuna_attend_shape, output_stride), kind: Kind::U64 },
+            Field { name: "scale", offset: offset_of!(lacuna_attend_shape, scale), kind: Kind::F32 },
+            Field { name: "soft_cap", offset: offset_of!(lacuna_attend_shape, soft_cap), kind: Kind::F32 },
+            Field { name: "log_base", offset: offset_of!(lacuna_attend_shape, log_base), kind: Kind::U32 },
+            Field { name: "log_sum_order", offset: offset_of!(lacuna_attend_shape, log_sum_order), kind: Kind::U32 },
+            Field { name: "output_dtype", offset: offset_of!(lacuna_attend_shape, output_dtype), kind: Kind::U32 },
+        ],
+    },
+    Struct {
+        name: "lacuna_attend_sizes",
+        n_bytes: size_of::<lacuna_attend_sizes>(),
+        has_header: true,
+        fields: &[
+            Field { name: "queries", offset: offset_of!(lacuna_attend_sizes, queries), kind: Kind::U64 },
+            Field { name: "sinks", offset: offset_of!(lacuna_attend_sizes, sinks), kind: Kind::U64 },
+            Field { name: "skips", offset: offset_of!(lacuna_attend_sizes, skips), kind: Kind::U64 },
+            Field { name: "outputs", offset: offset_of!(lacuna_attend_sizes, outputs), kind: Kind::U64 },
+            Field { name: "log_sums", offset: offset_of!(lacuna_attend_sizes, log_sums), kind: Kind::U64 },
+            Field { name: "workspace", offset: offset_of!(lacuna_attend_sizes, workspace), kind: Kind::U64 },
+        ],
+    },
+    Struct {
+        name: "lacuna_attend_tiered_args",
+        n_bytes: size_of::<lacuna_attend_tiered_args>(),
+        has_header: true,
+        fields: &[
+            Field { name: "attend", offset: offset_of!(lacuna_attend_tiered_args, attend), kind: Kind::Struct("lacuna_attend_args") },
+            Field { name: "pools", offset: offset_of!(lacuna_attend_tiered_args, pools), kind: Kind::Views(4) },
+            Field { name: "key_entries", offset: offset_of!(lacuna_attend_tiered_args, key_entries), kind: Kind::View },
+            Field { name: "value_entries", offset: offset_of!(lacuna_attend_tiered_args, value_entries), kind: Kind::View },
+            Field { name: "counts", offset: offset_of!(lacuna_attend_tiered_args, counts), kind: Kind::View },
+            Field { name: "key_scales", offset: offset_of!(lacuna_attend_tiered_args, key_scales), kind: Kind::View },
+            Field { name: "key_offsets", offset: offset_of!(lacuna_attend_tiered_args, key_offsets), kind: Kind::View },
+            Field { name: "value_scales", offset: offset_of!(lacuna_attend_tiered_args, value_scales), kind: Kind::View },
+            Field { name: "value_offsets", offset: offset_of!(lacuna_attend_tiered_args, value_offsets), kind: Kind::View },
+            Field { name: "status", offset: offset_of!(lacuna_attend_tiered_args, status), kind: Kind::ViewMut },
+            Field { name: "logits", offset: offset_of!(lacuna_attend_tiered_args, logits), kind: Kind::ViewMut },
+        ],
+    },
+    Struct {
+        name: "lacuna_attend_tiered_shape",
+        n_bytes: size_of::<lacuna_attend_tiered_shape>(),
+        has_header: true,
+        fields: &[
+            Field { name: "attend", offset: offset_of!(lacuna_attend_tiered_shape, attend), kind: Kind::Struct("lacuna_attend_shape") },
+            Field { name: "n_pages", offset: offset_of!(lacuna_attend_tiered_shape, n_pages), kind: Kind::U64 },
+            Field { name: "span_pages", offset: offset_of!(lacuna_attend_tiered_shape, span_pages), kind: Kind::U64 },
+            Field { name: "n_pool_pages", offset: offset_of!(lacuna_attend_tiered_shape, n_pool_pages), kind: Kind::Numbers("u64", 4) },
+            Field { name: "lists", offset: offset_of!(lacuna_attend_tiered_shape, lists), kind: Kind::U32 },
+            Field { name: "tail", offset: offset_of!(lacuna_attend_tiered_shape, tail), kind: Kind::U32 },
+            Field { name: "has_three_stages", offset: offset_of!(lacuna_attend_tiered_shape, has_three_stages), kind: Kind::U32 },
+        ],
+    },
+    Struct {
+        name: "lacuna_attend_tiered_sizes",
+        n_bytes: size_of::<lacuna_attend_tiered_sizes>(),
+        has_header: true,
+        fields: &[
+            Field { name: "pools", offset: offset_of!(lacuna_attend_tiered_sizes, pools), kind: Kind::Numbers("u64", 4) },
+            Field { name: "status", offset: offset_of!(lacuna_attend_tiered_sizes, status), kind: Kind::U64 },
+            Field { name: "key_entries", offset: offset_of!(lacuna_attend_tiered_sizes, key_entries), kind: Kind::U64 },
+            Field { name: "value_entries", offset: offset_of!(lacuna_attend_tiered_sizes, value_entries), kind: Kind::U64 },
+            Field { name: "counts", offset: offset_of!(lacuna_attend_tiered_sizes, counts), kind: Kind::U64 },
+            Field { name: "key_scales", offset: offset_of!(lacuna_attend_tiered_sizes, key_scales), kind: Kind::U64 },
+            Field { name: "key_offsets", offset: offset_of!(lacuna_attend_tiered_sizes, key_offsets), kind: Kind::U64 },
+            Field { name: "value_scales", offset: offset_of!(lacuna_attend_tiered_sizes, value_scales), kind: Kind::U64 },
+            Field { name: "value_offsets", offset: offset_of!(lacuna_attend_tiered_sizes, value_offsets), kind: Kind::U64 },
+            Field { name: "logits", offset: offset_of!(lacuna_attend_tiered_sizes, logits), kind: Kind::U64 },
+        ],
+    },
+    Struct {
+        name: "lacuna_begin_saliency_args",
+        n_bytes: size_of::<lacuna_begin_saliency_args>(),
+        has_header: true,
+        fields: &[
+            Field { name: "masses", offset: offset_of!(lacuna_begin_saliency_args, masses), kind: Kind::View },
+            Field { name: "n_visible", offset: offset_of!(lacuna_begin_saliency_args, n_visible), kind: Kind::View },
+            Field { name: "lengths", offset: offset_of!(lacuna_begin_saliency_args, lengths), kind: Kind::View },
+            Field { name: "skips", offset: offset_of!(lacuna_begin_saliency_args, skips), kind: Kind::View },
+            Field { name: "sums", offset: offset_of!(lacuna_begin_saliency_args, sums), kind: Kind::ViewMut },
+            Field { name: "counts", offset: offset_of!(lacuna_begin_saliency_args, counts), kind: Kind::ViewMut },
+        ],
+    },
+    Struct {
+        name: "lacuna_checkpoint_entry",
+        n_bytes: size_of::<lacuna_checkpoint_entry>(),
+        has_header: true,
+        fields: &[
+            Field { name: "name", offset: offset_of!(lacuna_checkpoint_entry, name), kind: Kind::Text },
+            Field { name: "format", offset: offset_of!(lacuna_checkpoint_entry, format), kind: Kind::U32 },
+            Field { name: "has_checksum", offset: offset_of!(lacuna_checkpoint_entry, has_checksum), kind: Kind::U32 },
+        ],
+    },
+    Struct {
+        name: "lacuna_checkpoint_facts",
+        n_bytes: size_of::<lacuna_checkpoint_facts>(),
+        has_header: true,
+        fields: &[
+            Field { name: "n_groups", offset: offset_of!(lacuna_checkpoint_facts, n_groups), kind: Kind::U64 },
+            Field { name: "n_plain", offset: offset_of!(lacuna_checkpoint_facts, n_plain), kind: Kind::U64 },
+            Field { name: "config", offset: offset_of!(lacuna_checkpoint_facts, config), kind: Kind::Text },
+        ],
+    },
+    Struct {
+        name: "lacuna_column_mass_args",
+        n_bytes: size_of::<lacuna_column_mass_args>(),
+        has_header: true,
+        fields: &[
+            Field { name: "probes", offset: offset_of!(lacuna_column_mass_args, probes), kind: Kind::View },
+            Field { name: "n_visible", offset: offset_of!(lacuna_column_mass_args, n_visible), kind: Kind::View },
+            Field { name: "cache", offset: offset_of!(lacuna_column_mass_args, cache), kind: Kind::Value("lacuna_kv") },
+            Field { name: "skips", offset: offset_of!(lacuna_column_mass_args, skips), kind: Kind::View },
+            Field { name: "masses", offset: offset_of!(lacuna_column_mass_args, masses), kind: Kind::ViewMut },
+            Field { name: "softmaxes", offset: offset_of!(lacuna_column_mass_args, softmaxes), kind: Kind::ViewMut },
+            Field { name: "workspace", offset: offset_of!(lacuna_column_mass_args, workspace), kind: Kind::ViewMut },
+        ],
+    },
+    Struct {
+        name: "lacuna_column_mass_shape",
+        n_bytes: size_of::<lacuna_column_mass_shape>(),
+        has_header: true,
+        fields: &[
+            Field { name: "kv", offset: offset_of!(lacuna_column_mass_shape, kv), kind: Kind::Struct("lacuna_kv_shape") },
+            Field { name: "n_q_heads", offset: offset_of!(lacuna_column_mass_shape, n_q_heads), kind: Kind::U64 },
+            Field { name: "n_probes", offset: offset_of!(lacuna_column_mass_shape, n_probes), kind: Kind::U64 },
+            Field { name: "request_stride", offset: offset_of!(lacuna_column_mass_shape, request_stride), kind: Kind::U64 },
+            Field { name: "probe_stride", offset: offset_of!(lacuna_column_mass_shape, probe_stride), kind: Kind::U64 },
+            Field { name: "n", offset: offset_of!(lacuna_column_mass_shape, n), kind: Kind::U64 },
+            Field { name: "mass_stride", offset: offset_of!(lacuna_column_mass_shape, mass_stride), kind: Kind::U64 },
+            Field { name: "probe_dtype", offset: offset_of!(lacuna_column_mass_shape, probe_dtype), kind: Kind::U32 },
+            Field { name: "is_per_head", offset: offset_of!(lacuna_column_mass_shape, is_per_head), kind: Kind::U32 },
+            Field { name: "is_sum", offset: offset_of!(lacuna_column_mass_shape, is_sum), kind: Kind::U32 },
+            Field { name: "is_per_probe", offset: offset_of!(lacuna_column_mass_shape, is_per_probe), kind: Kind::U32 },
+            Field { name: "softmax_scale", offset: offset_of!(lacuna_column_mass_shape, softmax_scale), kind: Kind::F32 },
+        ],
+    },
+    Struct {
+        name: "lacuna_column_mass_sizes",
+        n_bytes: size_of::<lacuna_column_mass_sizes>(),
+        has_header: true,
+        fields: &[
+            Field { name: "probes", offset: offset_of!(lacuna_column_mass_sizes, probes), kind: Kind::U64 },
+            Field { name: "n_visible", offset: offset_of!(lacuna_column_mass_sizes, n_visible), kind: Kind::U64 },
+            Field { name: "skips", offset: offset_of!(lacuna_column_mass_sizes, skips), kind: Kind::U64 },
+            Field { name: "masses", offset: offset_of!(lacuna_column_mass_sizes, masses), kind: Kind::U64 },
+            Field { name: "softmaxes", offset: offset_of!(lacuna_column_mass_sizes, softmaxes), kind: Kind::U64 },
+            Field { name: "workspace", offset: offset_of!(lacuna_column_mass_sizes, workspace), kind: Kind::U64 },
+        ],
+    },
+    Struct {
+        name: "lacuna_compact_encoder_pack_args",
+        n_bytes: size_of::<lacuna_compact_encoder_pack_args>(),
+        has_header: true,
+        fields: &[
+            Field { name: "weights", offset: offset_of!(lacuna_compact_encoder_pack_args, weights), kind: Kind::View },
+            Field { name: "codes", offset: offset_of!(lacuna_compact_encoder_pack_args, codes), kind: Kind::ViewMut },
+            Field { name: "sign_mantissa", offset: offset_of!(lacuna_compact_encoder_pack_args, sign_mantissa), kind: Kind::ViewMut },
+            Field { name: "tile_bytes", offset: offset_of!(lacuna_compact_encoder_pack_args, tile_bytes), kind: Kind::ViewMut },
+            Field { name: "granule_bits", offset: offset_of!(lacuna_compact_encoder_pack_args, granule_bits), kind: Kind::ViewMut },
+        ],
+    },
+    Struct {
+        name: "lacuna_compact_encoder_sizes",
+        n_bytes: size_of::<lacuna_compact_encoder_sizes>(),
+        has_header: true,
+        fields: &[
+            Field { name: "weights", offset: offset_of!(lacuna_compact_encoder_sizes, weights), kind: Kind::U64 },
+            Field { name: "codes", offset: offset_of!(lacuna_compact_encoder_sizes, codes), kind: Kind::U64 },
+            Field { name: "sign_mantissa", offset: offset_of!(lacuna_compact_encoder_sizes, sign_mantissa), kind: Kind::U64 },
+            Field { name: "tile_bytes", offset: offset_of!(lacuna_compact_encoder_sizes, tile_bytes), kind: Kind::U64 },
+            Field { name: "granule_bits", offset: offset_of!(lacuna_compact_encoder_sizes, granule_bits), kind: Kind::U64 },
+            Field { name: "lengths", offset: offset_of!(lacuna_compact_encoder_sizes, lengths), kind: Kind::U64 },
+            Field { name: "table", offset: offset_of!(lacuna_compact_encoder_sizes, table), kind: Kind::U64 },
+        ],
+    },
+    Struct {
+        name: "lacuna_compact_group",
+        n_bytes: size_of::<lacuna_compact_group>(),
+        has_header: true,
+        fields: &[
+            Field { name: "name", offset: offset_of!(lacuna_compact_group, name), kind: Kind::Bytes },
+            Field { name: "codes", offset: offset_of!(lacuna_compact_group, codes), kind: Kind::Bytes },
+            Field { name: "sign_mantissa", offset: offset_of!(lacuna_compact_group, sign_mantissa), kind: Kind::Bytes },
+            Field { name: "lengths", offset: offset_of!(lacuna_compact_group, lengths), kind: Kind::Bytes },
+            Field { name: "tile_bytes", offset: offset_of!(lacuna_compact_group, tile_bytes), kind: Kind::Bytes },
+            Field { name: "granule_bits", offset: offset_of!(lacuna_compact_group, granule_bits), kind: Kind::Bytes },
+            Field { name: "split_positions", offset: offset_of!(lacuna_compact_group, split_positions), kind: Kind::Bytes },
+        ],
+    },
+    Struct {
+        name: "lacuna_compact_rows_args",
+        n_bytes: size_of::<lacuna_compact_rows_args>(),
+        has_header: true,
+        fields: &[
+            Field { name: "kept", offset: offset_of!(lacuna_compact_rows_args, kept), kind: Kind::View },
+            Field { name: "lengths", offset: offset_of!(lacuna_compact_rows_args, lengths), kind: Kind::View },
+            Field { name: "skips", offset: offset_of!(lacuna_compact_rows_args, skips), kind: Kind::View },
+            Field { name: "indices", offset: offset_of!(lacuna_compact_rows_args, indices), kind: Kind::ViewMut },
+            Field { name: "counts", offset: offset_of!(lacuna_compact_rows_args, counts), kind: Kind::ViewMut },
+            Field { name: "offsets", offset: offset_of!(lacuna_compact_rows_args, offsets), kind: Kind::ViewMut },
+            Field { name: "row_starts", offset: offset_of!(lacuna_compact_rows_args, row_starts), kind: Kind::ViewMut },
+            Field { name: "workspace", offset: offset_of!(lacuna_compact_rows_args, workspace), kind: Kind::ViewMut },
+        ],
+    },
+    Struct {
+        name: "lacuna_compact_rows_shape",
+        n_bytes: size_of::<lacuna_compact_rows_shape>(),
+        has_header: true,
+        fields: &[
+            Field { name: "n_rows", offset: offset_of!(lacuna_compact_rows_shape, n_rows), kind: Kind::U64 },
+            Field { name: "n", offset: offset_of!(lacuna_compact_rows_shape, n), kind: Kind::U64 },
+            Field { name: "row_stride", offset: offset_of!(lacuna_compact_rows_shape, row_stride), kind: Kind::U64 },
+            Field { name: "capacity", offset: offset_of!(lacuna_compact_rows_shape, capacity), kind: Kind::U64 },
+            Field { name: "rows_per_request", offset: offset_of!(lacuna_compact_rows_shape, rows_per_request), kind: Kind::U64 },
+            Field { name: "listed", offset: offset_of!(lacuna_compact_rows_shape, listed), kind: Kind::U32 },
+        ],
+    },
+    Struct {
+        name: "lacuna_compact_rows_sizes",
+        n_bytes: size_of::<lacuna_compact_rows_sizes>(),
+        has_header: true,
+        fields: &[
+            Field { name: "kept", offset: offset_of!(lacuna_compact_rows_sizes, kept), kind: Kind::U64 },
+            Field { name: "lengths", offset: offset_of!(lacuna_compact_rows_sizes, lengths), kind: Kind::U64 },
+            Field { name: "skips", offset: offset_of!(lacuna_compact_rows_sizes, skips), kind: Kind::U64 },
+            Field { name: "indices", offset: offset_of!(lacuna_compact_rows_sizes, indices), kind: Kind::U64 },
+            Field { name: "counts", offset: offset_of!(lacuna_compact_rows_sizes, counts), kind: Kind::U64 },
+            Field { name: "offsets", offset: offset_of!(lacuna_compact_rows_sizes, offsets), kind: Kind::U64 },
+            Field { name: "row_starts", offset: offset_of!(lacuna_compact_rows_sizes, row_starts), kind: Kind::U64 },
+            Field { name: "workspace", offset: offset_of!(lacuna_compact_rows_sizes, workspace), kind: Kind::U64 },
+        ],
+    },
+    Struct {
+        name: "lacuna_converted",
+        n_bytes: size_of::<lacuna_converted>(),
+        has_header: true,
+        fields: &[
+            Field { name: "n_groups", offset: offset_of!(lacuna_converted, n_groups), kind: Kind::U64 },
+            Field { name: "bf16_bytes", offset: offset_of!(lacuna_converted, bf16_bytes), kind: Kind::U64 },
+            Field { name: "compressed_bytes", offset: offset_of!(lacuna_converted, compressed_bytes), kind: Kind::U64 },
+            Field { name: "n_plain", offset: offset_of!(lacuna_converted, n_plain), kind: Kind::U64 },
+            Field { name: "plain_bytes", offset: offset_of!(lacuna_converted, plain_bytes), kind: Kind::U64 },
+        ],
+    },
+    Struct {
+        name: "lacuna_copy_pages_args",
+        n_bytes: size_of::<lacuna_copy_pages_args>(),
+        has_header: true,
+        fields: &[
+            Field { name: "pairs", offset: offset_of!(lacuna_copy_pages_args, pairs), kind: Kind::View },
+            Field { name: "counts", offset: offset_of!(lacuna_copy_pages_args, counts), kind: Kind::View },
+            Field { name: "expected", offset: offset_of!(lacuna_copy_pages_args, expected), kind: Kind::View },
+            Field { name: "checksums", offset: offset_of!(lacuna_copy_pages_args, checksums), kind: Kind::ViewMut },
+            Field { name: "status", offset: offset_of!(lacuna_copy_pages_args, status), kind: Kind::ViewMut },
+            Field { name: "workspace", offset: offset_of!(lacuna_copy_pages_args, workspace), kind: Kind::ViewMut },
+        ],
+    },
+    Struct {
+        name: "lacuna_copy_pages_shape",
+        n_bytes: size_of::<lacuna_copy_pages_shape>(),
+        has_header: true,
+        fields: &[
+            Field { name: "sources", offset: offset_of!(lacuna_copy_pages_shape, sources), kind: Kind::Struct("lacuna_pools_shape") },
+            Field { name: "targets", offset: offset_of!(lacuna_copy_pages_shape, targets), kind: Kind::Struct("lacuna_pools_shape") },
+            Field { name: "n_lists", offset: offset_of!(lacuna_copy_pages_shape, n_lists), kind: Kind::U64 },
+            Field { name: "n_pairs", offset: offset_of!(lacuna_copy_pages_shape, n_pairs), kind: Kind::U64 },
+            Field { name: "most_blocks", offset: offset_of!(lacuna_copy_pages_shape, most_blocks), kind: Kind::U64 },
+        ],
+    },
+    Struct {
+        name: "lacuna_copy_pages_sizes",
+        n_bytes: size_of::<lacuna_copy_pages_sizes>(),
+        has_header: true,
+        fields: &[
+            Field { name: "pairs", offset: offset_of!(lacuna_copy_pages_sizes, pairs), kind: Kind::U64 },
+            Field { name: "counts", offset: offset_of!(lacuna_copy_pages_sizes, counts), kind: Kind::U64 },
+            Field { name: "expected", offset: offset_of!(lacuna_copy_pages_sizes, expected), kind: Kind::U64 },
+            Field { name: "checksums", offset: offset_of!(lacuna_copy_pages_sizes, checksums), kind: Kind::U64 },
+            Field { name: "status", offset: offset_of!(lacuna_copy_pages_sizes, status), kind: Kind::U64 },
+            Field { name: "workspace", offset: offset_of!(lacuna_copy_pages_sizes, workspace), kind: Kind::U64 },
+        ],
+    },
+    Struct {
+        name: "lacuna_dequantize_pages_args",
+        n_bytes: size_of::<lacuna_dequantize_pages_args>(),
+        has_header: true,
+        fields: &[
+            Field { name: "pools", offset: offset_of!(lacuna_dequantize_pages_args, pools), kind: Kind::Views(4) },
+            Field { name: "status", offset: offset_of!(lacuna_dequantize_pages_args, status), kind: Kind::ViewMut },
+            Field { name: "indices", offset: offset_of!(lacuna_dequantize_pages_args, indices), kind: Kind::View },
+            Field { name: "counts", offset: offset_of!(lacuna_dequantize_pages_args, counts), kind: Kind::View },
+            Field { name: "key_entries", offset: offset_of!(lacuna_dequantize_pages_args, key_entries), kind: Kind::View },
+            Field { name: "value_entries", offset: offset_of!(lacuna_dequantize_pages_args, value_entries), kind: Kind::View },
+            Field { name: "key_scales", offset: offset_of!(lacuna_dequantize_pages_args, key_scales), kind: Kind::View },
+            Field { name: "key_offsets", offset: offset_of!(lacuna_dequantize_pages_args, key_offsets), kind: Kind::View },
+            Field { name: "value_scales", offset: offset_of!(lacuna_dequantize_pages_args, value_scales), kind: Kind::View },
+            Field { name: "value_offsets", offset: offset_of!(lacuna_dequantize_pages_args, value_offsets), kind: Kind::View },
+            Field { name: "cache", offset: offset_of!(lacuna_dequantize_pages_args, cache), kind: Kind::Value("lacuna_kv_mut") },
+        ],
+    },
+    Struct {
         name: "lacuna_df11_decode_args",
         n_bytes: size_of::<lacuna_df11_decode_args>(),
         has_header: true,
         fields: &[
             Field { name: "workspace", offset: offset_of!(lacuna_df11_decode_args, workspace), kind: Kind::ViewMut },
             Field { name: "output", offset: offset_of!(lacuna_df11_decode_args, output), kind: Kind::ViewMut },
+        ],
+    },
+    Struct {
+        name: "lacuna_df11_encoder_pack_args",
+        n_bytes: size_of::<lacuna_df11_encoder_pack_args>(),
+        has_header: true,
+        fields: &[
+            Field { name: "weights", offset: offset_of!(lacuna_df11_encoder_pack_args, weights), kind: Kind::View },
+            Field { name: "encoded_exponent", offset: offset_of!(lacuna_df11_encoder_pack_args, encoded_exponent), kind: Kind::ViewMut },
+            Field { name: "sign_mantissa", offset: offset_of!(lacuna_df11_encoder_pack_args, sign_mantissa), kind: Kind::ViewMut },
+            Field { name: "gaps", offset: offset_of!(lacuna_df11_encoder_pack_args, gaps), kind: Kind::ViewMut },
+            Field { name: "output_positions", offset: offset_of!(lacuna_df11_encoder_pack_args, output_positions), kind: Kind::ViewMut },
+        ],
+    },
+    Struct {
+        name: "lacuna_df11_encoder_sizes",
+        n_bytes: size_of::<lacuna_df11_encoder_sizes>(),
+        has_header: true,
+        fields: &[
+            Field { name: "weights", offset: offset_of!(lacuna_df11_encoder_sizes, weights), kind: Kind::U64 },
+            Field { name: "encoded_exponent", offset: offset_of!(lacuna_df11_encoder_sizes, encoded_exponent), kind: Kind::U64 },
+            Field { name: "sign_mantissa", offset: offset_of!(lacuna_df11_encoder_sizes, sign_mantissa), kind: Kind::U64 },
+            Field { name: "gaps", offset: offset_of!(lacuna_df11_encoder_sizes, gaps), kind: Kind::U64 },
+            Field { name: "output_positions", offset: offset_of!(lacuna_df11_encoder_sizes, output_positions), kind: Kind::U64 },
+            Field { name: "luts", offset: offset_of!(lacuna_df11_encoder_sizes, luts), kind: Kind::U64 },
         ],
     },
     Struct {
@@ -56,6 +585,184 @@ pub(crate) static STRUCTS: &[Struct] = &[
         ],
     },
     Struct {
+        name: "lacuna_factor",
+        n_bytes: size_of::<lacuna_factor>(),
+        has_header: true,
+        fields: &[
+            Field { name: "planes", offset: offset_of!(lacuna_factor, planes), kind: Kind::Struct("lacuna_lane_views") },
+            Field { name: "bias", offset: offset_of!(lacuna_factor, bias), kind: Kind::View },
+            Field { name: "residual", offset: offset_of!(lacuna_factor, residual), kind: Kind::View },
+            Field { name: "output", offset: offset_of!(lacuna_factor, output), kind: Kind::ViewMut },
+            Field { name: "is_added_to_output", offset: offset_of!(lacuna_factor, is_added_to_output), kind: Kind::U32 },
+        ],
+    },
+    Struct {
+        name: "lacuna_factor_shape",
+        n_bytes: size_of::<lacuna_factor_shape>(),
+        has_header: true,
+        fields: &[
+            Field { name: "n_rows", offset: offset_of!(lacuna_factor_shape, n_rows), kind: Kind::U64 },
+            Field { name: "n_columns", offset: offset_of!(lacuna_factor_shape, n_columns), kind: Kind::U64 },
+            Field { name: "output_stride", offset: offset_of!(lacuna_factor_shape, output_stride), kind: Kind::U64 },
+            Field { name: "residual_stride", offset: offset_of!(lacuna_factor_shape, residual_stride), kind: Kind::U64 },
+        ],
+    },
+    Struct {
+        name: "lacuna_gate_selection_args",
+        n_bytes: size_of::<lacuna_gate_selection_args>(),
+        has_header: true,
+        fields: &[
+            Field { name: "queries", offset: offset_of!(lacuna_gate_selection_args, queries), kind: Kind::View },
+            Field { name: "forced", offset: offset_of!(lacuna_gate_selection_args, forced), kind: Kind::View },
+            Field { name: "thetas", offset: offset_of!(lacuna_gate_selection_args, thetas), kind: Kind::View },
+            Field { name: "theta", offset: offset_of!(lacuna_gate_selection_args, theta), kind: Kind::F32 },
+            Field { name: "cached", offset: offset_of!(lacuna_gate_selection_args, cached), kind: Kind::ViewMut },
+            Field { name: "states", offset: offset_of!(lacuna_gate_selection_args, states), kind: Kind::ViewMut },
+            Field { name: "skips", offset: offset_of!(lacuna_gate_selection_args, skips), kind: Kind::ViewMut },
+            Field { name: "cosines", offset: offset_of!(lacuna_gate_selection_args, cosines), kind: Kind::ViewMut },
+        ],
+    },
+    Struct {
+        name: "lacuna_gate_selection_shape",
+        n_bytes: size_of::<lacuna_gate_selection_shape>(),
+        has_header: true,
+        fields: &[
+            Field { name: "batch", offset: offset_of!(lacuna_gate_selection_shape, batch), kind: Kind::U64 },
+            Field { name: "n", offset: offset_of!(lacuna_gate_selection_shape, n), kind: Kind::U64 },
+            Field { name: "query_stride", offset: offset_of!(lacuna_gate_selection_shape, query_stride), kind: Kind::U64 },
+            Field { name: "cached_stride", offset: offset_of!(lacuna_gate_selection_shape, cached_stride), kind: Kind::U64 },
+            Field { name: "rows_per_request", offset: offset_of!(lacuna_gate_selection_shape, rows_per_request), kind: Kind::U64 },
+            Field { name: "dtype", offset: offset_of!(lacuna_gate_selection_shape, dtype), kind: Kind::U32 },
+        ],
+    },
+    Struct {
+        name: "lacuna_gate_selection_sizes",
+        n_bytes: size_of::<lacuna_gate_selection_sizes>(),
+        has_header: true,
+        fields: &[
+            Field { name: "queries", offset: offset_of!(lacuna_gate_selection_sizes, queries), kind: Kind::U64 },
+            Field { name: "forced", offset: offset_of!(lacuna_gate_selection_sizes, forced), kind: Kind::U64 },
+            Field { name: "thetas", offset: offset_of!(lacuna_gate_selection_sizes, thetas), kind: Kind::U64 },
+            Field { name: "cached", offset: offset_of!(lacuna_gate_selection_sizes, cached), kind: Kind::U64 },
+            Field { name: "states", offset: offset_of!(lacuna_gate_selection_sizes, states), kind: Kind::U64 },
+            Field { name: "skips", offset: offset_of!(lacuna_gate_selection_sizes, skips), kind: Kind::U64 },
+            Field { name: "cosines", offset: offset_of!(lacuna_gate_selection_sizes, cosines), kind: Kind::U64 },
+        ],
+    },
+    Struct {
+        name: "lacuna_gather_kv_args",
+        n_bytes: size_of::<lacuna_gather_kv_args>(),
+        has_header: true,
+        fields: &[
+            Field { name: "cache", offset: offset_of!(lacuna_gather_kv_args, cache), kind: Kind::Value("lacuna_kv") },
+            Field { name: "indices", offset: offset_of!(lacuna_gather_kv_args, indices), kind: Kind::View },
+            Field { name: "absent", offset: offset_of!(lacuna_gather_kv_args, absent), kind: Kind::U32 },
+            Field { name: "keys", offset: offset_of!(lacuna_gather_kv_args, keys), kind: Kind::ViewMut },
+            Field { name: "values", offset: offset_of!(lacuna_gather_kv_args, values), kind: Kind::ViewMut },
+        ],
+    },
+    Struct {
+        name: "lacuna_gather_rows_args",
+        n_bytes: size_of::<lacuna_gather_rows_args>(),
+        has_header: true,
+        fields: &[
+            Field { name: "table", offset: offset_of!(lacuna_gather_rows_args, table), kind: Kind::View },
+            Field { name: "indices", offset: offset_of!(lacuna_gather_rows_args, indices), kind: Kind::View },
+            Field { name: "absent", offset: offset_of!(lacuna_gather_rows_args, absent), kind: Kind::U32 },
+            Field { name: "gathered", offset: offset_of!(lacuna_gather_rows_args, gathered), kind: Kind::ViewMut },
+        ],
+    },
+    Struct {
+        name: "lacuna_index_sizes",
+        n_bytes: size_of::<lacuna_index_sizes>(),
+        has_header: true,
+        fields: &[
+            Field { name: "tile_bytes", offset: offset_of!(lacuna_index_sizes, tile_bytes), kind: Kind::U64 },
+            Field { name: "granule_bits", offset: offset_of!(lacuna_index_sizes, granule_bits), kind: Kind::U64 },
+        ],
+    },
+    Struct {
+        name: "lacuna_indexed_decode_args",
+        n_bytes: size_of::<lacuna_indexed_decode_args>(),
+        has_header: true,
+        fields: &[
+            Field { name: "workspace", offset: offset_of!(lacuna_indexed_decode_args, workspace), kind: Kind::ViewMut },
+            Field { name: "output", offset: offset_of!(lacuna_indexed_decode_args, output), kind: Kind::ViewMut },
+        ],
+    },
+    Struct {
+        name: "lacuna_indexed_decode_rows_args",
+        n_bytes: size_of::<lacuna_indexed_decode_rows_args>(),
+        has_header: true,
+        fields: &[
+            Field { name: "group", offset: offset_of!(lacuna_indexed_decode_rows_args, group), kind: Kind::U64 },
+            Field { name: "absent", offset: offset_of!(lacuna_indexed_decode_rows_args, absent), kind: Kind::U32 },
+            Field { name: "rows", offset: offset_of!(lacuna_indexed_decode_rows_args, rows), kind: Kind::View },
+            Field { name: "workspace", offset: offset_of!(lacuna_indexed_decode_rows_args, workspace), kind: Kind::ViewMut },
+            Field { name: "output", offset: offset_of!(lacuna_indexed_decode_rows_args, output), kind: Kind::ViewMut },
+        ],
+    },
+    Struct {
+        name: "lacuna_indexed_decode_rows_shape",
+        n_bytes: size_of::<lacuna_indexed_decode_rows_shape>(),
+        has_header: true,
+        fields: &[
+            Field { name: "n_elements", offset: offset_of!(lacuna_indexed_decode_rows_shape, n_elements), kind: Kind::U64 },
+            Field { name: "first_element", offset: offset_of!(lacuna_indexed_decode_rows_shape, first_element), kind: Kind::U64 },
+            Field { name: "n_matrix_rows", offset: offset_of!(lacuna_indexed_decode_rows_shape, n_matrix_rows), kind: Kind::U64 },
+            Field { name: "row_len", offset: offset_of!(lacuna_indexed_decode_rows_shape, row_len), kind: Kind::U64 },
+            Field { name: "n_rows", offset: offset_of!(lacuna_indexed_decode_rows_shape, n_rows), kind: Kind::U64 },
+            Field { name: "output_stride", offset: offset_of!(lacuna_indexed_decode_rows_shape, output_stride), kind: Kind::U64 },
+        ],
+    },
+    Struct {
+        name: "lacuna_indexed_decode_rows_sizes",
+        n_bytes: size_of::<lacuna_indexed_decode_rows_sizes>(),
+        has_header: true,
+        fields: &[
+            Field { name: "rows", offset: offset_of!(lacuna_indexed_decode_rows_sizes, rows), kind: Kind::U64 },
+            Field { name: "output", offset: offset_of!(lacuna_indexed_decode_rows_sizes, output), kind: Kind::U64 },
+        ],
+    },
+    Struct {
+        name: "lacuna_indexed_group",
+        n_bytes: size_of::<lacuna_indexed_group>(),
+        has_header: true,
+        fields: &[
+            Field { name: "codes", offset: offset_of!(lacuna_indexed_group, codes), kind: Kind::Bytes },
+            Field { name: "sign_mantissa", offset: offset_of!(lacuna_indexed_group, sign_mantissa), kind: Kind::Bytes },
+            Field { name: "tile_bytes", offset: offset_of!(lacuna_indexed_group, tile_bytes), kind: Kind::Bytes },
+            Field { name: "granule_bits", offset: offset_of!(lacuna_indexed_group, granule_bits), kind: Kind::Bytes },
+            Field { name: "table", offset: offset_of!(lacuna_indexed_group, table), kind: Kind::Bytes },
+            Field { name: "luts", offset: offset_of!(lacuna_indexed_group, luts), kind: Kind::Bytes },
+        ],
+    },
+    Struct {
+        name: "lacuna_indexed_sizes",
+        n_bytes: size_of::<lacuna_indexed_sizes>(),
+        has_header: true,
+        fields: &[
+            Field { name: "workspace", offset: offset_of!(lacuna_indexed_sizes, workspace), kind: Kind::U64 },
+            Field { name: "output", offset: offset_of!(lacuna_indexed_sizes, output), kind: Kind::U64 },
+            Field { name: "owned_bytes", offset: offset_of!(lacuna_indexed_sizes, owned_bytes), kind: Kind::U64 },
+            Field { name: "n_groups", offset: offset_of!(lacuna_indexed_sizes, n_groups), kind: Kind::U64 },
+            Field { name: "n_plain_groups", offset: offset_of!(lacuna_indexed_sizes, n_plain_groups), kind: Kind::U64 },
+        ],
+    },
+    Struct {
+        name: "lacuna_indexed_views",
+        n_bytes: size_of::<lacuna_indexed_views>(),
+        has_header: true,
+        fields: &[
+            Field { name: "codes", offset: offset_of!(lacuna_indexed_views, codes), kind: Kind::View },
+            Field { name: "sign_mantissa", offset: offset_of!(lacuna_indexed_views, sign_mantissa), kind: Kind::View },
+            Field { name: "tile_bytes", offset: offset_of!(lacuna_indexed_views, tile_bytes), kind: Kind::View },
+            Field { name: "granule_bits", offset: offset_of!(lacuna_indexed_views, granule_bits), kind: Kind::View },
+            Field { name: "table", offset: offset_of!(lacuna_indexed_views, table), kind: Kind::View },
+            Field { name: "luts", offset: offset_of!(lacuna_indexed_views, luts), kind: Kind::View },
+        ],
+    },
+    Struct {
         name: "lacuna_kv",
         n_bytes: size_of::<lacuna_kv>(),
         has_header: false,
@@ -80,6 +787,26 @@ pub(crate) static STRUCTS: &[Struct] = &[
         ],
     },
     Struct {
+        name: "lacuna_kv_rows_shape",
+        n_bytes: size_of::<lacuna_kv_rows_shape>(),
+        has_header: true,
+        fields: &[
+            Field { name: "kv", offset: offset_of!(lacuna_kv_rows_shape, kv), kind: Kind::Struct("lacuna_kv_shape") },
+            Field { name: "n_indices", offset: offset_of!(lacuna_kv_rows_shape, n_indices), kind: Kind::U64 },
+            Field { name: "lists", offset: offset_of!(lacuna_kv_rows_shape, lists), kind: Kind::U32 },
+        ],
+    },
+    Struct {
+        name: "lacuna_kv_rows_sizes",
+        n_bytes: size_of::<lacuna_kv_rows_sizes>(),
+        has_header: true,
+        fields: &[
+            Field { name: "indices", offset: offset_of!(lacuna_kv_rows_sizes, indices), kind: Kind::U64 },
+            Field { name: "keys", offset: offset_of!(lacuna_kv_rows_sizes, keys), kind: Kind::U64 },
+            Field { name: "values", offset: offset_of!(lacuna_kv_rows_sizes, values), kind: Kind::U64 },
+        ],
+    },
+    Struct {
         name: "lacuna_kv_shape",
         n_bytes: size_of::<lacuna_kv_shape>(),
         has_header: true,
@@ -97,6 +824,778 @@ pub(crate) static STRUCTS: &[Struct] = &[
             Field { name: "dtype", offset: offset_of!(lacuna_kv_shape, dtype), kind: Kind::U32 },
             Field { name: "order", offset: offset_of!(lacuna_kv_shape, order), kind: Kind::U32 },
             Field { name: "is_fused", offset: offset_of!(lacuna_kv_shape, is_fused), kind: Kind::U32 },
+        ],
+    },
+    Struct {
+        name: "lacuna_kv_sizes",
+        n_bytes: size_of::<lacuna_kv_sizes>(),
+        has_header: true,
+        fields: &[
+            Field { name: "keys", offset: offset_of!(lacuna_kv_sizes, keys), kind: Kind::U64 },
+            Field { name: "values", offset: offset_of!(lacuna_kv_sizes, values), kind: Kind::U64 },
+            Field { name: "page_table", offset: offset_of!(lacuna_kv_sizes, page_table), kind: Kind::U64 },
+            Field { name: "lengths", offset: offset_of!(lacuna_kv_sizes, lengths), kind: Kind::U64 },
+        ],
+    },
+    Struct {
+        name: "lacuna_lane_shape",
+        n_bytes: size_of::<lacuna_lane_shape>(),
+        has_header: true,
+        fields: &[
+            Field { name: "n_rows", offset: offset_of!(lacuna_lane_shape, n_rows), kind: Kind::U64 },
+            Field { name: "n_columns", offset: offset_of!(lacuna_lane_shape, n_columns), kind: Kind::U64 },
+        ],
+    },
+    Struct {
+        name: "lacuna_lane_sizes",
+        n_bytes: size_of::<lacuna_lane_sizes>(),
+        has_header: true,
+        fields: &[
+            Field { name: "palettes", offset: offset_of!(lacuna_lane_sizes, palettes), kind: Kind::U64 },
+            Field { name: "low", offset: offset_of!(lacuna_lane_sizes, low), kind: Kind::U64 },
+            Field { name: "high", offset: offset_of!(lacuna_lane_sizes, high), kind: Kind::U64 },
+            Field { name: "headers", offset: offset_of!(lacuna_lane_sizes, headers), kind: Kind::U64 },
+            Field { name: "n_weights", offset: offset_of!(lacuna_lane_sizes, n_weights), kind: Kind::U64 },
+            Field { name: "n_bytes", offset: offset_of!(lacuna_lane_sizes, n_bytes), kind: Kind::U64 },
+        ],
+    },
+    Struct {
+        name: "lacuna_lane_tensors",
+        n_bytes: size_of::<lacuna_lane_tensors>(),
+        has_header: true,
+        fields: &[
+            Field { name: "name", offset: offset_of!(lacuna_lane_tensors, name), kind: Kind::Bytes },
+            Field { name: "lane_header", offset: offset_of!(lacuna_lane_tensors, lane_header), kind: Kind::Bytes },
+            Field { name: "palettes", offset: offset_of!(lacuna_lane_tensors, palettes), kind: Kind::Bytes },
+            Field { name: "low", offset: offset_of!(lacuna_lane_tensors, low), kind: Kind::Bytes },
+            Field { name: "high", offset: offset_of!(lacuna_lane_tensors, high), kind: Kind::Bytes },
+            Field { name: "headers", offset: offset_of!(lacuna_lane_tensors, headers), kind: Kind::Bytes },
+            Field { name: "escapes", offset: offset_of!(lacuna_lane_tensors, escapes), kind: Kind::Bytes },
+        ],
+    },
+    Struct {
+        name: "lacuna_lane_views",
+        n_bytes: size_of::<lacuna_lane_views>(),
+        has_header: true,
+        fields: &[
+            Field { name: "n_rows", offset: offset_of!(lacuna_lane_views, n_rows), kind: Kind::U64 },
+            Field { name: "n_columns", offset: offset_of!(lacuna_lane_views, n_columns), kind: Kind::U64 },
+            Field { name: "palettes", offset: offset_of!(lacuna_lane_views, palettes), kind: Kind::View },
+            Field { name: "low", offset: offset_of!(lacuna_lane_views, low), kind: Kind::View },
+            Field { name: "high", offset: offset_of!(lacuna_lane_views, high), kind: Kind::View },
+            Field { name: "headers", offset: offset_of!(lacuna_lane_views, headers), kind: Kind::View },
+            Field { name: "escapes", offset: offset_of!(lacuna_lane_views, escapes), kind: Kind::View },
+        ],
+    },
+    Struct {
+        name: "lacuna_measure_channels_args",
+        n_bytes: size_of::<lacuna_measure_channels_args>(),
+        has_header: true,
+        fields: &[
+            Field { name: "cache", offset: offset_of!(lacuna_measure_channels_args, cache), kind: Kind::Value("lacuna_kv") },
+            Field { name: "indices", offset: offset_of!(lacuna_measure_channels_args, indices), kind: Kind::View },
+            Field { name: "counts", offset: offset_of!(lacuna_measure_channels_args, counts), kind: Kind::View },
+            Field { name: "key_scales", offset: offset_of!(lacuna_measure_channels_args, key_scales), kind: Kind::ViewMut },
+            Field { name: "key_offsets", offset: offset_of!(lacuna_measure_channels_args, key_offsets), kind: Kind::ViewMut },
+            Field { name: "value_scales", offset: offset_of!(lacuna_measure_channels_args, value_scales), kind: Kind::ViewMut },
+            Field { name: "value_offsets", offset: offset_of!(lacuna_measure_channels_args, value_offsets), kind: Kind::ViewMut },
+            Field { name: "workspace", offset: offset_of!(lacuna_measure_channels_args, workspace), kind: Kind::ViewMut },
+        ],
+    },
+    Struct {
+        name: "lacuna_measure_lane_args",
+        n_bytes: size_of::<lacuna_measure_lane_args>(),
+        has_header: true,
+        fields: &[
+            Field { name: "weights", offset: offset_of!(lacuna_measure_lane_args, weights), kind: Kind::View },
+            Field { name: "palettes", offset: offset_of!(lacuna_measure_lane_args, palettes), kind: Kind::ViewMut },
+            Field { name: "n_escapes", offset: offset_of!(lacuna_measure_lane_args, n_escapes), kind: Kind::ViewMut },
+            Field { name: "workspace", offset: offset_of!(lacuna_measure_lane_args, workspace), kind: Kind::ViewMut },
+        ],
+    },
+    Struct {
+        name: "lacuna_measure_norms_args",
+        n_bytes: size_of::<lacuna_measure_norms_args>(),
+        has_header: true,
+        fields: &[
+            Field { name: "cache", offset: offset_of!(lacuna_measure_norms_args, cache), kind: Kind::Value("lacuna_kv") },
+            Field { name: "firsts", offset: offset_of!(lacuna_measure_norms_args, firsts), kind: Kind::View },
+            Field { name: "norms", offset: offset_of!(lacuna_measure_norms_args, norms), kind: Kind::ViewMut },
+        ],
+    },
+    Struct {
+        name: "lacuna_measure_norms_shape",
+        n_bytes: size_of::<lacuna_measure_norms_shape>(),
+        has_header: true,
+        fields: &[
+            Field { name: "kv", offset: offset_of!(lacuna_measure_norms_shape, kv), kind: Kind::Struct("lacuna_kv_shape") },
+            Field { name: "n_tokens", offset: offset_of!(lacuna_measure_norms_shape, n_tokens), kind: Kind::U64 },
+            Field { name: "max_new", offset: offset_of!(lacuna_measure_norms_shape, max_new), kind: Kind::U64 },
+            Field { name: "norm", offset: offset_of!(lacuna_measure_norms_shape, norm), kind: Kind::U32 },
+        ],
+    },
+    Struct {
+        name: "lacuna_measure_norms_sizes",
+        n_bytes: size_of::<lacuna_measure_norms_sizes>(),
+        has_header: true,
+        fields: &[
+            Field { name: "firsts", offset: offset_of!(lacuna_measure_norms_sizes, firsts), kind: Kind::U64 },
+            Field { name: "norms", offset: offset_of!(lacuna_measure_norms_sizes, norms), kind: Kind::U64 },
+        ],
+    },
+    Struct {
+        name: "lacuna_merge_partials_args",
+        n_bytes: size_of::<lacuna_merge_partials_args>(),
+        has_header: true,
+        fields: &[
+            Field { name: "parts", offset: offset_of!(lacuna_merge_partials_args, parts), kind: Kind::Array("lacuna_partial") },
+            Field { name: "n_parts", offset: offset_of!(lacuna_merge_partials_args, n_parts), kind: Kind::Count },
+            Field { name: "outputs", offset: offset_of!(lacuna_merge_partials_args, outputs), kind: Kind::ViewMut },
+            Field { name: "log_sums", offset: offset_of!(lacuna_merge_partials_args, log_sums), kind: Kind::ViewMut },
+        ],
+    },
+    Struct {
+        name: "lacuna_merge_partials_in_place_args",
+        n_bytes: size_of::<lacuna_merge_partials_in_place_args>(),
+        has_header: true,
+        fields: &[
+            Field { name: "parts", offset: offset_of!(lacuna_merge_partials_in_place_args, parts), kind: Kind::Array("lacuna_partial") },
+            Field { name: "n_parts", offset: offset_of!(lacuna_merge_partials_in_place_args, n_parts), kind: Kind::Count },
+            Field { name: "mask", offset: offset_of!(lacuna_merge_partials_in_place_args, mask), kind: Kind::View },
+            Field { name: "outputs", offset: offset_of!(lacuna_merge_partials_in_place_args, outputs), kind: Kind::ViewMut },
+            Field { name: "log_sums", offset: offset_of!(lacuna_merge_partials_in_place_args, log_sums), kind: Kind::ViewMut },
+        ],
+    },
+    Struct {
+        name: "lacuna_merge_partials_shape",
+        n_bytes: size_of::<lacuna_merge_partials_shape>(),
+        has_header: true,
+        fields: &[
+            Field { name: "parts", offset: offset_of!(lacuna_merge_partials_shape, parts), kind: Kind::Array("lacuna_partial_shape") },
+            Field { name: "n_parts", offset: offset_of!(lacuna_merge_partials_shape, n_parts), kind: Kind::Count },
+            Field { name: "n_tokens", offset: offset_of!(lacuna_merge_partials_shape, n_tokens), kind: Kind::U64 },
+            Field { name: "n_queries", offset: offset_of!(lacuna_merge_partials_shape, n_queries), kind: Kind::U64 },
+            Field { name: "n_heads", offset: offset_of!(lacuna_merge_partials_shape, n_heads), kind: Kind::U64 },
+            Field { name: "head_dim", offset: offset_of!(lacuna_merge_partials_shape, head_dim), kind: Kind::U64 },
+            Field { name: "output_stride", offset: offset_of!(lacuna_merge_partials_shape, output_stride), kind: Kind::U64 },
+            Field { name: "log_sum_order", offset: offset_of!(lacuna_merge_partials_shape, log_sum_order), kind: Kind::U32 },
+            Field { name: "log_base", offset: offset_of!(lacuna_merge_partials_shape, log_base), kind: Kind::U32 },
+            Field { name: "dtype", offset: offset_of!(lacuna_merge_partials_shape, dtype), kind: Kind::U32 },
+            Field { name: "output_dtype", offset: offset_of!(lacuna_merge_partials_shape, output_dtype), kind: Kind::U32 },
+        ],
+    },
+    Struct {
+        name: "lacuna_merge_partials_sizes",
+        n_bytes: size_of::<lacuna_merge_partials_sizes>(),
+        has_header: true,
+        fields: &[
+            Field { name: "outputs", offset: offset_of!(lacuna_merge_partials_sizes, outputs), kind: Kind::U64 },
+            Field { name: "log_sums", offset: offset_of!(lacuna_merge_partials_sizes, log_sums), kind: Kind::U64 },
+            Field { name: "mask", offset: offset_of!(lacuna_merge_partials_sizes, mask), kind: Kind::U64 },
+        ],
+    },
+    Struct {
+        name: "lacuna_merge_rows_args",
+        n_bytes: size_of::<lacuna_merge_rows_args>(),
+        has_header: true,
+        fields: &[
+            Field { name: "evicted", offset: offset_of!(lacuna_merge_rows_args, evicted), kind: Kind::View },
+            Field { name: "kept", offset: offset_of!(lacuna_merge_rows_args, kept), kind: Kind::View },
+            Field { name: "decay", offset: offset_of!(lacuna_merge_rows_args, decay), kind: Kind::F32 },
+            Field { name: "weights", offset: offset_of!(lacuna_merge_rows_args, weights), kind: Kind::U32 },
+            Field { name: "cache", offset: offset_of!(lacuna_merge_rows_args, cache), kind: Kind::Value("lacuna_kv_mut") },
+            Field { name: "nearest", offset: offset_of!(lacuna_merge_rows_args, nearest), kind: Kind::ViewMut },
+            Field { name: "similarities", offset: offset_of!(lacuna_merge_rows_args, similarities), kind: Kind::ViewMut },
+            Field { name: "thresholds", offset: offset_of!(lacuna_merge_rows_args, thresholds), kind: Kind::ViewMut },
+        ],
+    },
+    Struct {
+        name: "lacuna_merge_rows_shape",
+        n_bytes: size_of::<lacuna_merge_rows_shape>(),
+        has_header: true,
+        fields: &[
+            Field { name: "kv", offset: offset_of!(lacuna_merge_rows_shape, kv), kind: Kind::Struct("lacuna_kv_shape") },
+            Field { name: "n_evicted", offset: offset_of!(lacuna_merge_rows_shape, n_evicted), kind: Kind::U64 },
+            Field { name: "n_kept", offset: offset_of!(lacuna_merge_rows_shape, n_kept), kind: Kind::U64 },
+        ],
+    },
+    Struct {
+        name: "lacuna_merge_rows_sizes",
+        n_bytes: size_of::<lacuna_merge_rows_sizes>(),
+        has_header: true,
+        fields: &[
+            Field { name: "evicted", offset: offset_of!(lacuna_merge_rows_sizes, evicted), kind: Kind::U64 },
+            Field { name: "kept", offset: offset_of!(lacuna_merge_rows_sizes, kept), kind: Kind::U64 },
+            Field { name: "nearest", offset: offset_of!(lacuna_merge_rows_sizes, nearest), kind: Kind::U64 },
+            Field { name: "similarities", offset: offset_of!(lacuna_merge_rows_sizes, similarities), kind: Kind::U64 },
+            Field { name: "thresholds", offset: offset_of!(lacuna_merge_rows_sizes, thresholds), kind: Kind::U64 },
+        ],
+    },
+    Struct {
+        name: "lacuna_multiply_lane_args",
+        n_bytes: size_of::<lacuna_multiply_lane_args>(),
+        has_header: true,
+        fields: &[
+            Field { name: "x", offset: offset_of!(lacuna_multiply_lane_args, x), kind: Kind::View },
+            Field { name: "factors", offset: offset_of!(lacuna_multiply_lane_args, factors), kind: Kind::Array("lacuna_factor") },
+            Field { name: "n_factors", offset: offset_of!(lacuna_multiply_lane_args, n_factors), kind: Kind::Count },
+        ],
+    },
+    Struct {
+        name: "lacuna_multiply_lane_shape",
+        n_bytes: size_of::<lacuna_multiply_lane_shape>(),
+        has_header: true,
+        fields: &[
+            Field { name: "factors", offset: offset_of!(lacuna_multiply_lane_shape, factors), kind: Kind::Array("lacuna_factor_shape") },
+            Field { name: "n_factors", offset: offset_of!(lacuna_multiply_lane_shape, n_factors), kind: Kind::Count },
+            Field { name: "n_inputs", offset: offset_of!(lacuna_multiply_lane_shape, n_inputs), kind: Kind::U64 },
+            Field { name: "x_stride", offset: offset_of!(lacuna_multiply_lane_shape, x_stride), kind: Kind::U64 },
+            Field { name: "block_rows", offset: offset_of!(lacuna_multiply_lane_shape, block_rows), kind: Kind::U64 },
+            Field { name: "dtype", offset: offset_of!(lacuna_multiply_lane_shape, dtype), kind: Kind::U32 },
+            Field { name: "is_gated", offset: offset_of!(lacuna_multiply_lane_shape, is_gated), kind: Kind::U32 },
+        ],
+    },
+    Struct {
+        name: "lacuna_multiply_lane_sizes",
+        n_bytes: size_of::<lacuna_multiply_lane_sizes>(),
+        has_header: true,
+        fields: &[
+            Field { name: "x", offset: offset_of!(lacuna_multiply_lane_sizes, x), kind: Kind::U64 },
+            Field { name: "bias", offset: offset_of!(lacuna_multiply_lane_sizes, bias), kind: Kind::Numbers("u64", 4) },
+            Field { name: "output", offset: offset_of!(lacuna_multiply_lane_sizes, output), kind: Kind::Numbers("u64", 4) },
+            Field { name: "residual", offset: offset_of!(lacuna_multiply_lane_sizes, residual), kind: Kind::Numbers("u64", 4) },
+        ],
+    },
+    Struct {
+        name: "lacuna_pack_lane_args",
+        n_bytes: size_of::<lacuna_pack_lane_args>(),
+        has_header: true,
+        fields: &[
+            Field { name: "weights", offset: offset_of!(lacuna_pack_lane_args, weights), kind: Kind::View },
+            Field { name: "palettes", offset: offset_of!(lacuna_pack_lane_args, palettes), kind: Kind::View },
+            Field { name: "low", offset: offset_of!(lacuna_pack_lane_args, low), kind: Kind::ViewMut },
+            Field { name: "high", offset: offset_of!(lacuna_pack_lane_args, high), kind: Kind::ViewMut },
+            Field { name: "headers", offset: offset_of!(lacuna_pack_lane_args, headers), kind: Kind::ViewMut },
+            Field { name: "escapes", offset: offset_of!(lacuna_pack_lane_args, escapes), kind: Kind::ViewMut },
+            Field { name: "workspace", offset: offset_of!(lacuna_pack_lane_args, workspace), kind: Kind::View },
+        ],
+    },
+    Struct {
+        name: "lacuna_pack_lane_shape",
+        n_bytes: size_of::<lacuna_pack_lane_shape>(),
+        has_header: true,
+        fields: &[
+            Field { name: "n_rows", offset: offset_of!(lacuna_pack_lane_shape, n_rows), kind: Kind::U64 },
+            Field { name: "n_columns", offset: offset_of!(lacuna_pack_lane_shape, n_columns), kind: Kind::U64 },
+            Field { name: "weights_stride", offset: offset_of!(lacuna_pack_lane_shape, weights_stride), kind: Kind::U64 },
+        ],
+    },
+    Struct {
+        name: "lacuna_pack_lane_sizes",
+        n_bytes: size_of::<lacuna_pack_lane_sizes>(),
+        has_header: true,
+        fields: &[
+            Field { name: "weights", offset: offset_of!(lacuna_pack_lane_sizes, weights), kind: Kind::U64 },
+            Field { name: "workspace", offset: offset_of!(lacuna_pack_lane_sizes, workspace), kind: Kind::U64 },
+            Field { name: "palettes", offset: offset_of!(lacuna_pack_lane_sizes, palettes), kind: Kind::U64 },
+            Field { name: "n_escapes", offset: offset_of!(lacuna_pack_lane_sizes, n_escapes), kind: Kind::U64 },
+            Field { name: "low", offset: offset_of!(lacuna_pack_lane_sizes, low), kind: Kind::U64 },
+            Field { name: "high", offset: offset_of!(lacuna_pack_lane_sizes, high), kind: Kind::U64 },
+            Field { name: "headers", offset: offset_of!(lacuna_pack_lane_sizes, headers), kind: Kind::U64 },
+        ],
+    },
+    Struct {
+        name: "lacuna_page_place",
+        n_bytes: size_of::<lacuna_page_place>(),
+        has_header: true,
+        fields: &[
+            Field { name: "byte", offset: offset_of!(lacuna_page_place, byte), kind: Kind::U64 },
+            Field { name: "shift", offset: offset_of!(lacuna_page_place, shift), kind: Kind::U64 },
+            Field { name: "scale_byte", offset: offset_of!(lacuna_page_place, scale_byte), kind: Kind::U64 },
+            Field { name: "zero_byte", offset: offset_of!(lacuna_page_place, zero_byte), kind: Kind::U64 },
+        ],
+    },
+    Struct {
+        name: "lacuna_page_shape",
+        n_bytes: size_of::<lacuna_page_shape>(),
+        has_header: true,
+        fields: &[
+            Field { name: "head_dim", offset: offset_of!(lacuna_page_shape, head_dim), kind: Kind::U64 },
+            Field { name: "part", offset: offset_of!(lacuna_page_shape, part), kind: Kind::U32 },
+            Field { name: "tail", offset: offset_of!(lacuna_page_shape, tail), kind: Kind::U32 },
+        ],
+    },
+    Struct {
+        name: "lacuna_page_sizes",
+        n_bytes: size_of::<lacuna_page_sizes>(),
+        has_header: true,
+        fields: &[
+            Field { name: "page_bytes", offset: offset_of!(lacuna_page_sizes, page_bytes), kind: Kind::U64 },
+            Field { name: "code_bytes", offset: offset_of!(lacuna_page_sizes, code_bytes), kind: Kind::U64 },
+        ],
+    },
+    Struct {
+        name: "lacuna_pages_shape",
+        n_bytes: size_of::<lacuna_pages_shape>(),
+        has_header: true,
+        fields: &[
+            Field { name: "kv", offset: offset_of!(lacuna_pages_shape, kv), kind: Kind::Struct("lacuna_kv_shape") },
+            Field { name: "n_pages", offset: offset_of!(lacuna_pages_shape, n_pages), kind: Kind::U64 },
+            Field { name: "span_pages", offset: offset_of!(lacuna_pages_shape, span_pages), kind: Kind::U64 },
+            Field { name: "n_pool_pages", offset: offset_of!(lacuna_pages_shape, n_pool_pages), kind: Kind::Numbers("u64", 4) },
+            Field { name: "lists", offset: offset_of!(lacuna_pages_shape, lists), kind: Kind::U32 },
+            Field { name: "tail", offset: offset_of!(lacuna_pages_shape, tail), kind: Kind::U32 },
+        ],
+    },
+    Struct {
+        name: "lacuna_pages_sizes",
+        n_bytes: size_of::<lacuna_pages_sizes>(),
+        has_header: true,
+        fields: &[
+            Field { name: "indices", offset: offset_of!(lacuna_pages_sizes, indices), kind: Kind::U64 },
+            Field { name: "counts", offset: offset_of!(lacuna_pages_sizes, counts), kind: Kind::U64 },
+            Field { name: "key_entries", offset: offset_of!(lacuna_pages_sizes, key_entries), kind: Kind::U64 },
+            Field { name: "value_entries", offset: offset_of!(lacuna_pages_sizes, value_entries), kind: Kind::U64 },
+            Field { name: "key_scales", offset: offset_of!(lacuna_pages_sizes, key_scales), kind: Kind::U64 },
+            Field { name: "key_offsets", offset: offset_of!(lacuna_pages_sizes, key_offsets), kind: Kind::U64 },
+            Field { name: "value_scales", offset: offset_of!(lacuna_pages_sizes, value_scales), kind: Kind::U64 },
+            Field { name: "value_offsets", offset: offset_of!(lacuna_pages_sizes, value_offsets), kind: Kind::U64 },
+            Field { name: "pools", offset: offset_of!(lacuna_pages_sizes, pools), kind: Kind::Numbers("u64", 4) },
+            Field { name: "status", offset: offset_of!(lacuna_pages_sizes, status), kind: Kind::U64 },
+            Field { name: "workspace", offset: offset_of!(lacuna_pages_sizes, workspace), kind: Kind::U64 },
+        ],
+    },
+    Struct {
+        name: "lacuna_partial",
+        n_bytes: size_of::<lacuna_partial>(),
+        has_header: true,
+        fields: &[
+            Field { name: "outputs", offset: offset_of!(lacuna_partial, outputs), kind: Kind::View },
+            Field { name: "log_sums", offset: offset_of!(lacuna_partial, log_sums), kind: Kind::View },
+            Field { name: "mask", offset: offset_of!(lacuna_partial, mask), kind: Kind::View },
+        ],
+    },
+    Struct {
+        name: "lacuna_partial_shape",
+        n_bytes: size_of::<lacuna_partial_shape>(),
+        has_header: true,
+        fields: &[
+            Field { name: "stride", offset: offset_of!(lacuna_partial_shape, stride), kind: Kind::U64 },
+            Field { name: "log_sum_order", offset: offset_of!(lacuna_partial_shape, log_sum_order), kind: Kind::U32 },
+        ],
+    },
+    Struct {
+        name: "lacuna_partial_sizes",
+        n_bytes: size_of::<lacuna_partial_sizes>(),
+        has_header: true,
+        fields: &[
+            Field { name: "outputs", offset: offset_of!(lacuna_partial_sizes, outputs), kind: Kind::U64 },
+            Field { name: "log_sums", offset: offset_of!(lacuna_partial_sizes, log_sums), kind: Kind::U64 },
+            Field { name: "mask", offset: offset_of!(lacuna_partial_sizes, mask), kind: Kind::U64 },
+        ],
+    },
+    Struct {
+        name: "lacuna_pool_shape",
+        n_bytes: size_of::<lacuna_pool_shape>(),
+        has_header: true,
+        fields: &[
+            Field { name: "page_bytes", offset: offset_of!(lacuna_pool_shape, page_bytes), kind: Kind::U64 },
+            Field { name: "stride_bytes", offset: offset_of!(lacuna_pool_shape, stride_bytes), kind: Kind::U64 },
+        ],
+    },
+    Struct {
+        name: "lacuna_pools_shape",
+        n_bytes: size_of::<lacuna_pools_shape>(),
+        has_header: true,
+        fields: &[
+            Field { name: "pools", offset: offset_of!(lacuna_pools_shape, pools), kind: Kind::Array("lacuna_pool_shape") },
+            Field { name: "n_pools", offset: offset_of!(lacuna_pools_shape, n_pools), kind: Kind::Count },
+            Field { name: "n_pages", offset: offset_of!(lacuna_pools_shape, n_pages), kind: Kind::U64 },
+            Field { name: "is_packed", offset: offset_of!(lacuna_pools_shape, is_packed), kind: Kind::U32 },
+        ],
+    },
+    Struct {
+        name: "lacuna_progress",
+        n_bytes: size_of::<lacuna_progress>(),
+        has_header: true,
+        fields: &[
+            Field { name: "group", offset: offset_of!(lacuna_progress, group), kind: Kind::Text },
+            Field { name: "done_bytes", offset: offset_of!(lacuna_progress, done_bytes), kind: Kind::U64 },
+            Field { name: "total_bytes", offset: offset_of!(lacuna_progress, total_bytes), kind: Kind::U64 },
+            Field { name: "compressed_bytes", offset: offset_of!(lacuna_progress, compressed_bytes), kind: Kind::U64 },
+        ],
+    },
+    Struct {
+        name: "lacuna_quantize_pages_args",
+        n_bytes: size_of::<lacuna_quantize_pages_args>(),
+        has_header: true,
+        fields: &[
+            Field { name: "cache", offset: offset_of!(lacuna_quantize_pages_args, cache), kind: Kind::Value("lacuna_kv") },
+            Field { name: "indices", offset: offset_of!(lacuna_quantize_pages_args, indices), kind: Kind::View },
+            Field { name: "counts", offset: offset_of!(lacuna_quantize_pages_args, counts), kind: Kind::View },
+            Field { name: "key_entries", offset: offset_of!(lacuna_quantize_pages_args, key_entries), kind: Kind::View },
+            Field { name: "value_entries", offset: offset_of!(lacuna_quantize_pages_args, value_entries), kind: Kind::View },
+            Field { name: "key_scales", offset: offset_of!(lacuna_quantize_pages_args, key_scales), kind: Kind::View },
+            Field { name: "key_offsets", offset: offset_of!(lacuna_quantize_pages_args, key_offsets), kind: Kind::View },
+            Field { name: "value_scales", offset: offset_of!(lacuna_quantize_pages_args, value_scales), kind: Kind::View },
+            Field { name: "value_offsets", offset: offset_of!(lacuna_quantize_pages_args, value_offsets), kind: Kind::View },
+            Field { name: "pools", offset: offset_of!(lacuna_quantize_pages_args, pools), kind: Kind::ViewsMut(4) },
+            Field { name: "status", offset: offset_of!(lacuna_quantize_pages_args, status), kind: Kind::ViewMut },
+        ],
+    },
+    Struct {
+        name: "lacuna_retier_pages_args",
+        n_bytes: size_of::<lacuna_retier_pages_args>(),
+        has_header: true,
+        fields: &[
+            Field { name: "cache", offset: offset_of!(lacuna_retier_pages_args, cache), kind: Kind::Value("lacuna_kv") },
+            Field { name: "slot_of", offset: offset_of!(lacuna_retier_pages_args, slot_of), kind: Kind::View },
+            Field { name: "old_key_entries", offset: offset_of!(lacuna_retier_pages_args, old_key_entries), kind: Kind::View },
+            Field { name: "old_value_entries", offset: offset_of!(lacuna_retier_pages_args, old_value_entries), kind: Kind::View },
+            Field { name: "indices", offset: offset_of!(lacuna_retier_pages_args, indices), kind: Kind::View },
+            Field { name: "counts", offset: offset_of!(lacuna_retier_pages_args, counts), kind: Kind::View },
+            Field { name: "first_pages", offset: offset_of!(lacuna_retier_pages_args, first_pages), kind: Kind::View },
+            Field { name: "key_entries", offset: offset_of!(lacuna_retier_pages_args, key_entries), kind: Kind::View },
+            Field { name: "value_entries", offset: offset_of!(lacuna_retier_pages_args, value_entries), kind: Kind::View },
+            Field { name: "key_scales", offset: offset_of!(lacuna_retier_pages_args, key_scales), kind: Kind::View },
+            Field { name: "key_offsets", offset: offset_of!(lacuna_retier_pages_args, key_offsets), kind: Kind::View },
+            Field { name: "value_scales", offset: offset_of!(lacuna_retier_pages_args, value_scales), kind: Kind::View },
+            Field { name: "value_offsets", offset: offset_of!(lacuna_retier_pages_args, value_offsets), kind: Kind::View },
+            Field { name: "pools", offset: offset_of!(lacuna_retier_pages_args, pools), kind: Kind::ViewsMut(4) },
+            Field { name: "status", offset: offset_of!(lacuna_retier_pages_args, status), kind: Kind::ViewMut },
+            Field { name: "new_slots", offset: offset_of!(lacuna_retier_pages_args, new_slots), kind: Kind::ViewMut },
+        ],
+    },
+    Struct {
+        name: "lacuna_retier_pages_shape",
+        n_bytes: size_of::<lacuna_retier_pages_shape>(),
+        has_header: true,
+        fields: &[
+            Field { name: "pages", offset: offset_of!(lacuna_retier_pages_shape, pages), kind: Kind::Struct("lacuna_pages_shape") },
+            Field { name: "n_runs", offset: offset_of!(lacuna_retier_pages_shape, n_runs), kind: Kind::U64 },
+            Field { name: "n_old_pages", offset: offset_of!(lacuna_retier_pages_shape, n_old_pages), kind: Kind::U64 },
+            Field { name: "n_new_pages", offset: offset_of!(lacuna_retier_pages_shape, n_new_pages), kind: Kind::U64 },
+            Field { name: "n_positions", offset: offset_of!(lacuna_retier_pages_shape, n_positions), kind: Kind::U64 },
+        ],
+    },
+    Struct {
+        name: "lacuna_retier_pages_sizes",
+        n_bytes: size_of::<lacuna_retier_pages_sizes>(),
+        has_header: true,
+        fields: &[
+            Field { name: "slot_of", offset: offset_of!(lacuna_retier_pages_sizes, slot_of), kind: Kind::U64 },
+            Field { name: "old_key_entries", offset: offset_of!(lacuna_retier_pages_sizes, old_key_entries), kind: Kind::U64 },
+            Field { name: "old_value_entries", offset: offset_of!(lacuna_retier_pages_sizes, old_value_entries), kind: Kind::U64 },
+            Field { name: "indices", offset: offset_of!(lacuna_retier_pages_sizes, indices), kind: Kind::U64 },
+            Field { name: "counts", offset: offset_of!(lacuna_retier_pages_sizes, counts), kind: Kind::U64 },
+            Field { name: "first_pages", offset: offset_of!(lacuna_retier_pages_sizes, first_pages), kind: Kind::U64 },
+            Field { name: "key_entries", offset: offset_of!(lacuna_retier_pages_sizes, key_entries), kind: Kind::U64 },
+            Field { name: "value_entries", offset: offset_of!(lacuna_retier_pages_sizes, value_entries), kind: Kind::U64 },
+            Field { name: "key_scales", offset: offset_of!(lacuna_retier_pages_sizes, key_scales), kind: Kind::U64 },
+            Field { name: "key_offsets", offset: offset_of!(lacuna_retier_pages_sizes, key_offsets), kind: Kind::U64 },
+            Field { name: "value_scales", offset: offset_of!(lacuna_retier_pages_sizes, value_scales), kind: Kind::U64 },
+            Field { name: "value_offsets", offset: offset_of!(lacuna_retier_pages_sizes, value_offsets), kind: Kind::U64 },
+            Field { name: "pools", offset: offset_of!(lacuna_retier_pages_sizes, pools), kind: Kind::Numbers("u64", 4) },
+            Field { name: "status", offset: offset_of!(lacuna_retier_pages_sizes, status), kind: Kind::U64 },
+            Field { name: "new_slots", offset: offset_of!(lacuna_retier_pages_sizes, new_slots), kind: Kind::U64 },
+        ],
+    },
+    Struct {
+        name: "lacuna_rows_shape",
+        n_bytes: size_of::<lacuna_rows_shape>(),
+        has_header: true,
+        fields: &[
+            Field { name: "n_lists", offset: offset_of!(lacuna_rows_shape, n_lists), kind: Kind::U64 },
+            Field { name: "n_indices", offset: offset_of!(lacuna_rows_shape, n_indices), kind: Kind::U64 },
+            Field { name: "n_table_rows", offset: offset_of!(lacuna_rows_shape, n_table_rows), kind: Kind::U64 },
+            Field { name: "row_len", offset: offset_of!(lacuna_rows_shape, row_len), kind: Kind::U64 },
+            Field { name: "dtype", offset: offset_of!(lacuna_rows_shape, dtype), kind: Kind::U32 },
+            Field { name: "order", offset: offset_of!(lacuna_rows_shape, order), kind: Kind::U32 },
+            Field { name: "index_stride", offset: offset_of!(lacuna_rows_shape, index_stride), kind: Kind::U64 },
+            Field { name: "table_stride", offset: offset_of!(lacuna_rows_shape, table_stride), kind: Kind::U64 },
+            Field { name: "table_row_stride", offset: offset_of!(lacuna_rows_shape, table_row_stride), kind: Kind::U64 },
+            Field { name: "list_stride", offset: offset_of!(lacuna_rows_shape, list_stride), kind: Kind::U64 },
+            Field { name: "list_row_stride", offset: offset_of!(lacuna_rows_shape, list_row_stride), kind: Kind::U64 },
+        ],
+    },
+    Struct {
+        name: "lacuna_rows_sizes",
+        n_bytes: size_of::<lacuna_rows_sizes>(),
+        has_header: true,
+        fields: &[
+            Field { name: "table", offset: offset_of!(lacuna_rows_sizes, table), kind: Kind::U64 },
+            Field { name: "indices", offset: offset_of!(lacuna_rows_sizes, indices), kind: Kind::U64 },
+            Field { name: "gathered", offset: offset_of!(lacuna_rows_sizes, gathered), kind: Kind::U64 },
+            Field { name: "source", offset: offset_of!(lacuna_rows_sizes, source), kind: Kind::U64 },
+            Field { name: "weights", offset: offset_of!(lacuna_rows_sizes, weights), kind: Kind::U64 },
+            Field { name: "last", offset: offset_of!(lacuna_rows_sizes, last), kind: Kind::U64 },
+        ],
+    },
+    Struct {
+        name: "lacuna_saliency_shape",
+        n_bytes: size_of::<lacuna_saliency_shape>(),
+        has_header: true,
+        fields: &[
+            Field { name: "batch", offset: offset_of!(lacuna_saliency_shape, batch), kind: Kind::U64 },
+            Field { name: "n_q_heads", offset: offset_of!(lacuna_saliency_shape, n_q_heads), kind: Kind::U64 },
+            Field { name: "n_heads", offset: offset_of!(lacuna_saliency_shape, n_heads), kind: Kind::U64 },
+            Field { name: "n_tokens", offset: offset_of!(lacuna_saliency_shape, n_tokens), kind: Kind::U64 },
+            Field { name: "n_queries", offset: offset_of!(lacuna_saliency_shape, n_queries), kind: Kind::U64 },
+            Field { name: "n_positions", offset: offset_of!(lacuna_saliency_shape, n_positions), kind: Kind::U64 },
+            Field { name: "log_sum_order", offset: offset_of!(lacuna_saliency_shape, log_sum_order), kind: Kind::U32 },
+            Field { name: "log_base", offset: offset_of!(lacuna_saliency_shape, log_base), kind: Kind::U32 },
+            Field { name: "lists", offset: offset_of!(lacuna_saliency_shape, lists), kind: Kind::U32 },
+            Field { name: "is_sum", offset: offset_of!(lacuna_saliency_shape, is_sum), kind: Kind::U32 },
+            Field { name: "decay", offset: offset_of!(lacuna_saliency_shape, decay), kind: Kind::F32 },
+            Field { name: "floor", offset: offset_of!(lacuna_saliency_shape, floor), kind: Kind::F32 },
+            Field { name: "fresh", offset: offset_of!(lacuna_saliency_shape, fresh), kind: Kind::F32 },
+        ],
+    },
+    Struct {
+        name: "lacuna_saliency_sizes",
+        n_bytes: size_of::<lacuna_saliency_sizes>(),
+        has_header: true,
+        fields: &[
+            Field { name: "lengths", offset: offset_of!(lacuna_saliency_sizes, lengths), kind: Kind::U64 },
+            Field { name: "skips", offset: offset_of!(lacuna_saliency_sizes, skips), kind: Kind::U64 },
+            Field { name: "sums", offset: offset_of!(lacuna_saliency_sizes, sums), kind: Kind::U64 },
+            Field { name: "counts", offset: offset_of!(lacuna_saliency_sizes, counts), kind: Kind::U64 },
+            Field { name: "logits", offset: offset_of!(lacuna_saliency_sizes, logits), kind: Kind::U64 },
+            Field { name: "log_sums", offset: offset_of!(lacuna_saliency_sizes, log_sums), kind: Kind::U64 },
+            Field { name: "tokens", offset: offset_of!(lacuna_saliency_sizes, tokens), kind: Kind::U64 },
+            Field { name: "norms", offset: offset_of!(lacuna_saliency_sizes, norms), kind: Kind::U64 },
+            Field { name: "scores", offset: offset_of!(lacuna_saliency_sizes, scores), kind: Kind::U64 },
+        ],
+    },
+    Struct {
+        name: "lacuna_scatter_add_rows_args",
+        n_bytes: size_of::<lacuna_scatter_add_rows_args>(),
+        has_header: true,
+        fields: &[
+            Field { name: "source", offset: offset_of!(lacuna_scatter_add_rows_args, source), kind: Kind::View },
+            Field { name: "indices", offset: offset_of!(lacuna_scatter_add_rows_args, indices), kind: Kind::View },
+            Field { name: "weights", offset: offset_of!(lacuna_scatter_add_rows_args, weights), kind: Kind::View },
+            Field { name: "table", offset: offset_of!(lacuna_scatter_add_rows_args, table), kind: Kind::ViewMut },
+        ],
+    },
+    Struct {
+        name: "lacuna_scatter_kv_args",
+        n_bytes: size_of::<lacuna_scatter_kv_args>(),
+        has_header: true,
+        fields: &[
+            Field { name: "keys", offset: offset_of!(lacuna_scatter_kv_args, keys), kind: Kind::View },
+            Field { name: "values", offset: offset_of!(lacuna_scatter_kv_args, values), kind: Kind::View },
+            Field { name: "indices", offset: offset_of!(lacuna_scatter_kv_args, indices), kind: Kind::View },
+            Field { name: "cache", offset: offset_of!(lacuna_scatter_kv_args, cache), kind: Kind::Value("lacuna_kv_mut") },
+        ],
+    },
+    Struct {
+        name: "lacuna_scatter_rows_args",
+        n_bytes: size_of::<lacuna_scatter_rows_args>(),
+        has_header: true,
+        fields: &[
+            Field { name: "source", offset: offset_of!(lacuna_scatter_rows_args, source), kind: Kind::View },
+            Field { name: "indices", offset: offset_of!(lacuna_scatter_rows_args, indices), kind: Kind::View },
+            Field { name: "last", offset: offset_of!(lacuna_scatter_rows_args, last), kind: Kind::ViewMut },
+            Field { name: "table", offset: offset_of!(lacuna_scatter_rows_args, table), kind: Kind::ViewMut },
+        ],
+    },
+    Struct {
+        name: "lacuna_score_rows_args",
+        n_bytes: size_of::<lacuna_score_rows_args>(),
+        has_header: true,
+        fields: &[
+            Field { name: "queries", offset: offset_of!(lacuna_score_rows_args, queries), kind: Kind::View },
+            Field { name: "cache", offset: offset_of!(lacuna_score_rows_args, cache), kind: Kind::Value("lacuna_kv") },
+            Field { name: "skips", offset: offset_of!(lacuna_score_rows_args, skips), kind: Kind::View },
+            Field { name: "scores", offset: offset_of!(lacuna_score_rows_args, scores), kind: Kind::ViewMut },
+            Field { name: "softmaxes", offset: offset_of!(lacuna_score_rows_args, softmaxes), kind: Kind::ViewMut },
+            Field { name: "workspace", offset: offset_of!(lacuna_score_rows_args, workspace), kind: Kind::ViewMut },
+        ],
+    },
+    Struct {
+        name: "lacuna_score_rows_shape",
+        n_bytes: size_of::<lacuna_score_rows_shape>(),
+        has_header: true,
+        fields: &[
+            Field { name: "kv", offset: offset_of!(lacuna_score_rows_shape, kv), kind: Kind::Struct("lacuna_kv_shape") },
+            Field { name: "n_q_heads", offset: offset_of!(lacuna_score_rows_shape, n_q_heads), kind: Kind::U64 },
+            Field { name: "query_stride", offset: offset_of!(lacuna_score_rows_shape, query_stride), kind: Kind::U64 },
+            Field { name: "n", offset: offset_of!(lacuna_score_rows_shape, n), kind: Kind::U64 },
+            Field { name: "score_stride", offset: offset_of!(lacuna_score_rows_shape, score_stride), kind: Kind::U64 },
+            Field { name: "kind", offset: offset_of!(lacuna_score_rows_shape, kind), kind: Kind::U32 },
+            Field { name: "reduction", offset: offset_of!(lacuna_score_rows_shape, reduction), kind: Kind::U32 },
+            Field { name: "query_dtype", offset: offset_of!(lacuna_score_rows_shape, query_dtype), kind: Kind::U32 },
+            Field { name: "score_dtype", offset: offset_of!(lacuna_score_rows_shape, score_dtype), kind: Kind::U32 },
+            Field { name: "softmax_scale", offset: offset_of!(lacuna_score_rows_shape, softmax_scale), kind: Kind::F32 },
+        ],
+    },
+    Struct {
+        name: "lacuna_score_rows_sizes",
+        n_bytes: size_of::<lacuna_score_rows_sizes>(),
+        has_header: true,
+        fields: &[
+            Field { name: "queries", offset: offset_of!(lacuna_score_rows_sizes, queries), kind: Kind::U64 },
+            Field { name: "skips", offset: offset_of!(lacuna_score_rows_sizes, skips), kind: Kind::U64 },
+            Field { name: "scores", offset: offset_of!(lacuna_score_rows_sizes, scores), kind: Kind::U64 },
+            Field { name: "softmaxes", offset: offset_of!(lacuna_score_rows_sizes, softmaxes), kind: Kind::U64 },
+            Field { name: "workspace", offset: offset_of!(lacuna_score_rows_sizes, workspace), kind: Kind::U64 },
+        ],
+    },
+    Struct {
+        name: "lacuna_score_votes_args",
+        n_bytes: size_of::<lacuna_score_votes_args>(),
+        has_header: true,
+        fields: &[
+            Field { name: "queries", offset: offset_of!(lacuna_score_votes_args, queries), kind: Kind::View },
+            Field { name: "cache", offset: offset_of!(lacuna_score_votes_args, cache), kind: Kind::Value("lacuna_kv") },
+            Field { name: "skips", offset: offset_of!(lacuna_score_votes_args, skips), kind: Kind::View },
+            Field { name: "votes", offset: offset_of!(lacuna_score_votes_args, votes), kind: Kind::ViewMut },
+            Field { name: "scores", offset: offset_of!(lacuna_score_votes_args, scores), kind: Kind::ViewMut },
+        ],
+    },
+    Struct {
+        name: "lacuna_segment",
+        n_bytes: size_of::<lacuna_segment>(),
+        has_header: true,
+        fields: &[
+            Field { name: "cache", offset: offset_of!(lacuna_segment, cache), kind: Kind::Value("lacuna_kv") },
+            Field { name: "indices", offset: offset_of!(lacuna_segment, indices), kind: Kind::View },
+            Field { name: "counts", offset: offset_of!(lacuna_segment, counts), kind: Kind::View },
+            Field { name: "biases", offset: offset_of!(lacuna_segment, biases), kind: Kind::View },
+        ],
+    },
+    Struct {
+        name: "lacuna_segment_shape",
+        n_bytes: size_of::<lacuna_segment_shape>(),
+        has_header: true,
+        fields: &[
+            Field { name: "cache", offset: offset_of!(lacuna_segment_shape, cache), kind: Kind::Struct("lacuna_kv_shape") },
+            Field { name: "first", offset: offset_of!(lacuna_segment_shape, first), kind: Kind::U64 },
+            Field { name: "end", offset: offset_of!(lacuna_segment_shape, end), kind: Kind::U64 },
+            Field { name: "last", offset: offset_of!(lacuna_segment_shape, last), kind: Kind::U64 },
+            Field { name: "n_blocks", offset: offset_of!(lacuna_segment_shape, n_blocks), kind: Kind::U64 },
+            Field { name: "block_size", offset: offset_of!(lacuna_segment_shape, block_size), kind: Kind::U64 },
+            Field { name: "window", offset: offset_of!(lacuna_segment_shape, window), kind: Kind::U64 },
+            Field { name: "tokens", offset: offset_of!(lacuna_segment_shape, tokens), kind: Kind::U32 },
+            Field { name: "lists", offset: offset_of!(lacuna_segment_shape, lists), kind: Kind::U32 },
+            Field { name: "mask", offset: offset_of!(lacuna_segment_shape, mask), kind: Kind::U32 },
+        ],
+    },
+    Struct {
+        name: "lacuna_segment_sizes",
+        n_bytes: size_of::<lacuna_segment_sizes>(),
+        has_header: true,
+        fields: &[
+            Field { name: "indices", offset: offset_of!(lacuna_segment_sizes, indices), kind: Kind::U64 },
+            Field { name: "counts", offset: offset_of!(lacuna_segment_sizes, counts), kind: Kind::U64 },
+            Field { name: "biases", offset: offset_of!(lacuna_segment_sizes, biases), kind: Kind::U64 },
+        ],
+    },
+    Struct {
+        name: "lacuna_stored_facts",
+        n_bytes: size_of::<lacuna_stored_facts>(),
+        has_header: true,
+        fields: &[
+            Field { name: "name", offset: offset_of!(lacuna_stored_facts, name), kind: Kind::Text },
+            Field { name: "warnings", offset: offset_of!(lacuna_stored_facts, warnings), kind: Kind::Text },
+            Field { name: "n_elements", offset: offset_of!(lacuna_stored_facts, n_elements), kind: Kind::U64 },
+            Field { name: "n_matrices", offset: offset_of!(lacuna_stored_facts, n_matrices), kind: Kind::U64 },
+            Field { name: "n_bytes", offset: offset_of!(lacuna_stored_facts, n_bytes), kind: Kind::U64 },
+            Field { name: "format", offset: offset_of!(lacuna_stored_facts, format), kind: Kind::U32 },
+            Field { name: "has_checksum", offset: offset_of!(lacuna_stored_facts, has_checksum), kind: Kind::U32 },
+        ],
+    },
+    Struct {
+        name: "lacuna_summarize_args",
+        n_bytes: size_of::<lacuna_summarize_args>(),
+        has_header: true,
+        fields: &[
+            Field { name: "keys", offset: offset_of!(lacuna_summarize_args, keys), kind: Kind::Value("lacuna_kv") },
+            Field { name: "summary_table", offset: offset_of!(lacuna_summarize_args, summary_table), kind: Kind::View },
+            Field { name: "first_new", offset: offset_of!(lacuna_summarize_args, first_new), kind: Kind::View },
+            Field { name: "rows", offset: offset_of!(lacuna_summarize_args, rows), kind: Kind::ViewMut },
+            Field { name: "outliers", offset: offset_of!(lacuna_summarize_args, outliers), kind: Kind::ViewMut },
+        ],
+    },
+    Struct {
+        name: "lacuna_summarize_shape",
+        n_bytes: size_of::<lacuna_summarize_shape>(),
+        has_header: true,
+        fields: &[
+            Field { name: "keys", offset: offset_of!(lacuna_summarize_shape, keys), kind: Kind::Struct("lacuna_kv_shape") },
+            Field { name: "summaries", offset: offset_of!(lacuna_summarize_shape, summaries), kind: Kind::Struct("lacuna_kv_shape") },
+            Field { name: "max_new", offset: offset_of!(lacuna_summarize_shape, max_new), kind: Kind::U64 },
+            Field { name: "outlier_stride", offset: offset_of!(lacuna_summarize_shape, outlier_stride), kind: Kind::U64 },
+            Field { name: "summary", offset: offset_of!(lacuna_summarize_shape, summary), kind: Kind::U32 },
+        ],
+    },
+    Struct {
+        name: "lacuna_summarize_sizes",
+        n_bytes: size_of::<lacuna_summarize_sizes>(),
+        has_header: true,
+        fields: &[
+            Field { name: "summary_table", offset: offset_of!(lacuna_summarize_sizes, summary_table), kind: Kind::U64 },
+            Field { name: "first_new", offset: offset_of!(lacuna_summarize_sizes, first_new), kind: Kind::U64 },
+            Field { name: "rows", offset: offset_of!(lacuna_summarize_sizes, rows), kind: Kind::U64 },
+            Field { name: "outliers", offset: offset_of!(lacuna_summarize_sizes, outliers), kind: Kind::U64 },
+        ],
+    },
+    Struct {
+        name: "lacuna_tier_resolve_args",
+        n_bytes: size_of::<lacuna_tier_resolve_args>(),
+        has_header: true,
+        fields: &[
+            Field { name: "indices", offset: offset_of!(lacuna_tier_resolve_args, indices), kind: Kind::View },
+            Field { name: "counts", offset: offset_of!(lacuna_tier_resolve_args, counts), kind: Kind::View },
+            Field { name: "source_table", offset: offset_of!(lacuna_tier_resolve_args, source_table), kind: Kind::View },
+            Field { name: "slot_of", offset: offset_of!(lacuna_tier_resolve_args, slot_of), kind: Kind::ViewMut },
+            Field { name: "logical_of", offset: offset_of!(lacuna_tier_resolve_args, logical_of), kind: Kind::ViewMut },
+            Field { name: "referenced", offset: offset_of!(lacuna_tier_resolve_args, referenced), kind: Kind::ViewMut },
+            Field { name: "hands", offset: offset_of!(lacuna_tier_resolve_args, hands), kind: Kind::ViewMut },
+            Field { name: "slots", offset: offset_of!(lacuna_tier_resolve_args, slots), kind: Kind::ViewMut },
+            Field { name: "misses", offset: offset_of!(lacuna_tier_resolve_args, misses), kind: Kind::ViewMut },
+            Field { name: "miss_counts", offset: offset_of!(lacuna_tier_resolve_args, miss_counts), kind: Kind::ViewMut },
+            Field { name: "hits", offset: offset_of!(lacuna_tier_resolve_args, hits), kind: Kind::ViewMut },
+            Field { name: "hit_counts", offset: offset_of!(lacuna_tier_resolve_args, hit_counts), kind: Kind::ViewMut },
+            Field { name: "fetched", offset: offset_of!(lacuna_tier_resolve_args, fetched), kind: Kind::ViewMut },
+            Field { name: "fetched_counts", offset: offset_of!(lacuna_tier_resolve_args, fetched_counts), kind: Kind::ViewMut },
+            Field { name: "overflows", offset: offset_of!(lacuna_tier_resolve_args, overflows), kind: Kind::ViewMut },
+        ],
+    },
+    Struct {
+        name: "lacuna_tier_resolve_shape",
+        n_bytes: size_of::<lacuna_tier_resolve_shape>(),
+        has_header: true,
+        fields: &[
+            Field { name: "batch", offset: offset_of!(lacuna_tier_resolve_shape, batch), kind: Kind::U64 },
+            Field { name: "lists_per_request", offset: offset_of!(lacuna_tier_resolve_shape, lists_per_request), kind: Kind::U64 },
+            Field { name: "n", offset: offset_of!(lacuna_tier_resolve_shape, n), kind: Kind::U64 },
+            Field { name: "n_logical", offset: offset_of!(lacuna_tier_resolve_shape, n_logical), kind: Kind::U64 },
+            Field { name: "n_slots", offset: offset_of!(lacuna_tier_resolve_shape, n_slots), kind: Kind::U64 },
+            Field { name: "n_source_pages", offset: offset_of!(lacuna_tier_resolve_shape, n_source_pages), kind: Kind::U64 },
+        ],
+    },
+    Struct {
+        name: "lacuna_tier_resolve_sizes",
+        n_bytes: size_of::<lacuna_tier_resolve_sizes>(),
+        has_header: true,
+        fields: &[
+            Field { name: "indices", offset: offset_of!(lacuna_tier_resolve_sizes, indices), kind: Kind::U64 },
+            Field { name: "counts", offset: offset_of!(lacuna_tier_resolve_sizes, counts), kind: Kind::U64 },
+            Field { name: "source_table", offset: offset_of!(lacuna_tier_resolve_sizes, source_table), kind: Kind::U64 },
+            Field { name: "slot_of", offset: offset_of!(lacuna_tier_resolve_sizes, slot_of), kind: Kind::U64 },
+            Field { name: "logical_of", offset: offset_of!(lacuna_tier_resolve_sizes, logical_of), kind: Kind::U64 },
+            Field { name: "referenced", offset: offset_of!(lacuna_tier_resolve_sizes, referenced), kind: Kind::U64 },
+            Field { name: "hands", offset: offset_of!(lacuna_tier_resolve_sizes, hands), kind: Kind::U64 },
+            Field { name: "slots", offset: offset_of!(lacuna_tier_resolve_sizes, slots), kind: Kind::U64 },
+            Field { name: "misses", offset: offset_of!(lacuna_tier_resolve_sizes, misses), kind: Kind::U64 },
+            Field { name: "miss_counts", offset: offset_of!(lacuna_tier_resolve_sizes, miss_counts), kind: Kind::U64 },
+            Field { name: "hits", offset: offset_of!(lacuna_tier_resolve_sizes, hits), kind: Kind::U64 },
+            Field { name: "hit_counts", offset: offset_of!(lacuna_tier_resolve_sizes, hit_counts), kind: Kind::U64 },
+            Field { name: "fetched", offset: offset_of!(lacuna_tier_resolve_sizes, fetched), kind: Kind::U64 },
+            Field { name: "fetched_counts", offset: offset_of!(lacuna_tier_resolve_sizes, fetched_counts), kind: Kind::U64 },
+            Field { name: "overflows", offset: offset_of!(lacuna_tier_resolve_sizes, overflows), kind: Kind::U64 },
         ],
     },
     Struct {
@@ -161,20 +1660,959 @@ pub(crate) static STRUCTS: &[Struct] = &[
             Field { name: "kept", offset: offset_of!(lacuna_topk_rows_sizes, kept), kind: Kind::U64 },
         ],
     },
+    Struct {
+        name: "lacuna_unpack_lane_args",
+        n_bytes: size_of::<lacuna_unpack_lane_args>(),
+        has_header: true,
+        fields: &[
+            Field { name: "planes", offset: offset_of!(lacuna_unpack_lane_args, planes), kind: Kind::Struct("lacuna_lane_views") },
+            Field { name: "output", offset: offset_of!(lacuna_unpack_lane_args, output), kind: Kind::ViewMut },
+        ],
+    },
+    Struct {
+        name: "lacuna_unpack_lane_shape",
+        n_bytes: size_of::<lacuna_unpack_lane_shape>(),
+        has_header: true,
+        fields: &[
+            Field { name: "n_rows", offset: offset_of!(lacuna_unpack_lane_shape, n_rows), kind: Kind::U64 },
+            Field { name: "n_columns", offset: offset_of!(lacuna_unpack_lane_shape, n_columns), kind: Kind::U64 },
+            Field { name: "output_stride", offset: offset_of!(lacuna_unpack_lane_shape, output_stride), kind: Kind::U64 },
+        ],
+    },
+    Struct {
+        name: "lacuna_unpack_lane_sizes",
+        n_bytes: size_of::<lacuna_unpack_lane_sizes>(),
+        has_header: true,
+        fields: &[
+            Field { name: "output", offset: offset_of!(lacuna_unpack_lane_sizes, output), kind: Kind::U64 },
+        ],
+    },
+    Struct {
+        name: "lacuna_vote_rows_args",
+        n_bytes: size_of::<lacuna_vote_rows_args>(),
+        has_header: true,
+        fields: &[
+            Field { name: "scores", offset: offset_of!(lacuna_vote_rows_args, scores), kind: Kind::View },
+            Field { name: "softmaxes", offset: offset_of!(lacuna_vote_rows_args, softmaxes), kind: Kind::View },
+            Field { name: "lengths", offset: offset_of!(lacuna_vote_rows_args, lengths), kind: Kind::View },
+            Field { name: "skips", offset: offset_of!(lacuna_vote_rows_args, skips), kind: Kind::View },
+            Field { name: "votes", offset: offset_of!(lacuna_vote_rows_args, votes), kind: Kind::ViewMut },
+        ],
+    },
+    Struct {
+        name: "lacuna_vote_rows_shape",
+        n_bytes: size_of::<lacuna_vote_rows_shape>(),
+        has_header: true,
+        fields: &[
+            Field { name: "stride", offset: offset_of!(lacuna_vote_rows_shape, stride), kind: Kind::U64 },
+            Field { name: "together", offset: offset_of!(lacuna_vote_rows_shape, together), kind: Kind::U32 },
+            Field { name: "reduction", offset: offset_of!(lacuna_vote_rows_shape, reduction), kind: Kind::U32 },
+            Field { name: "vote_dtype", offset: offset_of!(lacuna_vote_rows_shape, vote_dtype), kind: Kind::U32 },
+        ],
+    },
+    Struct {
+        name: "lacuna_vote_rows_sizes",
+        n_bytes: size_of::<lacuna_vote_rows_sizes>(),
+        has_header: true,
+        fields: &[
+            Field { name: "queries", offset: offset_of!(lacuna_vote_rows_sizes, queries), kind: Kind::U64 },
+            Field { name: "scores", offset: offset_of!(lacuna_vote_rows_sizes, scores), kind: Kind::U64 },
+            Field { name: "softmaxes", offset: offset_of!(lacuna_vote_rows_sizes, softmaxes), kind: Kind::U64 },
+            Field { name: "lengths", offset: offset_of!(lacuna_vote_rows_sizes, lengths), kind: Kind::U64 },
+            Field { name: "skips", offset: offset_of!(lacuna_vote_rows_sizes, skips), kind: Kind::U64 },
+            Field { name: "votes", offset: offset_of!(lacuna_vote_rows_sizes, votes), kind: Kind::U64 },
+            Field { name: "fits_on_chip", offset: offset_of!(lacuna_vote_rows_sizes, fits_on_chip), kind: Kind::U64 },
+        ],
+    },
+    Struct {
+        name: "lacuna_weigh_saliency_args",
+        n_bytes: size_of::<lacuna_weigh_saliency_args>(),
+        has_header: true,
+        fields: &[
+            Field { name: "sums", offset: offset_of!(lacuna_weigh_saliency_args, sums), kind: Kind::View },
+            Field { name: "counts", offset: offset_of!(lacuna_weigh_saliency_args, counts), kind: Kind::View },
+            Field { name: "norms", offset: offset_of!(lacuna_weigh_saliency_args, norms), kind: Kind::View },
+            Field { name: "lengths", offset: offset_of!(lacuna_weigh_saliency_args, lengths), kind: Kind::View },
+            Field { name: "skips", offset: offset_of!(lacuna_weigh_saliency_args, skips), kind: Kind::View },
+            Field { name: "scores", offset: offset_of!(lacuna_weigh_saliency_args, scores), kind: Kind::ViewMut },
+        ],
+    },
 ];
 
 pub(crate) static HANDLES: &[Handle] = &[
     // SAFETY: the handle is of this type, and ends here.
+    Handle { name: "lacuna_append_kv_plan", free: |handle| unsafe { lacuna_append_kv_plan_free(handle.cast()) } },
+    // SAFETY: the handle is of this type, and ends here.
+    Handle { name: "lacuna_arena", free: |handle| unsafe { lacuna_arena_free(handle.cast()) } },
+    // SAFETY: the handle is of this type, and ends here.
+    Handle { name: "lacuna_attend_low_rank_plan", free: |handle| unsafe { lacuna_attend_low_rank_plan_free(handle.cast()) } },
+    // SAFETY: the handle is of this type, and ends here.
+    Handle { name: "lacuna_attend_plan", free: |handle| unsafe { lacuna_attend_plan_free(handle.cast()) } },
+    // SAFETY: the handle is of this type, and ends here.
+    Handle { name: "lacuna_attend_prefill_plan", free: |handle| unsafe { lacuna_attend_prefill_plan_free(handle.cast()) } },
+    // SAFETY: the handle is of this type, and ends here.
+    Handle { name: "lacuna_attend_tiered_plan", free: |handle| unsafe { lacuna_attend_tiered_plan_free(handle.cast()) } },
+    // SAFETY: the handle is of this type, and ends here.
+    Handle { name: "lacuna_checkpoint", free: |handle| unsafe { lacuna_checkpoint_free(handle.cast()) } },
+    // SAFETY: the handle is of this type, and ends here.
+    Handle { name: "lacuna_column_mass_plan", free: |handle| unsafe { lacuna_column_mass_plan_free(handle.cast()) } },
+    // SAFETY: the handle is of this type, and ends here.
+    Handle { name: "lacuna_compact_encoder", free: |handle| unsafe { lacuna_compact_encoder_free(handle.cast()) } },
+    // SAFETY: the handle is of this type, and ends here.
+    Handle { name: "lacuna_compact_rows_plan", free: |handle| unsafe { lacuna_compact_rows_plan_free(handle.cast()) } },
+    // SAFETY: the handle is of this type, and ends here.
+    Handle { name: "lacuna_copy_pages_plan", free: |handle| unsafe { lacuna_copy_pages_plan_free(handle.cast()) } },
+    // SAFETY: the handle is of this type, and ends here.
     Handle { name: "lacuna_device", free: |handle| unsafe { lacuna_device_free(handle.cast()) } },
+    // SAFETY: the handle is of this type, and ends here.
+    Handle { name: "lacuna_device_lane", free: |handle| unsafe { lacuna_device_lane_free(handle.cast()) } },
+    // SAFETY: the handle is of this type, and ends here.
+    Handle { name: "lacuna_df11_encoder", free: |handle| unsafe { lacuna_df11_encoder_free(handle.cast()) } },
     // SAFETY: the handle is of this type, and ends here.
     Handle { name: "lacuna_df11_weights", free: |handle| unsafe { lacuna_df11_weights_free(handle.cast()) } },
     // SAFETY: the handle is of this type, and ends here.
+    Handle { name: "lacuna_gate_selection_plan", free: |handle| unsafe { lacuna_gate_selection_plan_free(handle.cast()) } },
+    // SAFETY: the handle is of this type, and ends here.
+    Handle { name: "lacuna_indexed_decode_rows_plan", free: |handle| unsafe { lacuna_indexed_decode_rows_plan_free(handle.cast()) } },
+    // SAFETY: the handle is of this type, and ends here.
+    Handle { name: "lacuna_indexed_weights", free: |handle| unsafe { lacuna_indexed_weights_free(handle.cast()) } },
+    // SAFETY: the handle is of this type, and ends here.
+    Handle { name: "lacuna_kv_rows_plan", free: |handle| unsafe { lacuna_kv_rows_plan_free(handle.cast()) } },
+    // SAFETY: the handle is of this type, and ends here.
+    Handle { name: "lacuna_measure_norms_plan", free: |handle| unsafe { lacuna_measure_norms_plan_free(handle.cast()) } },
+    // SAFETY: the handle is of this type, and ends here.
+    Handle { name: "lacuna_merge_partials_plan", free: |handle| unsafe { lacuna_merge_partials_plan_free(handle.cast()) } },
+    // SAFETY: the handle is of this type, and ends here.
+    Handle { name: "lacuna_merge_rows_plan", free: |handle| unsafe { lacuna_merge_rows_plan_free(handle.cast()) } },
+    // SAFETY: the handle is of this type, and ends here.
+    Handle { name: "lacuna_multiply_lane_plan", free: |handle| unsafe { lacuna_multiply_lane_plan_free(handle.cast()) } },
+    // SAFETY: the handle is of this type, and ends here.
+    Handle { name: "lacuna_pack_lane_plan", free: |handle| unsafe { lacuna_pack_lane_plan_free(handle.cast()) } },
+    // SAFETY: the handle is of this type, and ends here.
+    Handle { name: "lacuna_pages_plan", free: |handle| unsafe { lacuna_pages_plan_free(handle.cast()) } },
+    // SAFETY: the handle is of this type, and ends here.
+    Handle { name: "lacuna_pools", free: |handle| unsafe { lacuna_pools_free(handle.cast()) } },
+    // SAFETY: the handle is of this type, and ends here.
     Handle { name: "lacuna_queue", free: |handle| unsafe { lacuna_queue_free(handle.cast()) } },
     // SAFETY: the handle is of this type, and ends here.
+    Handle { name: "lacuna_retier_pages_plan", free: |handle| unsafe { lacuna_retier_pages_plan_free(handle.cast()) } },
+    // SAFETY: the handle is of this type, and ends here.
+    Handle { name: "lacuna_rows_plan", free: |handle| unsafe { lacuna_rows_plan_free(handle.cast()) } },
+    // SAFETY: the handle is of this type, and ends here.
+    Handle { name: "lacuna_saliency_plan", free: |handle| unsafe { lacuna_saliency_plan_free(handle.cast()) } },
+    // SAFETY: the handle is of this type, and ends here.
+    Handle { name: "lacuna_score_rows_plan", free: |handle| unsafe { lacuna_score_rows_plan_free(handle.cast()) } },
+    // SAFETY: the handle is of this type, and ends here.
+    Handle { name: "lacuna_stored", free: |handle| unsafe { lacuna_stored_free(handle.cast()) } },
+    // SAFETY: the handle is of this type, and ends here.
+    Handle { name: "lacuna_summarize_plan", free: |handle| unsafe { lacuna_summarize_plan_free(handle.cast()) } },
+    // SAFETY: the handle is of this type, and ends here.
+    Handle { name: "lacuna_tier_resolve_plan", free: |handle| unsafe { lacuna_tier_resolve_plan_free(handle.cast()) } },
+    // SAFETY: the handle is of this type, and ends here.
     Handle { name: "lacuna_topk_rows_plan", free: |handle| unsafe { lacuna_topk_rows_plan_free(handle.cast()) } },
+    // SAFETY: the handle is of this type, and ends here.
+    Handle { name: "lacuna_unpack_lane_plan", free: |handle| unsafe { lacuna_unpack_lane_plan_free(handle.cast()) } },
+    // SAFETY: the handle is of this type, and ends here.
+    Handle { name: "lacuna_vote_rows_plan", free: |handle| unsafe { lacuna_vote_rows_plan_free(handle.cast()) } },
 ];
 
 pub(crate) static FUNCTIONS: &[Function] = &[
+    Function {
+        name: "lacuna_kv_shape_sizes",
+        params: &[
+            Param { name: "shape", kind: Kind::Struct("lacuna_kv_shape") },
+            Param { name: "sizes", kind: Kind::Filled("lacuna_kv_sizes") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_kv_shape_sizes(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_arena_reserve",
+        params: &[
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "shape", kind: Kind::Struct("lacuna_arena_shape") },
+            Param { name: "arena", kind: Kind::NewHandle("lacuna_arena") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_arena_reserve(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_arena_kv_shape",
+        params: &[
+            Param { name: "arena", kind: Kind::Handle("lacuna_arena") },
+            Param { name: "shape", kind: Kind::Filled("lacuna_kv_shape") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_arena_kv_shape(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_arena_grow",
+        params: &[
+            Param { name: "arena", kind: Kind::Handle("lacuna_arena") },
+            Param { name: "slot", kind: Kind::U64 },
+            Param { name: "n_tokens", kind: Kind::U64 },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_arena_grow(words[0] as *mut _, words[1], words[2]) } as u32,
+    },
+    Function {
+        name: "lacuna_arena_grow_ahead",
+        params: &[
+            Param { name: "arena", kind: Kind::Handle("lacuna_arena") },
+            Param { name: "slot", kind: Kind::U64 },
+            Param { name: "n_tokens", kind: Kind::U64 },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_arena_grow_ahead(words[0] as *mut _, words[1], words[2]) } as u32,
+    },
+    Function {
+        name: "lacuna_arena_shrink",
+        params: &[
+            Param { name: "arena", kind: Kind::Handle("lacuna_arena") },
+            Param { name: "slot", kind: Kind::U64 },
+            Param { name: "n_tokens", kind: Kind::U64 },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_arena_shrink(words[0] as *mut _, words[1], words[2]) } as u32,
+    },
+    Function {
+        name: "lacuna_arena_release",
+        params: &[
+            Param { name: "arena", kind: Kind::Handle("lacuna_arena") },
+            Param { name: "slot", kind: Kind::U64 },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_arena_release(words[0] as *mut _, words[1]) } as u32,
+    },
+    Function {
+        name: "lacuna_arena_capacity",
+        params: &[
+            Param { name: "arena", kind: Kind::Handle("lacuna_arena") },
+            Param { name: "slot", kind: Kind::U64 },
+            Param { name: "n_tokens", kind: Kind::Written("u64") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_arena_capacity(words[0] as *mut _, words[1], words[2] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_arena_is_ready",
+        params: &[
+            Param { name: "arena", kind: Kind::Handle("lacuna_arena") },
+            Param { name: "slot", kind: Kind::U64 },
+            Param { name: "n_tokens", kind: Kind::U64 },
+            Param { name: "is_ready", kind: Kind::Written("u32") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_arena_is_ready(words[0] as *mut _, words[1], words[2], words[3] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_arena_stock",
+        params: &[
+            Param { name: "arena", kind: Kind::Handle("lacuna_arena") },
+            Param { name: "n_bytes", kind: Kind::U64 },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_arena_stock(words[0] as *mut _, words[1]) } as u32,
+    },
+    Function {
+        name: "lacuna_arena_trim",
+        params: &[
+            Param { name: "arena", kind: Kind::Handle("lacuna_arena") },
+            Param { name: "n_bytes", kind: Kind::U64 },
+            Param { name: "n_freed", kind: Kind::Written("u64") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_arena_trim(words[0] as *mut _, words[1], words[2] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_arena_read_stats",
+        params: &[
+            Param { name: "arena", kind: Kind::Handle("lacuna_arena") },
+            Param { name: "stats", kind: Kind::Filled("lacuna_arena_stats") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_arena_read_stats(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_attend_plan_new",
+        params: &[
+            Param { name: "shape", kind: Kind::Struct("lacuna_attend_shape") },
+            Param { name: "plan", kind: Kind::NewHandle("lacuna_attend_plan") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_attend_plan_new(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_attend_plan_sizes",
+        params: &[
+            Param { name: "plan", kind: Kind::Handle("lacuna_attend_plan") },
+            Param { name: "sizes", kind: Kind::Filled("lacuna_attend_sizes") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_attend_plan_sizes(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_attend_plan_segment_sizes",
+        params: &[
+            Param { name: "plan", kind: Kind::Handle("lacuna_attend_plan") },
+            Param { name: "segment", kind: Kind::U64 },
+            Param { name: "sizes", kind: Kind::Filled("lacuna_segment_sizes") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_attend_plan_segment_sizes(words[0] as *mut _, words[1], words[2] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_attend",
+        params: &[
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "plan", kind: Kind::Handle("lacuna_attend_plan") },
+            Param { name: "args", kind: Kind::Struct("lacuna_attend_args") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_attend(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_pools_borrow",
+        params: &[
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "shape", kind: Kind::Struct("lacuna_pools_shape") },
+            Param { name: "views", kind: Kind::Array("lacuna_view_mut") },
+            Param { name: "n_views", kind: Kind::Count },
+            Param { name: "pools", kind: Kind::NewHandle("lacuna_pools") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_pools_borrow(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _, words[3], words[4] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_copy_pages_plan_new",
+        params: &[
+            Param { name: "shape", kind: Kind::Struct("lacuna_copy_pages_shape") },
+            Param { name: "plan", kind: Kind::NewHandle("lacuna_copy_pages_plan") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_copy_pages_plan_new(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_copy_pages_plan_sizes",
+        params: &[
+            Param { name: "plan", kind: Kind::Handle("lacuna_copy_pages_plan") },
+            Param { name: "sizes", kind: Kind::Filled("lacuna_copy_pages_sizes") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_copy_pages_plan_sizes(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_copy_pages",
+        params: &[
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "plan", kind: Kind::Handle("lacuna_copy_pages_plan") },
+            Param { name: "sources", kind: Kind::Handle("lacuna_pools") },
+            Param { name: "targets", kind: Kind::Handle("lacuna_pools") },
+            Param { name: "args", kind: Kind::Struct("lacuna_copy_pages_args") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_copy_pages(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _, words[3] as *mut _, words[4] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_copy_pages_within",
+        params: &[
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "plan", kind: Kind::Handle("lacuna_copy_pages_plan") },
+            Param { name: "pools", kind: Kind::Handle("lacuna_pools") },
+            Param { name: "args", kind: Kind::Struct("lacuna_copy_pages_args") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_copy_pages_within(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _, words[3] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_copy_pages_check_status",
+        params: &[
+            Param { name: "status", kind: Kind::U64 },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_copy_pages_check_status(words[0]) } as u32,
+    },
+    Function {
+        name: "lacuna_attend_low_rank_plan_new",
+        params: &[
+            Param { name: "shape", kind: Kind::Struct("lacuna_attend_low_rank_shape") },
+            Param { name: "plan", kind: Kind::NewHandle("lacuna_attend_low_rank_plan") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_attend_low_rank_plan_new(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_attend_low_rank_plan_sizes",
+        params: &[
+            Param { name: "plan", kind: Kind::Handle("lacuna_attend_low_rank_plan") },
+            Param { name: "sizes", kind: Kind::Filled("lacuna_attend_low_rank_sizes") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_attend_low_rank_plan_sizes(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_attend_low_rank",
+        params: &[
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "plan", kind: Kind::Handle("lacuna_attend_low_rank_plan") },
+            Param { name: "args", kind: Kind::Struct("lacuna_attend_low_rank_args") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_attend_low_rank(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_merge_partials_plan_new",
+        params: &[
+            Param { name: "shape", kind: Kind::Struct("lacuna_merge_partials_shape") },
+            Param { name: "plan", kind: Kind::NewHandle("lacuna_merge_partials_plan") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_merge_partials_plan_new(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_merge_partials_plan_sizes",
+        params: &[
+            Param { name: "plan", kind: Kind::Handle("lacuna_merge_partials_plan") },
+            Param { name: "sizes", kind: Kind::Filled("lacuna_merge_partials_sizes") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_merge_partials_plan_sizes(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_merge_partials_plan_partial_sizes",
+        params: &[
+            Param { name: "plan", kind: Kind::Handle("lacuna_merge_partials_plan") },
+            Param { name: "part", kind: Kind::U64 },
+            Param { name: "sizes", kind: Kind::Filled("lacuna_partial_sizes") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_merge_partials_plan_partial_sizes(words[0] as *mut _, words[1], words[2] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_merge_partials",
+        params: &[
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "plan", kind: Kind::Handle("lacuna_merge_partials_plan") },
+            Param { name: "args", kind: Kind::Struct("lacuna_merge_partials_args") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_merge_partials(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_merge_partials_in_place",
+        params: &[
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "plan", kind: Kind::Handle("lacuna_merge_partials_plan") },
+            Param { name: "args", kind: Kind::Struct("lacuna_merge_partials_in_place_args") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_merge_partials_in_place(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_attend_prefill_plan_new",
+        params: &[
+            Param { name: "shape", kind: Kind::Struct("lacuna_attend_prefill_shape") },
+            Param { name: "plan", kind: Kind::NewHandle("lacuna_attend_prefill_plan") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_attend_prefill_plan_new(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_attend_prefill_plan_sizes",
+        params: &[
+            Param { name: "plan", kind: Kind::Handle("lacuna_attend_prefill_plan") },
+            Param { name: "sizes", kind: Kind::Filled("lacuna_attend_prefill_sizes") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_attend_prefill_plan_sizes(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_attend_prefill",
+        params: &[
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "plan", kind: Kind::Handle("lacuna_attend_prefill_plan") },
+            Param { name: "args", kind: Kind::Struct("lacuna_attend_prefill_args") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_attend_prefill(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_tier_resolve_plan_new",
+        params: &[
+            Param { name: "shape", kind: Kind::Struct("lacuna_tier_resolve_shape") },
+            Param { name: "plan", kind: Kind::NewHandle("lacuna_tier_resolve_plan") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_tier_resolve_plan_new(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_tier_resolve_plan_sizes",
+        params: &[
+            Param { name: "plan", kind: Kind::Handle("lacuna_tier_resolve_plan") },
+            Param { name: "sizes", kind: Kind::Filled("lacuna_tier_resolve_sizes") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_tier_resolve_plan_sizes(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_tier_resolve",
+        params: &[
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "plan", kind: Kind::Handle("lacuna_tier_resolve_plan") },
+            Param { name: "args", kind: Kind::Struct("lacuna_tier_resolve_args") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_tier_resolve(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_attend_tiered_plan_new",
+        params: &[
+            Param { name: "shape", kind: Kind::Struct("lacuna_attend_tiered_shape") },
+            Param { name: "plan", kind: Kind::NewHandle("lacuna_attend_tiered_plan") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_attend_tiered_plan_new(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_attend_tiered_plan_sizes",
+        params: &[
+            Param { name: "plan", kind: Kind::Handle("lacuna_attend_tiered_plan") },
+            Param { name: "sizes", kind: Kind::Filled("lacuna_attend_tiered_sizes") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_attend_tiered_plan_sizes(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_attend_tiered",
+        params: &[
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "plan", kind: Kind::Handle("lacuna_attend_tiered_plan") },
+            Param { name: "args", kind: Kind::Struct("lacuna_attend_tiered_args") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_attend_tiered(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_df11_encoder_new",
+        params: &[
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "n_elements", kind: Kind::U64 },
+            Param { name: "encoder", kind: Kind::NewHandle("lacuna_df11_encoder") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_df11_encoder_new(words[0] as *mut _, words[1], words[2] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_df11_encoder_measure",
+        params: &[
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "encoder", kind: Kind::Handle("lacuna_df11_encoder") },
+            Param { name: "weights", kind: Kind::Struct("lacuna_view") },
+            Param { name: "sizes", kind: Kind::Filled("lacuna_df11_encoder_sizes") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_df11_encoder_measure(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _, words[3] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_df11_encoder_pack",
+        params: &[
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "encoder", kind: Kind::Handle("lacuna_df11_encoder") },
+            Param { name: "args", kind: Kind::Struct("lacuna_df11_encoder_pack_args") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_df11_encoder_pack(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_df11_encoder_lengthen",
+        params: &[
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "encoder", kind: Kind::Handle("lacuna_df11_encoder") },
+            Param { name: "output_positions", kind: Kind::Struct("lacuna_view") },
+            Param { name: "sizes", kind: Kind::Filled("lacuna_df11_encoder_sizes") },
+            Param { name: "is_longer", kind: Kind::Written("u32") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_df11_encoder_lengthen(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _, words[3] as *mut _, words[4] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_compact_encoder_new",
+        params: &[
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "n_elements", kind: Kind::U64 },
+            Param { name: "encoder", kind: Kind::NewHandle("lacuna_compact_encoder") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_compact_encoder_new(words[0] as *mut _, words[1], words[2] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_compact_encoder_measure",
+        params: &[
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "encoder", kind: Kind::Handle("lacuna_compact_encoder") },
+            Param { name: "weights", kind: Kind::Struct("lacuna_view") },
+            Param { name: "sizes", kind: Kind::Filled("lacuna_compact_encoder_sizes") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_compact_encoder_measure(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _, words[3] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_compact_encoder_pack",
+        params: &[
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "encoder", kind: Kind::Handle("lacuna_compact_encoder") },
+            Param { name: "args", kind: Kind::Struct("lacuna_compact_encoder_pack_args") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_compact_encoder_pack(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_checkpoint_open",
+        params: &[
+            Param { name: "path", kind: Kind::Text },
+            Param { name: "checkpoint", kind: Kind::NewHandle("lacuna_checkpoint") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_checkpoint_open(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_checkpoint_stored",
+        params: &[
+            Param { name: "checkpoint", kind: Kind::Handle("lacuna_checkpoint") },
+            Param { name: "group", kind: Kind::U64 },
+            Param { name: "stored", kind: Kind::NewHandle("lacuna_stored") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_checkpoint_stored(words[0] as *mut _, words[1], words[2] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_indexed_weights_index",
+        params: &[
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "df11", kind: Kind::TakenHandle("lacuna_df11_weights") },
+            Param { name: "weights", kind: Kind::NewHandle("lacuna_indexed_weights") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_indexed_weights_index(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_indexed_weights_upload_compact",
+        params: &[
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "groups", kind: Kind::Array("lacuna_compact_group") },
+            Param { name: "n_groups", kind: Kind::Count },
+            Param { name: "weights", kind: Kind::NewHandle("lacuna_indexed_weights") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_indexed_weights_upload_compact(words[0] as *mut _, words[1] as *mut _, words[2], words[3] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_indexed_weights_upload",
+        params: &[
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "groups", kind: Kind::Array("lacuna_indexed_group") },
+            Param { name: "n_groups", kind: Kind::Count },
+            Param { name: "weights", kind: Kind::NewHandle("lacuna_indexed_weights") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_indexed_weights_upload(words[0] as *mut _, words[1] as *mut _, words[2], words[3] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_indexed_weights_borrow",
+        params: &[
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "groups", kind: Kind::Array("lacuna_indexed_views") },
+            Param { name: "n_groups", kind: Kind::Count },
+            Param { name: "weights", kind: Kind::NewHandle("lacuna_indexed_weights") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_indexed_weights_borrow(words[0] as *mut _, words[1] as *mut _, words[2], words[3] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_indexed_weights_sizes",
+        params: &[
+            Param { name: "weights", kind: Kind::Handle("lacuna_indexed_weights") },
+            Param { name: "sizes", kind: Kind::Filled("lacuna_indexed_sizes") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_indexed_weights_sizes(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_indexed_weights_range",
+        params: &[
+            Param { name: "weights", kind: Kind::Handle("lacuna_indexed_weights") },
+            Param { name: "group", kind: Kind::U64 },
+            Param { name: "start", kind: Kind::Written("u64") },
+            Param { name: "end", kind: Kind::Written("u64") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_indexed_weights_range(words[0] as *mut _, words[1], words[2] as *mut _, words[3] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_indexed_weights_is_indexed",
+        params: &[
+            Param { name: "weights", kind: Kind::Handle("lacuna_indexed_weights") },
+            Param { name: "group", kind: Kind::U64 },
+            Param { name: "is_indexed", kind: Kind::Written("u32") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_indexed_weights_is_indexed(words[0] as *mut _, words[1], words[2] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_index_len",
+        params: &[
+            Param { name: "n_elements", kind: Kind::U64 },
+            Param { name: "sizes", kind: Kind::Filled("lacuna_index_sizes") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_index_len(words[0], words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_indexed_decode",
+        params: &[
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "weights", kind: Kind::Handle("lacuna_indexed_weights") },
+            Param { name: "args", kind: Kind::Struct("lacuna_indexed_decode_args") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_indexed_decode(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_indexed_decode_rows_plan_new",
+        params: &[
+            Param { name: "shape", kind: Kind::Struct("lacuna_indexed_decode_rows_shape") },
+            Param { name: "plan", kind: Kind::NewHandle("lacuna_indexed_decode_rows_plan") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_indexed_decode_rows_plan_new(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_indexed_decode_rows_plan_sizes",
+        params: &[
+            Param { name: "plan", kind: Kind::Handle("lacuna_indexed_decode_rows_plan") },
+            Param { name: "sizes", kind: Kind::Filled("lacuna_indexed_decode_rows_sizes") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_indexed_decode_rows_plan_sizes(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_indexed_decode_rows",
+        params: &[
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "weights", kind: Kind::Handle("lacuna_indexed_weights") },
+            Param { name: "plan", kind: Kind::Handle("lacuna_indexed_decode_rows_plan") },
+            Param { name: "args", kind: Kind::Struct("lacuna_indexed_decode_rows_args") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_indexed_decode_rows(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _, words[3] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_indexed_check",
+        params: &[
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "weights", kind: Kind::Handle("lacuna_indexed_weights") },
+            Param { name: "workspace", kind: Kind::Struct("lacuna_view") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_indexed_check(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_indexed_check_status",
+        params: &[
+            Param { name: "tile_status", kind: Kind::U64 },
+            Param { name: "block_status", kind: Kind::U64 },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_indexed_check_status(words[0], words[1]) } as u32,
+    },
+    Function {
+        name: "lacuna_indexed_weights_locate",
+        params: &[
+            Param { name: "weights", kind: Kind::Handle("lacuna_indexed_weights") },
+            Param { name: "tile_status", kind: Kind::U64 },
+            Param { name: "block_status", kind: Kind::U64 },
+            Param { name: "group", kind: Kind::Written("u64") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_indexed_weights_locate(words[0] as *mut _, words[1], words[2], words[3] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_lane_shape_sizes",
+        params: &[
+            Param { name: "shape", kind: Kind::Struct("lacuna_lane_shape") },
+            Param { name: "sizes", kind: Kind::Filled("lacuna_lane_sizes") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_lane_shape_sizes(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_unpack_lane_plan_new",
+        params: &[
+            Param { name: "shape", kind: Kind::Struct("lacuna_unpack_lane_shape") },
+            Param { name: "plan", kind: Kind::NewHandle("lacuna_unpack_lane_plan") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_unpack_lane_plan_new(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_unpack_lane_plan_sizes",
+        params: &[
+            Param { name: "plan", kind: Kind::Handle("lacuna_unpack_lane_plan") },
+            Param { name: "sizes", kind: Kind::Filled("lacuna_unpack_lane_sizes") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_unpack_lane_plan_sizes(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_unpack_lane",
+        params: &[
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "plan", kind: Kind::Handle("lacuna_unpack_lane_plan") },
+            Param { name: "args", kind: Kind::Struct("lacuna_unpack_lane_args") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_unpack_lane(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_pack_lane_plan_new",
+        params: &[
+            Param { name: "shape", kind: Kind::Struct("lacuna_pack_lane_shape") },
+            Param { name: "plan", kind: Kind::NewHandle("lacuna_pack_lane_plan") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_pack_lane_plan_new(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_pack_lane_plan_sizes",
+        params: &[
+            Param { name: "plan", kind: Kind::Handle("lacuna_pack_lane_plan") },
+            Param { name: "sizes", kind: Kind::Filled("lacuna_pack_lane_sizes") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_pack_lane_plan_sizes(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_measure_lane",
+        params: &[
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "plan", kind: Kind::Handle("lacuna_pack_lane_plan") },
+            Param { name: "args", kind: Kind::Struct("lacuna_measure_lane_args") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_measure_lane(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_pack_lane",
+        params: &[
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "plan", kind: Kind::Handle("lacuna_pack_lane_plan") },
+            Param { name: "args", kind: Kind::Struct("lacuna_pack_lane_args") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_pack_lane(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_multiply_lane_plan_new",
+        params: &[
+            Param { name: "shape", kind: Kind::Struct("lacuna_multiply_lane_shape") },
+            Param { name: "plan", kind: Kind::NewHandle("lacuna_multiply_lane_plan") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_multiply_lane_plan_new(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_multiply_lane_plan_sizes",
+        params: &[
+            Param { name: "plan", kind: Kind::Handle("lacuna_multiply_lane_plan") },
+            Param { name: "sizes", kind: Kind::Filled("lacuna_multiply_lane_sizes") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_multiply_lane_plan_sizes(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_multiply_lane",
+        params: &[
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "plan", kind: Kind::Handle("lacuna_multiply_lane_plan") },
+            Param { name: "args", kind: Kind::Struct("lacuna_multiply_lane_args") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_multiply_lane(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _) } as u32,
+    },
     Function {
         name: "lacuna_df11_weights_upload",
         params: &[
@@ -253,6 +2691,547 @@ pub(crate) static FUNCTIONS: &[Function] = &[
         run: |words| unsafe { lacuna_df11_check_status(words[0]) } as u32,
     },
     Function {
+        name: "lacuna_df11_weights_locate",
+        params: &[
+            Param { name: "weights", kind: Kind::Handle("lacuna_df11_weights") },
+            Param { name: "status", kind: Kind::U64 },
+            Param { name: "group", kind: Kind::Written("u64") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_df11_weights_locate(words[0] as *mut _, words[1], words[2] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_append_kv_plan_new",
+        params: &[
+            Param { name: "shape", kind: Kind::Struct("lacuna_append_kv_shape") },
+            Param { name: "plan", kind: Kind::NewHandle("lacuna_append_kv_plan") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_append_kv_plan_new(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_append_kv_plan_sizes",
+        params: &[
+            Param { name: "plan", kind: Kind::Handle("lacuna_append_kv_plan") },
+            Param { name: "sizes", kind: Kind::Filled("lacuna_append_kv_sizes") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_append_kv_plan_sizes(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_append_kv",
+        params: &[
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "plan", kind: Kind::Handle("lacuna_append_kv_plan") },
+            Param { name: "args", kind: Kind::Struct("lacuna_append_kv_args") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_append_kv(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_pages_check_status",
+        params: &[
+            Param { name: "status", kind: Kind::U64 },
+            Param { name: "entry", kind: Kind::Written("u32") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_pages_check_status(words[0], words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_measure_norms_plan_new",
+        params: &[
+            Param { name: "shape", kind: Kind::Struct("lacuna_measure_norms_shape") },
+            Param { name: "plan", kind: Kind::NewHandle("lacuna_measure_norms_plan") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_measure_norms_plan_new(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_measure_norms_plan_sizes",
+        params: &[
+            Param { name: "plan", kind: Kind::Handle("lacuna_measure_norms_plan") },
+            Param { name: "sizes", kind: Kind::Filled("lacuna_measure_norms_sizes") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_measure_norms_plan_sizes(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_measure_norms",
+        params: &[
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "plan", kind: Kind::Handle("lacuna_measure_norms_plan") },
+            Param { name: "args", kind: Kind::Struct("lacuna_measure_norms_args") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_measure_norms(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_page_shape_sizes",
+        params: &[
+            Param { name: "shape", kind: Kind::Struct("lacuna_page_shape") },
+            Param { name: "tier", kind: Kind::U32 },
+            Param { name: "sizes", kind: Kind::Filled("lacuna_page_sizes") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_page_shape_sizes(words[0] as *mut _, words[1] as u32, words[2] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_page_shape_place",
+        params: &[
+            Param { name: "shape", kind: Kind::Struct("lacuna_page_shape") },
+            Param { name: "tier", kind: Kind::U32 },
+            Param { name: "token", kind: Kind::U64 },
+            Param { name: "channel", kind: Kind::U64 },
+            Param { name: "place", kind: Kind::Filled("lacuna_page_place") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_page_shape_place(words[0] as *mut _, words[1] as u32, words[2], words[3], words[4] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_pages_plan_new",
+        params: &[
+            Param { name: "shape", kind: Kind::Struct("lacuna_pages_shape") },
+            Param { name: "plan", kind: Kind::NewHandle("lacuna_pages_plan") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_pages_plan_new(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_pages_plan_sizes",
+        params: &[
+            Param { name: "plan", kind: Kind::Handle("lacuna_pages_plan") },
+            Param { name: "sizes", kind: Kind::Filled("lacuna_pages_sizes") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_pages_plan_sizes(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_quantize_pages",
+        params: &[
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "plan", kind: Kind::Handle("lacuna_pages_plan") },
+            Param { name: "args", kind: Kind::Struct("lacuna_quantize_pages_args") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_quantize_pages(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_dequantize_pages",
+        params: &[
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "plan", kind: Kind::Handle("lacuna_pages_plan") },
+            Param { name: "args", kind: Kind::Struct("lacuna_dequantize_pages_args") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_dequantize_pages(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_measure_channels",
+        params: &[
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "plan", kind: Kind::Handle("lacuna_pages_plan") },
+            Param { name: "args", kind: Kind::Struct("lacuna_measure_channels_args") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_measure_channels(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_choose_probes",
+        params: &[
+            Param { name: "seed", kind: Kind::U64 },
+            Param { name: "n_rows", kind: Kind::U32 },
+            Param { name: "n_recent", kind: Kind::U32 },
+            Param { name: "n_random", kind: Kind::U32 },
+            Param { name: "probes", kind: Kind::Written("u32") },
+            Param { name: "n_places", kind: Kind::U64 },
+            Param { name: "n_probes", kind: Kind::Written("u64") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_choose_probes(words[0], words[1] as u32, words[2] as u32, words[3] as u32, words[4] as *mut _, words[5], words[6] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_retier_pages_plan_new",
+        params: &[
+            Param { name: "shape", kind: Kind::Struct("lacuna_retier_pages_shape") },
+            Param { name: "plan", kind: Kind::NewHandle("lacuna_retier_pages_plan") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_retier_pages_plan_new(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_retier_pages_plan_sizes",
+        params: &[
+            Param { name: "plan", kind: Kind::Handle("lacuna_retier_pages_plan") },
+            Param { name: "sizes", kind: Kind::Filled("lacuna_retier_pages_sizes") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_retier_pages_plan_sizes(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_retier_pages",
+        params: &[
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "plan", kind: Kind::Handle("lacuna_retier_pages_plan") },
+            Param { name: "args", kind: Kind::Struct("lacuna_retier_pages_args") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_retier_pages(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_saliency_plan_new",
+        params: &[
+            Param { name: "shape", kind: Kind::Struct("lacuna_saliency_shape") },
+            Param { name: "plan", kind: Kind::NewHandle("lacuna_saliency_plan") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_saliency_plan_new(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_saliency_plan_sizes",
+        params: &[
+            Param { name: "plan", kind: Kind::Handle("lacuna_saliency_plan") },
+            Param { name: "sizes", kind: Kind::Filled("lacuna_saliency_sizes") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_saliency_plan_sizes(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_begin_saliency",
+        params: &[
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "plan", kind: Kind::Handle("lacuna_saliency_plan") },
+            Param { name: "mass_plan", kind: Kind::Handle("lacuna_column_mass_plan") },
+            Param { name: "args", kind: Kind::Struct("lacuna_begin_saliency_args") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_begin_saliency(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _, words[3] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_add_saliency",
+        params: &[
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "plan", kind: Kind::Handle("lacuna_saliency_plan") },
+            Param { name: "args", kind: Kind::Struct("lacuna_add_saliency_args") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_add_saliency(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_weigh_saliency",
+        params: &[
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "plan", kind: Kind::Handle("lacuna_saliency_plan") },
+            Param { name: "args", kind: Kind::Struct("lacuna_weigh_saliency_args") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_weigh_saliency(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_compact_rows_plan_new",
+        params: &[
+            Param { name: "shape", kind: Kind::Struct("lacuna_compact_rows_shape") },
+            Param { name: "plan", kind: Kind::NewHandle("lacuna_compact_rows_plan") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_compact_rows_plan_new(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_compact_rows_plan_sizes",
+        params: &[
+            Param { name: "plan", kind: Kind::Handle("lacuna_compact_rows_plan") },
+            Param { name: "sizes", kind: Kind::Filled("lacuna_compact_rows_sizes") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_compact_rows_plan_sizes(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_compact_rows",
+        params: &[
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "plan", kind: Kind::Handle("lacuna_compact_rows_plan") },
+            Param { name: "args", kind: Kind::Struct("lacuna_compact_rows_args") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_compact_rows(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_gate_selection_plan_new",
+        params: &[
+            Param { name: "shape", kind: Kind::Struct("lacuna_gate_selection_shape") },
+            Param { name: "plan", kind: Kind::NewHandle("lacuna_gate_selection_plan") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_gate_selection_plan_new(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_gate_selection_plan_sizes",
+        params: &[
+            Param { name: "plan", kind: Kind::Handle("lacuna_gate_selection_plan") },
+            Param { name: "sizes", kind: Kind::Filled("lacuna_gate_selection_sizes") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_gate_selection_plan_sizes(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_gate_selection",
+        params: &[
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "plan", kind: Kind::Handle("lacuna_gate_selection_plan") },
+            Param { name: "args", kind: Kind::Struct("lacuna_gate_selection_args") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_gate_selection(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_kv_rows_plan_new",
+        params: &[
+            Param { name: "shape", kind: Kind::Struct("lacuna_kv_rows_shape") },
+            Param { name: "plan", kind: Kind::NewHandle("lacuna_kv_rows_plan") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_kv_rows_plan_new(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_kv_rows_plan_sizes",
+        params: &[
+            Param { name: "plan", kind: Kind::Handle("lacuna_kv_rows_plan") },
+            Param { name: "sizes", kind: Kind::Filled("lacuna_kv_rows_sizes") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_kv_rows_plan_sizes(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_gather_kv",
+        params: &[
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "plan", kind: Kind::Handle("lacuna_kv_rows_plan") },
+            Param { name: "args", kind: Kind::Struct("lacuna_gather_kv_args") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_gather_kv(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_scatter_kv",
+        params: &[
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "plan", kind: Kind::Handle("lacuna_kv_rows_plan") },
+            Param { name: "args", kind: Kind::Struct("lacuna_scatter_kv_args") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_scatter_kv(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_column_mass_plan_new",
+        params: &[
+            Param { name: "shape", kind: Kind::Struct("lacuna_column_mass_shape") },
+            Param { name: "plan", kind: Kind::NewHandle("lacuna_column_mass_plan") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_column_mass_plan_new(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_column_mass_plan_sizes",
+        params: &[
+            Param { name: "plan", kind: Kind::Handle("lacuna_column_mass_plan") },
+            Param { name: "sizes", kind: Kind::Filled("lacuna_column_mass_sizes") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_column_mass_plan_sizes(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_column_mass",
+        params: &[
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "plan", kind: Kind::Handle("lacuna_column_mass_plan") },
+            Param { name: "args", kind: Kind::Struct("lacuna_column_mass_args") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_column_mass(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_merge_rows_plan_new",
+        params: &[
+            Param { name: "shape", kind: Kind::Struct("lacuna_merge_rows_shape") },
+            Param { name: "plan", kind: Kind::NewHandle("lacuna_merge_rows_plan") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_merge_rows_plan_new(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_merge_rows_plan_sizes",
+        params: &[
+            Param { name: "plan", kind: Kind::Handle("lacuna_merge_rows_plan") },
+            Param { name: "sizes", kind: Kind::Filled("lacuna_merge_rows_sizes") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_merge_rows_plan_sizes(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_merge_rows",
+        params: &[
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "plan", kind: Kind::Handle("lacuna_merge_rows_plan") },
+            Param { name: "args", kind: Kind::Struct("lacuna_merge_rows_args") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_merge_rows(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_rows_plan_new",
+        params: &[
+            Param { name: "shape", kind: Kind::Struct("lacuna_rows_shape") },
+            Param { name: "plan", kind: Kind::NewHandle("lacuna_rows_plan") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_rows_plan_new(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_rows_plan_sizes",
+        params: &[
+            Param { name: "plan", kind: Kind::Handle("lacuna_rows_plan") },
+            Param { name: "sizes", kind: Kind::Filled("lacuna_rows_sizes") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_rows_plan_sizes(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_gather_rows",
+        params: &[
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "plan", kind: Kind::Handle("lacuna_rows_plan") },
+            Param { name: "args", kind: Kind::Struct("lacuna_gather_rows_args") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_gather_rows(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_scatter_rows",
+        params: &[
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "plan", kind: Kind::Handle("lacuna_rows_plan") },
+            Param { name: "args", kind: Kind::Struct("lacuna_scatter_rows_args") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_scatter_rows(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_scatter_add_rows",
+        params: &[
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "plan", kind: Kind::Handle("lacuna_rows_plan") },
+            Param { name: "args", kind: Kind::Struct("lacuna_scatter_add_rows_args") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_scatter_add_rows(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_score_rows_plan_new",
+        params: &[
+            Param { name: "shape", kind: Kind::Struct("lacuna_score_rows_shape") },
+            Param { name: "plan", kind: Kind::NewHandle("lacuna_score_rows_plan") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_score_rows_plan_new(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_score_rows_plan_sizes",
+        params: &[
+            Param { name: "plan", kind: Kind::Handle("lacuna_score_rows_plan") },
+            Param { name: "sizes", kind: Kind::Filled("lacuna_score_rows_sizes") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_score_rows_plan_sizes(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_score_rows",
+        params: &[
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "plan", kind: Kind::Handle("lacuna_score_rows_plan") },
+            Param { name: "args", kind: Kind::Struct("lacuna_score_rows_args") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_score_rows(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_summarize_plan_new",
+        params: &[
+            Param { name: "shape", kind: Kind::Struct("lacuna_summarize_shape") },
+            Param { name: "plan", kind: Kind::NewHandle("lacuna_summarize_plan") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_summarize_plan_new(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_summarize_plan_sizes",
+        params: &[
+            Param { name: "plan", kind: Kind::Handle("lacuna_summarize_plan") },
+            Param { name: "sizes", kind: Kind::Filled("lacuna_summarize_sizes") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_summarize_plan_sizes(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_summarize",
+        params: &[
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "plan", kind: Kind::Handle("lacuna_summarize_plan") },
+            Param { name: "args", kind: Kind::Struct("lacuna_summarize_args") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_summarize(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _) } as u32,
+    },
+    Function {
         name: "lacuna_topk_rows_plan_new",
         params: &[
             Param { name: "shape", kind: Kind::Struct("lacuna_topk_rows_shape") },
@@ -282,5 +3261,48 @@ pub(crate) static FUNCTIONS: &[Function] = &[
         // SAFETY: a word for each parameter, and pointers are to what `params` says.
         #[allow(unused_unsafe)]
         run: |words| unsafe { lacuna_topk_rows(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_vote_rows_plan_new",
+        params: &[
+            Param { name: "scores", kind: Kind::Handle("lacuna_score_rows_plan") },
+            Param { name: "shape", kind: Kind::Struct("lacuna_vote_rows_shape") },
+            Param { name: "plan", kind: Kind::NewHandle("lacuna_vote_rows_plan") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_vote_rows_plan_new(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_vote_rows_plan_sizes",
+        params: &[
+            Param { name: "plan", kind: Kind::Handle("lacuna_vote_rows_plan") },
+            Param { name: "sizes", kind: Kind::Filled("lacuna_vote_rows_sizes") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_vote_rows_plan_sizes(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_vote_rows",
+        params: &[
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "plan", kind: Kind::Handle("lacuna_vote_rows_plan") },
+            Param { name: "args", kind: Kind::Struct("lacuna_vote_rows_args") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_vote_rows(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_score_votes",
+        params: &[
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "plan", kind: Kind::Handle("lacuna_vote_rows_plan") },
+            Param { name: "args", kind: Kind::Struct("lacuna_score_votes_args") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_score_votes(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _) } as u32,
     },
 ];

@@ -2,7 +2,9 @@
 
 #[cfg(feature = "files")]
 use std::ffi::CStr;
-use std::ffi::{CString, c_char};
+#[cfg(any(feature = "cuda", feature = "files"))]
+use std::ffi::CString;
+use std::ffi::c_char;
 use std::mem::MaybeUninit;
 
 use super::status::{Failure, Outcome, lacuna_status};
@@ -265,6 +267,7 @@ pub(super) unsafe fn text<'a>(what: &str, address: *const c_char) -> Outcome<&'a
 }
 
 /// A text that a handle owns, for C to read.
+#[cfg(any(feature = "cuda", feature = "files"))]
 pub(super) fn owned_text(what: &str, text: &str) -> Outcome<CString> {
     CString::new(text).map_err(|_| {
         let message = format!("{what} {text:?} has a zero byte, with which texts end in C");

@@ -49,6 +49,7 @@ pub struct lacuna_bytes {
 }
 
 impl lacuna_bytes {
+    #[cfg(feature = "files")]
     pub(super) fn new(bytes: &[u8]) -> Self {
         Self { data: bytes.as_ptr().cast(), n_bytes: bytes.len() as u64 }
     }

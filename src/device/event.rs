@@ -45,7 +45,7 @@ impl Event {
 
 impl Drop for Event {
     fn drop(&mut self) {
-        if let Ok(_entered) = self.device.enter() {
+        if let Ok(_entered) = self.device.enter_to_end() {
             // SAFETY: created once, and destroyed once; who waits for it, waits for what it stood for.
             let _ = unsafe { sys::cuEventDestroy_v2(self.handle) };
         }

@@ -160,14 +160,14 @@ impl Physical for AddressRange {
     }
 
     fn unmap(&self, offset: u64) -> Result<()> {
-        let _entered = self.device().enter()?;
+        let _entered = self.device().enter_to_end()?;
         // SAFETY: one chunk is mapped there, and what used it has ended, by the caller's word.
         let code = unsafe { sys::cuMemUnmap(self.address + offset, self.chunk_bytes as usize) };
         check("cuMemUnmap", code)
     }
 
     fn release(&self, chunk: u64) -> Result<()> {
-        let _entered = self.device().enter()?;
+        let _entered = self.device().enter_to_end()?;
         // SAFETY: created once, released once, and mapped nowhere.
         check("cuMemRelease", unsafe { sys::cuMemRelease(chunk) })
     }
@@ -206,7 +206,7 @@ impl Physical for AddressRange {
 
 impl Drop for AddressRange {
     fn drop(&mut self) {
-        let Ok(_entered) = self.device().enter() else { return };
+        let Ok(_entered) = self.device().enter_to_end() else { return };
         self.marks.clear();
         if !*self.is_kept.get_mut() {
             // SAFETY: reserved once, freed once, and nothing is mapped there.

@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::ptr::null_mut;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cudarc::driver::sys;
@@ -24,8 +25,15 @@ struct Inner {
     handle: sys::CUstream,
     /// An engine's stream is not ours to destroy.
     is_owned: bool,
-    /// Streams whose work with memory of this one's could be neither ordered nor waited for.
-    unawaited: Mutex<Vec<Stream>>,
+    unawaited: Mutex<Vec<Unawaited>>,
+}
+
+/// A stream whose work with memory of another's could be neither ordered nor waited for.
+#[derive(Debug, Clone)]
+struct Unawaited {
+    stream: Stream,
+    /// Of this once that it was so.
+    id: u64,
 }
 
 // SAFETY: the driver's handles may be used from any thread.
@@ -38,7 +46,7 @@ impl Drop for Inner {
         if !self.is_owned {
             return;
         }
-        if let Ok(_entered) = self.device.enter() {
+        if let Ok(_entered) = self.device.enter_to_end() {
             // SAFETY: created once, and destroyed once. The driver lets queued work end first.
             let _ = unsafe { sys::cuStreamDestroy_v2(self.handle) };
         }
@@ -98,26 +106,32 @@ impl Stream {
         check("cuStreamWaitEvent", code)
     }
 
-    fn unawaited(&self) -> MutexGuard<'_, Vec<Self>> {
+    fn unawaited(&self) -> MutexGuard<'_, Vec<Unawaited>> {
         self.inner.unawaited.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Remembers that the other's work, and what that remembers, may still use this one's memory.
     pub(crate) fn remember(&self, other: &Self) {
-        let mut others = other.unawaited().clone();
+        static N_TIMES: AtomicU64 = AtomicU64::new(0);
+        let mut others: Vec<_> =
+            other.unawaited().iter().map(|known| known.stream.clone()).collect();
         others.push(other.clone());
         let mut own = self.unawaited();
-        for other in others {
-            if !self.is_same(&other) && !own.iter().any(|known| known.is_same(&other)) {
-                own.push(other);
-            }
+        for stream in others.into_iter().filter(|other| !self.is_same(other)) {
+            own.retain(|known| !known.stream.is_same(&stream));
+            own.push(Unawaited { stream, id: N_TIMES.fetch_add(1, Ordering::Relaxed) });
         }
     }
 
-    /// Waits for all that is remembered: where that fails, memory of this stream's must stay.
+    /// Waits for all that is remembered, and forgets it: where that fails, memory of this stream's must stay.
     pub(crate) fn settle(&self) -> Result<()> {
         let others = self.unawaited().clone();
-        others.iter().try_for_each(Self::wait)
+        for other in others {
+            other.stream.wait()?;
+            // What another thread has remembered meanwhile is another's.
+            self.unawaited().retain(|known| known.id != other.id);
+        }
+        Ok(())
     }
 
     /// What hands memory over to another stream; on an error, it stays with this one.
@@ -269,7 +283,7 @@ impl Drop for DeviceMemory {
             return;
         }
         let device = self.stream.device();
-        let Ok(_entered) = device.enter() else { return };
+        let Ok(_entered) = device.enter_to_end() else { return };
         // SAFETY: allocated in the same way, and freed once. Drop cannot report a failure; the
         // next call on the stream reports what broke it.
         let _ = unsafe {
@@ -316,11 +330,11 @@ impl PinnedMemory {
 
 impl Drop for PinnedMemory {
     fn drop(&mut self) {
-        // No call frees it in the order of a stream. What cannot be waited for may use it for good.
-        if self.stream.synchronize().is_err() {
+        // No call frees it in the order of a stream. What cannot be waited for, asked twice, may use it for good.
+        if self.stream.synchronize().or_else(|_| self.stream.synchronize()).is_err() {
             return;
         }
-        let Ok(_entered) = self.home.enter() else { return };
+        let Ok(_entered) = self.home.enter_to_end() else { return };
         // SAFETY: allocated by the call that it belongs to, in this context, and freed once. Drop cannot report a
         // failure.
         let _ = unsafe { sys::cuMemFreeHost(self.start) };

@@ -2,6 +2,7 @@
 //! fails once.
 
 use std::collections::VecDeque;
+use std::ffi::CStr;
 use std::ptr::without_provenance_mut;
 use std::thread;
 use std::time::Duration;
@@ -13,9 +14,9 @@ use lacuna::{Device, Error, Memory, Queue, View};
 use super::{CAPTURED, Fake, checked, enter_stranger, mark, say};
 
 /// Small chunks, of which a page of 16 tokens of both layers is one.
-const SMALL: &str = "FAKE_GRANULARITY=65536";
-const CHUNK: u64 = 65_536;
-const SHAPE: ArenaShape = ArenaShape {
+pub(super) const SMALL: &str = "FAKE_GRANULARITY=65536";
+pub(super) const CHUNK: u64 = 65_536;
+pub(super) const SHAPE: ArenaShape = ArenaShape {
     n_slots: 3,
     max_tokens: 128,
     n_layers: 2,
@@ -35,6 +36,15 @@ impl Knobs {
     pub(super) fn find() -> Self {
         // SAFETY: it is loaded already.
         Self(unsafe { libloading::Library::new("libcuda.so") }.unwrap())
+    }
+
+    /// One of its functions.
+    ///
+    /// # Safety
+    /// `F` is the function's type.
+    pub(super) unsafe fn get<F: Copy>(&self, name: &CStr) -> F {
+        // SAFETY: passed on to the caller.
+        *unsafe { self.0.get(name.to_bytes_with_nul()) }.unwrap()
     }
 
     pub(super) fn set(&self, name: &str, value: i32) {

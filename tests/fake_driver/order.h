@@ -2,7 +2,9 @@
 // What orders the work of streams, for driver.c: how much of each stream's work is known to be before what comes next
 // in each, by events, waits and the host's. Events and streams are held to their contexts, and captures to their rules.
 
-enum { kMaxStreams = 32, kMaxEvents = 512, kUnsupported = 900, kIsolation = 905 };
+enum { kMaxStreams = 256, kMaxEvents = 512, kUnsupported = 900, kIsolation = 905 };
+// No stream is called so.
+static const uintptr_t kGone = UINTPTR_MAX;
 
 struct Line {
   uintptr_t stream, context;
@@ -27,8 +29,28 @@ static int line_of(uintptr_t stream) {
   for (int idx = 0; idx < n_lines; ++idx) {
     if (lines[idx].stream == stream) return idx;
   }
-  lines[n_lines] = (struct Line){.stream = stream, .is_captured = stream == kCaptured};
-  return n_lines++;
+  int idx = 0;
+  while (idx < n_lines && lines[idx].stream != kGone) ++idx;
+  if (idx == kMaxStreams) abort();
+  if (idx == n_lines) ++n_lines;
+  lines[idx] = (struct Line){.stream = stream, .is_captured = stream == kCaptured};
+  return idx;
+}
+
+// Its place is another's from now on; 0 where there is none.
+static int forget_line(uintptr_t stream) {
+  pthread_mutex_lock(&order_lock);
+  int idx = 0;
+  while (idx < n_lines && lines[idx].stream != stream) ++idx;
+  const int is_known = idx < n_lines;
+  if (is_known) {
+    lines[idx].stream = kGone;
+    host_seen[idx] = 0;
+    for (int other = 0; other < n_lines; ++other) lines[other].seen[idx] = 0;
+    for (int event = 0; event < n_events; ++event) events[event].seen[idx] = 0;
+  }
+  pthread_mutex_unlock(&order_lock);
+  return is_known;
 }
 
 static void merge(uint64_t* into, const uint64_t* from) {
@@ -66,6 +88,7 @@ int fake_events(void) {
 void fake_break_streams(int code) { broken_code = code; }
 
 int cuEventCreate(uintptr_t* event, unsigned flags) {
+  CALLED("cuEventCreate %u", flags);
   // CU_EVENT_DISABLE_TIMING
   note(flags == 2 ? "cuEventCreate untimed" : "cuEventCreate");
   const int code = failure();
@@ -73,11 +96,13 @@ int cuEventCreate(uintptr_t* event, unsigned flags) {
   pthread_mutex_lock(&order_lock);
   int idx = 0;
   while (idx < n_events && events[idx].is_alive) ++idx;
+  if (idx == kMaxEvents) abort();
   if (idx == n_events) ++n_events;
   events[idx] = (struct Event){.context = current(), .is_alive = 1};
   *event = 0x6000 + (uintptr_t)idx;
+  count(kEvents, 1);
   pthread_mutex_unlock(&order_lock);
-  return idx == kMaxEvents ? kOutOfMemory : 0;
+  return 0;
 }
 
 static struct Event* event_of(uintptr_t event) {
@@ -86,14 +111,16 @@ static struct Event* event_of(uintptr_t event) {
 }
 
 int cuEventDestroy_v2(uintptr_t event) {
+  CALLED("cuEventDestroy");
   struct Event* known = event_of(event);
   note("cuEventDestroy");
   if (!known) return violation("cuEventDestroy of no event");
-  known->is_alive = 0;
+  known->is_alive = 0, count(kEvents, -1);
   return outside();
 }
 
 int cuEventRecord(uintptr_t event, uintptr_t stream) {
+  CALLED("cuEventRecord stream %#lx", (unsigned long)stream);
   struct Event* known = event_of(event);
   char line[64];
   snprintf(line, sizeof line, "cuEventRecord stream %#lx", (unsigned long)stream);
@@ -113,6 +140,7 @@ int cuEventRecord(uintptr_t event, uintptr_t stream) {
 }
 
 int cuStreamWaitEvent(uintptr_t stream, uintptr_t event, unsigned flags) {
+  CALLED("cuStreamWaitEvent stream %#lx", (unsigned long)stream);
   const struct Event* known = event_of(event);
   char line[96];
   snprintf(line, sizeof line, "cuStreamWaitEvent stream %#lx for %#lx", (unsigned long)stream,
@@ -134,6 +162,7 @@ int cuStreamWaitEvent(uintptr_t stream, uintptr_t event, unsigned flags) {
 }
 
 int cuStreamSynchronize(uintptr_t stream) {
+  CALLED("cuStreamSynchronize %#lx", (unsigned long)stream);
   note("cuStreamSynchronize");
   if (outside()) return outside();
   if (broken_code) return broken_code;
@@ -146,6 +175,7 @@ int cuStreamSynchronize(uintptr_t stream) {
 }
 
 int cuStreamIsCapturing(uintptr_t stream, int* status) {
+  CALLED("cuStreamIsCapturing %#lx", (unsigned long)stream);
   pthread_mutex_lock(&order_lock);
   *status = lines[line_of(stream)].is_captured;
   pthread_mutex_unlock(&order_lock);

@@ -2,7 +2,6 @@
 // The driver's virtual memory, for driver.c: reserved addresses are pages that nobody may touch, a chunk is a file in
 // memory, and mapping is mapping, so that whoever touches what is not mapped or not allowed is a crash. It holds its
 // caller to the protocol: a call that breaks it is noted as a VIOLATION and refused. Any call can be made to fail.
-#include <pthread.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -10,7 +9,7 @@
 #define FAKE_GRANULARITY (2 << 20)
 #endif
 
-enum { kMaxRanges = 64, kMaxChunks = 1024, kNotReady = 600 };
+enum { kMaxRanges = 256, kMaxChunks = 4096, kNotReady = 600 };
 
 struct Range {
   uint64_t address;
@@ -28,7 +27,7 @@ static pthread_mutex_t memory_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct Range ranges[kMaxRanges];
 // A handle's is that of its number, round after round; a file of 0 is none.
 static struct Chunk chunks[kMaxChunks];
-static int n_chunks_made, n_violations, n_calls, fail_at, fail_code, free_chunks = kMaxChunks;
+static int n_chunks_made, n_calls, fail_at, fail_code, free_chunks = kMaxChunks;
 static int is_held, blocked_call, is_blocked;
 enum { kUnmap = 1, kQuery = 2 };
 static _Thread_local int capture_mode;
@@ -63,13 +62,6 @@ void fake_balance(int counts[4]) {
   pthread_mutex_unlock(&memory_lock);
 }
 
-static int violation(const char* what) {
-  char line[160];
-  ++n_violations;
-  snprintf(line, sizeof line, "VIOLATION: %s", what);
-  return note(line), kInvalidValue;
-}
-
 // Whether this call is the one that fails: 0, or its code. Every call that can comes here once.
 static int failure(void) {
   if (outside()) return outside();
@@ -79,6 +71,22 @@ static int failure(void) {
 #ifndef FAKE_RUNS
 #include "order.h"
 #endif
+
+// What a lost context takes with it, of addresses and what is mapped there.
+void fake_bury(void) {
+  pthread_mutex_lock(&memory_lock);
+  for (int idx = 0; idx < kMaxChunks; ++idx) {
+    if (!chunks[idx].file) continue;
+    if (chunks[idx].address) munmap((void*)(uintptr_t)chunks[idx].address, chunks[idx].n_bytes), count(kMappings, -1);
+    close(chunks[idx].file), count(kChunks, -1);
+    chunks[idx].file = 0;
+  }
+  for (int idx = 0; idx < kMaxRanges; ++idx) {
+    if (ranges[idx].n_bytes) count(kRanges, -1);
+    ranges[idx].n_bytes = 0;
+  }
+  pthread_mutex_unlock(&memory_lock);
+}
 
 static struct Range* range_of(uint64_t address, size_t n_bytes) {
   for (int idx = 0; idx < kMaxRanges; ++idx) {
@@ -138,6 +146,7 @@ static int check_properties(const struct Properties* properties) {
 }
 
 int cuMemGetAllocationGranularity(size_t* n_bytes, const struct Properties* properties, int option) {
+  CALLED("cuMemGetAllocationGranularity");
   note("cuMemGetAllocationGranularity");
   const int code = failure();
   if (code) return code;
@@ -147,6 +156,7 @@ int cuMemGetAllocationGranularity(size_t* n_bytes, const struct Properties* prop
 
 int cuMemAddressReserve(uint64_t* address, size_t n_bytes, size_t alignment, uint64_t wish,
                         unsigned long long flags) {
+  CALLED("cuMemAddressReserve %zu", n_bytes);
   pthread_mutex_lock(&memory_lock);
   int code = failure(), idx = 0;
   note("cuMemAddressReserve");
@@ -165,6 +175,7 @@ int cuMemAddressReserve(uint64_t* address, size_t n_bytes, size_t alignment, uin
       const uint64_t start = (uint64_t)(uintptr_t)memory + FAKE_GRANULARITY - 1;
       *address = start - start % FAKE_GRANULARITY;
       ranges[idx] = (struct Range){*address, n_bytes};
+      count(kRanges, 1);
     }
   }
   pthread_mutex_unlock(&memory_lock);
@@ -172,6 +183,7 @@ int cuMemAddressReserve(uint64_t* address, size_t n_bytes, size_t alignment, uin
 }
 
 int cuMemAddressFree(uint64_t address, size_t n_bytes) {
+  CALLED("cuMemAddressFree %zu", n_bytes);
   pthread_mutex_lock(&memory_lock);
   int code = failure();
   struct Range* range = range_of(address, n_bytes);
@@ -184,13 +196,14 @@ int cuMemAddressFree(uint64_t address, size_t n_bytes) {
       code = violation("cuMemAddressFree of mapped addresses");
     }
   }
-  if (code == 0) *range = (struct Range){0, 0};
+  if (code == 0) *range = (struct Range){0, 0}, count(kRanges, -1);
   pthread_mutex_unlock(&memory_lock);
   return code;
 }
 
 int cuMemCreate(uint64_t* handle, size_t n_bytes, const struct Properties* properties,
                 unsigned long long flags) {
+  CALLED("cuMemCreate %zu", n_bytes);
   pthread_mutex_lock(&memory_lock);
   int code = failure(), n_made = 0;
   for (int idx = 0; idx < kMaxChunks; ++idx) n_made += chunks[idx].file != 0;
@@ -209,6 +222,7 @@ int cuMemCreate(uint64_t* handle, size_t n_bytes, const struct Properties* prope
       } while (chunks[n_chunks_made % kMaxChunks].file);
       *handle = (uint64_t)n_chunks_made;
       chunks[*handle % kMaxChunks] = (struct Chunk){file, *handle, n_bytes, 0, 0, 0};
+      count(kChunks, 1);
     }
   }
   note(code ? "cuMemCreate refused" : "cuMemCreate");
@@ -217,6 +231,7 @@ int cuMemCreate(uint64_t* handle, size_t n_bytes, const struct Properties* prope
 }
 
 int cuMemRelease(uint64_t handle) {
+  CALLED("cuMemRelease");
   pthread_mutex_lock(&memory_lock);
   int code = failure();
   struct Chunk* chunk = chunk_of(handle);
@@ -225,12 +240,13 @@ int cuMemRelease(uint64_t handle) {
   note(line);
   if (code == 0 && !chunk) code = violation("cuMemRelease of no chunk");
   if (code == 0 && chunk->address) code = violation("cuMemRelease of a mapped chunk");
-  if (code == 0) close(chunk->file), chunk->file = 0;
+  if (code == 0) close(chunk->file), chunk->file = 0, count(kChunks, -1);
   pthread_mutex_unlock(&memory_lock);
   return code;
 }
 
 int cuMemMap(uint64_t address, size_t n_bytes, size_t offset, uint64_t handle, unsigned long long flags) {
+  CALLED("cuMemMap %zu", n_bytes);
   pthread_mutex_lock(&memory_lock);
   int code = failure();
   struct Chunk* chunk = chunk_of(handle);
@@ -246,12 +262,13 @@ int cuMemMap(uint64_t address, size_t n_bytes, size_t offset, uint64_t handle, u
   for (size_t at = 0; code == 0 && at < n_bytes; at += FAKE_GRANULARITY) {
     if (chunk_at(address + at)) code = violation("cuMemMap where a chunk is");
   }
-  if (code == 0) chunk->address = address, chunk->is_allowed = 0;
+  if (code == 0) chunk->address = address, chunk->is_allowed = 0, count(kMappings, 1);
   pthread_mutex_unlock(&memory_lock);
   return code;
 }
 
 int cuMemSetAccess(uint64_t address, size_t n_bytes, const struct Access* access, size_t n) {
+  CALLED("cuMemSetAccess %zu", n_bytes);
   pthread_mutex_lock(&memory_lock);
   int code = failure();
   note_place("cuMemSetAccess", address, n_bytes, 0);
@@ -281,6 +298,7 @@ int cuMemSetAccess(uint64_t address, size_t n_bytes, const struct Access* access
 }
 
 int cuMemUnmap(uint64_t address, size_t n_bytes) {
+  CALLED("cuMemUnmap %zu", n_bytes);
   stand(kUnmap);
   pthread_mutex_lock(&memory_lock);
   int code = failure();
@@ -293,12 +311,14 @@ int cuMemUnmap(uint64_t address, size_t n_bytes) {
     mmap((void*)(uintptr_t)address, n_bytes, PROT_NONE,
          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
     chunk->address = 0;
+    count(kMappings, -1);
   }
   pthread_mutex_unlock(&memory_lock);
   return code;
 }
 
 int cuThreadExchangeStreamCaptureMode(int* mode) {
+  CALLED("cuThreadExchangeStreamCaptureMode %d", *mode);
   const int before = capture_mode;
   capture_mode = *mode;
   note(*mode == 2 ? "cuThreadExchangeStreamCaptureMode relaxed" : "cuThreadExchangeStreamCaptureMode");
@@ -307,6 +327,7 @@ int cuThreadExchangeStreamCaptureMode(int* mode) {
 
 #ifndef FAKE_RUNS
 int cuEventQuery(uintptr_t event) {
+  CALLED("cuEventQuery");
   (void)event;
   note("cuEventQuery");
   // Whoever asks while a graph is captured elsewhere spoils it, but for threads that said they are not part of it.
@@ -319,17 +340,20 @@ int cuEventQuery(uintptr_t event) {
 }
 
 int cuEventSynchronize(uintptr_t event) {
+  CALLED("cuEventSynchronize");
   (void)event;
   note("cuEventSynchronize");
   return failure();
 }
 
 int cuMemcpyDtoDAsync_v2(uint64_t target, uint64_t source, size_t n_bytes, uintptr_t stream) {
+  CALLED("cuMemcpyDtoDAsync %zu stream %#lx", n_bytes, (unsigned long)stream);
   char line[64];
   snprintf(line, sizeof line, "cuMemcpyDtoDAsync %zu", n_bytes);
   note(line);
   const int code = failure();
   if (code) return code;
+  if (!is_block(target, n_bytes) || !is_block(source, n_bytes)) return violation("cuMemcpyDtoDAsync of no memory");
   queued(stream);
   return memcpy((void*)(uintptr_t)target, (const void*)(uintptr_t)source, n_bytes), 0;
 }

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::{Result, images, root, target};
+use crate::{Result, capi, images, root, target};
 
 const SCRIPT: &str = include_str!("bundle/run.sh");
 const MAX_BYTES: u64 = 48 << 20;
@@ -44,6 +44,9 @@ pub(crate) fn make(folder: &Path) -> Result<()> {
         let target = contents.join("programs").join(name);
         copy(path, &target)?;
         newest = newest.max(newest_glibc(&target)?);
+    }
+    for program in capi::build_for_bundle(contents)? {
+        newest = newest.max(newest_glibc(&program)?);
     }
     for set in ["compact", "df11", "lane", "mma", "quant"] {
         let (from, to) = (root().join("tests/data").join(set), contents.join("data").join(set));
@@ -118,11 +121,10 @@ fn build(arguments: &[&str]) -> Result<Vec<Program>> {
         .collect())
 }
 
-/// The SIMT executor and every kernel, as the crate's build made them.
-pub(crate) fn executor_libraries() -> Result<Vec<PathBuf>> {
+/// The SIMT executor and every kernel, as the crate's build made them for a command of Cargo.
+pub(crate) fn executor_libraries(arguments: &[&str]) -> Result<Vec<PathBuf>> {
     let names = ["executor", "kernels", "checked_kernels"];
-    let messages =
-        build_with_messages(&["build", "--profile", "bundle", "--package", "lacuna-cli"])?;
+    let messages = build_with_messages(arguments)?;
     messages
         .iter()
         .filter_map(|message| message["out_dir"].as_str())
@@ -228,7 +230,7 @@ fn pack(contents: &Path, archive: &Path) -> Result<()> {
     tar.args(["--sort=name", "--owner=0", "--group=0", "--numeric-owner"]);
     tar.arg(format!("--use-compress-program={XZ}"));
     tar.arg("--create").arg("--file").arg(archive).arg("--directory").arg(contents);
-    run(tar.args(["data", "peers", "programs"]))
+    run(tar.args(["data", "lib", "peers", "programs"]))
 }
 
 /// Puts what is in a bundle's archive into a folder.

@@ -6,21 +6,35 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::{Result, header, root, target};
+use crate::{Result, bundle, header, rehearsal, root, sass, target, wheels};
+
+/// The CUDA runtime beside which programs called cuda_*.c run.
+const RUNTIME: (&str, &str) = ("nvidia-cuda-runtime-cu12", "12.9.79");
+pub(crate) const CUDART: &str = "libcudart.so.12";
+/// How a program ends that has no device.
+const SKIPPED: i32 = 77;
+/// What is built here to be run here.
+const FEATURES: &str = "capi,simt";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
+    /// Build what runs beside the CUDA runtime for another machine into this folder, and run nothing
+    #[arg(long, value_name = "FOLDER", conflicts_with = "install")]
+    programs: Option<PathBuf>,
     /// Install for engines (release, CUDA and files, no executor) under this prefix, and run nothing
     #[arg(long, value_name = "PREFIX")]
     install: Option<PathBuf>,
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
+    if let Some(folder) = &options.programs {
+        return build_for_bundle(folder).map(drop);
+    }
     match &options.install {
         Some(prefix) => install(prefix, "capi", "release"),
         None => {
             let prefix = target().join("capi");
-            install(&prefix, "capi,simt", "dev")?;
+            install(&prefix, FEATURES, "dev")?;
             run_examples(&prefix)
         }
     }
@@ -140,6 +154,43 @@ fn run_examples(prefix: &Path) -> Result<()> {
         .args(["-DLACUNA_SIMT", "-x", "c++"])
         .arg(prefix.join("include/lacuna.h"));
     output(&mut cxx)?;
+    let programs = programs()?;
+    let runtime = Runtime::install()?;
+    let mut rehearsed = Vec::new();
+    for program in &programs {
+        let name = name_of(program);
+        let has_runtime = has_runtime(&name);
+        let more = |arguments: Vec<String>| if has_runtime { arguments } else { Vec::new() };
+        let asked = ["--cflags", "--libs"];
+        let shared = compile(prefix, program, &name, &asked, &[], &more(runtime.shared()))?;
+        let static_ = compile(
+            prefix,
+            program,
+            &format!("{name}-static"),
+            &["--cflags", "--libs", "--static"],
+            &["-Wl,-Bstatic", "-llacuna", "-Wl,-Bdynamic"],
+            &more(runtime.of_archive()),
+        )?;
+        for executable in [&shared, &static_] {
+            let libraries = [prefix.join("lib"), runtime.lib()];
+            run_example(executable, &libraries, has_runtime)?;
+        }
+        if has_runtime {
+            rehearsed.push(shared);
+        }
+    }
+    // Once more beside a runtime and a driver that run kernels in the executor.
+    let drivers = prefix.join("drivers");
+    let arguments = ["check", "--package", "lacuna", "--lib", "--features", FEATURES];
+    rehearsal::link_drivers(&drivers, &bundle::executor_libraries(&arguments)?)?;
+    for executable in &rehearsed {
+        run_example(executable, &[drivers.clone(), prefix.join("lib")], false)?;
+    }
+    Ok(())
+}
+
+/// The sources of examples/c.
+fn programs() -> Result<Vec<PathBuf>> {
     let folder = root().join("examples/c");
     let mut programs: Vec<_> = std::fs::read_dir(&folder)
         .map_err(|error| format!("{}: {error}", folder.display()))?
@@ -150,24 +201,98 @@ fn run_examples(prefix: &Path) -> Result<()> {
     if programs.is_empty() {
         return Err(format!("{}: no programs", folder.display()));
     }
-    for program in &programs {
-        let name = program.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let shared = compile(prefix, program, &name, &["--cflags", "--libs"], &[])?;
-        let static_ = compile(
-            prefix,
-            program,
-            &format!("{name}-static"),
-            &["--cflags", "--libs", "--static"],
-            &["-Wl,-Bstatic", "-llacuna", "-Wl,-Bdynamic"],
-        )?;
-        for executable in [shared, static_] {
-            let mut run = Command::new(&executable);
-            run.env("LD_LIBRARY_PATH", prefix.join("lib")).current_dir(root());
-            let said = output(&mut run)?;
-            println!("{}:\n{}", executable.display(), said.trim_end());
-        }
+    Ok(programs)
+}
+
+fn name_of(program: &Path) -> String {
+    program.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Whether a program runs beside the CUDA runtime.
+fn has_runtime(name: &str) -> bool {
+    name.starts_with("cuda_")
+}
+
+/// What runs beside the CUDA runtime, built for another machine into `programs`, with the runtime in `lib`; the programs.
+pub(crate) fn build_for_bundle(contents: &Path) -> Result<Vec<PathBuf>> {
+    let (archive, libraries) = build("capi", "bundle")?;
+    let runtime = Runtime::install()?;
+    let (target, lib) = (contents.join("programs"), contents.join("lib"));
+    for folder in [&target, &lib] {
+        std::fs::create_dir_all(folder)
+            .map_err(|error| format!("{}: {error}", folder.display()))?;
     }
-    Ok(())
+    copy(&runtime.lib().join(CUDART), &lib.join(CUDART))?;
+    let mut built = Vec::new();
+    for program in programs()?.iter().filter(|program| has_runtime(&name_of(program))) {
+        let executable = target.join(name_of(program));
+        let mut cc = compiler();
+        cc.args(["-std=c11", "-O1", "-s", "-Wall", "-Wextra", "-Werror", "-Wpedantic", "-I"])
+            .arg(root().join("include"))
+            .arg("-o")
+            .arg(&executable)
+            .arg(program)
+            .arg(&archive)
+            .args(&libraries)
+            .args(runtime.shared())
+            // After LD_LIBRARY_PATH, in which a rehearsal has its own.
+            .args(["-Wl,--gc-sections", "-Wl,--enable-new-dtags", "-Wl,-rpath,$ORIGIN/../lib"]);
+        output(&mut cc)?;
+        built.push(executable);
+    }
+    Ok(built)
+}
+
+/// Runs a program, which may say that it has no device.
+fn run_example(executable: &Path, libraries: &[PathBuf], may_skip: bool) -> Result<()> {
+    let paths = std::env::join_paths(libraries).map_err(|error| error.to_string())?;
+    let mut run = Command::new(executable);
+    run.env("LD_LIBRARY_PATH", paths).current_dir(root());
+    let (code, said) = run_to_end(&mut run)?;
+    println!("{}:\n{}", executable.display(), said.trim_end());
+    match code {
+        Some(0) => Ok(()),
+        Some(SKIPPED) if may_skip => Ok(()),
+        _ => Err(format!("{}: exit status {code:?}", executable.display())),
+    }
+}
+
+/// The CUDA runtime, and the headers that its own include, of the compiler.
+struct Runtime {
+    runtime: PathBuf,
+    compiler: PathBuf,
+}
+
+impl Runtime {
+    fn install() -> Result<Self> {
+        let (compiler, version, _) = sass::PTXAS;
+        let compiler = wheels::install(compiler, version)?.join("nvidia/cuda_nvcc");
+        let runtime = wheels::install(RUNTIME.0, RUNTIME.1)?.join("nvidia/cuda_runtime");
+        Ok(Self { runtime, compiler })
+    }
+
+    fn lib(&self) -> PathBuf {
+        self.runtime.join("lib")
+    }
+
+    fn headers(&self) -> Vec<String> {
+        let folders = [&self.runtime, &self.compiler];
+        let flags = folders.map(|folder| format!("-isystem{}", folder.join("include").display()));
+        flags.into()
+    }
+
+    fn shared(&self) -> Vec<String> {
+        let mut flags = self.headers();
+        flags.push(self.lib().join(CUDART).display().to_string());
+        flags
+    }
+
+    fn of_archive(&self) -> Vec<String> {
+        let mut flags = self.headers();
+        flags.push(self.lib().join("libcudart_static.a").display().to_string());
+        flags.extend(["-lrt", "-lpthread", "-ldl"].map(str::to_owned));
+        flags
+    }
 }
 
 fn compile(
@@ -176,6 +301,7 @@ fn compile(
     name: &str,
     asked: &[&str],
     before: &[&str],
+    more: &[String],
 ) -> Result<PathBuf> {
     let mut pkg_config = Command::new("pkg-config");
     pkg_config.env("PKG_CONFIG_PATH", prefix.join("lib/pkgconfig")).args(asked).arg("lacuna");
@@ -210,7 +336,7 @@ fn compile(
     }
     // The programs' own.
     cc.arg("-lm");
-    output(&mut cc)?;
+    output(cc.args(more))?;
     Ok(executable)
 }
 
@@ -220,15 +346,19 @@ fn compiler() -> Command {
 
 /// What a program says, on both of its channels, where it ends well.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
+    match run_to_end(command)? {
+        (Some(0), said) => Ok(said),
+        (code, said) => Err(format!("{command:?}: exit status {code:?}\n{said}")),
+    }
+}
+
+/// Its exit status, where it has one, and what it says, on both of its channels.
+fn run_to_end(command: &mut Command) -> Result<(Option<i32>, String)> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command.output().map_err(|error| format!("{program}: {error}"))?;
-    let said = [output.stdout, output.stderr]
-        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-        .concat();
-    if output.status.success() {
-        return Ok(said);
-    }
-    Err(format!("{command:?}: {}\n{said}", output.status))
+    let said =
+        [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    Ok((output.status.code(), said.concat()))
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {

@@ -1,4 +1,5 @@
-//! What the SIMT executor says of the kernels: the test of planted defects, and the benches' counters.
+//! What the SIMT executor says of the kernels: the test of planted defects, and the benches' counters; and what the fake
+//! driver says of the library.
 
 use std::process::{Command, Stdio};
 
@@ -38,6 +39,18 @@ pub(crate) fn counters(is_json: bool, only: Option<&str>) -> Result<()> {
         println!("{:#}", Value::Array(rows));
     }
     Ok(())
+}
+
+/// Calls of the driver, and failures of them.
+pub(crate) fn calls() -> Result<()> {
+    let mut command = cargo_test();
+    for room in images::rooms() {
+        command.args(["--bench", room]);
+    }
+    wait(command.args(["--", "kernels", "calls"]))?;
+    let mut command = cargo_test();
+    command.args(["--test", "driver", "failures::"]).env("INSTA_UPDATE", "always");
+    wait(&mut command)
 }
 
 fn cargo_test() -> Command {

@@ -54,6 +54,9 @@ enum Task {
         #[arg(long, value_name = "ROOM")]
         only: Option<String>,
     },
+    /// Write what calls of the driver each kernel's launches make, and what comes of calls that fail, as a fake driver
+    /// records them: tests/driver/{calls,snapshots}. `cargo test` holds them
+    Calls,
     /// Print the table of planted defects and what the SIMT executor says of each
     Planted,
     /// Print registers, spills, stack and shared memory of each kernel on each target, and the
@@ -95,6 +98,7 @@ fn main() -> ExitCode {
         Task::Capi(options) => capi::run(&options),
         Task::Python => package::run(),
         Task::Counters { json, only } => instrument::counters(json, only.as_deref()),
+        Task::Calls => instrument::calls(),
         Task::Planted => instrument::planted(),
         Task::Sass(options) => sass::run(&options),
         Task::Bundle { folder } => {

@@ -21,6 +21,7 @@ struct Interface {
     handles: BTreeMap<String, Vec<String>>,
     enums: Vec<Enum>,
     functions: Vec<Function>,
+    left_out: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -54,6 +55,11 @@ enum Kind {
     ViewMut,
     Bytes,
     Text,
+    /// So many numbers of a type.
+    Numbers(String, String),
+    /// So many tensors.
+    Views(String),
+    ViewsMut(String),
     /// A struct in its place.
     Value(String),
     /// A pointer to a struct, for reading.
@@ -64,6 +70,8 @@ enum Kind {
     Filled(String),
     Handle(String),
     NewHandle(String),
+    /// A handle that the function takes over.
+    TakenHandle(String),
     /// A number that is written.
     Written(&'static str),
     /// The length of the array before it.
@@ -81,12 +89,22 @@ pub(crate) fn generate() -> Result<Vec<Generated>> {
     // What a pointer is of must be known before functions are read.
     let items = || files.iter().flat_map(|file| &file.items);
     items().try_for_each(|item| interface.read_type(item))?;
-    let fields: Vec<_> =
-        items().filter_map(|item| interface.read_fields(item).transpose()).collect();
-    for (name, of_struct) in fields.into_iter().collect::<Result<Vec<_>>>()? {
-        interface.structs.insert(name, of_struct);
+    loop {
+        let fields: Vec<_> = items().filter_map(|item| interface.read_fields(item)).collect();
+        let is_known = fields.iter().all(|(_, of_struct)| of_struct.is_some());
+        for (name, of_struct) in fields {
+            match of_struct {
+                Some(of_struct) => interface.structs.insert(name, of_struct),
+                // What has it in it is unknown too.
+                None => interface.structs.remove(&name),
+            };
+        }
+        if is_known {
+            break;
+        }
     }
     items().try_for_each(|item| interface.read_function(item))?;
+    println!("not called from Python: {}", interface.left_out.join(", "));
     let contents = [interface.table()?, interface.wrappers()?];
     Ok(PATHS.into_iter().zip(contents).map(|(path, content)| Generated { path, content }).collect())
 }
@@ -129,12 +147,13 @@ impl Interface {
         Ok(())
     }
 
-    fn read_fields(&self, item: &Item) -> Result<Option<(String, Struct)>> {
-        let Item::Struct(item) = item else { return Ok(None) };
+    /// A struct's name, and what it is if Python has a type for each of its fields.
+    fn read_fields(&self, item: &Item) -> Option<(String, Option<Struct>)> {
+        let Item::Struct(item) = item else { return None };
         let name = item.ident.to_string();
-        let Fields::Named(named) = &item.fields else { return Ok(None) };
+        let Fields::Named(named) = &item.fields else { return None };
         if !self.structs.contains_key(&name) || OWN.contains(&name.as_str()) {
-            return Ok(None);
+            return None;
         }
         let mut fields: Vec<(String, Kind, Vec<String>)> = Vec::new();
         for field in &named.named {
@@ -142,9 +161,7 @@ impl Interface {
             if field_name == "header" || field_name.starts_with("reserved") {
                 continue;
             }
-            let kind = self.kind(&field.ty).ok_or_else(|| {
-                format!("{name}.{field_name}: Python knows no type for it; see xtask/src/python.rs")
-            })?;
+            let Some(kind) = self.kind(&field.ty) else { return Some((name, None)) };
             let mut kinds: Vec<_> =
                 fields.iter().map(|(name, kind, _)| (name.clone(), kind.clone())).collect();
             kinds.push((field_name.clone(), kind));
@@ -154,7 +171,7 @@ impl Interface {
                 field.1 = kind;
             }
         }
-        Ok(Some((name, Struct { doc: doc_of(&item.attrs), fields })))
+        Some((name, Some(Struct { doc: doc_of(&item.attrs), fields })))
     }
 
     fn read_function(&mut self, item: &Item) -> Result<()> {
@@ -169,17 +186,37 @@ impl Interface {
         }
         let mut params = Vec::new();
         for param in &item.sig.inputs {
-            let FnArg::Typed(param) = param else { continue };
-            let Pat::Ident(ident) = &*param.pat else { continue };
-            let param_name = ident.ident.to_string();
-            let kind = self.kind(&param.ty).ok_or_else(|| {
-                format!(
-                    "{name}({param_name}): Python knows no type for it; see xtask/src/python.rs"
-                )
-            })?;
+            let (FnArg::Typed(typed), Some(param_name)) = (param, name_of(param)) else { continue };
+            // Functions that take addresses of the host's arrays, or answer with texts of files, are no business of tensors.
+            let Some(kind) = self.kind(&typed.ty).filter(|kind| self.is_of_calls(kind)) else {
+                if item.sig.inputs.iter().any(|input| name_of(input).as_deref() == Some("args")) {
+                    return Err(format!(
+                        "{name}({param_name}): Python knows no type for it; see xtask/src/python.rs"
+                    ));
+                }
+                self.left_out.push(name);
+                return Ok(());
+            };
             params.push((param_name, kind));
         }
         count_arrays(&mut params);
+        // A number that is written, and after it how many: an array of the host's.
+        let is_array = |pair: &[(String, Kind)]| {
+            matches!(pair[0].1, Kind::Written(_)) && pair[1].0 == format!("n_{}", pair[0].0)
+        };
+        if params.windows(2).any(is_array) {
+            self.left_out.push(name);
+            return Ok(());
+        }
+        // Of two variables of handles, the first is what the second is made of.
+        let mut made =
+            params.iter_mut().rev().filter(|(_, kind)| matches!(kind, Kind::NewHandle(_)));
+        made.next();
+        for (_, kind) in made {
+            if let Kind::NewHandle(name) = kind {
+                *kind = Kind::TakenHandle(name.clone());
+            }
+        }
         let needs = |feature: &str| {
             item.attrs.iter().any(|attribute| matches!(&attribute.meta, Meta::List(list) if list.path.is_ident("cfg") && list.tokens.to_string().contains(feature)))
         };
@@ -201,10 +238,21 @@ impl Interface {
                 "u32" if is_mut => Some(Kind::Written("u32")),
                 "f32" if is_mut => Some(Kind::Written("f32")),
                 "c_char" if !is_mut => Some(Kind::Text),
-                "lacuna_view" => Some(Kind::Struct(name)),
+                "lacuna_view" | "lacuna_view_mut" => Some(Kind::Struct(name)),
                 _ if self.handles.contains_key(&name) => Some(Kind::Handle(name)),
                 _ if self.structs.contains_key(&name) && is_mut => Some(Kind::Filled(name)),
                 _ if self.structs.contains_key(&name) => Some(Kind::Struct(name)),
+                _ => None,
+            };
+        }
+        if let Type::Array(array) = of {
+            let Expr::Lit(len) = &array.len else { return None };
+            let Lit::Int(len) = &len.lit else { return None };
+            let (of, len) = (path_of(&array.elem)?, len.base10_digits().to_owned());
+            return match of.as_str() {
+                "u32" | "u64" | "f32" => Some(Kind::Numbers(of, len)),
+                "lacuna_view" => Some(Kind::Views(len)),
+                "lacuna_view_mut" => Some(Kind::ViewsMut(len)),
                 _ => None,
             };
         }
@@ -218,6 +266,26 @@ impl Interface {
             "lacuna_bytes" => Some(Kind::Bytes),
             _ if self.structs.contains_key(&name) => Some(Kind::Value(name)),
             _ => None,
+        }
+    }
+
+    /// Whether a parameter of this kind can be given by Python, or given back to it.
+    fn is_of_calls(&self, kind: &Kind) -> bool {
+        let is_number = |(_, kind, _): &(String, Kind, Vec<String>)| {
+            matches!(kind, Kind::U32 | Kind::U64 | Kind::F32 | Kind::Numbers(..))
+        };
+        match kind {
+            Kind::Filled(name) => {
+                self.structs.get(name).is_some_and(|of| of.fields.iter().all(is_number))
+            }
+            Kind::Bytes
+            | Kind::Value(_)
+            | Kind::Numbers(..)
+            | Kind::View
+            | Kind::ViewMut
+            | Kind::Views(_)
+            | Kind::ViewsMut(_) => false,
+            _ => true,
         }
     }
 
@@ -325,14 +393,14 @@ impl Interface {
             let _ = write!(text, "\n\nclass {class}(Handle):\n{}\n", doc_string(doc, 4));
             let function =
                 |suffix: &str| self.functions.iter().find(|f| f.name == format!("{name}{suffix}"));
-            match function("_new") {
+            match function("_new").filter(|new| new.is_of_shape()) {
                 Some(new) => self.constructor(&mut text, new)?,
                 None => text.push_str("\n    __slots__ = ()\n"),
             }
             if let Some(sizes) = function("_sizes") {
                 let _ = write!(
                     text,
-                    "\n    @property\n    def sizes(self) -> dict[str, int]:\n{}\n        sizes: dict[str, int] = call({:?}, [self, None])\n        return sizes\n",
+                    "\n    @property\n    def sizes(self) -> dict[str, Any]:\n{}\n        sizes: dict[str, Any] = call({:?}, [self, None])\n        return sizes\n",
                     doc_string(&sizes.doc, 8),
                     sizes.name
                 );
@@ -340,10 +408,9 @@ impl Interface {
         }
         for function in &self.functions {
             let is_method = self.handles.keys().any(|handle| {
-                function
-                    .name
-                    .strip_prefix(handle.as_str())
-                    .is_some_and(|rest| rest == "_new" || rest == "_sizes")
+                function.name.strip_prefix(handle.as_str()).is_some_and(|rest| {
+                    rest == "_sizes" || (rest == "_new" && function.is_of_shape())
+                })
             });
             if !is_method {
                 self.function(&mut text, function)?;
@@ -384,7 +451,7 @@ impl Interface {
                     continue;
                 }
                 Kind::NewHandle(handle) => results.push(class_of(handle)),
-                Kind::Filled(_) => results.push("dict[str, int]".to_owned()),
+                Kind::Filled(_) => results.push("dict[str, Any]".to_owned()),
                 Kind::Written(of) => {
                     results.push(if *of == "f32" { "float" } else { "int" }.to_owned())
                 }
@@ -454,16 +521,23 @@ impl Interface {
                 }
             }
         }
-        for (_, kind) in self.functions.iter().flat_map(|function| &function.params) {
+        // What constructors and launches take is given by keywords.
+        let by_name = self.functions.iter().filter(|function| !function.is_of_shape());
+        for (_, kind) in by_name.flat_map(|function| &function.params) {
             match kind {
                 Kind::Array(name) => add(self, name, &mut found),
-                Kind::Struct(name) if !name.ends_with("_args") && !name.ends_with("_shape") => {
-                    add(self, name, &mut found)
-                }
+                Kind::Struct(name) if !name.ends_with("_args") => add(self, name, &mut found),
                 _ => {}
             }
         }
         found
+    }
+}
+
+impl Function {
+    /// Whether it makes a handle of a shape alone, as plans are made.
+    fn is_of_shape(&self) -> bool {
+        matches!(self.params[..], [(_, Kind::Struct(_)), (_, Kind::NewHandle(_))])
     }
 }
 
@@ -483,12 +557,16 @@ fn count_arrays(params: &mut [(String, Kind)]) {
 impl Kind {
     fn of_table(&self) -> String {
         match self {
+            Self::Numbers(of, len) => format!("Kind::Numbers({of:?}, {len})"),
+            Self::Views(len) => format!("Kind::Views({len})"),
+            Self::ViewsMut(len) => format!("Kind::ViewsMut({len})"),
             Self::Value(name) => format!("Kind::Value({name:?})"),
             Self::Struct(name) => format!("Kind::Struct({name:?})"),
             Self::Array(name) => format!("Kind::Array({name:?})"),
             Self::Filled(name) => format!("Kind::Filled({name:?})"),
             Self::Handle(name) => format!("Kind::Handle({name:?})"),
             Self::NewHandle(name) => format!("Kind::NewHandle({name:?})"),
+            Self::TakenHandle(name) => format!("Kind::TakenHandle({name:?})"),
             Self::Written(of) => format!("Kind::Written({of:?})"),
             simple => format!("Kind::{simple:?}"),
         }
@@ -499,13 +577,21 @@ impl Kind {
         Ok(match self {
             Self::U32 | Self::U64 => "int = 0".to_owned(),
             Self::F32 => "float = 0.0".to_owned(),
+            Self::Numbers(of, _) if of == "f32" => "Sequence[float] | None = None".to_owned(),
+            Self::Numbers(..) => "Sequence[int] | None = None".to_owned(),
+            Self::Views(_) | Self::ViewsMut(_) => {
+                "Sequence[Tensor | None] | None = None".to_owned()
+            }
             Self::View | Self::ViewMut => "Tensor | None = None".to_owned(),
             Self::Bytes => "Buffer | str | None = None".to_owned(),
             Self::Text => "str | None = None".to_owned(),
-            Self::Struct(name) if name == "lacuna_view" => "Tensor | None = None".to_owned(),
+            Self::Struct(name) if OWN.contains(&name.as_str()) => "Tensor | None = None".to_owned(),
             Self::Value(name) | Self::Struct(name) => format!("{} | None = None", class_of(name)),
+            Self::Array(name) if OWN.contains(&name.as_str()) => "Sequence[Tensor] = ()".to_owned(),
             Self::Array(name) => format!("Sequence[{}] = ()", class_of(name)),
-            Self::Handle(name) => format!("{} | None = None", class_of(name)),
+            Self::Handle(name) | Self::TakenHandle(name) => {
+                format!("{} | None = None", class_of(name))
+            }
             other => return Err(format!("{other:?} is nothing that Python gives")),
         })
     }
@@ -592,7 +678,23 @@ fn common_prefix(names: &[&str]) -> String {
     for name in names {
         len = len.min(first.bytes().zip(name.bytes()).take_while(|(a, b)| a == b).count());
     }
-    first[..len].rfind('_').map_or(String::new(), |end| first[..=end].to_owned())
+    let mut prefix = &first[..first[..len].rfind('_').map_or(0, |end| end + 1)];
+    // No name of Python's begins with a digit: a word more is part of it.
+    while names.iter().any(|name| name[prefix.len()..].starts_with(|c: char| c.is_ascii_digit())) {
+        prefix = prefix.trim_end_matches('_');
+        prefix = &prefix[..prefix.rfind('_').map_or(0, |end| end + 1)];
+    }
+    prefix.to_owned()
+}
+
+fn name_of(param: &FnArg) -> Option<String> {
+    match param {
+        FnArg::Typed(param) => match &*param.pat {
+            Pat::Ident(ident) => Some(ident.ident.to_string()),
+            _ => None,
+        },
+        FnArg::Receiver(_) => None,
+    }
 }
 
 fn path_of(of: &Type) -> Option<String> {
@@ -639,6 +741,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 from ._base import Buffer, Device, Handle, Queue, Tensor, call
 "#;

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::{Result, bundle, root, target};
+use crate::{Result, bundle, capi, root, target};
 
 /// No device is called so: what is written of it never enters the ledger.
 pub(crate) const DEVICE: &str = "Rehearsal in the SIMT executor,";
@@ -161,7 +161,14 @@ fn make_driver(folder: &Path) -> Result<()> {
     bundle::write_script(&folder.join("nvidia-smi"), MANAGEMENT)?;
     bundle::write_script(&folder.join("nvcc"), COMPILER)?;
     bundle::write_script(&folder.join(MODEL), TINY)?;
-    let libraries = bundle::executor_libraries()?;
+    let arguments = ["build", "--profile", "bundle", "--package", "lacuna-cli"];
+    link_drivers(folder, &bundle::executor_libraries(&arguments)?)
+}
+
+/// The driver by itself, of the executor's libraries, and over it as much of the CUDA runtime as the C examples use: the real one asks more of a
+/// driver than this one has.
+pub(crate) fn link_drivers(folder: &Path, libraries: &[PathBuf]) -> Result<()> {
+    std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let sources = root().join("tests/fake_driver");
     let object = folder.join("driver.o");
     let mut compile = Command::new("cc");
@@ -174,7 +181,17 @@ fn make_driver(folder: &Path) -> Result<()> {
     link.args(["-Wl,-Bsymbolic", "-o"]).arg(folder.join("libcuda.so.1"));
     link.arg(sources.join("rehearsal.cc")).arg(&object).arg("-Wl,--whole-archive");
     link.args(libraries).args(["-Wl,--no-whole-archive", "-lpthread", "-ldl"]);
-    bundle::run(&mut link)
+    bundle::run(&mut link)?;
+    // Programs ask for the names by the real one's version.
+    let versions = folder.join("runtime.map");
+    std::fs::write(&versions, format!("{} {{ global: cuda*; local: *; }};\n", capi::CUDART))
+        .map_err(|error| format!("{}: {error}", versions.display()))?;
+    let mut runtime = Command::new("cc");
+    runtime.args(["-std=c11", "-O1", "-fPIC", "-Wall", "-Wextra", "-Werror", "-shared"]);
+    runtime.arg(format!("-Wl,-soname,{}", capi::CUDART));
+    runtime.arg(format!("-Wl,--version-script={}", versions.display()));
+    runtime.arg("-o").arg(folder.join(capi::CUDART)).arg(sources.join("runtime.c"));
+    bundle::run(runtime.arg(folder.join("libcuda.so.1")))
 }
 
 /// Where its results are.

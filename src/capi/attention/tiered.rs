@@ -9,11 +9,11 @@ use crate::capi::abi::{
 use crate::capi::device::lacuna_queue;
 use crate::capi::dtype::{with_half, with_real};
 use crate::capi::kv::lists;
-use crate::capi::quant::page::{TIERS, tail};
+use crate::capi::quant::page::tail;
 use crate::capi::status::{Outcome, answer, lacuna_status};
 use crate::capi::view::{lacuna_view, lacuna_view_mut};
 use crate::kv::{KvLayout, KvShape};
-use crate::quant::{ChannelViews, PagesPlan, PagesShape, TierPools};
+use crate::quant::{ChannelViews, PagesPlan, PagesShape, Tier, TierPools};
 
 /// Sizes of `lacuna_attend_tiered`: the tiered pages before the segments.
 #[derive(Debug, Clone, Copy)]
@@ -129,7 +129,7 @@ impl lacuna_attend_tiered_plan {
         let pages = self.plan.pages();
         lacuna_attend_tiered_sizes {
             header: lacuna_header::NONE,
-            pools: TIERS.map(|tier| pages.pool_bytes(tier)),
+            pools: Tier::BY_TAG.map(|tier| pages.pool_bytes(tier)),
             status: 1,
             key_entries: pages.entries_len(),
             value_entries: pages.entries_len(),

@@ -87,11 +87,8 @@ structs! {
     lacuna_page_place: 40,
 }
 
-/// Tiers by their numbers, as pools are.
-pub(in crate::capi) const TIERS: [Tier; 4] = [Tier::T16, Tier::T8, Tier::T4, Tier::T2];
-
 fn tier(number: u32) -> Outcome<Tier> {
-    let found = TIERS.into_iter().find(|tier| tier.tag() == number);
+    let found = Tier::BY_TAG.get(number as usize).copied();
     found.ok_or_else(|| Failure::number("tier", number, "lacuna_tier"))
 }
 

@@ -1,6 +1,6 @@
 //! `quantize_pages`, `dequantize_pages`, `measure_channels`.
 
-use super::page::{TIERS, tail};
+use super::page::tail;
 use crate::buffer::ViewMut;
 use crate::capi::abi::{borrow, free, give, lacuna_header, or, read, structs, write};
 use crate::capi::device::lacuna_queue;
@@ -10,7 +10,7 @@ use crate::capi::status::{Outcome, answer, lacuna_status};
 use crate::capi::view::{lacuna_view, lacuna_view_mut};
 use crate::quant::{
     ChannelViews, ChannelViewsMut, ChannelsPlan, MeasuredRows, PageLists, PagesPlan, PagesShape,
-    TierPools, TierPoolsMut,
+    Tier, TierPools, TierPoolsMut,
 };
 use crate::queue::Queue;
 
@@ -198,7 +198,7 @@ impl lacuna_pages_plan {
             key_offsets: plan.channels_len(),
             value_scales: plan.channels_len(),
             value_offsets: plan.channels_len(),
-            pools: TIERS.map(|tier| plan.pool_bytes(tier)),
+            pools: Tier::BY_TAG.map(|tier| plan.pool_bytes(tier)),
             status: 1,
             workspace: self.channels.workspace_len(),
         }

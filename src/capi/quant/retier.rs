@@ -1,6 +1,5 @@
 //! `retier_pages`.
 
-use super::page::TIERS;
 use super::pages::{OF_KEYS, OF_VALUES, channels, lacuna_pages_shape, pools_mut};
 use crate::capi::abi::{borrow, free, give, lacuna_header, or, read, structs, write};
 use crate::capi::device::lacuna_queue;
@@ -8,7 +7,7 @@ use crate::capi::dtype::with_half;
 use crate::capi::kv::lacuna_kv;
 use crate::capi::status::{Outcome, answer, lacuna_status};
 use crate::capi::view::{lacuna_view, lacuna_view_mut};
-use crate::quant::{RetierInputs, RetierOutputs, RetierPlan, RetierShape};
+use crate::quant::{RetierInputs, RetierOutputs, RetierPlan, RetierShape, Tier};
 
 /// Sizes of `lacuna_retier_pages`.
 #[derive(Debug, Clone, Copy)]
@@ -135,7 +134,7 @@ impl lacuna_retier_pages_plan {
             key_offsets: pages.channels_len(),
             value_scales: pages.channels_len(),
             value_offsets: pages.channels_len(),
-            pools: TIERS.map(|tier| pages.pool_bytes(tier)),
+            pools: Tier::BY_TAG.map(|tier| pages.pool_bytes(tier)),
             status: 1,
             new_slots: plan.slots_len(),
         }

@@ -427,7 +427,10 @@ impl Worker {
 
     /// Ends everything. What the driver does not let go stays, and so do the addresses: they are never used again.
     fn close(mut self) {
-        let is_quiet = self.n_mapped == 0 || self.range.synchronize().is_ok();
+        // Asked twice, as the first answer may be of an earlier launch.
+        let is_quiet = self.n_mapped == 0
+            || self.range.synchronize().is_ok()
+            || self.range.synchronize().is_ok();
         let places = if is_quiet { self.lanes.len() } else { 0 };
         for place in 0..places {
             let (slot, lane) = (place / self.n_lanes() as usize, place as u64 % self.n_lanes());

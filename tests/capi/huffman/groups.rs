@@ -302,6 +302,63 @@ fn a_group_that_no_index_holds_is_decoded_as_before() {
 }
 
 #[test]
+fn wrong_calls_write_nothing() {
+    let queue = queue();
+    let original = weights(8, 300);
+    let weights = index(&queue, upload_df11(&queue, &[df11_group(&encoded(&original))]).unwrap());
+    let weights = weights.unwrap();
+    let mut workspace = [0_u64];
+    let mut output = Aligned::new(vec![bf16::from_bits(0x5555); 300]);
+    let args = lacuna_indexed_decode_args {
+        workspace: view_mut(&mut workspace),
+        output: view_mut(&mut output),
+        ..lacuna_indexed_decode_args::zeroed()
+    };
+    let old = lacuna_header { size: 48, version: LACUNA_ABI_VERSION };
+    let new = lacuna_header { size: 56, version: LACUNA_ABI_VERSION + 1 };
+    let [mut short, mut few, mut half, mut moved] = [args; 4];
+    short.output.len -= 1;
+    few.workspace.len = 0;
+    half.output.dtype = lacuna_dtype::LACUNA_F16 as u32;
+    moved.output.data = moved.output.data.wrapping_byte_add(1);
+    let at = moved.output.data;
+    for (args, status, message) in [
+        (short, LACUNA_SHAPE, "output: expected 300, got 299".to_owned()),
+        (few, LACUNA_SHAPE, "workspace: expected 1, got 0".to_owned()),
+        (half, LACUNA_DTYPE, "dtype of output: f16 is not one of bf16".to_owned()),
+        (moved, LACUNA_RANGE, format!("data of output: {at:p} is no multiple of 2")),
+        (
+            lacuna_indexed_decode_args { header: old, ..args },
+            LACUNA_ABI,
+            "lacuna_indexed_decode_args: header.size is 48, and it has 56 bytes; begin the struct with \
+             LACUNA_HEADER(lacuna_indexed_decode_args)"
+                .to_owned(),
+        ),
+        (
+            lacuna_indexed_decode_args { header: new, ..args },
+            LACUNA_ABI,
+            "lacuna_indexed_decode_args: header.version is 2, and this library knows 1 to 1; begin the struct with \
+             LACUNA_HEADER(lacuna_indexed_decode_args), or link the library that the header is of"
+                .to_owned(),
+        ),
+    ] {
+        // SAFETY: handles of the library's, a struct and memory of this program's.
+        let found = unsafe {
+            answer(lacuna_indexed_decode(queue.address, weights.address, &raw const args))
+        };
+        assert_eq!(found, Err((status, message)));
+    }
+    // SAFETY: null, handles of the library's, structs and memory of this program's.
+    unsafe {
+        let found = answer(lacuna_indexed_decode(queue.address, null(), &raw const args));
+        assert_eq!(found, refused(LACUNA_NULL, "weights is a null pointer"));
+        let found = answer(lacuna_indexed_check(queue.address, weights.address, null()));
+        assert_eq!(found, refused(LACUNA_NULL, "workspace is a null pointer"));
+    }
+    assert!(output.iter().all(|weight| weight.to_bits() == 0x5555));
+}
+
+#[test]
 fn compact_groups_are_decoded_whole_and_by_rows() {
     let queue = queue();
     // 64 rows of 96 after 100 weights.

@@ -246,7 +246,6 @@ fn pages_are_made_and_read_as_in_rust() {
     let mut targets = written_pools(&rust, &mut expected.0, &mut expected.1);
     let source = cache.view(&rust);
     lacuna::quant::quantize_pages(&rust, &of_rust, &source, &lists, &mut targets).unwrap();
-    drop(targets);
     assert_eq!(found, expected);
     assert!(found.0.iter().all(|pool| pool.iter().any(|byte| *byte != 0x77)));
 
@@ -409,7 +408,6 @@ fn tokens_go_to_new_pages_as_in_rust() {
         let pools = written_pools(&rust, pools, status);
         let mut outputs = RetierOutputs { pools, new_slots: written(&rust, slots) };
         lacuna::quant::retier_pages(&rust, &of_rust, &inputs, &mut outputs).unwrap();
-        drop(outputs);
         assert_eq!(found, expected);
         assert_ne!(found.0, before);
         assert_ne!(found.2, [0]);

@@ -139,6 +139,58 @@ fn append_kv_appends_as_rust_does() {
     check(|s| s.block_tokens = 3, LACUNA_RANGE, blocks);
 }
 
+#[test]
+fn append_kv_counts_many_tokens_in_its_workspace() {
+    let mut before = Cache::of(1, 1, 8, 256, 5, || f16::ZERO);
+    before.lengths = vec![5];
+    let rows = Aligned::new((0..8 * 1030).map(|i| f16::from_f32((i % 2048) as f32)));
+    let keeps: Vec<u32> = (0..1030).map(|t| u32::from(t % 64 != 9)).collect();
+    let (queue, rust) = (queue(), rust_queue());
+    let c_cache = before.c_shape();
+    let shape = lacuna_append_kv_shape {
+        kv: &raw const c_cache,
+        n_tokens: 1030,
+        ..lacuna_append_kv_shape::zeroed()
+    };
+    let plan = plan(lacuna_append_kv_plan_new, lacuna_append_kv_plan_free, &shape).unwrap();
+    let sizes: lacuna_append_kv_sizes = sizes(lacuna_append_kv_plan_sizes, &plan);
+    let of_rust = AppendPlan::new(AppendShape::of(before.layout(), 1030)).unwrap();
+    assert!(sizes.workspace > 0 && sizes.workspace == of_rust.workspace_len());
+    let mut workspace = vec![0xDEAD_u32; sizes.workspace as usize];
+    let mut found = (before.clone(), [77_u32; 1]);
+    let mut expected = found.clone();
+    let args = lacuna_append_kv_args {
+        keys: view(&rows),
+        values: view(&rows),
+        keeps: view(&keeps),
+        cache: found.0.c_view_mut(),
+        new_lengths: view_mut(&mut found.1),
+        ..lacuna_append_kv_args::zeroed()
+    };
+    let n = sizes.workspace;
+    let answer = launch(lacuna_append_kv, &queue, &plan, &args);
+    assert_eq!(answer, Err((LACUNA_SHAPE, format!("workspace: expected {n}, got 0"))));
+    assert_eq!(found, expected);
+    let args = lacuna_append_kv_args { workspace: view_mut(&mut workspace), ..args };
+    launch(lacuna_append_kv, &queue, &plan, &args).unwrap();
+
+    let tokens = NewTokens {
+        keys: read(&rust, &rows),
+        values: read(&rust, &rows),
+        counts: None,
+        keeps: Some(read(&rust, &keeps)),
+        positions: None,
+        cos_sin: None,
+    };
+    let new_lengths = written(&rust, &mut expected.1);
+    let mut outputs = AppendOutputs { new_lengths, dropped: None };
+    let cache = &mut expected.0.view_mut(&rust);
+    let workspace = &mut written(&rust, &mut workspace);
+    lacuna::quant::append_kv(&rust, &of_rust, &tokens, cache, workspace, &mut outputs).unwrap();
+    assert_eq!(found, expected);
+    assert_eq!(found.1, [1019]);
+}
+
 fn masses_plan(kv: &lacuna_kv_shape, is_sum: u32) -> Handle<lacuna_column_mass_plan> {
     let shape = lacuna_column_mass_shape {
         kv,

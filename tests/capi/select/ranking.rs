@@ -122,6 +122,31 @@ fn topk_rows_picks_what_rust_picks() {
 }
 
 #[test]
+fn a_mask_alone_needs_no_places() {
+    let scores = [3.0_f32, 1.0, 2.0, 5.0];
+    let shape = lacuna_topk_rows_shape {
+        n_rows: 1,
+        n: 4,
+        dtype: lacuna_dtype::LACUNA_F32 as u32,
+        rule: lacuna_rule::LACUNA_RULE_AT_LEAST as u32,
+        amount: 2.5,
+        ..lacuna_topk_rows_shape::zeroed()
+    };
+    let queue = queue();
+    let plan = plan(lacuna_topk_rows_plan_new, lacuna_topk_rows_plan_free, &shape).unwrap();
+    let (mut counts, mut wanted, mut kept) = ([7_u32], [7_u32], [7_u8; 4]);
+    let args = lacuna_topk_rows_args {
+        scores: view(&scores),
+        counts: view_mut(&mut counts),
+        wanted: view_mut(&mut wanted),
+        kept: view_mut(&mut kept),
+        ..lacuna_topk_rows_args::zeroed()
+    };
+    launch(lacuna_topk_rows, &queue, &plan, &args).unwrap();
+    assert_eq!((counts, wanted, kept), ([0], [2], [1, 0, 0, 1]));
+}
+
+#[test]
 fn compact_rows_lists_what_rust_lists() {
     let mut random = Random(2);
     let kept: Vec<u8> = (0..3 * 40 + 37).map(|_| (random.next() % 3) as u8).collect();

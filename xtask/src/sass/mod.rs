@@ -38,7 +38,7 @@ use listing::{Instruction, Kernel};
 use ways::Way;
 
 /// The newest of CUDA 12: it knows every target.
-const PTXAS: (&str, &str, &str) =
+pub(crate) const PTXAS: (&str, &str, &str) =
     ("nvidia-cuda-nvcc-cu12", "12.9.86", "nvidia/cuda_nvcc/bin/ptxas");
 /// No wheel of CUDA 12 has it.
 const NVDISASM: (&str, &str, &str) =
