@@ -41,6 +41,11 @@ fn main() -> Result<()> {
 
     timed("attend to all", || attend(&queries, &[Segment::range(&cache, Tokens::ALL)], &options))?;
 
+    let exact = AttendOptions { is_exact: true, ..options };
+    timed("the same, with a device's bits", || {
+        attend(&queries, &[Segment::range(&cache, Tokens::ALL)], &exact)
+    })?;
+
     // TokenSelect: all heads vote.
     let votes = timed("vote", || vote_rows(&queries, &cache, &VoteOptions::default()))?;
     let selection = TopkOptions {
@@ -92,6 +97,10 @@ fn main() -> Result<()> {
         timed(&format!("attend to {} bits", tier.bits()), || {
             let segment = Segment::range(&cache, Tokens::last((n % 64) as u64));
             attend_tiered(&queries, &pages, &[segment], &options)
+        })?;
+        timed("the same, with a device's bits", || {
+            let segment = Segment::range(&cache, Tokens::last((n % 64) as u64));
+            attend_tiered(&queries, &pages, &[segment], &exact)
         })?;
     }
     Ok(())

@@ -98,8 +98,8 @@ pub struct AttendOptions<'a> {
     pub sinks: Option<&'a Tensor>,
     /// The type of outputs, f32, bf16 or f16; else the queries'.
     pub dtype: Option<DType>,
-    /// On the CPU, the very bits that a device of compute capability 9.0 gives, by a model of its tensor cores: some hundred times
-    /// slower. Else sums of f32, which are as near to what the formula says.
+    /// On the CPU, the very bits that a device of compute capability 9.0 gives, by a model of its tensor cores, which is slow
+    /// (`examples/step.rs`). Else sums of f32, which are nearer to what the formula says.
     pub is_exact: bool,
 }
 

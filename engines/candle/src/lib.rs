@@ -21,7 +21,7 @@ pub use select::{
     Picks, ScoreOptions, TopkOptions, VoteOptions, box_cache, score_rows, summarize, topk_rows,
     vote_rows,
 };
-pub use tiered::{ChannelTensors, TieredPages, attend_tiered, quantize_pages};
+pub use tiered::{ChannelTensors, TieredPages, attend_tiered, measure_channels, quantize_pages};
 pub use weights::{Keep, Weights};
 
 /// Loads every kernel that a CUDA device can run now, so that no later call does: once, before calls are captured in a graph. Nothing

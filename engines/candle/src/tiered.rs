@@ -6,9 +6,10 @@ use lacuna::attention::TieredPlan;
 use lacuna::attention::reference::TieredAttended;
 use lacuna::element::{Float, Half, Real};
 use lacuna::kv::{KvLayout, KvLists};
-use lacuna::quant::reference::{Channels, Row, dequantize};
+use lacuna::quant::reference::{Channels, Measured, Row, dequantize, measure};
 use lacuna::quant::{
-    EntryTable, MissingPage, Page, PageShape, PagesPlan, PagesShape, Part, Place, Tail, Tier,
+    ChannelsPlan, EntryTable, MissingPage, Page, PageShape, PagesPlan, PagesShape, Part, Place,
+    Tail, Tier,
 };
 use rayon::prelude::*;
 
@@ -346,6 +347,97 @@ fn quantize_on_cpu<T: Half + Number>(
         })?;
     }
     report(plan, entries, &n_slots, &pages.status)
+}
+
+/// What channels are relative to so that pages lose least: of keys their means and the root mean squares around them, of values root mean
+/// squares alone. Measured over the rows that `indices` name, i32 `[batch, n_heads, n, 64]`, -1 none, and set in `pages`, whose pages
+/// of a head are one span.
+///
+/// # Numerics
+/// Bit for bit [`lacuna::quant::reference::measure`].
+///
+/// # Errors
+/// For types, sizes and strides that are not supported.
+pub fn measure_channels(cache: &KvCache, indices: &Tensor, pages: &mut TieredPages) -> Result<()> {
+    let layout = cache.layout()?;
+    cache.values()?;
+    let kv = *layout.shape();
+    if pages.plan(layout)?.n_spans() > 1 {
+        bail!("spans of channels: expected 1 of all pages, got pages of {} each", pages.span_pages);
+    }
+    let (batch, n_heads) = (kv.batch as usize, kv.n_heads as usize);
+    let n = indices.dims().get(2).copied().unwrap_or(0);
+    let mut named = cache.tensors();
+    named.push(("indices", indices));
+    let is_cuda = is_on_cuda(&named)?;
+    let source = Source::whole::<i32>("indices", indices, &[batch, n_heads, n, 64])?;
+    let plan = ChannelsPlan::new(PagesPlan::new(PagesShape::of(layout, n as u64)).w()?);
+    let dims = (batch, n_heads, 1, kv.row_len as usize);
+    let zeros = || Tensor::zeros(dims, DType::F32, cache.keys.device());
+    let measured =
+        MeasuredChannels { key_scales: zeros()?, key_offsets: zeros()?, value_scales: zeros()? };
+    let cache_source = CacheSource::new(cache)?;
+    by_half!("keys of a cache", cache.keys.dtype(), T => match is_cuda {
+        #[cfg(feature = "cuda")]
+        true => crate::cuda::tiered::measure::<T>(&plan, &cache_source, &source, &measured),
+        _ => measure_on_cpu::<T>(&plan, &cache_source, &source, &measured),
+    })?;
+    let MeasuredChannels { key_scales, key_offsets, value_scales } = measured;
+    pages.key_channels = ChannelTensors { scales: Some(key_scales), offsets: Some(key_offsets) };
+    pages.value_channels = ChannelTensors { scales: Some(value_scales), offsets: None };
+    Ok(())
+}
+
+/// f32 `[batch, n_heads, 1, head_dim]`, to be written.
+pub(crate) struct MeasuredChannels {
+    pub(crate) key_scales: Tensor,
+    pub(crate) key_offsets: Tensor,
+    pub(crate) value_scales: Tensor,
+}
+
+fn measure_on_cpu<T: Half + Number>(
+    plan: &ChannelsPlan,
+    cache: &CacheSource<'_>,
+    indices: &Source<'_>,
+    measured: &MeasuredChannels,
+) -> Result<()> {
+    let layout = &cache.layout;
+    let kv = layout.shape();
+    let [n_heads, d] = [kv.n_heads, kv.row_len].map(|n| n as usize);
+    let n_slots = 64 * plan.pages().shape().n_pages as usize;
+    let Some(values) = &cache.values else { bail!("measure_channels: the cache has no values") };
+    let (keys, values) = (cache.keys.slice::<T>()?, values.slice::<T>()?);
+    let indices = indices.slice::<i32>()?;
+    let page_table = cache.tables.page_table.slice::<i32>()?;
+    let lengths = cache.tables.lengths.slice::<u32>()?;
+    let of_list = |list: usize| {
+        let (b, head) = (list / n_heads, list % n_heads);
+        let n_rows = layout.rows_of(lengths[b].into());
+        let starts: Vec<_> = indices[list * n_slots..][..n_slots]
+            .iter()
+            .map(|index| {
+                let row = u64::try_from(*index).ok().filter(|row| *row < n_rows)?;
+                layout.locate(page_table, b as u64, row, head as u64)
+            })
+            .collect();
+        let of_pool = |pool: &[T], has_offsets: bool| {
+            let row = |start: &Option<usize>| start.map(|start| &pool[start..start + d]);
+            measure(&starts.iter().map(row).collect::<Vec<_>>(), d, has_offsets)
+        };
+        [of_pool(keys, true), of_pool(values, false)]
+    };
+    let n_lists = plan.pages().n_lists() as usize;
+    let all: Vec<[Measured; 2]> = (0..n_lists).into_par_iter().map(of_list).collect();
+    let fill = |tensor: &Tensor, of: &dyn Fn(&[Measured; 2]) -> Vec<f32>| {
+        write(tensor, |mut target, layout| {
+            let own = target.slice::<f32>(&(0..layout.shape().elem_count()))?;
+            own.copy_from_slice(&all.iter().flat_map(of).collect::<Vec<_>>());
+            Ok(())
+        })
+    };
+    fill(&measured.key_scales, &|[keys, _]| keys.scales.clone())?;
+    fill(&measured.key_offsets, &|[keys, _]| keys.offsets.clone())?;
+    fill(&measured.value_scales, &|[_, values]| values.scales.clone())
 }
 
 /// As [`attend`](crate::attend), over tokens of which those that matter less have fewer bits: first all tokens of tiered pages, which all

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use candle_core::{DType, Device, Error, Result, Shape, Tensor, bail};
+use candle_core::{DType, Device, Error, Result, Shape, Tensor, TensorId, bail};
 use half::bf16;
 use half::slice::HalfBitsSliceExt;
 use lacuna::huffman::{Checkpoint, Model, Stored};
@@ -67,7 +67,14 @@ struct Place {
 struct Expanded {
     /// All weights of a group, bf16.
     last: Option<(usize, Tensor)>,
-    all: HashMap<(usize, usize, DType), Tensor>,
+    all: HashMap<(Key, DType), Tensor>,
+}
+
+/// A matrix: its group and first weight there, or the tensor that it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Key {
+    Coded(usize, usize),
+    Plain(TensorId),
 }
 
 /// A matrix as a layer has it.
@@ -351,30 +358,32 @@ impl Matrix {
         dtype: DType,
         then: impl FnOnce(&Tensor) -> Result<R>,
     ) -> Result<R> {
-        let (group, range) = match &self.source {
-            Source::Plain(tensor) => return then(&tensor.to_dtype(dtype)?),
-            Source::Coded { group, range } => (*group, range),
-        };
         #[cfg(feature = "cuda")]
-        if let Some(groups) = self.weights.groups() {
-            return groups.with(group, range, self.dims, |matrix| then(&matrix.to_dtype(dtype)?));
+        if let (Source::Coded { group, range }, Some(groups)) =
+            (&self.source, self.weights.groups())
+        {
+            return groups.with(*group, range, self.dims, |matrix| then(&matrix.to_dtype(dtype)?));
         }
+        let key = match &self.source {
+            Source::Coded { group, range } => Key::Coded(*group, range.start),
+            Source::Plain(tensor) => Key::Plain(tensor.id()),
+        };
         let inner = &self.weights.inner;
         let lock = || inner.expanded.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (group, range.start, dtype);
-        let kept = lock().all.get(&key).cloned();
-        let matrix = match kept {
-            Some(matrix) => matrix.reshape(&self.dims[..])?,
-            None => {
-                let weights = self.weights.expand(group)?;
-                let matrix = weights.narrow(0, range.start, range.len())?;
-                let matrix = matrix.reshape(&self.dims[..])?.to_dtype(dtype)?;
-                if inner.keep == Keep::All {
-                    lock().all.insert(key, matrix.clone());
-                }
-                matrix
+        let kept = lock().all.get(&(key, dtype)).cloned();
+        if let Some(matrix) = kept {
+            return then(&matrix.reshape(&self.dims[..])?);
+        }
+        let matrix = match &self.source {
+            Source::Coded { group, range } => {
+                self.weights.expand(*group)?.narrow(0, range.start, range.len())?
             }
+            Source::Plain(tensor) => tensor.clone(),
         };
+        let matrix = matrix.reshape(&self.dims[..])?.to_dtype(dtype)?;
+        if inner.keep == Keep::All {
+            lock().all.insert((key, dtype), matrix.clone());
+        }
         then(&matrix)
     }
 }

@@ -10,8 +10,8 @@ use lacuna_candle::lacuna::quant::{EntryTable, Tier, Turn};
 use lacuna_candle::lacuna::select::{GroupReduction, ScoreKind, Summary};
 use lacuna_candle::{
     AttendOptions, Attended, KvCache, Rotary, ScoreOptions, Segment, TieredPages, TopkOptions,
-    VoteOptions, append_kv, attend, attend_tiered, box_cache, quantize_pages, score_rows,
-    summarize, topk_rows, vote_rows, warm_up,
+    VoteOptions, append_kv, attend, attend_tiered, box_cache, measure_channels, quantize_pages,
+    score_rows, summarize, topk_rows, vote_rows, warm_up,
 };
 
 const BATCH: usize = 2;
@@ -200,9 +200,12 @@ fn tiered_pages_have_the_cpus_bytes_and_bits() {
             (pages.key_entries, pages.value_entries) = (entries(0), entries(1));
             let tokens: Vec<i32> = (0..BATCH * HEADS).flat_map(|_| 0..128).collect();
             let indices = Tensor::from_vec(tokens, (BATCH, HEADS, 2, 64), device).unwrap();
+            measure_channels(&caches[i], &indices, &mut pages).unwrap();
             quantize_pages(&caches[i], &indices, &pages).unwrap();
             pages
         };
+        same("scales", |i| Ok(all(i).key_channels.scales.unwrap()));
+        same("offsets", |i| Ok(all(i).key_channels.offsets.unwrap()));
         same("pool", |i| Ok(all(i).pools[tier.tag() as usize].clone().unwrap()));
         same_attention("tiers", |i| {
             let pages = all(i);

@@ -6,11 +6,11 @@ use candle_core::{D, DType, Device, IndexOp, Tensor};
 use common::{Random, bits};
 use half::bf16;
 use lacuna_candle::lacuna::attention::Tokens;
-use lacuna_candle::lacuna::quant::reference::Channels;
+use lacuna_candle::lacuna::quant::reference::{Channels, measure};
 use lacuna_candle::lacuna::quant::{EntryTable, Page, PageShape, Part, Tier};
 use lacuna_candle::{
     AttendOptions, ChannelTensors, KvCache, Segment, TieredPages, append_kv, attend, attend_tiered,
-    quantize_pages,
+    measure_channels, quantize_pages,
 };
 
 const BATCH: usize = 2;
@@ -232,4 +232,54 @@ fn pages_that_are_not_there_are_passed_over_and_told() {
     };
     let refused = quantize_pages(&case.cache, &case.indices(), &wrong).unwrap_err().to_string();
     assert!(refused.contains("pool of pages: expected [4, 2304], got [4, 100]"), "{refused}");
+}
+
+#[test]
+fn channels_are_lacunas_own_and_lose_less() {
+    let case = case(8);
+    // Channels of keys that are far from the others, in size and from 0.
+    let scales =
+        Tensor::from_iter((0..DIM).map(|c| if c % 16 == 0 { 8_f32 } else { 1.0 }), &Device::Cpu);
+    let cache = KvCache {
+        keys: {
+            let wide = case.cache.keys.to_dtype(DType::F32).unwrap();
+            let wide = (wide + 1.0).unwrap().broadcast_mul(&scales.unwrap()).unwrap();
+            wide.to_dtype(DType::BF16).unwrap()
+        },
+        ..case.cache.clone()
+    };
+    let case = Case { cache, ..case };
+    let mut pages = case.pages(Tier::T4);
+    let options = AttendOptions { dtype: Some(DType::F32), ..AttendOptions::default() };
+    let indices = Tensor::from_slice(&case.indices, (BATCH, HEADS, 128), &Device::Cpu).unwrap();
+    let exact = [Segment::blocks(&case.cache, &indices, None, 1)];
+    let exact = attend(&case.queries, &exact, &options).unwrap();
+    let none = [Segment::range(&case.cache, Tokens::last(0))];
+    let mut errors = Vec::new();
+    for is_measured in [false, true] {
+        if is_measured {
+            measure_channels(&case.cache, &case.indices(), &mut pages).unwrap();
+        }
+        quantize_pages(&case.cache, &case.indices(), &pages).unwrap();
+        let attended = attend_tiered(&case.queries, &pages, &none, &options).unwrap();
+        let off = (attended.outputs - &exact.outputs).unwrap().sqr().unwrap();
+        errors.push(off.mean_all().unwrap().to_scalar::<f32>().unwrap());
+    }
+    assert!(errors[1] < 0.5 * errors[0], "{errors:?}");
+    for (b, head) in [(0, 1), (1, 0)] {
+        let list = &case.indices[128 * (b * HEADS + head)..][..128];
+        for (part, channels) in
+            [(Part::Keys, &pages.key_channels), (Part::Values, &pages.value_channels)]
+        {
+            let row = |t: &i32| (*t >= 0).then(|| case.row(case.pool(part), b, *t as usize, head));
+            let rows: Vec<_> = list.iter().map(row).collect();
+            let rows: Vec<_> = rows.iter().map(Option::as_deref).collect();
+            let expected = measure(&rows, DIM, part == Part::Keys);
+            let own = |all: &Option<Tensor>| {
+                all.as_ref().map_or(Vec::new(), |all| f32s(&all.i((b, head, 0)).unwrap()))
+            };
+            assert_eq!(own(&channels.scales), expected.scales, "{part:?}");
+            assert_eq!(own(&channels.offsets), expected.offsets, "{part:?}");
+        }
+    }
 }

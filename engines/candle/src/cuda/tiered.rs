@@ -1,20 +1,23 @@
 //! Tiered pages, on CUDA.
 
 use candle_core::cuda_backend::cudarc::driver::CudaStream;
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 use lacuna::View;
 use lacuna::attention::{self, TieredInputs, TieredPlan};
 use lacuna::element::{Half, Real};
-use lacuna::quant::{self, ChannelViews, PageLists, PagesPlan, TierPools, TierPoolsMut};
+use lacuna::quant::{
+    self, ChannelViews, ChannelViewsMut, ChannelsPlan, MeasuredRows, PageLists, PagesPlan,
+    TierPools, TierPoolsMut,
+};
 
 use super::attention::{LentLaunch, launch_into};
 use super::kv::{LentCache, optional};
-use super::{Lent, LentMut, check_aligned, stream_of};
+use super::{Lent, LentMut, check_aligned, stream_of, workspace};
 use crate::Wrap;
 use crate::attention::{Attended, Launch};
 use crate::kv::CacheSource;
-use crate::storage::{Number, Source, Target, whole, write};
-use crate::tiered::{Entries, TieredPages};
+use crate::storage::{Number, Source, Target, whole, write, write_both};
+use crate::tiered::{Entries, MeasuredChannels, TieredPages};
 
 /// What of pages is read beside pools, lent.
 struct LentEntries<'a> {
@@ -112,6 +115,36 @@ pub(crate) fn quantize<T: Half + Number>(
                     })
                 })
             })
+        })
+    })
+}
+
+pub(crate) fn measure<T: Half + Number>(
+    plan: &ChannelsPlan,
+    cache: &CacheSource<'_>,
+    indices: &Source<'_>,
+    measured: &MeasuredChannels,
+) -> Result<()> {
+    let device = measured.key_scales.device();
+    let stream = stream_of(device)?;
+    let raw = &stream.stream;
+    let cache = LentCache::<T>::new(cache, &stream)?;
+    let indices = indices.view::<i32>(raw)?;
+    let rows = MeasuredRows { indices: indices.view, counts: None };
+    let words = workspace(plan.workspace_len(), DType::U32, device)?;
+    let n = 0..measured.key_scales.elem_count();
+    let (key_scales, key_offsets) = (&measured.key_scales, &measured.key_offsets);
+    write_both([key_scales, key_offsets], |[mut scales, mut offsets]| {
+        write_both([&measured.value_scales, &words], |[mut of_values, mut words]| {
+            let (mut scales, mut offsets) =
+                (scales.view::<f32>(&n, raw)?, offsets.view::<f32>(&n, raw)?);
+            let mut of_values = of_values.view::<f32>(&n, raw)?;
+            let mut words = words.view::<u32>(&(0..plan.workspace_len() as usize), raw)?;
+            let mut keys =
+                ChannelViewsMut { scales: Some(scales.all()), offsets: Some(offsets.all()) };
+            let mut values = ChannelViewsMut { scales: Some(of_values.all()), offsets: None };
+            let (queue, cache, words) = (&stream.queue, cache.view(), &mut words.view);
+            quant::measure_channels(queue, plan, &cache, &rows, words, &mut keys, &mut values).w()
         })
     })
 }
