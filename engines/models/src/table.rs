@@ -28,8 +28,7 @@ pub struct Sizes {
 }
 
 /// The table's.
-pub const SIZES: Sizes =
-    Sizes { n_context: 1536, n_measured: 512, n_needles: 16, n_haystack: 1536 };
+pub const SIZES: Sizes = Sizes { n_context: 1024, n_measured: 256, n_needles: 8, n_haystack: 1024 };
 
 /// A row.
 #[derive(Debug, Clone, PartialEq)]

@@ -6,13 +6,11 @@ use std::fmt;
 use std::ops::Range;
 
 use candle_core::Tensor;
-use half::bf16;
 use lacuna::attention::Tokens;
-use lacuna::quant::reference::{Measured, measure};
 use lacuna::quant::{PageShape, Part, Tier, choose_probes};
 use lacuna::select::{Together, VoteReduction};
 use lacuna_candle::{
-    ChannelTensors, KvCache, Segment, TieredPages, VoteOptions, attend_tiered, quantize_pages,
+    KvCache, Segment, TieredPages, VoteOptions, attend_tiered, measure_channels, quantize_pages,
     vote_rows,
 };
 
@@ -212,33 +210,13 @@ impl Tiered {
         Ok(Some(scores))
     }
 
-    /// What channels are relative to, of these tokens and of all that come: keys have offsets and scales, values scales alone.
+    /// What channels are relative to, of these tokens and of all that come.
     fn measure(&mut self, cache: &KvCache, tokens: Range<usize>) -> Result<()> {
-        let of = |pool: &Tensor, has_offsets: bool| -> Result<ChannelTensors> {
-            let (_, _, n_heads, d) = pool.dims4()?;
-            let pages: Vec<i32> = cache.page_table.flatten_all()?.to_vec1()?;
-            let pages: Vec<u32> = pages.into_iter().map(|page| page as u32).collect();
-            let rows = pool.index_select(&Tensor::new(pages, pool.device())?, 0)?.flatten(0, 1)?;
-            let rows = rows.narrow(0, tokens.start, tokens.len())?;
-            let rows: Vec<bf16> = rows.flatten_all()?.to_vec1()?;
-            let of_head = |head: usize| -> Measured {
-                let slots: Vec<_> = rows.chunks(d).skip(head).step_by(n_heads).map(Some).collect();
-                measure(&slots, d, has_offsets)
-            };
-            let heads: Vec<Measured> = (0..n_heads).map(of_head).collect();
-            let tensor = |of: fn(&Measured) -> &Vec<f32>| {
-                let all: Vec<f32> = heads.iter().flat_map(of).copied().collect();
-                Tensor::from_vec(all, (1, n_heads, 1, d), pool.device())
-            };
-            let offsets = has_offsets.then(|| tensor(|measured| &measured.offsets)).transpose()?;
-            Ok(ChannelTensors { scales: Some(tensor(|measured| &measured.scales)?), offsets })
-        };
-        self.pages.key_channels = of(&cache.keys, true)?;
-        self.pages.value_channels = match &cache.values {
-            Some(values) => of(values, false)?,
-            None => ChannelTensors::default(),
-        };
-        Ok(())
+        let n_heads = self.entries[0].len();
+        let list: Vec<i32> = tokens.map(|token| token as i32).collect();
+        let dims = (1, n_heads, list.len() / PAGE, PAGE);
+        let indices = Tensor::from_vec(list.repeat(n_heads), dims, cache.keys.device())?;
+        Ok(measure_channels(cache, &indices, &mut self.pages)?)
     }
 }
 
