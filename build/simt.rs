@@ -2,12 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
+/// Names what the executor and the kernels of launches without checks are sanitized by: `undefined`, of which
+/// the first finding ends the process, or `address`, whose runtime a program preloads.
+const SANITIZE: &str = "LACUNA_SIMT_SANITIZE";
+
 pub(crate) fn build() {
     println!("cargo::rerun-if-changed=csrc");
-    // The executor is not instrumented: only a kernel's own steps count.
+    println!("cargo::rerun-if-env-changed={SANITIZE}");
+    // The executor's steps are not counted: only a kernel's own.
     let selftest = files_in("csrc/simt/selftest", "cc");
-    compiler().files(files_in("csrc/simt", "cc")).files(selftest).compile("lacuna_simt_executor");
-    kernel_compiler().files(kernels()).compile("lacuna_simt_kernels");
+    let executor = [files_in("csrc/simt", "cc"), selftest].concat();
+    sanitized(compiler()).files(executor).compile("lacuna_simt_executor");
+    sanitized(kernel_compiler()).files(kernels()).compile("lacuna_simt_kernels");
     let checked = checked_compiler();
     checked.clone().files(kernels()).compile("lacuna_simt_checked_kernels");
     lend_compiler(&checked);
@@ -24,6 +30,22 @@ fn lend_compiler(checked: &cc::Build) {
     let command: Vec<_> = [tool.path().to_string_lossy()].into_iter().chain(arguments).collect();
     println!("cargo::rustc-env=LACUNA_SIMT_COMPILER={}", command.join("\t"));
     println!("cargo::rustc-link-arg-tests=-Wl,--export-dynamic");
+}
+
+fn sanitized(mut build: cc::Build) -> cc::Build {
+    match std::env::var(SANITIZE).as_deref() {
+        // The handlers' names are those of the executor's hooks.
+        Ok("undefined") => {
+            build.flag("-fsanitize=undefined").flag("-fsanitize-undefined-trap-on-error");
+        }
+        Ok("address") => {
+            println!("cargo::rustc-link-lib=dylib=asan");
+            build.flag("-fsanitize=address");
+        }
+        Ok(other) => panic!("{SANITIZE} is {other}, and may be undefined or address"),
+        Err(_) => {}
+    }
+    build
 }
 
 /// With a call before every access. The sanitizers' runtimes are not linked: csrc/simt/hooks.cc is

@@ -77,6 +77,17 @@ fn main() -> io::Result<()> {
         let shape = LaneShape::new(n_rows, n_columns).expect("below 2^32 weights");
         seeds[1].1.push([&[0], &shape.header()[..], &random.bytes(16)].concat());
     }
+    // Choices by chance: of a property and its strategies, of sizes, of a model.
+    let mut chosen = |n: usize, n_bytes: usize| -> Vec<Vec<u8>> {
+        (0..n).map(|_| random.bytes(n_bytes)).collect()
+    };
+    let plans = (0_u8..72).map(|idx| [&[idx % 24], &chosen(1, 150)[0][..]].concat()).collect();
+    let mut seeds = Vec::from(seeds);
+    seeds.push(("plans", plans));
+    seeds.push(("files", chosen(24, 500)));
+    for room in ["select", "attention", "quant", "huffman"] {
+        seeds.push((room, chosen(48, 300)));
+    }
     for (target, seeds) in seeds {
         let to = Path::new(&to).join(target);
         fs::create_dir_all(&to)?;

@@ -23,15 +23,18 @@ impl HostMemory {
 
     /// `None` where the size overflows or memory is short.
     pub(crate) fn zeroed(n_bytes: usize) -> Option<Self> {
-        let n_bytes = n_bytes.checked_add(2 * Self::ZONE)?;
-        let layout = Layout::from_size_align(n_bytes, Self::ALIGNMENT).ok()?;
+        let n_bytes = n_bytes.checked_add(2 * Self::ZONE + Self::ALIGNMENT)?;
+        // Aligned here: of an allocator that is asked for it zeros are written, and large memory is there that
+        // nobody needs.
+        let layout = Layout::from_size_align(n_bytes, align_of::<u128>()).ok()?;
         // SAFETY: the size is not zero.
         let start = NonNull::new(unsafe { std::alloc::alloc_zeroed(layout) })?;
         Some(Self { start, layout })
     }
 
     pub(crate) fn address(&self) -> u64 {
-        (self.start.as_ptr().expose_provenance() + Self::ZONE) as u64
+        let start = self.start.as_ptr().expose_provenance() + Self::ZONE;
+        start.next_multiple_of(Self::ALIGNMENT) as u64
     }
 }
 
