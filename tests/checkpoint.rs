@@ -12,7 +12,7 @@ use lacuna::huffman::{
 };
 use proptest::prelude::*;
 
-fn compress(output: &Path, format: Format) -> huffman::Summary {
+fn compress(output: &Path, format: Format) -> huffman::Converted {
     let input = common::data("minilm-layer0.bf16.safetensors");
     huffman::compress(&[input], output, &GroupPattern::defaults(), format, &|_| {}).unwrap()
 }
