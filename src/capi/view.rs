@@ -119,157 +119,95 @@ impl Raw {
     }
 }
 
-impl lacuna_view {
-    /// Whether it is what an optional field is that nothing is given for.
-    pub(super) fn is_none(&self) -> bool {
-        self.raw().is_none()
-    }
+/// What both kinds of views do, each for its own.
+macro_rules! views {
+    ($raw:ident, $view:ident, $aliasing:literal) => {
+        impl $raw {
+            /// Whether it is what an optional field is that nothing is given for.
+            pub(super) fn is_none(&self) -> bool {
+                self.raw().is_none()
+            }
 
-    /// The same for a kernel that reads it as a cache of this layout through the table at this address, which is how alone memory of a
-    /// growing cache goes.
-    pub(super) fn through(
-        &self,
-        what: &'static str,
-        layout: &KvLayout,
-        page_table: u64,
-    ) -> Outcome<Self> {
-        if self.reserved != 0 {
-            arena::check(what, self.reserved, layout, page_table)?;
+            /// The same for a kernel that reads it as a cache of this layout through the table at this address, which is how
+            /// alone memory of a growing cache goes.
+            pub(super) fn through(
+                &self,
+                what: &'static str,
+                layout: &KvLayout,
+                page_table: u64,
+            ) -> Outcome<Self> {
+                if self.reserved != 0 {
+                    arena::check(what, self.reserved, layout, page_table)?;
+                }
+                Ok(Self { reserved: 0, ..*self })
+            }
+
+            fn raw(&self) -> Raw {
+                Raw {
+                    address: self.data.expose_provenance() as u64,
+                    len: self.len,
+                    dtype: self.dtype,
+                    reserved: self.reserved,
+                }
+            }
+
+            /// # Safety
+            /// The memory is the caller's as the header's head says, until what is queued with the view has ended.
+            #[doc = $aliasing]
+            pub(super) unsafe fn of<'a, T: Element>(
+                &self,
+                what: &'static str,
+                queue: &Queue,
+            ) -> Outcome<$view<'a, T>> {
+                let raw = self.raw();
+                let len = raw.check::<T>(what)?;
+                // SAFETY: aligned; the rest is the caller's word.
+                Ok(unsafe { $view::from_raw(raw.address, len, queue.memory()) })
+            }
+
+            /// # Safety
+            /// As [`of`](Self::of).
+            pub(super) unsafe fn optional<'a, T: Element>(
+                &self,
+                what: &'static str,
+                queue: &Queue,
+            ) -> Outcome<Option<$view<'a, T>>> {
+                if self.is_none() {
+                    return Ok(None);
+                }
+                // SAFETY: the caller's word.
+                unsafe { self.of(what, queue) }.map(Some)
+            }
+
+            /// What is left out is a view of nothing, which a workspace of no elements may be.
+            ///
+            /// # Safety
+            /// As [`of`](Self::of).
+            pub(super) unsafe fn or_empty<'a, T: Element>(
+                &self,
+                what: &'static str,
+                queue: &Queue,
+            ) -> Outcome<$view<'a, T>> {
+                // SAFETY: the caller's word; of no elements there is no memory.
+                unsafe {
+                    let view = self.optional(what, queue)?;
+                    Ok(view.unwrap_or_else(|| $view::from_raw(0, 0, queue.memory())))
+                }
+            }
         }
-        Ok(Self { reserved: 0, ..*self })
-    }
+    };
+}
 
+views!(lacuna_view, View, "");
+views!(lacuna_view_mut, ViewMut, "Nothing else uses it meanwhile.");
+
+impl lacuna_view {
     pub(super) fn new<T: Element>(view: &View<'_, T>) -> Self {
         Self {
             data: std::ptr::with_exposed_provenance(view.address() as usize),
             len: view.len() as u64,
             dtype: dtype::number::<T>(),
             reserved: 0,
-        }
-    }
-
-    fn raw(&self) -> Raw {
-        Raw {
-            address: self.data.expose_provenance() as u64,
-            len: self.len,
-            dtype: self.dtype,
-            reserved: self.reserved,
-        }
-    }
-
-    /// # Safety
-    /// The memory is the caller's as the header's head says, until what is queued with the view has ended.
-    pub(super) unsafe fn of<'a, T: Element>(
-        &self,
-        what: &'static str,
-        queue: &Queue,
-    ) -> Outcome<View<'a, T>> {
-        let raw = self.raw();
-        let len = raw.check::<T>(what)?;
-        // SAFETY: aligned; the rest is the caller's word.
-        Ok(unsafe { View::from_raw(raw.address, len, queue.memory()) })
-    }
-
-    /// # Safety
-    /// As [`of`](Self::of).
-    pub(super) unsafe fn optional<'a, T: Element>(
-        &self,
-        what: &'static str,
-        queue: &Queue,
-    ) -> Outcome<Option<View<'a, T>>> {
-        if self.raw().is_none() {
-            return Ok(None);
-        }
-        // SAFETY: the caller's word.
-        unsafe { self.of(what, queue) }.map(Some)
-    }
-
-    /// No view is one of no elements.
-    ///
-    /// # Safety
-    /// As [`of`](Self::of).
-    pub(super) unsafe fn or_empty<'a, T: Element>(
-        &self,
-        what: &'static str,
-        queue: &Queue,
-    ) -> Outcome<View<'a, T>> {
-        // SAFETY: the caller's word; no element has an address.
-        unsafe {
-            let empty = || View::from_raw(0, 0, queue.memory());
-            Ok(self.optional(what, queue)?.unwrap_or_else(empty))
-        }
-    }
-}
-
-impl lacuna_view_mut {
-    /// The same for a kernel that reads it as a cache of this layout through the table at this address, which is how alone memory of a
-    /// growing cache goes.
-    pub(super) fn through(
-        &self,
-        what: &'static str,
-        layout: &KvLayout,
-        page_table: u64,
-    ) -> Outcome<Self> {
-        if self.reserved != 0 {
-            arena::check(what, self.reserved, layout, page_table)?;
-        }
-        Ok(Self { reserved: 0, ..*self })
-    }
-
-    /// Whether it is what an optional field is that nothing is given for.
-    pub(super) fn is_none(&self) -> bool {
-        self.raw().is_none()
-    }
-
-    fn raw(&self) -> Raw {
-        Raw {
-            address: self.data.expose_provenance() as u64,
-            len: self.len,
-            dtype: self.dtype,
-            reserved: self.reserved,
-        }
-    }
-
-    /// # Safety
-    /// As [`lacuna_view::of`], and nothing else uses the memory meanwhile.
-    pub(super) unsafe fn of<'a, T: Element>(
-        &self,
-        what: &'static str,
-        queue: &Queue,
-    ) -> Outcome<ViewMut<'a, T>> {
-        let raw = self.raw();
-        let len = raw.check::<T>(what)?;
-        // SAFETY: aligned; the rest is the caller's word.
-        Ok(unsafe { ViewMut::from_raw(raw.address, len, queue.memory()) })
-    }
-
-    /// # Safety
-    /// As [`of`](Self::of).
-    pub(super) unsafe fn optional<'a, T: Element>(
-        &self,
-        what: &'static str,
-        queue: &Queue,
-    ) -> Outcome<Option<ViewMut<'a, T>>> {
-        if self.raw().is_none() {
-            return Ok(None);
-        }
-        // SAFETY: the caller's word.
-        unsafe { self.of(what, queue) }.map(Some)
-    }
-
-    /// The same; what is left out is a view of nothing, which a workspace of no elements may be.
-    ///
-    /// # Safety
-    /// As [`of`](Self::of).
-    pub(super) unsafe fn or_empty<'a, T: Element>(
-        &self,
-        what: &'static str,
-        queue: &Queue,
-    ) -> Outcome<ViewMut<'a, T>> {
-        // SAFETY: the caller's word; of no elements there is no memory.
-        unsafe {
-            let view = self.optional(what, queue)?;
-            Ok(view.unwrap_or_else(|| ViewMut::from_raw(0, 0, queue.memory())))
         }
     }
 }
