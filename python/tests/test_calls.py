@@ -1,6 +1,7 @@
 """The package on NumPy's arrays, in the SIMT executor."""
 
 import gc
+import inspect
 
 import numpy as np
 import pytest
@@ -147,3 +148,64 @@ def test_handles_end_with_their_objects(queue):
         topk(2, 8, 4)
         weights(queue)
     gc.collect()
+
+
+def test_no_call_goes_on_without_what_it_needs():
+    """Each function of the table is called with nothing: it is refused by the library, in words, and nothing breaks."""
+    functions = [f for _, f in inspect.getmembers(lacuna._calls, inspect.isfunction) if f.__module__ == "lacuna._calls"]
+    assert len(functions) > 80
+    refused = []
+    for function in functions:
+        values = []
+        for parameter in inspect.signature(function).parameters.values():
+            if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+                empty = {"int": 0, "float": 0.0}
+                values.append(empty.get(parameter.annotation, () if parameter.annotation.startswith("Sequence") else None))
+        try:
+            function(*values)
+        except lacuna.Error as error:
+            assert error.status in {lacuna.Status.NULL, lacuna.Status.RANGE}, (function.__name__, error)
+            assert str(error)
+            refused.append(function.__name__)
+    # What asks nothing of memory or handles answers.
+    assert {"topk_rows", "attend", "quantize_pages", "multiply_lane", "gather_kv", "indexed_decode"} <= set(refused)
+    assert len(refused) >= len(functions) - 12, sorted({f.__name__ for f in functions} - set(refused))
+
+
+def test_attention_over_a_paged_cache(queue):
+    """Structs in structs, structs by pointer and arrays of them, against plain attention."""
+    rng = np.random.default_rng(3)
+    n_tokens, n_heads, n_q_heads, dim, page = 37, 2, 4, 32, 8
+    n_pages = 5
+    shape = lacuna.KvShape(batch=1, n_heads=n_heads, row_len=dim, n_pages=n_pages, page_size=page, table_stride=n_pages,
+                           dtype=lacuna.Dtype.F16, order=lacuna.KvOrder.NHD)
+    pools = rng.standard_normal((2, n_pages, page, n_heads, dim)).astype(np.float16)
+    table = np.array([[3, 0, 4, 1, 2]], np.int32)
+    cache = lacuna.Kv(keys=pools[0], values=pools[1], page_table=table, lengths=np.array([n_tokens], np.uint32))
+    queries = rng.standard_normal((1, n_q_heads, dim)).astype(np.float16)
+    plan = lacuna.AttendPlan(segments=[lacuna.SegmentShape(cache=shape)], n_q_heads=n_q_heads, output_dtype=lacuna.Dtype.F32)
+    outputs = np.full((1, n_q_heads, dim), np.nan, np.float32)
+    workspace = np.zeros(plan.sizes["workspace"], np.uint32)
+    lacuna.attend(queue, plan, queries=queries, segments=[lacuna.Segment(cache=cache)], outputs=outputs, workspace=workspace)
+
+    rows = pools[:, table[0]].reshape(2, n_pages * page, n_heads, dim)[:, :n_tokens].astype(np.float64)
+    for head in range(n_q_heads):
+        keys, values = rows[:, :, head // (n_q_heads // n_heads)]
+        logits = keys @ queries[0, head].astype(np.float64) / np.sqrt(dim)
+        weights = np.exp(logits - logits.max())
+        expected = weights @ values / weights.sum()
+        assert np.abs(outputs[0, head] - expected).max() < 2e-3
+    with pytest.raises(lacuna.Error, match="segments: expected 1, got 0"):
+        lacuna.attend(queue, plan, queries=queries, outputs=outputs, workspace=workspace)
+
+
+def test_what_was_taken_over_is_gone(queue):
+    uploaded, signs = weights(queue)
+    indexed = lacuna.indexed_weights_index(queue, uploaded)
+    with pytest.raises(lacuna.Error, match="weights is a null pointer"):
+        lacuna.df11_weights_range(uploaded, 0)
+    sizes = indexed.sizes
+    workspace = np.zeros(sizes["workspace"], np.uint64)
+    output = np.zeros(sizes["output"], np.uint16)
+    lacuna.indexed_decode(queue, indexed, workspace=workspace, output=lacuna.Typed(output, lacuna.Dtype.BF16))
+    assert (output == np.where(signs == 0, 0x3F80, 0xBF80)).all()
