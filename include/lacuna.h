@@ -1261,6 +1261,50 @@ typedef struct lacuna_plain_tensor {
   uint32_t reserved;
 } lacuna_plain_tensor;
 
+// How far a conversion is.
+typedef struct lacuna_progress {
+  struct lacuna_header header;
+  // The group just finished, UTF-8, there until the function returns.
+  const char *group;
+  // Bytes of bf16 done,
+  uint64_t done_bytes;
+  // and in all.
+  uint64_t total_bytes;
+  // Bytes that the done ones are compressed.
+  uint64_t compressed_bytes;
+} lacuna_progress;
+
+// How files are converted. No options are zeros.
+typedef struct lacuna_conversion {
+  struct lacuna_header header;
+  // Of `lacuna_compress` alone: rules that make groups, each `REGEX=module,module,...`, or `REGEX` for a module that is a group itself; none are those of
+  // common models.
+  const char *const *patterns;
+  uint64_t n_patterns;
+  // Optional: called after each group, on the thread of the call, with `context`. It throws nothing.
+  void (*progress)(void *context, const struct lacuna_progress *progress);
+  void *context;
+  // The `lacuna_format` to write; of `lacuna_decompress` 0.
+  uint32_t format;
+  // 0.
+  uint32_t reserved;
+} lacuna_conversion;
+
+// What a conversion did.
+typedef struct lacuna_converted {
+  struct lacuna_header header;
+  // Groups converted,
+  uint64_t n_groups;
+  // their bytes in bf16,
+  uint64_t bf16_bytes;
+  // and compressed.
+  uint64_t compressed_bytes;
+  // Tensors copied as they are,
+  uint64_t n_plain;
+  // and their bytes.
+  uint64_t plain_bytes;
+} lacuna_converted;
+
 // A group whose tensors were found sound. Texts are there until the group is freed.
 typedef struct lacuna_stored_facts {
   struct lacuna_header header;
@@ -1354,50 +1398,6 @@ typedef struct lacuna_lane_tensors {
   // `[4 * n_escapes]`: little-endian u32.
   struct lacuna_bytes escapes;
 } lacuna_lane_tensors;
-
-// How far a conversion is.
-typedef struct lacuna_progress {
-  struct lacuna_header header;
-  // The group just finished, UTF-8, there until the function returns.
-  const char *group;
-  // Bytes of bf16 done,
-  uint64_t done_bytes;
-  // and in all.
-  uint64_t total_bytes;
-  // Bytes that the done ones are compressed.
-  uint64_t compressed_bytes;
-} lacuna_progress;
-
-// How files are converted. No options are zeros.
-typedef struct lacuna_conversion {
-  struct lacuna_header header;
-  // Of `lacuna_compress` alone: rules that make groups, each `REGEX=module,module,...`, or `REGEX` for a module that is a group itself; none are those of
-  // common models.
-  const char *const *patterns;
-  uint64_t n_patterns;
-  // Optional: called after each group, on the thread of the call, with `context`. It throws nothing.
-  void (*progress)(void *context, const struct lacuna_progress *progress);
-  void *context;
-  // The `lacuna_format` to write; of `lacuna_decompress` 0.
-  uint32_t format;
-  // 0.
-  uint32_t reserved;
-} lacuna_conversion;
-
-// What a conversion did.
-typedef struct lacuna_converted {
-  struct lacuna_header header;
-  // Groups converted,
-  uint64_t n_groups;
-  // their bytes in bf16,
-  uint64_t bf16_bytes;
-  // and compressed.
-  uint64_t compressed_bytes;
-  // Tensors copied as they are,
-  uint64_t n_plain;
-  // and their bytes.
-  uint64_t plain_bytes;
-} lacuna_converted;
 
 // A group and its index in host memory: DF11 with an index that `lacuna_indexed_weights_download_index` gave.
 typedef struct lacuna_indexed_group {
@@ -3292,6 +3292,36 @@ enum lacuna_status lacuna_checkpoint_plain(const struct lacuna_checkpoint *check
                                            uint64_t idx,
                                            struct lacuna_plain_tensor *tensor);
 
+// Compresses a model on the CPU, on all threads: `inputs` are its safetensors files, or directories of them. `output` is one file if it ends in
+// `.safetensors`, else a new directory; it appears whole or not at all. `options` and `summary` may be null. `lacuna::huffman::compress` says all of
+// it.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_RANGE`, `LACUNA_IO`; `LACUNA_FORMAT` for inputs that are not sound, are compressed already, or hold nothing to
+// compress, and for patterns that are none.
+enum lacuna_status lacuna_compress(const char *const *inputs,
+                                   uint64_t n_inputs,
+                                   const char *output,
+                                   const struct lacuna_conversion *options,
+                                   struct lacuna_converted *summary);
+
+// Writes a checkpoint in another format, on the CPU, without the model between; not to DF11, whose groups must be what patterns say. `options` and
+// `summary` may be null.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_RANGE`, `LACUNA_IO`, `LACUNA_CORRUPT`; `LACUNA_FORMAT` for DF11, and for lanes of a matrix whose shape the checkpoint
+// does not say.
+enum lacuna_status lacuna_transcode(const struct lacuna_checkpoint *checkpoint,
+                                    const char *output,
+                                    const struct lacuna_conversion *options,
+                                    struct lacuna_converted *summary);
+
+// Decompresses a checkpoint on the CPU to one bf16 safetensors file. `options` and `summary` may be null.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_RANGE`, `LACUNA_IO`, `LACUNA_CORRUPT`, `LACUNA_FORMAT`.
+enum lacuna_status lacuna_decompress(const struct lacuna_checkpoint *checkpoint,
+                                     const char *output,
+                                     const struct lacuna_conversion *options,
+                                     struct lacuna_converted *summary);
+
 // Checks a group's tensors, and where the file carries a checksum of them, that too, for which all of them are read.
 //
 // Errors: `LACUNA_NULL`; `LACUNA_RANGE` for a group that there is not; `LACUNA_FORMAT` where a tensor is not what the format allows, or is damaged.
@@ -3353,36 +3383,6 @@ enum lacuna_status lacuna_stored_verify(const struct lacuna_stored *stored,
                                         const uint16_t *weights,
                                         uint64_t n_elements,
                                         uint32_t *is_verified);
-
-// Compresses a model on the CPU, on all threads: `inputs` are its safetensors files, or directories of them. `output` is one file if it ends in
-// `.safetensors`, else a new directory; it appears whole or not at all. `options` and `summary` may be null. `lacuna::huffman::compress` says all of
-// it.
-//
-// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_RANGE`, `LACUNA_IO`; `LACUNA_FORMAT` for inputs that are not sound, are compressed already, or hold nothing to
-// compress, and for patterns that are none.
-enum lacuna_status lacuna_compress(const char *const *inputs,
-                                   uint64_t n_inputs,
-                                   const char *output,
-                                   const struct lacuna_conversion *options,
-                                   struct lacuna_converted *summary);
-
-// Writes a checkpoint in another format, on the CPU, without the model between; not to DF11, whose groups must be what patterns say. `options` and
-// `summary` may be null.
-//
-// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_RANGE`, `LACUNA_IO`, `LACUNA_CORRUPT`; `LACUNA_FORMAT` for DF11, and for lanes of a matrix whose shape the checkpoint
-// does not say.
-enum lacuna_status lacuna_transcode(const struct lacuna_checkpoint *checkpoint,
-                                    const char *output,
-                                    const struct lacuna_conversion *options,
-                                    struct lacuna_converted *summary);
-
-// Decompresses a checkpoint on the CPU to one bf16 safetensors file. `options` and `summary` may be null.
-//
-// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_RANGE`, `LACUNA_IO`, `LACUNA_CORRUPT`, `LACUNA_FORMAT`.
-enum lacuna_status lacuna_decompress(const struct lacuna_checkpoint *checkpoint,
-                                     const char *output,
-                                     const struct lacuna_conversion *options,
-                                     struct lacuna_converted *summary);
 
 // Verifies DF11 groups in device memory, and indexes them: from now on each code is decoded once, and not twice. What was
 // uploaded of a group and no longer serves is freed. A group that no index holds is decoded as before.
