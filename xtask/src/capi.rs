@@ -1,7 +1,7 @@
 //! The C library: built shared and static, laid out as `cargo cinstall` lays it out, and proven by C programs.
 //!
-//! cargo-c does the first two as well, and packagers may use it. It is not a tool of ours: it takes ten minutes to build, and
-//! gives the shared library no symbol versions.
+//! cargo-c is for the first two as well, and packagers may use it. It is not a tool of ours: it is larger than all else that the gate
+//! builds, and gives the shared library no symbol versions.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
