@@ -151,10 +151,10 @@ fn read(name: &str, capsule: &Bound<'_, PyAny>) -> PyResult<(DlTensor, u64)> {
 /// Elements, which must lie one after the other.
 fn contiguous_len(name: &str, tensor: &DlTensor) -> PyResult<u64> {
     let n_dims = usize::try_from(tensor.n_dims).unwrap_or(0);
-    // SAFETY: so many numbers are there, by the protocol.
     let shape = if n_dims == 0 {
         &[][..]
     } else {
+        // SAFETY: so many numbers are there, by the protocol.
         unsafe { std::slice::from_raw_parts(tensor.shape, n_dims) }
     };
     let mut len: i64 = 1;
