@@ -35,7 +35,8 @@ fn main() -> Result<()> {
 
 fn decode_on_device(device: &Device, groups: &[huffman::Group<'_>]) -> Result<Vec<bf16>> {
     let queue = device.queue()?;
-    let weights = DeviceWeights::upload(&queue, groups)?;
+    let mut weights = DeviceWeights::upload(&queue, groups)?;
+    weights.index(&queue)?;
     let mut output = queue.alloc::<bf16>(weights.plan().output_len() as usize)?;
     let mut workspace = queue.alloc::<u64>(weights.plan().workspace_len() as usize)?;
     weights.decode(&queue, &mut workspace.view_mut(), &mut output.view_mut())?;

@@ -401,6 +401,9 @@ typedef struct lacuna_compact_rows_plan lacuna_compact_rows_plan;
 // of its own.
 typedef struct lacuna_copy_pages_plan lacuna_copy_pages_plan;
 
+// A plan of `lacuna_decode_rows`: for any device, and any number of launches at once.
+typedef struct lacuna_decode_rows_plan lacuna_decode_rows_plan;
+
 // A CUDA device in its primary context, which the CUDA runtime and every engine share, and the kernels that are loaded into it.
 typedef struct lacuna_device lacuna_device;
 
@@ -411,18 +414,8 @@ typedef struct lacuna_device_lane lacuna_device_lane;
 // says, `lacuna_df11_encoder_pack`, and `lacuna_df11_encoder_lengthen`. One thread uses it at a time.
 typedef struct lacuna_df11_encoder lacuna_df11_encoder;
 
-// DF11 groups in device memory, ready to be expanded by one launch.
-typedef struct lacuna_df11_weights lacuna_df11_weights;
-
 // A plan of `lacuna_gate_selection`: for any device, and any number of launches at once.
 typedef struct lacuna_gate_selection_plan lacuna_gate_selection_plan;
-
-// A plan of `lacuna_indexed_decode_rows`: for any device, and any number of launches at once.
-typedef struct lacuna_indexed_decode_rows_plan lacuna_indexed_decode_rows_plan;
-
-// Groups with an index of their streams in device memory, ready to be expanded by one launch; and by another those that no
-// index holds.
-typedef struct lacuna_indexed_weights lacuna_indexed_weights;
 
 // A plan of `lacuna_gather_kv` and `lacuna_scatter_kv`: for any device, and any number of launches at once.
 typedef struct lacuna_kv_rows_plan lacuna_kv_rows_plan;
@@ -482,6 +475,9 @@ typedef struct lacuna_unpack_lane_plan lacuna_unpack_lane_plan;
 
 // A plan of `lacuna_vote_rows` and `lacuna_score_votes`: for any device, and any number of launches at once.
 typedef struct lacuna_vote_rows_plan lacuna_vote_rows_plan;
+
+// Groups in device memory, ready to be expanded by one launch, whatever they are decoded by: an index of their streams, or none; by two launches where there are both.
+typedef struct lacuna_weights lacuna_weights;
 
 // What structs begin with that may grow: `LACUNA_HEADER(lacuna_topk_rows_shape)` makes it.
 typedef struct lacuna_header {
@@ -1165,6 +1161,15 @@ typedef struct lacuna_attend_tiered_args {
   struct lacuna_view_mut logits;
 } lacuna_attend_tiered_args;
 
+// What `lacuna_decode_weights` uses and writes.
+typedef struct lacuna_decode_weights_args {
+  struct lacuna_header header;
+  // u64: zeros before the first launch, and used by one launch at a time.
+  struct lacuna_view_mut workspace;
+  // bf16: every group's weights, one group after the other, in file order.
+  struct lacuna_view_mut output;
+} lacuna_decode_weights_args;
+
 // Elements of each view of `lacuna_df11_encoder_pack_args`, by the same names.
 typedef struct lacuna_df11_encoder_sizes {
   struct lacuna_header header;
@@ -1399,109 +1404,12 @@ typedef struct lacuna_lane_tensors {
   struct lacuna_bytes escapes;
 } lacuna_lane_tensors;
 
-// A group and its index in host memory: DF11 with an index that `lacuna_indexed_weights_download_index` gave.
-typedef struct lacuna_indexed_group {
-  struct lacuna_header header;
-  // `[n_code_bytes]`: of DF11 the tensor `encoded_exponent`.
-  struct lacuna_bytes codes;
-  // `[n_elements]`.
-  struct lacuna_bytes sign_mantissa;
-  // `[4 * (n_granules / 32 + 1)]`.
-  struct lacuna_bytes tile_bytes;
-  // `[2 * (n_granules + 1)]`.
-  struct lacuna_bytes granule_bits;
-  // `[LACUNA_CODE_TABLE_BYTES]`: of `lacuna_df11_code_table` or `lacuna_compact_code_table`.
-  struct lacuna_bytes table;
-  // `[n_lut_rows + 1, 256]`: DF11's tables, where codes may be longer than 12 bits; else none.
-  struct lacuna_bytes luts;
-} lacuna_indexed_group;
-
-// The same in device memory.
-typedef struct lacuna_indexed_views {
-  struct lacuna_header header;
-  // u8 `[n_code_bytes]`, aligned to 16 bytes.
-  struct lacuna_view codes;
-  // u8 `[n_elements]`, aligned to 16 bytes.
-  struct lacuna_view sign_mantissa;
-  // u32 `[n_granules / 32 + 1]`.
-  struct lacuna_view tile_bytes;
-  // u16 `[n_granules + 1]`.
-  struct lacuna_view granule_bits;
-  // u8 `[LACUNA_CODE_TABLE_BYTES]`, aligned to 16 bytes.
-  struct lacuna_view table;
-  // Optional, u8 `[n_lut_rows + 1, 256]`: DF11's tables, where codes may be longer than 12 bits.
-  struct lacuna_view luts;
-} lacuna_indexed_views;
-
-// Elements of each view of `lacuna_indexed_decode_args`, by the same names.
-typedef struct lacuna_indexed_sizes {
-  struct lacuna_header header;
-  uint64_t workspace;
-  uint64_t output;
-  // Bytes of device memory that the weights own.
-  uint64_t owned_bytes;
-  // Groups.
-  uint64_t n_groups;
-  // Those of them that no index holds: a second launch decodes them.
-  uint64_t n_plain_groups;
-} lacuna_indexed_sizes;
-
 // Entries of an index's two arrays.
 typedef struct lacuna_index_sizes {
   struct lacuna_header header;
   uint64_t tile_bytes;
   uint64_t granule_bits;
 } lacuna_index_sizes;
-
-// What `lacuna_indexed_decode` uses and writes.
-typedef struct lacuna_indexed_decode_args {
-  struct lacuna_header header;
-  // u64: zeros before the first launch, and used by one launch at a time.
-  struct lacuna_view_mut workspace;
-  // bf16: every group's weights, one group after the other, in file order.
-  struct lacuna_view_mut output;
-} lacuna_indexed_decode_args;
-
-// Rows of a matrix that lies in a group, an embedding's for instance.
-typedef struct lacuna_indexed_decode_rows_shape {
-  struct lacuna_header header;
-  // Weights of the group.
-  uint64_t n_elements;
-  // Where in it the matrix begins, in elements.
-  uint64_t first_element;
-  // Rows of the matrix.
-  uint64_t n_matrix_rows;
-  // Elements of a row.
-  uint64_t row_len;
-  // Rows that are asked for.
-  uint64_t n_rows;
-  // Elements from row to row of the output; 0 is `row_len`.
-  uint64_t output_stride;
-} lacuna_indexed_decode_rows_shape;
-
-// Elements of each view of `lacuna_indexed_decode_rows_args`, by the same names; `workspace` is as `lacuna_indexed_weights_sizes` says.
-typedef struct lacuna_indexed_decode_rows_sizes {
-  struct lacuna_header header;
-  uint64_t rows;
-  uint64_t output;
-} lacuna_indexed_decode_rows_sizes;
-
-// What `lacuna_indexed_decode_rows` reads and writes.
-typedef struct lacuna_indexed_decode_rows_args {
-  struct lacuna_header header;
-  // The group's number among the weights.
-  uint64_t group;
-  // A `lacuna_absent`, for rows whose number is none: 0 makes zeros of them, 1 leaves them alone.
-  uint32_t absent;
-  // 0.
-  uint32_t reserved;
-  // u32 `[n_rows]`, any numbers.
-  struct lacuna_view rows;
-  // u64: as of `lacuna_indexed_decode`.
-  struct lacuna_view_mut workspace;
-  // bf16 `[n_rows, row_len]`, rows `output_stride` elements apart.
-  struct lacuna_view_mut output;
-} lacuna_indexed_decode_rows_args;
 
 // Rows and columns of a matrix: output features and input features of a linear layer.
 typedef struct lacuna_lane_shape {
@@ -1703,7 +1611,65 @@ typedef struct lacuna_multiply_lane_estimate {
   uint32_t fastest_of_lanes;
 } lacuna_multiply_lane_estimate;
 
-// The same in device memory: u8 views.
+// Rows of a matrix that lies in a group, an embedding's for instance.
+typedef struct lacuna_decode_rows_shape {
+  struct lacuna_header header;
+  // Weights of the group.
+  uint64_t n_elements;
+  // Where in it the matrix begins, in elements.
+  uint64_t first_element;
+  // Rows of the matrix.
+  uint64_t n_matrix_rows;
+  // Elements of a row.
+  uint64_t row_len;
+  // Rows that are asked for.
+  uint64_t n_rows;
+  // Elements from row to row of the output; 0 is `row_len`.
+  uint64_t output_stride;
+} lacuna_decode_rows_shape;
+
+// Elements of each view of `lacuna_decode_rows_args`, by the same names; `workspace` is as `lacuna_weights_sizes` says.
+typedef struct lacuna_decode_rows_sizes {
+  struct lacuna_header header;
+  uint64_t rows;
+  uint64_t output;
+} lacuna_decode_rows_sizes;
+
+// What `lacuna_decode_rows` reads and writes.
+typedef struct lacuna_decode_rows_args {
+  struct lacuna_header header;
+  // The group's number among the weights.
+  uint64_t group;
+  // A `lacuna_absent`, for rows whose number is none: 0 makes zeros of them, 1 leaves them alone.
+  uint32_t absent;
+  // 0.
+  uint32_t reserved;
+  // u32 `[n_rows]`, any numbers.
+  struct lacuna_view rows;
+  // u64: as of `lacuna_decode_weights`.
+  struct lacuna_view_mut workspace;
+  // bf16 `[n_rows, row_len]`, rows `output_stride` elements apart.
+  struct lacuna_view_mut output;
+} lacuna_decode_rows_args;
+
+// A group and its index in host memory: DF11 with an index that `lacuna_weights_download_index` gave.
+typedef struct lacuna_indexed_group {
+  struct lacuna_header header;
+  // `[n_code_bytes]`: of DF11 the tensor `encoded_exponent`.
+  struct lacuna_bytes codes;
+  // `[n_elements]`.
+  struct lacuna_bytes sign_mantissa;
+  // `[4 * (n_granules / 32 + 1)]`.
+  struct lacuna_bytes tile_bytes;
+  // `[2 * (n_granules + 1)]`.
+  struct lacuna_bytes granule_bits;
+  // `[LACUNA_CODE_TABLE_BYTES]`: of `lacuna_df11_code_table` or `lacuna_compact_code_table`.
+  struct lacuna_bytes table;
+  // `[n_lut_rows + 1, 256]`: DF11's tables, where codes may be longer than 12 bits; else none.
+  struct lacuna_bytes luts;
+} lacuna_indexed_group;
+
+// The tensors of a DF11 group in device memory: u8 views.
 typedef struct lacuna_df11_views {
   struct lacuna_header header;
   // `[n_code_bytes]`: the tensor `encoded_exponent`.
@@ -1718,8 +1684,25 @@ typedef struct lacuna_df11_views {
   struct lacuna_view output_positions;
 } lacuna_df11_views;
 
-// Elements of each view of `lacuna_df11_decode_args`, by the same names.
-typedef struct lacuna_df11_sizes {
+// The tensors of a group with an index in device memory.
+typedef struct lacuna_indexed_views {
+  struct lacuna_header header;
+  // u8 `[n_code_bytes]`, aligned to 16 bytes.
+  struct lacuna_view codes;
+  // u8 `[n_elements]`, aligned to 16 bytes.
+  struct lacuna_view sign_mantissa;
+  // u32 `[n_granules / 32 + 1]`.
+  struct lacuna_view tile_bytes;
+  // u16 `[n_granules + 1]`.
+  struct lacuna_view granule_bits;
+  // u8 `[LACUNA_CODE_TABLE_BYTES]`, aligned to 16 bytes.
+  struct lacuna_view table;
+  // Optional, u8 `[n_lut_rows + 1, 256]`: DF11's tables, where codes may be longer than 12 bits.
+  struct lacuna_view luts;
+} lacuna_indexed_views;
+
+// Elements of each view of `lacuna_decode_weights_args`, by the same names, and what else is known of weights.
+typedef struct lacuna_decode_weights_sizes {
   struct lacuna_header header;
   uint64_t workspace;
   uint64_t output;
@@ -1727,16 +1710,9 @@ typedef struct lacuna_df11_sizes {
   uint64_t owned_bytes;
   // Groups.
   uint64_t n_groups;
-} lacuna_df11_sizes;
-
-// What `lacuna_df11_decode` uses and writes.
-typedef struct lacuna_df11_decode_args {
-  struct lacuna_header header;
-  // u64: zeros before the first launch, and used by one launch at a time.
-  struct lacuna_view_mut workspace;
-  // bf16: every group's weights, one group after the other, in file order.
-  struct lacuna_view_mut output;
-} lacuna_df11_decode_args;
+  // Those of them that have no index.
+  uint64_t n_plain_groups;
+} lacuna_decode_weights_sizes;
 
 // Sizes of `lacuna_append_kv`, and how keys are turned.
 typedef struct lacuna_append_kv_shape {
@@ -3169,6 +3145,38 @@ enum lacuna_status lacuna_attend_tiered(const struct lacuna_queue *queue,
                                         const struct lacuna_attend_tiered_plan *plan,
                                         const struct lacuna_attend_tiered_args *args);
 
+// Expands every group: bit for bit the weights that were encoded. A corrupt tile of 4,096 weights is quiet NaNs (0x7FC0), of a group
+// without an index all of it, which `lacuna_weights_check` reports. Where `output` is aligned to 16 bytes, stores are so wide.
+//
+// One launch, and another where some groups have an index and others none.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_SHAPE`, `LACUNA_WRONG_QUEUE` before anything is launched;
+// `LACUNA_IMAGE`, `LACUNA_DRIVER`.
+enum lacuna_status lacuna_decode_weights(const struct lacuna_queue *queue,
+                                         const struct lacuna_weights *weights,
+                                         const struct lacuna_decode_weights_args *args);
+
+// Waits for the queue's stream, and reports the lowest corrupt tile that any launch with this workspace has met since it was last
+// zeroed; where there is none, the lowest corrupt block of groups without an index. Who synchronises anyway looks at the first two words himself: 0 is sound.
+//
+// Errors: `LACUNA_CORRUPT`, whose message says where and what; `LACUNA_NULL`, `LACUNA_DTYPE`, `LACUNA_SHAPE`, `LACUNA_DRIVER`.
+enum lacuna_status lacuna_weights_check(const struct lacuna_queue *queue,
+                                        const struct lacuna_weights *weights,
+                                        const struct lacuna_view *workspace);
+
+// What the first two words of a workspace say, which the caller has copied to the host.
+//
+// Errors: `LACUNA_CORRUPT`, whose message says where and what.
+enum lacuna_status lacuna_weights_check_status(uint64_t tile_status, uint64_t block_status);
+
+// The group in which what these status words report is, as `lacuna_weights_check_status` takes them.
+//
+// Errors: `LACUNA_NULL`; `LACUNA_RANGE` for words that report nothing of these weights.
+enum lacuna_status lacuna_weights_locate(const struct lacuna_weights *weights,
+                                         uint64_t tile_status,
+                                         uint64_t block_status,
+                                         uint64_t *group);
+
 // Makes an encoder for groups of `n_elements` weights.
 //
 // Two allocations, whose memory is zeroed; not for a captured stream.
@@ -3344,19 +3352,29 @@ enum lacuna_status lacuna_stored_matrix(const struct lacuna_stored *stored,
                                         uint64_t place,
                                         struct lacuna_matrix *matrix);
 
-// The tensors of a group of DF11, in the file that is mapped: for `lacuna_df11_weights_upload`, or for an engine's own copies. They
+// The tensors of a group of DF11, in the file that is mapped: for `lacuna_weights_upload_df11`, or for an engine's own copies. They
 // are there until the group is freed.
 //
 // Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_FORMAT` for a group in another format.
 enum lacuna_status lacuna_stored_df11(const struct lacuna_stored *stored,
                                       struct lacuna_df11_group *group);
 
-// The tensors of a compact group, in the file that is mapped: for `lacuna_indexed_weights_upload_compact`, or for an engine's own copies. They
+// The tensors of a compact group, in the file that is mapped: for `lacuna_weights_upload_compact`, or for an engine's own copies. They
 // are there until the group is freed.
 //
 // Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_FORMAT` for a group in another format.
 enum lacuna_status lacuna_stored_compact(const struct lacuna_stored *stored,
                                          struct lacuna_compact_group *group);
+
+// Copies groups of a checkpoint, DF11 and compact ones in any order, to the memory of the queue's device. The groups may be freed afterwards.
+//
+// An allocation and six copies for each compact group, two and five for each of DF11, and one of each for their table; not for a captured stream.
+//
+// Errors: `LACUNA_NULL`; `LACUNA_FORMAT` for a matrix of lanes, which `lacuna_device_lane_upload` takes; `LACUNA_RANGE`, `LACUNA_DRIVER`.
+enum lacuna_status lacuna_weights_upload_stored(const struct lacuna_queue *queue,
+                                                const struct lacuna_stored *const *groups,
+                                                uint64_t n_groups,
+                                                struct lacuna_weights **weights);
 
 // The tensors of a matrix of lanes, in the file that is mapped: for `lacuna_device_lane_upload`, or for an engine's own copies. They
 // are there until the group is freed.
@@ -3384,92 +3402,10 @@ enum lacuna_status lacuna_stored_verify(const struct lacuna_stored *stored,
                                         uint64_t n_elements,
                                         uint32_t *is_verified);
 
-// Verifies DF11 groups in device memory, and indexes them: from now on each code is decoded once, and not twice. What was
-// uploaded of a group and no longer serves is freed. A group that no index holds is decoded as before.
-//
-// Takes `*df11` over: whatever the answer, it is null afterwards, and its groups are freed where the answer is not
-// `LACUNA_OK`. That of null handles is `LACUNA_NULL`, and nothing is taken.
-//
-// Two launches, allocations and copies, for which it waits; not for a captured stream.
-//
-// Errors: `LACUNA_NULL`; `LACUNA_CORRUPT`, whose message names the lowest corrupt block; `LACUNA_WRONG_QUEUE`, `LACUNA_DRIVER`.
-enum lacuna_status lacuna_indexed_weights_index(const struct lacuna_queue *queue,
-                                                struct lacuna_df11_weights **df11,
-                                                struct lacuna_indexed_weights **weights);
-
-// Checks compact groups, and copies them to the memory of the queue's device.
-//
-// An allocation and six copies a group, and one of each for their table; not for a captured stream.
-//
-// Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_FORMAT` where a tensor is not what the format allows; `LACUNA_RANGE`, `LACUNA_DRIVER`.
-enum lacuna_status lacuna_indexed_weights_upload_compact(const struct lacuna_queue *queue,
-                                                         const struct lacuna_compact_group *groups,
-                                                         uint64_t n_groups,
-                                                         struct lacuna_indexed_weights **weights);
-
-// Copies groups and their indices to the memory of the queue's device. Nothing in them is trusted, now or later.
-//
-// An allocation and six copies a group, and one of each for their table; not for a captured stream.
-//
-// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_SHAPE`, `LACUNA_RANGE`, `LACUNA_DRIVER`.
-enum lacuna_status lacuna_indexed_weights_upload(const struct lacuna_queue *queue,
-                                                 const struct lacuna_indexed_group *groups,
-                                                 uint64_t n_groups,
-                                                 struct lacuna_indexed_weights **weights);
-
-// Uses groups that are in device memory already, without a copy, until the weights are freed. Kernels trust
-// nothing in them.
-//
-// One allocation and one copy, for the table of groups; not for a captured stream.
-//
-// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_SHAPE`, `LACUNA_RANGE`, `LACUNA_DRIVER`.
-enum lacuna_status lacuna_indexed_weights_borrow(const struct lacuna_queue *queue,
-                                                 const struct lacuna_indexed_views *groups,
-                                                 uint64_t n_groups,
-                                                 struct lacuna_indexed_weights **weights);
-
-// Ends weights, and frees what they own after the work that was queued before; null is nothing.
-void lacuna_indexed_weights_free(struct lacuna_indexed_weights *weights);
-
-// How long views must be, at least.
-//
-// Errors: `LACUNA_NULL`, `LACUNA_ABI`.
-enum lacuna_status lacuna_indexed_weights_sizes(const struct lacuna_indexed_weights *weights,
-                                                struct lacuna_indexed_sizes *sizes);
-
-// Where in `output` a group's weights are: `start` and the `end` after them, in elements.
-//
-// Errors: `LACUNA_NULL`; `LACUNA_RANGE` for a group that there is not.
-enum lacuna_status lacuna_indexed_weights_range(const struct lacuna_indexed_weights *weights,
-                                                uint64_t group,
-                                                uint64_t *start,
-                                                uint64_t *end);
-
-// Sets `is_indexed` to 1 where an index holds the group, and to 0 where none does.
-//
-// Errors: `LACUNA_NULL`; `LACUNA_RANGE` for a group that there is not.
-enum lacuna_status lacuna_indexed_weights_is_indexed(const struct lacuna_indexed_weights *weights,
-                                                     uint64_t group,
-                                                     uint32_t *is_indexed);
-
 // How many entries the index of so many weights has.
 //
 // Errors: `LACUNA_NULL`, `LACUNA_ABI`.
 enum lacuna_status lacuna_index_len(uint64_t n_elements, struct lacuna_index_sizes *sizes);
-
-// Copies a group's index to host memory, so that it need not be made again: as many entries as `lacuna_index_len` says.
-//
-// Two copies, for which it waits.
-//
-// Errors: `LACUNA_NULL`; `LACUNA_SHAPE` for arrays of another length; `LACUNA_RANGE` for a group that there is not, or that no index holds;
-// `LACUNA_WRONG_QUEUE`, `LACUNA_DRIVER`.
-enum lacuna_status lacuna_indexed_weights_download_index(const struct lacuna_queue *queue,
-                                                         const struct lacuna_indexed_weights *weights,
-                                                         uint64_t group,
-                                                         uint32_t *tile_bytes,
-                                                         uint64_t n_tile_bytes,
-                                                         uint16_t *granule_bits,
-                                                         uint64_t n_granule_bits);
 
 // The code table of DF11's `luts`, `[n_lut_rows + 1, 256]` in host memory, into `n_bytes` of host memory: `LACUNA_CODE_TABLE_BYTES`.
 //
@@ -3485,44 +3421,13 @@ enum lacuna_status lacuna_compact_code_table(struct lacuna_bytes lengths,
                                              uint8_t *table,
                                              uint64_t n_bytes);
 
-// Expands every group: bit for bit the weights that were encoded. A corrupt tile of 4,096 weights is quiet NaNs (0x7FC0), of a group
-// without an index all of it, which `lacuna_indexed_check` reports. Where `output` is aligned to 16 bytes, stores are so wide.
+// Expands a DF11 group in host memory on the CPU, on all threads: `output` is of the group's `n_elements`. A corrupt
+// group is quiet NaNs.
 //
-// One launch, and another where there are groups without an index.
-//
-// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_SHAPE`, `LACUNA_WRONG_QUEUE` before anything is launched;
-// `LACUNA_IMAGE`, `LACUNA_DRIVER`.
-enum lacuna_status lacuna_indexed_decode(const struct lacuna_queue *queue,
-                                         const struct lacuna_indexed_weights *weights,
-                                         const struct lacuna_indexed_decode_args *args);
-
-// Makes a plan: arithmetic alone, no driver call.
-//
-// Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_RANGE`, whose message says what is supported.
-enum lacuna_status lacuna_indexed_decode_rows_plan_new(const struct lacuna_indexed_decode_rows_shape *shape,
-                                                       struct lacuna_indexed_decode_rows_plan **plan);
-
-// Ends a plan; null is nothing.
-void lacuna_indexed_decode_rows_plan_free(struct lacuna_indexed_decode_rows_plan *plan);
-
-// How long views must be.
-//
-// Errors: `LACUNA_NULL`, `LACUNA_ABI`.
-enum lacuna_status lacuna_indexed_decode_rows_plan_sizes(const struct lacuna_indexed_decode_rows_plan *plan,
-                                                         struct lacuna_indexed_decode_rows_sizes *sizes);
-
-// Expands rows of a matrix that lies in a group which an index holds; nothing else of the group is read:
-// `output[i, j] = weight first_element + rows[i] * row_len + j`. Weights of a corrupt span of 32 granules are quiet NaNs (0x7FC0), which
-// `lacuna_indexed_check` reports.
-//
-// One launch; row numbers are read on the device.
-//
-// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_SHAPE`, `LACUNA_WRONG_QUEUE`, and `LACUNA_RANGE` for a group that no index holds, before
-// anything is launched; `LACUNA_IMAGE`, `LACUNA_DRIVER`.
-enum lacuna_status lacuna_indexed_decode_rows(const struct lacuna_queue *queue,
-                                              const struct lacuna_indexed_weights *weights,
-                                              const struct lacuna_indexed_decode_rows_plan *plan,
-                                              const struct lacuna_indexed_decode_rows_args *args);
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_FORMAT`, `LACUNA_SHAPE`; `LACUNA_CORRUPT`, whose message says where and what.
+enum lacuna_status lacuna_df11_group_decode(const struct lacuna_df11_group *group,
+                                            uint16_t *output,
+                                            uint64_t n_elements);
 
 // Expands a compact group in host memory on the CPU, on all threads: `output` is of the group's `n_elements`. A corrupt tile is quiet NaNs.
 //
@@ -3530,29 +3435,6 @@ enum lacuna_status lacuna_indexed_decode_rows(const struct lacuna_queue *queue,
 enum lacuna_status lacuna_compact_group_decode(const struct lacuna_compact_group *group,
                                                uint16_t *output,
                                                uint64_t n_elements);
-
-// Waits for the queue's stream, and reports the lowest corrupt tile that any launch with this workspace has met since it was last
-// zeroed; where there is none, the lowest corrupt block of groups without an index. Who synchronises anyway looks at the first two words himself: 0 is sound.
-//
-// Errors: `LACUNA_CORRUPT`, whose message says where and what; `LACUNA_NULL`, `LACUNA_DTYPE`, `LACUNA_SHAPE`, `LACUNA_DRIVER`.
-enum lacuna_status lacuna_indexed_check(const struct lacuna_queue *queue,
-                                        const struct lacuna_indexed_weights *weights,
-                                        const struct lacuna_view *workspace);
-
-// What the first word of a workspace says, which the caller has copied to the host, and the second, where there are groups without
-// an index; else 0.
-//
-// Errors: `LACUNA_CORRUPT`, whose message says where and what.
-enum lacuna_status lacuna_indexed_check_status(uint64_t tile_status,
-                                               uint64_t block_status);
-
-// The group in which what these status words report is, as `lacuna_indexed_check_status` takes them.
-//
-// Errors: `LACUNA_NULL`; `LACUNA_RANGE` for words that report nothing of these weights.
-enum lacuna_status lacuna_indexed_weights_locate(const struct lacuna_indexed_weights *weights,
-                                                 uint64_t tile_status,
-                                                 uint64_t block_status,
-                                                 uint64_t *group);
 
 // How many elements the planes of a matrix have.
 //
@@ -3701,82 +3583,134 @@ enum lacuna_status lacuna_multiply_lane_estimate_of(const struct lacuna_multiply
                                                     const struct lacuna_device_rates *rates,
                                                     struct lacuna_multiply_lane_estimate *estimate);
 
-// Checks groups, and copies their tensors to the memory of the queue's device.
+// Makes a plan: arithmetic alone, no driver call.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_RANGE`, whose message says what is supported.
+enum lacuna_status lacuna_decode_rows_plan_new(const struct lacuna_decode_rows_shape *shape,
+                                               struct lacuna_decode_rows_plan **plan);
+
+// Ends a plan; null is nothing.
+void lacuna_decode_rows_plan_free(struct lacuna_decode_rows_plan *plan);
+
+// How long views must be.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`.
+enum lacuna_status lacuna_decode_rows_plan_sizes(const struct lacuna_decode_rows_plan *plan,
+                                                 struct lacuna_decode_rows_sizes *sizes);
+
+// Expands rows of a matrix that lies in a group which has an index; nothing else of the group is read:
+// `output[i, j] = weight first_element + rows[i] * row_len + j`. Weights of a corrupt span of 32 granules are quiet NaNs (0x7FC0), which
+// `lacuna_weights_check` reports.
+//
+// One launch; row numbers are read on the device.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_SHAPE`, `LACUNA_WRONG_QUEUE`, and `LACUNA_RANGE` for a group that has no index, before
+// anything is launched; `LACUNA_IMAGE`, `LACUNA_DRIVER`.
+enum lacuna_status lacuna_decode_rows(const struct lacuna_queue *queue,
+                                      const struct lacuna_weights *weights,
+                                      const struct lacuna_decode_rows_plan *plan,
+                                      const struct lacuna_decode_rows_args *args);
+
+// Checks DF11 groups, and copies their tensors to the memory of the queue's device.
 //
 // Two allocations and five copies a group, and one of each for their table; not for a captured stream.
 //
 // Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_FORMAT` where a tensor is not what the format allows; `LACUNA_RANGE`, `LACUNA_DRIVER`.
-enum lacuna_status lacuna_df11_weights_upload(const struct lacuna_queue *queue,
+enum lacuna_status lacuna_weights_upload_df11(const struct lacuna_queue *queue,
                                               const struct lacuna_df11_group *groups,
                                               uint64_t n_groups,
-                                              struct lacuna_df11_weights **weights);
+                                              struct lacuna_weights **weights);
 
-// Uses tensors that are in device memory already, without a copy, until the weights are freed. Kernels trust
+// Checks compact groups, and copies them to the memory of the queue's device.
+//
+// An allocation and six copies a group, and one of each for their table; not for a captured stream.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_FORMAT` where a tensor is not what the format allows; `LACUNA_RANGE`, `LACUNA_DRIVER`.
+enum lacuna_status lacuna_weights_upload_compact(const struct lacuna_queue *queue,
+                                                 const struct lacuna_compact_group *groups,
+                                                 uint64_t n_groups,
+                                                 struct lacuna_weights **weights);
+
+// Copies groups and their indices to the memory of the queue's device. Nothing in them is trusted, now or later.
+//
+// An allocation and six copies a group, and one of each for their table; not for a captured stream.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_SHAPE`, `LACUNA_RANGE`, `LACUNA_DRIVER`.
+enum lacuna_status lacuna_weights_upload_indexed(const struct lacuna_queue *queue,
+                                                 const struct lacuna_indexed_group *groups,
+                                                 uint64_t n_groups,
+                                                 struct lacuna_weights **weights);
+
+// Uses DF11 groups that are in device memory already, without a copy, until the weights are freed. Kernels trust
 // nothing in them.
 //
 // One allocation and one copy, for the table of groups; not for a captured stream.
 //
 // Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_SHAPE`, `LACUNA_RANGE`, `LACUNA_DRIVER`.
-enum lacuna_status lacuna_df11_weights_borrow(const struct lacuna_queue *queue,
+enum lacuna_status lacuna_weights_borrow_df11(const struct lacuna_queue *queue,
                                               const struct lacuna_df11_views *groups,
                                               uint64_t n_groups,
-                                              struct lacuna_df11_weights **weights);
+                                              struct lacuna_weights **weights);
+
+// Uses groups with an index that are in device memory already, without a copy, until the weights are freed. Kernels trust
+// nothing in them.
+//
+// One allocation and one copy, for the table of groups; not for a captured stream.
+//
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_SHAPE`, `LACUNA_RANGE`, `LACUNA_DRIVER`.
+enum lacuna_status lacuna_weights_borrow_indexed(const struct lacuna_queue *queue,
+                                                 const struct lacuna_indexed_views *groups,
+                                                 uint64_t n_groups,
+                                                 struct lacuna_weights **weights);
+
+// Verifies the groups that have no index, DF11 ones, and indexes them: from now on each of their codes is decoded once, and not twice. What was
+// uploaded of a group and no longer serves is freed. A group that no index holds, or whose views are not aligned to 16 bytes, is decoded as before. Sizes
+// change: ask for them again.
+//
+// Two launches, allocations and copies, for which it waits; not for a captured stream. Where all groups have an index, nothing.
+//
+// Errors, after which the weights are what they were: `LACUNA_NULL`; `LACUNA_CORRUPT`, whose message names the lowest corrupt
+// block; `LACUNA_WRONG_QUEUE`, `LACUNA_DRIVER`.
+enum lacuna_status lacuna_weights_index(const struct lacuna_queue *queue,
+                                        struct lacuna_weights *weights);
 
 // Ends weights, and frees what they own after the work that was queued before; null is nothing.
-void lacuna_df11_weights_free(struct lacuna_df11_weights *weights);
+void lacuna_weights_free(struct lacuna_weights *weights);
 
 // How long views must be, at least.
 //
 // Errors: `LACUNA_NULL`, `LACUNA_ABI`.
-enum lacuna_status lacuna_df11_weights_sizes(const struct lacuna_df11_weights *weights,
-                                             struct lacuna_df11_sizes *sizes);
+enum lacuna_status lacuna_weights_sizes(const struct lacuna_weights *weights,
+                                        struct lacuna_decode_weights_sizes *sizes);
 
 // Where in `output` a group's weights are: `start` and the `end` after them, in elements.
 //
 // Errors: `LACUNA_NULL`; `LACUNA_RANGE` for a group that there is not.
-enum lacuna_status lacuna_df11_weights_range(const struct lacuna_df11_weights *weights,
+enum lacuna_status lacuna_weights_range(const struct lacuna_weights *weights,
+                                        uint64_t group,
+                                        uint64_t *start,
+                                        uint64_t *end);
+
+// Sets `is_indexed` to 1 where a group has an index, and to 0 where it has none.
+//
+// Errors: `LACUNA_NULL`; `LACUNA_RANGE` for a group that there is not.
+enum lacuna_status lacuna_weights_is_indexed(const struct lacuna_weights *weights,
                                              uint64_t group,
-                                             uint64_t *start,
-                                             uint64_t *end);
+                                             uint32_t *is_indexed);
 
-// Expands every group: bit for bit the weights that were encoded. A corrupt group's whole range is quiet NaNs (0x7FC0), which
-// `lacuna_df11_check` reports.
+// Copies a group's index to host memory, so that it need not be made again: as many entries as `lacuna_index_len` says.
 //
-// One launch.
+// Two copies, for which it waits.
 //
-// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_SHAPE`, `LACUNA_WRONG_QUEUE` before anything is launched;
-// `LACUNA_IMAGE`, `LACUNA_DRIVER`.
-enum lacuna_status lacuna_df11_decode(const struct lacuna_queue *queue,
-                                      const struct lacuna_df11_weights *weights,
-                                      const struct lacuna_df11_decode_args *args);
-
-// Waits for the queue's stream, and reports the lowest corrupt block that any launch with this workspace has met since it was last zeroed.
-// Who synchronises anyway looks at the first word himself: 0 is sound.
-//
-// Errors: `LACUNA_CORRUPT`, whose message says where and what; `LACUNA_NULL`, `LACUNA_DTYPE`, `LACUNA_DRIVER`.
-enum lacuna_status lacuna_df11_check(const struct lacuna_queue *queue,
-                                     const struct lacuna_df11_weights *weights,
-                                     const struct lacuna_view *workspace);
-
-// What the first word of a workspace says, which the caller has copied to the host.
-//
-// Errors: `LACUNA_CORRUPT`, whose message says where and what.
-enum lacuna_status lacuna_df11_check_status(uint64_t status);
-
-// The group in which what this status word reports is, as `lacuna_df11_check_status` takes it.
-//
-// Errors: `LACUNA_NULL`; `LACUNA_RANGE` for a word that reports nothing of these weights.
-enum lacuna_status lacuna_df11_weights_locate(const struct lacuna_df11_weights *weights,
-                                              uint64_t status,
-                                              uint64_t *group);
-
-// Expands a group in host memory on the CPU, on all threads: `output` is of the group's `n_elements`. A corrupt
-// group is quiet NaNs.
-//
-// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_FORMAT`, `LACUNA_SHAPE`; `LACUNA_CORRUPT`, whose message says where and what.
-enum lacuna_status lacuna_df11_group_decode(const struct lacuna_df11_group *group,
-                                            uint16_t *output,
-                                            uint64_t n_elements);
+// Errors: `LACUNA_NULL`; `LACUNA_SHAPE` for arrays of another length; `LACUNA_RANGE` for a group that there is not, or that has no index;
+// `LACUNA_WRONG_QUEUE`, `LACUNA_DRIVER`.
+enum lacuna_status lacuna_weights_download_index(const struct lacuna_queue *queue,
+                                                 const struct lacuna_weights *weights,
+                                                 uint64_t group,
+                                                 uint32_t *tile_bytes,
+                                                 uint64_t n_tile_bytes,
+                                                 uint16_t *granule_bits,
+                                                 uint64_t n_granule_bits);
 
 // Makes a plan: arithmetic alone, no driver call.
 //

@@ -53,11 +53,7 @@ impl Problem for Group {
     }
 }
 
-fn launch(
-    queue: &Queue,
-    groups: &[RawGroup<'_>],
-    idx: usize,
-) -> lacuna::Result<Launch<DeviceWeights<'static>>> {
+fn launch(queue: &Queue, groups: &[RawGroup<'_>], idx: usize) -> lacuna::Result<Launch> {
     let groups: Vec<_> = groups.iter().map(|raw| raw.parse().unwrap()).collect();
     Launch::new(queue, DeviceWeights::upload(queue, &groups)?, idx)
 }

@@ -1,11 +1,8 @@
 //! What the benches of kernels that decode groups share: groups of one kind and another, and launches over several.
 
-use std::ops::Range;
-
 use half::bf16;
 use lacuna::huffman::DeviceWeights;
-use lacuna::huffman::indexed::IndexedWeights;
-use lacuna::{Buffer, Queue, View, ViewMut};
+use lacuna::{Buffer, Queue};
 
 use crate::house::case::{Budget, Case, Problem, Work, poison};
 use crate::{GOLDEN, N_OTHERS, PUBLISHED_COLUMNS, PUBLISHED_ROWS, Weights};
@@ -55,78 +52,30 @@ pub(crate) fn shapes(budget: Budget, bytes: [f64; 5]) -> Vec<(Weights, String, B
     small.chain(published).collect()
 }
 
-/// Groups in device memory, decoded by one launch.
-pub(crate) trait Groups {
-    fn workspace_len(&self) -> u64;
-
-    fn output_len(&self) -> u64;
-
-    fn output_range(&self, idx: usize) -> Option<Range<u64>>;
-
-    fn decode(
-        &self,
-        queue: &Queue,
-        workspace: &mut ViewMut<'_, u64>,
-        output: &mut ViewMut<'_, bf16>,
-    ) -> lacuna::Result<()>;
-
-    fn check(&self, queue: &Queue, workspace: &View<'_, u64>) -> lacuna::Result<()>;
-}
-
-macro_rules! groups {
-    ($Weights:ident) => {
-        impl Groups for $Weights<'static> {
-            fn workspace_len(&self) -> u64 {
-                self.plan().workspace_len()
-            }
-
-            fn output_len(&self) -> u64 {
-                self.plan().output_len()
-            }
-
-            fn output_range(&self, idx: usize) -> Option<Range<u64>> {
-                self.plan().output_range(idx)
-            }
-
-            fn decode(
-                &self,
-                queue: &Queue,
-                workspace: &mut ViewMut<'_, u64>,
-                output: &mut ViewMut<'_, bf16>,
-            ) -> lacuna::Result<()> {
-                $Weights::decode(self, queue, workspace, output)
-            }
-
-            fn check(&self, queue: &Queue, workspace: &View<'_, u64>) -> lacuna::Result<()> {
-                $Weights::check(self, queue, workspace)
-            }
-        }
-    };
-}
-
-groups!(DeviceWeights);
-groups!(IndexedWeights);
-
 /// A launch over groups, one of which is looked at.
-pub(crate) struct Launch<G> {
-    groups: G,
+pub(crate) struct Launch {
+    weights: DeviceWeights<'static>,
     workspace: Buffer<u64>,
     output: Buffer<bf16>,
     idx: usize,
 }
 
-impl<G: Groups> Launch<G> {
-    pub(crate) fn new(queue: &Queue, groups: G, idx: usize) -> lacuna::Result<Self> {
-        let workspace = queue.alloc(groups.workspace_len() as usize)?;
-        let output = queue.alloc(groups.output_len() as usize)?;
-        Ok(Self { groups, workspace, output, idx })
+impl Launch {
+    pub(crate) fn new(
+        queue: &Queue,
+        weights: DeviceWeights<'static>,
+        idx: usize,
+    ) -> lacuna::Result<Self> {
+        let workspace = queue.alloc(weights.plan().workspace_len() as usize)?;
+        let output = queue.alloc(weights.plan().output_len() as usize)?;
+        Ok(Self { weights, workspace, output, idx })
     }
 }
 
-impl<G: Groups> Work for Launch<G> {
+impl Work for Launch {
     fn launch(&mut self, queue: &Queue) -> lacuna::Result<()> {
-        let Self { groups, workspace, output, .. } = self;
-        groups.decode(queue, &mut workspace.view_mut(), &mut output.view_mut())
+        let Self { weights, workspace, output, .. } = self;
+        weights.decode(queue, &mut workspace.view_mut(), &mut output.view_mut())
     }
 
     fn poison(&mut self, queue: &Queue) -> lacuna::Result<()> {
@@ -134,8 +83,8 @@ impl<G: Groups> Work for Launch<G> {
     }
 
     fn output(&self, queue: &Queue) -> lacuna::Result<Vec<u8>> {
-        self.groups.check(queue, &self.workspace.view())?;
-        let range = self.groups.output_range(self.idx).expect("a group of the launch");
+        self.weights.check(queue, &self.workspace.view())?;
+        let range = self.weights.plan().output_range(self.idx).expect("a group of the launch");
         let view = self.output.view().slice(range.start as usize..range.end as usize)?;
         Ok(bytemuck::cast_slice(&queue.download(&view)?).to_vec())
     }

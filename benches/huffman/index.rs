@@ -1,4 +1,4 @@
-//! `index_stream` and `pack_index` of one group, each by itself: `IndexedWeights::index` allocates and waits.
+//! `index_stream` and `pack_index` of one group, each by itself: `DeviceWeights::index` allocates and waits.
 #![allow(unsafe_code)]
 
 use lacuna::bindings::{

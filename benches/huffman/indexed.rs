@@ -1,11 +1,10 @@
 //! `decode_indexed` of one group.
 
 use lacuna::Queue;
-use lacuna::huffman::EncodedGroup;
 use lacuna::huffman::indexed::{
-    CodeTable, Index, IndexedPlan, IndexedShape, IndexedWeights, RawIndexed, TILE_WEIGHTS,
-    reference,
+    CodeTable, Index, IndexedShape, RawIndexed, TILE_WEIGHTS, reference,
 };
+use lacuna::huffman::{DecodePlan, DeviceWeights, EncodedGroup};
 
 use super::group::{Launch, OfGroup, shapes};
 use crate::house::case::{Budget, Case, Peer, Problem, Work};
@@ -65,7 +64,7 @@ impl Problem for Groups {
             n_elements: raw.sign_mantissa.len() as u64,
             n_lut_rows: 1,
         };
-        IndexedPlan::new(&[shape]).unwrap().least_bytes()
+        DecodePlan::new(&[shape]).unwrap().least_bytes()
     }
 
     fn expected(&self) -> &[u8] {
@@ -101,8 +100,8 @@ fn launch(
     groups: &[RawIndexed<'_>],
     idx: usize,
     block_tiles: Option<u32>,
-) -> lacuna::Result<Launch<IndexedWeights<'static>>> {
-    let mut weights = IndexedWeights::upload(queue, groups)?;
+) -> lacuna::Result<Launch> {
+    let mut weights = DeviceWeights::upload(queue, groups)?;
     if let Some(block_tiles) = block_tiles {
         weights = weights.with_block_tiles(queue, block_tiles)?;
     }

@@ -1,9 +1,8 @@
 //! `decode_rows` of an embedding.
 
 use half::bf16;
-use lacuna::huffman::indexed::{
-    CodeTable, Index, IndexedRowsPlan, IndexedRowsShape, IndexedWeights,
-};
+use lacuna::huffman::DeviceWeights;
+use lacuna::huffman::indexed::{CodeTable, Index, IndexedRowsPlan, IndexedRowsShape};
 use lacuna::select::Absent;
 use lacuna::{Buffer, Queue};
 
@@ -117,7 +116,7 @@ impl Problem for Embedding {
 }
 
 struct Launch {
-    weights: IndexedWeights<'static>,
+    weights: DeviceWeights<'static>,
     plan: IndexedRowsPlan,
     rows: Buffer<u32>,
     workspace: Buffer<u64>,
@@ -126,7 +125,7 @@ struct Launch {
 
 impl Launch {
     fn new(queue: &Queue, problem: &Embedding, plan: IndexedRowsPlan) -> lacuna::Result<Self> {
-        let weights = IndexedWeights::upload(queue, &[problem.group.raw()])?;
+        let weights = DeviceWeights::upload(queue, &[problem.group.raw()])?;
         let rows = queue.upload(&problem.rows)?;
         let workspace = queue.alloc(weights.plan().workspace_len() as usize)?;
         let output = queue.alloc(plan.output_len() as usize)?;

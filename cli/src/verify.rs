@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use half::bf16;
-use lacuna::huffman::indexed::IndexedWeights;
 use lacuna::huffman::lane::DeviceLane;
 use lacuna::huffman::{
     Checkpoint, CheckpointGroup, DeviceWeights, Model, ModelTensor, Progress, Stored,
@@ -124,34 +123,20 @@ pub(crate) fn verify(checkpoint: &Path, originals: &[PathBuf], on: On) -> Result
 }
 
 fn decode_on(queue: &Queue, group: &Stored<'_>) -> lacuna::Result<Vec<u16>> {
-    let output = match group {
-        Stored::Df11(group) => {
-            let weights = DeviceWeights::upload(queue, std::slice::from_ref(group))?;
-            let plan = weights.plan();
-            let mut output = queue.alloc::<bf16>(plan.output_len() as usize)?;
-            let mut workspace = queue.alloc::<u64>(plan.workspace_len() as usize)?;
-            weights.decode(queue, &mut workspace.view_mut(), &mut output.view_mut())?;
-            weights.check(queue, &workspace.view())?;
-            output
-        }
-        Stored::Compact(group) => {
-            let weights = IndexedWeights::upload(queue, &[group.indexed()])?;
-            let plan = weights.plan();
-            let mut output = queue.alloc::<bf16>(plan.output_len() as usize)?;
-            let mut workspace = queue.alloc::<u64>(plan.workspace_len() as usize)?;
-            weights.decode(queue, &mut workspace.view_mut(), &mut output.view_mut())?;
-            weights.check(queue, &workspace.view())?;
-            output
-        }
+    let mut output = queue.alloc::<bf16>(group.n_elements() as usize)?;
+    match group {
         Stored::Lane(matrix) => {
             let planes = DeviceLane::upload(queue, &matrix.planes())?;
-            let mut output = queue.alloc::<bf16>(group.n_elements() as usize)?;
             planes.unpack(queue, &mut output.view_mut(), planes.shape().n_columns())?;
-            output
         }
-    };
-    let mut weights = queue.download(&output.view())?;
-    weights.truncate(group.n_elements() as usize);
+        _ => {
+            let weights = DeviceWeights::upload(queue, group.source())?;
+            let mut workspace = queue.alloc::<u64>(weights.plan().workspace_len() as usize)?;
+            weights.decode(queue, &mut workspace.view_mut(), &mut output.view_mut())?;
+            weights.check(queue, &workspace.view())?;
+        }
+    }
+    let weights = queue.download(&output.view())?;
     Ok(weights.into_iter().map(bf16::to_bits).collect())
 }
 

@@ -83,10 +83,10 @@ int main(int argc, char **argv) {
       .gaps = VIEW(memory[3], tensors[3]->n_bytes, LACUNA_U8),
       .output_positions = VIEW(memory[4], tensors[4]->n_bytes, LACUNA_U8),
   };
-  lacuna_df11_weights *weights = NULL;
-  CHECK(lacuna_df11_weights_borrow(queue, &views, 1, &weights));
-  lacuna_df11_sizes sizes = {.header = LACUNA_HEADER(lacuna_df11_sizes)};
-  CHECK(lacuna_df11_weights_sizes(weights, &sizes));
+  lacuna_weights *weights = NULL;
+  CHECK(lacuna_weights_borrow_df11(queue, &views, 1, &weights));
+  lacuna_decode_weights_sizes sizes = {.header = LACUNA_HEADER(lacuna_decode_weights_sizes)};
+  CHECK(lacuna_weights_sizes(weights, &sizes));
 
   const size_t n_output_bytes = sizes.output * sizeof(uint16_t);
   const size_t n_workspace_bytes = sizes.workspace * sizeof(uint64_t);
@@ -94,26 +94,26 @@ int main(int argc, char **argv) {
   CUDA(cudaMalloc(&output, n_output_bytes));
   CUDA(cudaMalloc(&workspace, n_workspace_bytes));
   CUDA(cudaMemsetAsync(workspace, 0, n_workspace_bytes, stream));
-  const lacuna_df11_decode_args args = {
-      .header = LACUNA_HEADER(lacuna_df11_decode_args),
+  const lacuna_decode_weights_args args = {
+      .header = LACUNA_HEADER(lacuna_decode_weights_args),
       .workspace = VIEW_MUT(workspace, sizes.workspace, LACUNA_U64),
       .output = VIEW_MUT(output, sizes.output, LACUNA_BF16),
   };
   uint16_t *decoded = zeroed(sizes.output, sizeof *decoded);
-  uint64_t status = 1;
+  uint64_t statuses[2] = {1, 1};
 
-  CHECK(lacuna_df11_decode(queue, weights, &args));
+  CHECK(lacuna_decode_weights(queue, weights, &args));
   CUDA(cudaMemcpyAsync(decoded, output, n_output_bytes, cudaMemcpyDeviceToHost, stream));
-  CUDA(cudaMemcpyAsync(&status, workspace, sizeof status, cudaMemcpyDeviceToHost, stream));
+  CUDA(cudaMemcpyAsync(statuses, workspace, sizeof statuses, cudaMemcpyDeviceToHost, stream));
   CUDA(cudaStreamSynchronize(stream));
-  CHECK(lacuna_df11_check_status(status));
+  CHECK(lacuna_weights_check_status(statuses[0], statuses[1]));
   require_same(decoded, expected, facts.n_elements, "a launch");
 
   // The same launch in a graph, twice; nothing runs while it is captured.
   CUDA(cudaMemsetAsync(output, 0, n_output_bytes, stream));
   CUDA(cudaStreamSynchronize(stream));
   CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-  CHECK(lacuna_df11_decode(queue, weights, &args));
+  CHECK(lacuna_decode_weights(queue, weights, &args));
   cudaGraph_t graph = NULL;
   CUDA(cudaStreamEndCapture(stream, &graph));
   cudaGraphExec_t executable = NULL;
@@ -126,7 +126,7 @@ int main(int argc, char **argv) {
     CUDA(cudaStreamSynchronize(stream));
     require_same(decoded, expected, facts.n_elements, "a graph");
   }
-  CHECK(lacuna_df11_check(queue, weights, &VIEW(workspace, sizes.workspace, LACUNA_U64)));
+  CHECK(lacuna_weights_check(queue, weights, &VIEW(workspace, sizes.workspace, LACUNA_U64)));
 
   // The runtime's device is what it was.
   int current = -1;
@@ -137,7 +137,7 @@ int main(int argc, char **argv) {
   }
   CUDA(cudaGraphExecDestroy(executable));
   CUDA(cudaGraphDestroy(graph));
-  lacuna_df11_weights_free(weights);
+  lacuna_weights_free(weights);
   lacuna_queue_free(queue);
   lacuna_device_free(device);
   CUDA(cudaStreamSynchronize(stream));

@@ -8,66 +8,36 @@
 
 static const char *const FORMATS[] = {"DF11", "compact", "lane"};
 
-// DF11: as it is, and then by an index, which is made on the device.
-static void decode_df11(const lacuna_queue *queue, const lacuna_stored *stored, uint16_t *output) {
-  lacuna_df11_group group = {.header = LACUNA_HEADER(lacuna_df11_group)};
-  CHECK(lacuna_stored_df11(stored, &group));
-  lacuna_df11_weights *weights = NULL;
-  CHECK(lacuna_df11_weights_upload(queue, &group, 1, &weights));
-  lacuna_df11_sizes sizes = {.header = LACUNA_HEADER(lacuna_df11_sizes)};
-  CHECK(lacuna_df11_weights_sizes(weights, &sizes));
+static void decode(const lacuna_queue *queue, const lacuna_weights *weights, uint16_t *output) {
+  lacuna_decode_weights_sizes sizes = {.header = LACUNA_HEADER(lacuna_decode_weights_sizes)};
+  CHECK(lacuna_weights_sizes(weights, &sizes));
   uint64_t *workspace = zeroed(sizes.workspace, sizeof *workspace);
-  lacuna_df11_decode_args args = {
-      .header = LACUNA_HEADER(lacuna_df11_decode_args),
+  const lacuna_decode_weights_args args = {
+      .header = LACUNA_HEADER(lacuna_decode_weights_args),
       .workspace = VIEW_MUT(workspace, sizes.workspace, LACUNA_U64),
       .output = VIEW_MUT(output, sizes.output, LACUNA_BF16),
   };
-  CHECK(lacuna_df11_decode(queue, weights, &args));
-  // The caller has synchronised, and looks at the status by himself.
-  CHECK(lacuna_df11_check_status(workspace[0]));
-  free(workspace);
-  uint16_t *first = zeroed(sizes.output, sizeof *first);
-  memcpy(first, output, sizes.output * sizeof *first);
-  memset(output, 0, sizes.output * sizeof *output);
-
-  lacuna_indexed_weights *indexed = NULL;
-  CHECK(lacuna_indexed_weights_index(queue, &weights, &indexed));
-  assert(weights == NULL);
-  lacuna_indexed_sizes more = {.header = LACUNA_HEADER(lacuna_indexed_sizes)};
-  CHECK(lacuna_indexed_weights_sizes(indexed, &more));
-  assert(more.output == sizes.output);
-  workspace = zeroed(more.workspace, sizeof *workspace);
-  lacuna_indexed_decode_args indexed_args = {
-      .header = LACUNA_HEADER(lacuna_indexed_decode_args),
-      .workspace = VIEW_MUT(workspace, more.workspace, LACUNA_U64),
-      .output = VIEW_MUT(output, more.output, LACUNA_BF16),
-  };
-  CHECK(lacuna_indexed_decode(queue, indexed, &indexed_args));
-  CHECK(lacuna_indexed_check(queue, indexed, &VIEW(workspace, more.workspace, LACUNA_U64)));
-  assert(memcmp(first, output, more.output * sizeof *output) == 0);
-  lacuna_indexed_weights_free(indexed);
-  free(first);
+  CHECK(lacuna_decode_weights(queue, weights, &args));
+  // Who has synchronised anyway looks at the two statuses by himself.
+  CHECK(lacuna_weights_check_status(workspace[0], workspace[1]));
+  CHECK(lacuna_weights_check(queue, weights, &VIEW(workspace, sizes.workspace, LACUNA_U64)));
   free(workspace);
 }
 
-static void decode_compact(const lacuna_queue *queue, const lacuna_stored *stored,
-                           uint16_t *output) {
-  lacuna_compact_group group = {.header = LACUNA_HEADER(lacuna_compact_group)};
-  CHECK(lacuna_stored_compact(stored, &group));
-  lacuna_indexed_weights *weights = NULL;
-  CHECK(lacuna_indexed_weights_upload_compact(queue, &group, 1, &weights));
-  lacuna_indexed_sizes sizes = {.header = LACUNA_HEADER(lacuna_indexed_sizes)};
-  CHECK(lacuna_indexed_weights_sizes(weights, &sizes));
-  uint64_t *workspace = zeroed(sizes.workspace, sizeof *workspace);
-  lacuna_indexed_decode_args args = {
-      .header = LACUNA_HEADER(lacuna_indexed_decode_args),
-      .workspace = VIEW_MUT(workspace, sizes.workspace, LACUNA_U64),
-      .output = VIEW_MUT(output, sizes.output, LACUNA_BF16),
-  };
-  CHECK(lacuna_indexed_decode(queue, weights, &args));
-  CHECK(lacuna_indexed_check(queue, weights, &VIEW(workspace, sizes.workspace, LACUNA_U64)));
-  lacuna_indexed_weights_free(weights);
-  free(workspace);
+// DF11 and compact groups: as they are, and by an index, which is in a compact group's file, and is made of DF11 on the device.
+static void decode_weights(const lacuna_queue *queue, const lacuna_stored *stored,
+                           uint64_t n_elements, uint16_t *output) {
+  lacuna_weights *weights = NULL;
+  CHECK(lacuna_weights_upload_stored(queue, &stored, 1, &weights));
+  decode(queue, weights, output);
+  uint16_t *first = zeroed(n_elements, sizeof *first);
+  memcpy(first, output, n_elements * sizeof *first);
+  memset(output, 0, n_elements * sizeof *output);
+  CHECK(lacuna_weights_index(queue, weights));
+  decode(queue, weights, output);
+  assert(memcmp(first, output, n_elements * sizeof *output) == 0);
+  lacuna_weights_free(weights);
+  free(first);
 }
 
 // A matrix: unpacked here; `lacuna_multiply_lane` multiplies it as it is.
@@ -112,9 +82,11 @@ static void decode_checkpoint(const lacuna_queue *queue, const char *path) {
     CHECK(lacuna_stored_decode(stored, expected, group.n_elements, &is_verified));
 
     uint16_t *output = zeroed(group.n_elements, sizeof *output);
-    if (group.format == LACUNA_FORMAT_DF11) decode_df11(queue, stored, output);
-    if (group.format == LACUNA_FORMAT_COMPACT) decode_compact(queue, stored, output);
-    if (group.format == LACUNA_FORMAT_LANE) unpack_lane(queue, stored, output);
+    if (group.format == LACUNA_FORMAT_LANE) {
+      unpack_lane(queue, stored, output);
+    } else {
+      decode_weights(queue, stored, group.n_elements, output);
+    }
     if (memcmp(output, expected, group.n_elements * sizeof *output) != 0) {
       fprintf(stderr, "%s: the kernels give other bits than the CPU\n", group.name);
       exit(1);

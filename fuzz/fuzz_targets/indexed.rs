@@ -2,9 +2,10 @@
 //! tables and codes: no panic, and what is decoded is what other ways to it give.
 #![no_main]
 
+use lacuna::huffman::DecodePlan;
 use lacuna::huffman::compact::{self, CompactCode};
 use lacuna::huffman::indexed::{
-    CodeTable, IndexedPlan, IndexedRowsPlan, IndexedRowsShape, IndexedShape, RawIndexed, reference,
+    CodeTable, IndexedRowsPlan, IndexedRowsShape, IndexedShape, RawIndexed, reference,
 };
 use lacuna::huffman::{self, BYTES_PER_BLOCK, EncodedGroup, GAP_BYTES_PER_BLOCK, RawGroup};
 use lacuna_fuzz::{
@@ -155,10 +156,10 @@ fn check_plans(input: &mut Input<'_>) {
             n_lut_rows: input.byte().into(),
         })
         .collect();
-    let Ok(plan) = IndexedPlan::new(&groups) else { return };
+    let Ok(plan) = DecodePlan::new(&groups) else { return };
     let sizes = groups.iter().map(|group| group.n_elements);
     assert!(plan.output_len() >= sizes.sum() && plan.least_bytes() >= plan.output_len());
-    let _ = plan.locate(input.u32());
+    let _ = plan.locate_tile(input.u32());
     let _ = plan.with_block_tiles(input.u32());
 }
 

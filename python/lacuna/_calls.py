@@ -565,62 +565,6 @@ class ArenaShape:
 
 
 @dataclass
-class CompactGroup:
-    """The tensors of a compact group in host memory, as a checkpoint has them."""
-
-    # Optional: the group's name in messages, UTF-8.
-    name: Buffer | str | None = None
-    # `[n_code_bytes]`: the exponents, prefix-coded.
-    codes: Buffer | str | None = None
-    # `[n_elements]`.
-    sign_mantissa: Buffer | str | None = None
-    # `[128]`.
-    lengths: Buffer | str | None = None
-    # `[4 * (n_granules / 32 + 1)]`, `n_granules` being the weights over 128, rounded up.
-    tile_bytes: Buffer | str | None = None
-    # `[2 * (n_granules + 1)]`.
-    granule_bits: Buffer | str | None = None
-    # `[8 * (n_matrices - 1)]`; none where the group is one matrix.
-    split_positions: Buffer | str | None = None
-
-
-@dataclass
-class IndexedGroup:
-    """A group and its index in host memory: DF11 with an index that `indexed_weights_download_index` gave."""
-
-    # `[n_code_bytes]`: of DF11 the tensor `encoded_exponent`.
-    codes: Buffer | str | None = None
-    # `[n_elements]`.
-    sign_mantissa: Buffer | str | None = None
-    # `[4 * (n_granules / 32 + 1)]`.
-    tile_bytes: Buffer | str | None = None
-    # `[2 * (n_granules + 1)]`.
-    granule_bits: Buffer | str | None = None
-    # `[LACUNA_CODE_TABLE_BYTES]`: of `df11_code_table` or `compact_code_table`.
-    table: Buffer | str | None = None
-    # `[n_lut_rows + 1, 256]`: DF11's tables, where codes may be longer than 12 bits; else none.
-    luts: Buffer | str | None = None
-
-
-@dataclass
-class IndexedViews:
-    """The same in device memory."""
-
-    # u8 `[n_code_bytes]`, aligned to 16 bytes.
-    codes: Tensor | None = None
-    # u8 `[n_elements]`, aligned to 16 bytes.
-    sign_mantissa: Tensor | None = None
-    # u32 `[n_granules / 32 + 1]`.
-    tile_bytes: Tensor | None = None
-    # u16 `[n_granules + 1]`.
-    granule_bits: Tensor | None = None
-    # u8 `[LACUNA_CODE_TABLE_BYTES]`, aligned to 16 bytes.
-    table: Tensor | None = None
-    # Optional, u8 `[n_lut_rows + 1, 256]`: DF11's tables, where codes may be longer than 12 bits.
-    luts: Tensor | None = None
-
-
-@dataclass
 class LaneShape:
     """Rows and columns of a matrix: output features and input features of a linear layer."""
 
@@ -649,8 +593,46 @@ class Df11Group:
 
 
 @dataclass
+class CompactGroup:
+    """The tensors of a compact group in host memory, as a checkpoint has them."""
+
+    # Optional: the group's name in messages, UTF-8.
+    name: Buffer | str | None = None
+    # `[n_code_bytes]`: the exponents, prefix-coded.
+    codes: Buffer | str | None = None
+    # `[n_elements]`.
+    sign_mantissa: Buffer | str | None = None
+    # `[128]`.
+    lengths: Buffer | str | None = None
+    # `[4 * (n_granules / 32 + 1)]`, `n_granules` being the weights over 128, rounded up.
+    tile_bytes: Buffer | str | None = None
+    # `[2 * (n_granules + 1)]`.
+    granule_bits: Buffer | str | None = None
+    # `[8 * (n_matrices - 1)]`; none where the group is one matrix.
+    split_positions: Buffer | str | None = None
+
+
+@dataclass
+class IndexedGroup:
+    """A group and its index in host memory: DF11 with an index that `weights_download_index` gave."""
+
+    # `[n_code_bytes]`: of DF11 the tensor `encoded_exponent`.
+    codes: Buffer | str | None = None
+    # `[n_elements]`.
+    sign_mantissa: Buffer | str | None = None
+    # `[4 * (n_granules / 32 + 1)]`.
+    tile_bytes: Buffer | str | None = None
+    # `[2 * (n_granules + 1)]`.
+    granule_bits: Buffer | str | None = None
+    # `[LACUNA_CODE_TABLE_BYTES]`: of `df11_code_table` or `compact_code_table`.
+    table: Buffer | str | None = None
+    # `[n_lut_rows + 1, 256]`: DF11's tables, where codes may be longer than 12 bits; else none.
+    luts: Buffer | str | None = None
+
+
+@dataclass
 class Df11Views:
-    """The same in device memory: u8 views."""
+    """The tensors of a DF11 group in device memory: u8 views."""
 
     # `[n_code_bytes]`: the tensor `encoded_exponent`.
     encoded_exponent: Tensor | None = None
@@ -662,6 +644,24 @@ class Df11Views:
     gaps: Tensor | None = None
     # `[4 * n_positions]`.
     output_positions: Tensor | None = None
+
+
+@dataclass
+class IndexedViews:
+    """The tensors of a group with an index in device memory."""
+
+    # u8 `[n_code_bytes]`, aligned to 16 bytes.
+    codes: Tensor | None = None
+    # u8 `[n_elements]`, aligned to 16 bytes.
+    sign_mantissa: Tensor | None = None
+    # u32 `[n_granules / 32 + 1]`.
+    tile_bytes: Tensor | None = None
+    # u16 `[n_granules + 1]`.
+    granule_bits: Tensor | None = None
+    # u8 `[LACUNA_CODE_TABLE_BYTES]`, aligned to 16 bytes.
+    table: Tensor | None = None
+    # Optional, u8 `[n_lut_rows + 1, 256]`: DF11's tables, where codes may be longer than 12 bits.
+    luts: Tensor | None = None
 
 
 @dataclass
@@ -1064,6 +1064,45 @@ class CopyPagesPlan(Handle):
         return sizes
 
 
+class DecodeRowsPlan(Handle):
+    """A plan of `decode_rows`: for any device, and any number of launches at once."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        *,
+        n_elements: int = 0,
+        first_element: int = 0,
+        n_matrix_rows: int = 0,
+        row_len: int = 0,
+        n_rows: int = 0,
+        output_stride: int = 0,
+    ) -> None:
+        """Makes a plan: arithmetic alone, no driver call.
+
+        Errors: `NULL`, `ABI`; `RANGE`, whose message says what is supported.
+
+        Args:
+            n_elements: Weights of the group.
+            first_element: Where in it the matrix begins, in elements.
+            n_matrix_rows: Rows of the matrix.
+            row_len: Elements of a row.
+            n_rows: Rows that are asked for.
+            output_stride: Elements from row to row of the output; 0 is `row_len`.
+        """
+        super().__init__(call("lacuna_decode_rows_plan_new", [{"n_elements": n_elements, "first_element": first_element, "n_matrix_rows": n_matrix_rows, "row_len": row_len, "n_rows": n_rows, "output_stride": output_stride}, None]))
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """How long views must be.
+
+        Errors: `NULL`, `ABI`.
+        """
+        sizes: dict[str, Any] = call("lacuna_decode_rows_plan_sizes", [self, None])
+        return sizes
+
+
 class DeviceLane(Handle):
     """A matrix in device memory, in planes that this handle owns."""
 
@@ -1076,21 +1115,6 @@ class Df11Encoder(Handle):
     """
 
     __slots__ = ()
-
-
-class Df11Weights(Handle):
-    """DF11 groups in device memory, ready to be expanded by one launch."""
-
-    __slots__ = ()
-
-    @property
-    def sizes(self) -> dict[str, Any]:
-        """How long views must be, at least.
-
-        Errors: `NULL`, `ABI`.
-        """
-        sizes: dict[str, Any] = call("lacuna_df11_weights_sizes", [self, None])
-        return sizes
 
 
 class GateSelectionPlan(Handle):
@@ -1129,62 +1153,6 @@ class GateSelectionPlan(Handle):
         Errors: `NULL`, `ABI`.
         """
         sizes: dict[str, Any] = call("lacuna_gate_selection_plan_sizes", [self, None])
-        return sizes
-
-
-class IndexedDecodeRowsPlan(Handle):
-    """A plan of `indexed_decode_rows`: for any device, and any number of launches at once."""
-
-    __slots__ = ()
-
-    def __init__(
-        self,
-        *,
-        n_elements: int = 0,
-        first_element: int = 0,
-        n_matrix_rows: int = 0,
-        row_len: int = 0,
-        n_rows: int = 0,
-        output_stride: int = 0,
-    ) -> None:
-        """Makes a plan: arithmetic alone, no driver call.
-
-        Errors: `NULL`, `ABI`; `RANGE`, whose message says what is supported.
-
-        Args:
-            n_elements: Weights of the group.
-            first_element: Where in it the matrix begins, in elements.
-            n_matrix_rows: Rows of the matrix.
-            row_len: Elements of a row.
-            n_rows: Rows that are asked for.
-            output_stride: Elements from row to row of the output; 0 is `row_len`.
-        """
-        super().__init__(call("lacuna_indexed_decode_rows_plan_new", [{"n_elements": n_elements, "first_element": first_element, "n_matrix_rows": n_matrix_rows, "row_len": row_len, "n_rows": n_rows, "output_stride": output_stride}, None]))
-
-    @property
-    def sizes(self) -> dict[str, Any]:
-        """How long views must be.
-
-        Errors: `NULL`, `ABI`.
-        """
-        sizes: dict[str, Any] = call("lacuna_indexed_decode_rows_plan_sizes", [self, None])
-        return sizes
-
-
-class IndexedWeights(Handle):
-    """Groups with an index of their streams in device memory, ready to be expanded by one launch; and by another those that no
-    index holds.
-    """
-
-    __slots__ = ()
-
-    @property
-    def sizes(self) -> dict[str, Any]:
-        """How long views must be, at least.
-
-        Errors: `NULL`, `ABI`.
-        """
-        sizes: dict[str, Any] = call("lacuna_indexed_weights_sizes", [self, None])
         return sizes
 
 
@@ -1827,6 +1795,21 @@ class VoteRowsPlan(Handle):
         return sizes
 
 
+class Weights(Handle):
+    """Groups in device memory, ready to be expanded by one launch, whatever they are decoded by: an index of their streams, or none; by two launches where there are both."""
+
+    __slots__ = ()
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """How long views must be, at least.
+
+        Errors: `NULL`, `ABI`.
+        """
+        sizes: dict[str, Any] = call("lacuna_weights_sizes", [self, None])
+        return sizes
+
+
 def kv_shape_sizes(
     shape: KvShape | None,
 ) -> dict[str, Any]:
@@ -2344,6 +2327,65 @@ def attend_tiered(
     call("lacuna_attend_tiered", [queue, plan, {"attend": attend, "pools": pools, "key_entries": key_entries, "value_entries": value_entries, "counts": counts, "key_scales": key_scales, "key_offsets": key_offsets, "value_scales": value_scales, "value_offsets": value_offsets, "status": status, "logits": logits}])
 
 
+def decode_weights(
+    queue: Queue | None,
+    weights: Weights | None,
+    *,
+    workspace: Tensor | None = None,
+    output: Tensor | None = None,
+) -> None:
+    """Expands every group: bit for bit the weights that were encoded. A corrupt tile of 4,096 weights is quiet NaNs (0x7FC0), of a group
+    without an index all of it, which `weights_check` reports. Where `output` is aligned to 16 bytes, stores are so wide.
+
+    One launch, and another where some groups have an index and others none.
+
+    Errors: `NULL`, `ABI`, `DTYPE`, `SHAPE`, `WRONG_QUEUE` before anything is launched;
+    `IMAGE`, `DRIVER`.
+
+    Args:
+        workspace: u64: zeros before the first launch, and used by one launch at a time.
+        output: bf16: every group's weights, one group after the other, in file order.
+    """
+    call("lacuna_decode_weights", [queue, weights, {"workspace": workspace, "output": output}])
+
+
+def weights_check(
+    queue: Queue | None,
+    weights: Weights | None,
+    workspace: Tensor | None,
+) -> None:
+    """Waits for the queue's stream, and reports the lowest corrupt tile that any launch with this workspace has met since it was last
+    zeroed; where there is none, the lowest corrupt block of groups without an index. Who synchronises anyway looks at the first two words himself: 0 is sound.
+
+    Errors: `CORRUPT`, whose message says where and what; `NULL`, `DTYPE`, `SHAPE`, `DRIVER`.
+    """
+    call("lacuna_weights_check", [queue, weights, workspace])
+
+
+def weights_check_status(
+    tile_status: int,
+    block_status: int,
+) -> None:
+    """What the first two words of a workspace say, which the caller has copied to the host.
+
+    Errors: `CORRUPT`, whose message says where and what.
+    """
+    call("lacuna_weights_check_status", [tile_status, block_status])
+
+
+def weights_locate(
+    weights: Weights | None,
+    tile_status: int,
+    block_status: int,
+) -> int:
+    """The group in which what these status words report is, as `weights_check_status` takes them.
+
+    Errors: `NULL`; `RANGE` for words that report nothing of these weights.
+    """
+    found: int = call("lacuna_weights_locate", [weights, tile_status, block_status, None])
+    return found
+
+
 def df11_encoder_new(
     queue: Queue | None,
     n_elements: int,
@@ -2494,85 +2536,17 @@ def checkpoint_stored(
     return Stored(call("lacuna_checkpoint_stored", [checkpoint, group, None]))
 
 
-def indexed_weights_index(
+def weights_upload_stored(
     queue: Queue | None,
-    df11: Df11Weights | None,
-) -> IndexedWeights:
-    """Verifies DF11 groups in device memory, and indexes them: from now on each code is decoded once, and not twice. What was
-    uploaded of a group and no longer serves is freed. A group that no index holds is decoded as before.
+    groups: Sequence[Stored],
+) -> Weights:
+    """Copies groups of a checkpoint, DF11 and compact ones in any order, to the memory of the queue's device. The groups may be freed afterwards.
 
-    Takes `*df11` over: whatever the answer, it is null afterwards, and its groups are freed where the answer is not
-    `OK`. That of null handles is `NULL`, and nothing is taken.
+    An allocation and six copies for each compact group, two and five for each of DF11, and one of each for their table; not for a captured stream.
 
-    Two launches, allocations and copies, for which it waits; not for a captured stream.
-
-    Errors: `NULL`; `CORRUPT`, whose message names the lowest corrupt block; `WRONG_QUEUE`, `DRIVER`.
+    Errors: `NULL`; `FORMAT` for a matrix of lanes, which `device_lane_upload` takes; `RANGE`, `DRIVER`.
     """
-    return IndexedWeights(call("lacuna_indexed_weights_index", [queue, df11, None]))
-
-
-def indexed_weights_upload_compact(
-    queue: Queue | None,
-    groups: Sequence[CompactGroup],
-) -> IndexedWeights:
-    """Checks compact groups, and copies them to the memory of the queue's device.
-
-    An allocation and six copies a group, and one of each for their table; not for a captured stream.
-
-    Errors: `NULL`, `ABI`; `FORMAT` where a tensor is not what the format allows; `RANGE`, `DRIVER`.
-    """
-    return IndexedWeights(call("lacuna_indexed_weights_upload_compact", [queue, groups, None, None]))
-
-
-def indexed_weights_upload(
-    queue: Queue | None,
-    groups: Sequence[IndexedGroup],
-) -> IndexedWeights:
-    """Copies groups and their indices to the memory of the queue's device. Nothing in them is trusted, now or later.
-
-    An allocation and six copies a group, and one of each for their table; not for a captured stream.
-
-    Errors: `NULL`, `ABI`, `SHAPE`, `RANGE`, `DRIVER`.
-    """
-    return IndexedWeights(call("lacuna_indexed_weights_upload", [queue, groups, None, None]))
-
-
-def indexed_weights_borrow(
-    queue: Queue | None,
-    groups: Sequence[IndexedViews],
-) -> IndexedWeights:
-    """Uses groups that are in device memory already, without a copy, until the weights are freed. Kernels trust
-    nothing in them.
-
-    One allocation and one copy, for the table of groups; not for a captured stream.
-
-    Errors: `NULL`, `ABI`, `DTYPE`, `SHAPE`, `RANGE`, `DRIVER`.
-    """
-    return IndexedWeights(call("lacuna_indexed_weights_borrow", [queue, groups, None, None]))
-
-
-def indexed_weights_range(
-    weights: IndexedWeights | None,
-    group: int,
-) -> tuple[int, int]:
-    """Where in `output` a group's weights are: `start` and the `end` after them, in elements.
-
-    Errors: `NULL`; `RANGE` for a group that there is not.
-    """
-    found: tuple[int, int] = call("lacuna_indexed_weights_range", [weights, group, None, None])
-    return found
-
-
-def indexed_weights_is_indexed(
-    weights: IndexedWeights | None,
-    group: int,
-) -> int:
-    """Sets `is_indexed` to 1 where an index holds the group, and to 0 where none does.
-
-    Errors: `NULL`; `RANGE` for a group that there is not.
-    """
-    found: int = call("lacuna_indexed_weights_is_indexed", [weights, group, None])
-    return found
+    return Weights(call("lacuna_weights_upload_stored", [queue, groups, None, None]))
 
 
 def index_len(
@@ -2583,96 +2557,6 @@ def index_len(
     Errors: `NULL`, `ABI`.
     """
     found: dict[str, Any] = call("lacuna_index_len", [n_elements, None])
-    return found
-
-
-def indexed_decode(
-    queue: Queue | None,
-    weights: IndexedWeights | None,
-    *,
-    workspace: Tensor | None = None,
-    output: Tensor | None = None,
-) -> None:
-    """Expands every group: bit for bit the weights that were encoded. A corrupt tile of 4,096 weights is quiet NaNs (0x7FC0), of a group
-    without an index all of it, which `indexed_check` reports. Where `output` is aligned to 16 bytes, stores are so wide.
-
-    One launch, and another where there are groups without an index.
-
-    Errors: `NULL`, `ABI`, `DTYPE`, `SHAPE`, `WRONG_QUEUE` before anything is launched;
-    `IMAGE`, `DRIVER`.
-
-    Args:
-        workspace: u64: zeros before the first launch, and used by one launch at a time.
-        output: bf16: every group's weights, one group after the other, in file order.
-    """
-    call("lacuna_indexed_decode", [queue, weights, {"workspace": workspace, "output": output}])
-
-
-def indexed_decode_rows(
-    queue: Queue | None,
-    weights: IndexedWeights | None,
-    plan: IndexedDecodeRowsPlan | None,
-    *,
-    group: int = 0,
-    absent: int = 0,
-    rows: Tensor | None = None,
-    workspace: Tensor | None = None,
-    output: Tensor | None = None,
-) -> None:
-    """Expands rows of a matrix that lies in a group which an index holds; nothing else of the group is read:
-    `output[i, j] = weight first_element + rows[i] * row_len + j`. Weights of a corrupt span of 32 granules are quiet NaNs (0x7FC0), which
-    `indexed_check` reports.
-
-    One launch; row numbers are read on the device.
-
-    Errors: `NULL`, `ABI`, `DTYPE`, `SHAPE`, `WRONG_QUEUE`, and `RANGE` for a group that no index holds, before
-    anything is launched; `IMAGE`, `DRIVER`.
-
-    Args:
-        group: The group's number among the weights.
-        absent: A `absent`, for rows whose number is none: 0 makes zeros of them, 1 leaves them alone.
-        rows: u32 `[n_rows]`, any numbers.
-        workspace: u64: as of `indexed_decode`.
-        output: bf16 `[n_rows, row_len]`, rows `output_stride` elements apart.
-    """
-    call("lacuna_indexed_decode_rows", [queue, weights, plan, {"group": group, "absent": absent, "rows": rows, "workspace": workspace, "output": output}])
-
-
-def indexed_check(
-    queue: Queue | None,
-    weights: IndexedWeights | None,
-    workspace: Tensor | None,
-) -> None:
-    """Waits for the queue's stream, and reports the lowest corrupt tile that any launch with this workspace has met since it was last
-    zeroed; where there is none, the lowest corrupt block of groups without an index. Who synchronises anyway looks at the first two words himself: 0 is sound.
-
-    Errors: `CORRUPT`, whose message says where and what; `NULL`, `DTYPE`, `SHAPE`, `DRIVER`.
-    """
-    call("lacuna_indexed_check", [queue, weights, workspace])
-
-
-def indexed_check_status(
-    tile_status: int,
-    block_status: int,
-) -> None:
-    """What the first word of a workspace says, which the caller has copied to the host, and the second, where there are groups without
-    an index; else 0.
-
-    Errors: `CORRUPT`, whose message says where and what.
-    """
-    call("lacuna_indexed_check_status", [tile_status, block_status])
-
-
-def indexed_weights_locate(
-    weights: IndexedWeights | None,
-    tile_status: int,
-    block_status: int,
-) -> int:
-    """The group in which what these status words report is, as `indexed_check_status` takes them.
-
-    Errors: `NULL`; `RANGE` for words that report nothing of these weights.
-    """
-    found: int = call("lacuna_indexed_weights_locate", [weights, tile_status, block_status, None])
     return found
 
 
@@ -2782,99 +2666,140 @@ def multiply_lane(
     call("lacuna_multiply_lane", [queue, plan, {"x": x, "factors": factors}])
 
 
-def df11_weights_upload(
+def decode_rows(
+    queue: Queue | None,
+    weights: Weights | None,
+    plan: DecodeRowsPlan | None,
+    *,
+    group: int = 0,
+    absent: int = 0,
+    rows: Tensor | None = None,
+    workspace: Tensor | None = None,
+    output: Tensor | None = None,
+) -> None:
+    """Expands rows of a matrix that lies in a group which has an index; nothing else of the group is read:
+    `output[i, j] = weight first_element + rows[i] * row_len + j`. Weights of a corrupt span of 32 granules are quiet NaNs (0x7FC0), which
+    `weights_check` reports.
+
+    One launch; row numbers are read on the device.
+
+    Errors: `NULL`, `ABI`, `DTYPE`, `SHAPE`, `WRONG_QUEUE`, and `RANGE` for a group that has no index, before
+    anything is launched; `IMAGE`, `DRIVER`.
+
+    Args:
+        group: The group's number among the weights.
+        absent: A `absent`, for rows whose number is none: 0 makes zeros of them, 1 leaves them alone.
+        rows: u32 `[n_rows]`, any numbers.
+        workspace: u64: as of `decode_weights`.
+        output: bf16 `[n_rows, row_len]`, rows `output_stride` elements apart.
+    """
+    call("lacuna_decode_rows", [queue, weights, plan, {"group": group, "absent": absent, "rows": rows, "workspace": workspace, "output": output}])
+
+
+def weights_upload_df11(
     queue: Queue | None,
     groups: Sequence[Df11Group],
-) -> Df11Weights:
-    """Checks groups, and copies their tensors to the memory of the queue's device.
+) -> Weights:
+    """Checks DF11 groups, and copies their tensors to the memory of the queue's device.
 
     Two allocations and five copies a group, and one of each for their table; not for a captured stream.
 
     Errors: `NULL`, `ABI`; `FORMAT` where a tensor is not what the format allows; `RANGE`, `DRIVER`.
     """
-    return Df11Weights(call("lacuna_df11_weights_upload", [queue, groups, None, None]))
+    return Weights(call("lacuna_weights_upload_df11", [queue, groups, None, None]))
 
 
-def df11_weights_borrow(
+def weights_upload_compact(
+    queue: Queue | None,
+    groups: Sequence[CompactGroup],
+) -> Weights:
+    """Checks compact groups, and copies them to the memory of the queue's device.
+
+    An allocation and six copies a group, and one of each for their table; not for a captured stream.
+
+    Errors: `NULL`, `ABI`; `FORMAT` where a tensor is not what the format allows; `RANGE`, `DRIVER`.
+    """
+    return Weights(call("lacuna_weights_upload_compact", [queue, groups, None, None]))
+
+
+def weights_upload_indexed(
+    queue: Queue | None,
+    groups: Sequence[IndexedGroup],
+) -> Weights:
+    """Copies groups and their indices to the memory of the queue's device. Nothing in them is trusted, now or later.
+
+    An allocation and six copies a group, and one of each for their table; not for a captured stream.
+
+    Errors: `NULL`, `ABI`, `SHAPE`, `RANGE`, `DRIVER`.
+    """
+    return Weights(call("lacuna_weights_upload_indexed", [queue, groups, None, None]))
+
+
+def weights_borrow_df11(
     queue: Queue | None,
     groups: Sequence[Df11Views],
-) -> Df11Weights:
-    """Uses tensors that are in device memory already, without a copy, until the weights are freed. Kernels trust
+) -> Weights:
+    """Uses DF11 groups that are in device memory already, without a copy, until the weights are freed. Kernels trust
     nothing in them.
 
     One allocation and one copy, for the table of groups; not for a captured stream.
 
     Errors: `NULL`, `ABI`, `DTYPE`, `SHAPE`, `RANGE`, `DRIVER`.
     """
-    return Df11Weights(call("lacuna_df11_weights_borrow", [queue, groups, None, None]))
+    return Weights(call("lacuna_weights_borrow_df11", [queue, groups, None, None]))
 
 
-def df11_weights_range(
-    weights: Df11Weights | None,
+def weights_borrow_indexed(
+    queue: Queue | None,
+    groups: Sequence[IndexedViews],
+) -> Weights:
+    """Uses groups with an index that are in device memory already, without a copy, until the weights are freed. Kernels trust
+    nothing in them.
+
+    One allocation and one copy, for the table of groups; not for a captured stream.
+
+    Errors: `NULL`, `ABI`, `DTYPE`, `SHAPE`, `RANGE`, `DRIVER`.
+    """
+    return Weights(call("lacuna_weights_borrow_indexed", [queue, groups, None, None]))
+
+
+def weights_index(
+    queue: Queue | None,
+    weights: Weights | None,
+) -> None:
+    """Verifies the groups that have no index, DF11 ones, and indexes them: from now on each of their codes is decoded once, and not twice. What was
+    uploaded of a group and no longer serves is freed. A group that no index holds, or whose views are not aligned to 16 bytes, is decoded as before. Sizes
+    change: ask for them again.
+
+    Two launches, allocations and copies, for which it waits; not for a captured stream. Where all groups have an index, nothing.
+
+    Errors, after which the weights are what they were: `NULL`; `CORRUPT`, whose message names the lowest corrupt
+    block; `WRONG_QUEUE`, `DRIVER`.
+    """
+    call("lacuna_weights_index", [queue, weights])
+
+
+def weights_range(
+    weights: Weights | None,
     group: int,
 ) -> tuple[int, int]:
     """Where in `output` a group's weights are: `start` and the `end` after them, in elements.
 
     Errors: `NULL`; `RANGE` for a group that there is not.
     """
-    found: tuple[int, int] = call("lacuna_df11_weights_range", [weights, group, None, None])
+    found: tuple[int, int] = call("lacuna_weights_range", [weights, group, None, None])
     return found
 
 
-def df11_decode(
-    queue: Queue | None,
-    weights: Df11Weights | None,
-    *,
-    workspace: Tensor | None = None,
-    output: Tensor | None = None,
-) -> None:
-    """Expands every group: bit for bit the weights that were encoded. A corrupt group's whole range is quiet NaNs (0x7FC0), which
-    `df11_check` reports.
-
-    One launch.
-
-    Errors: `NULL`, `ABI`, `DTYPE`, `SHAPE`, `WRONG_QUEUE` before anything is launched;
-    `IMAGE`, `DRIVER`.
-
-    Args:
-        workspace: u64: zeros before the first launch, and used by one launch at a time.
-        output: bf16: every group's weights, one group after the other, in file order.
-    """
-    call("lacuna_df11_decode", [queue, weights, {"workspace": workspace, "output": output}])
-
-
-def df11_check(
-    queue: Queue | None,
-    weights: Df11Weights | None,
-    workspace: Tensor | None,
-) -> None:
-    """Waits for the queue's stream, and reports the lowest corrupt block that any launch with this workspace has met since it was last zeroed.
-    Who synchronises anyway looks at the first word himself: 0 is sound.
-
-    Errors: `CORRUPT`, whose message says where and what; `NULL`, `DTYPE`, `DRIVER`.
-    """
-    call("lacuna_df11_check", [queue, weights, workspace])
-
-
-def df11_check_status(
-    status: int,
-) -> None:
-    """What the first word of a workspace says, which the caller has copied to the host.
-
-    Errors: `CORRUPT`, whose message says where and what.
-    """
-    call("lacuna_df11_check_status", [status])
-
-
-def df11_weights_locate(
-    weights: Df11Weights | None,
-    status: int,
+def weights_is_indexed(
+    weights: Weights | None,
+    group: int,
 ) -> int:
-    """The group in which what this status word reports is, as `df11_check_status` takes it.
+    """Sets `is_indexed` to 1 where a group has an index, and to 0 where it has none.
 
-    Errors: `NULL`; `RANGE` for a word that reports nothing of these weights.
+    Errors: `NULL`; `RANGE` for a group that there is not.
     """
-    found: int = call("lacuna_df11_weights_locate", [weights, status, None])
+    found: int = call("lacuna_weights_is_indexed", [weights, group, None])
     return found
 
 

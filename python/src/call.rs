@@ -1,7 +1,6 @@
 //! One call for every function of the C interface, by the table that is made of it.
 
 use std::ffi::{CString, c_void};
-use std::sync::atomic::Ordering;
 
 use lacuna::capi::{LACUNA_ABI_VERSION, lacuna_bytes, lacuna_view};
 use pyo3::buffer::PyBuffer;
@@ -39,8 +38,8 @@ pub(crate) enum Kind {
     Filled(&'static str),
     Handle(&'static str),
     NewHandle(&'static str),
-    /// A handle that the function takes over.
-    TakenHandle(&'static str),
+    /// As many handles as `Count` after it says.
+    Handles(&'static str),
     /// A number that the function writes.
     Written(&'static str),
     /// The length of the array before it.
@@ -130,20 +129,16 @@ pub(crate) fn call<'py>(
                 n_elements = n;
                 address
             }
+            Kind::Handles(of) => {
+                let (address, n) = frame.handles(param.name, of, &value)?;
+                n_elements = n;
+                address
+            }
             kind => frame.word(param.name, kind, &value)?,
         });
     }
     let run = function.run;
     let status = py.detach(|| run(&words));
-    // What was taken over is gone, whatever the answer.
-    for ((param, value), word) in function.params.iter().zip(values.iter()).zip(&words) {
-        if let (Kind::TakenHandle(_), false) = (param.kind, value.is_none()) {
-            // SAFETY: a variable of the frame's.
-            let address = unsafe { *std::ptr::with_exposed_provenance::<u64>(*word as usize) };
-            let raw = value.getattr("_raw")?;
-            raw.cast::<RawHandle>()?.get().address.store(address as usize, Ordering::Release);
-        }
-    }
     if status != 0 {
         // SAFETY: what the function answered is a status.
         check(unsafe { std::mem::transmute::<u32, lacuna::capi::lacuna_status>(status) })?;
@@ -196,13 +191,6 @@ impl<'py> Frame<'py> {
             }
             Kind::NewHandle(_) | Kind::Written(_) => Ok(self.zeros(8).expose_provenance() as u64),
             Kind::Handle(of) => handle_of(name, of, value),
-            Kind::TakenHandle(of) => {
-                let address = handle_of(name, of, value)?;
-                let slot = self.zeros(8);
-                // SAFETY: a variable of the frame's.
-                unsafe { slot.cast::<u64>().write(address) };
-                Ok(slot.expose_provenance() as u64)
-            }
             Kind::View
             | Kind::ViewMut
             | Kind::Views(_)
@@ -211,6 +199,7 @@ impl<'py> Frame<'py> {
             | Kind::Bytes
             | Kind::Value(_)
             | Kind::Array(_)
+            | Kind::Handles(_)
             | Kind::Count => Err(PyTypeError::new_err(format!("{name} is no parameter"))),
         }
     }
@@ -234,6 +223,21 @@ impl<'py> Frame<'py> {
             self.fill(of, unsafe { address.add(idx * of.n_bytes) }, value)?;
         }
         Ok((address.expose_provenance() as u64, values.len() as u64))
+    }
+
+    /// Addresses of handles, one after the other, and how many.
+    fn handles(
+        &mut self,
+        name: &str,
+        of: &str,
+        values: &Bound<'py, PyAny>,
+    ) -> PyResult<(u64, u64)> {
+        let handles = values.try_iter()?.map(|value| handle_of(name, of, &value?));
+        let handles = handles.collect::<PyResult<Vec<_>>>()?;
+        let n = handles.len() as u64;
+        self.memory.push(handles.into_boxed_slice());
+        let address = self.memory.last().map_or(std::ptr::null(), |memory| memory.as_ptr());
+        Ok((address.expose_provenance() as u64, n))
     }
 
     /// Fills a struct of zeros with what a dictionary or an object has of its fields.
@@ -472,11 +476,11 @@ fn handle_of(name: &str, of: &str, value: &Bound<'_, PyAny>) -> PyResult<u64> {
     if of == "lacuna_queue" {
         return Ok(value.cast::<Queue>()?.get().handle.address() as u64);
     }
-    let raw = value.getattr("_raw")?;
-    let raw = raw.cast::<RawHandle>()?.get();
-    if raw.of.name == of {
-        return Ok(raw.address() as u64);
-    }
-    let found = raw.of.name;
+    let raw = value.getattr("_raw").ok();
+    let found = match raw.as_ref().and_then(|raw| raw.cast::<RawHandle>().ok()) {
+        Some(raw) if raw.get().of.name == of => return Ok(raw.get().address() as u64),
+        Some(raw) => raw.get().of.name.to_owned(),
+        None => value.get_type().name()?.to_string(),
+    };
     Err(PyTypeError::new_err(format!("{name} is a {found}, and a {of} is needed")))
 }

@@ -496,6 +496,61 @@ pub(crate) static STRUCTS: &[Struct] = &[
         ],
     },
     Struct {
+        name: "lacuna_decode_rows_args",
+        n_bytes: size_of::<lacuna_decode_rows_args>(),
+        has_header: true,
+        fields: &[
+            Field { name: "group", offset: offset_of!(lacuna_decode_rows_args, group), kind: Kind::U64 },
+            Field { name: "absent", offset: offset_of!(lacuna_decode_rows_args, absent), kind: Kind::U32 },
+            Field { name: "rows", offset: offset_of!(lacuna_decode_rows_args, rows), kind: Kind::View },
+            Field { name: "workspace", offset: offset_of!(lacuna_decode_rows_args, workspace), kind: Kind::ViewMut },
+            Field { name: "output", offset: offset_of!(lacuna_decode_rows_args, output), kind: Kind::ViewMut },
+        ],
+    },
+    Struct {
+        name: "lacuna_decode_rows_shape",
+        n_bytes: size_of::<lacuna_decode_rows_shape>(),
+        has_header: true,
+        fields: &[
+            Field { name: "n_elements", offset: offset_of!(lacuna_decode_rows_shape, n_elements), kind: Kind::U64 },
+            Field { name: "first_element", offset: offset_of!(lacuna_decode_rows_shape, first_element), kind: Kind::U64 },
+            Field { name: "n_matrix_rows", offset: offset_of!(lacuna_decode_rows_shape, n_matrix_rows), kind: Kind::U64 },
+            Field { name: "row_len", offset: offset_of!(lacuna_decode_rows_shape, row_len), kind: Kind::U64 },
+            Field { name: "n_rows", offset: offset_of!(lacuna_decode_rows_shape, n_rows), kind: Kind::U64 },
+            Field { name: "output_stride", offset: offset_of!(lacuna_decode_rows_shape, output_stride), kind: Kind::U64 },
+        ],
+    },
+    Struct {
+        name: "lacuna_decode_rows_sizes",
+        n_bytes: size_of::<lacuna_decode_rows_sizes>(),
+        has_header: true,
+        fields: &[
+            Field { name: "rows", offset: offset_of!(lacuna_decode_rows_sizes, rows), kind: Kind::U64 },
+            Field { name: "output", offset: offset_of!(lacuna_decode_rows_sizes, output), kind: Kind::U64 },
+        ],
+    },
+    Struct {
+        name: "lacuna_decode_weights_args",
+        n_bytes: size_of::<lacuna_decode_weights_args>(),
+        has_header: true,
+        fields: &[
+            Field { name: "workspace", offset: offset_of!(lacuna_decode_weights_args, workspace), kind: Kind::ViewMut },
+            Field { name: "output", offset: offset_of!(lacuna_decode_weights_args, output), kind: Kind::ViewMut },
+        ],
+    },
+    Struct {
+        name: "lacuna_decode_weights_sizes",
+        n_bytes: size_of::<lacuna_decode_weights_sizes>(),
+        has_header: true,
+        fields: &[
+            Field { name: "workspace", offset: offset_of!(lacuna_decode_weights_sizes, workspace), kind: Kind::U64 },
+            Field { name: "output", offset: offset_of!(lacuna_decode_weights_sizes, output), kind: Kind::U64 },
+            Field { name: "owned_bytes", offset: offset_of!(lacuna_decode_weights_sizes, owned_bytes), kind: Kind::U64 },
+            Field { name: "n_groups", offset: offset_of!(lacuna_decode_weights_sizes, n_groups), kind: Kind::U64 },
+            Field { name: "n_plain_groups", offset: offset_of!(lacuna_decode_weights_sizes, n_plain_groups), kind: Kind::U64 },
+        ],
+    },
+    Struct {
         name: "lacuna_dequantize_pages_args",
         n_bytes: size_of::<lacuna_dequantize_pages_args>(),
         has_header: true,
@@ -511,15 +566,6 @@ pub(crate) static STRUCTS: &[Struct] = &[
             Field { name: "value_scales", offset: offset_of!(lacuna_dequantize_pages_args, value_scales), kind: Kind::View },
             Field { name: "value_offsets", offset: offset_of!(lacuna_dequantize_pages_args, value_offsets), kind: Kind::View },
             Field { name: "cache", offset: offset_of!(lacuna_dequantize_pages_args, cache), kind: Kind::Value("lacuna_kv_mut") },
-        ],
-    },
-    Struct {
-        name: "lacuna_df11_decode_args",
-        n_bytes: size_of::<lacuna_df11_decode_args>(),
-        has_header: true,
-        fields: &[
-            Field { name: "workspace", offset: offset_of!(lacuna_df11_decode_args, workspace), kind: Kind::ViewMut },
-            Field { name: "output", offset: offset_of!(lacuna_df11_decode_args, output), kind: Kind::ViewMut },
         ],
     },
     Struct {
@@ -559,17 +605,6 @@ pub(crate) static STRUCTS: &[Struct] = &[
             Field { name: "gaps", offset: offset_of!(lacuna_df11_group, gaps), kind: Kind::Bytes },
             Field { name: "output_positions", offset: offset_of!(lacuna_df11_group, output_positions), kind: Kind::Bytes },
             Field { name: "split_positions", offset: offset_of!(lacuna_df11_group, split_positions), kind: Kind::Bytes },
-        ],
-    },
-    Struct {
-        name: "lacuna_df11_sizes",
-        n_bytes: size_of::<lacuna_df11_sizes>(),
-        has_header: true,
-        fields: &[
-            Field { name: "workspace", offset: offset_of!(lacuna_df11_sizes, workspace), kind: Kind::U64 },
-            Field { name: "output", offset: offset_of!(lacuna_df11_sizes, output), kind: Kind::U64 },
-            Field { name: "owned_bytes", offset: offset_of!(lacuna_df11_sizes, owned_bytes), kind: Kind::U64 },
-            Field { name: "n_groups", offset: offset_of!(lacuna_df11_sizes, n_groups), kind: Kind::U64 },
         ],
     },
     Struct {
@@ -682,49 +717,6 @@ pub(crate) static STRUCTS: &[Struct] = &[
         ],
     },
     Struct {
-        name: "lacuna_indexed_decode_args",
-        n_bytes: size_of::<lacuna_indexed_decode_args>(),
-        has_header: true,
-        fields: &[
-            Field { name: "workspace", offset: offset_of!(lacuna_indexed_decode_args, workspace), kind: Kind::ViewMut },
-            Field { name: "output", offset: offset_of!(lacuna_indexed_decode_args, output), kind: Kind::ViewMut },
-        ],
-    },
-    Struct {
-        name: "lacuna_indexed_decode_rows_args",
-        n_bytes: size_of::<lacuna_indexed_decode_rows_args>(),
-        has_header: true,
-        fields: &[
-            Field { name: "group", offset: offset_of!(lacuna_indexed_decode_rows_args, group), kind: Kind::U64 },
-            Field { name: "absent", offset: offset_of!(lacuna_indexed_decode_rows_args, absent), kind: Kind::U32 },
-            Field { name: "rows", offset: offset_of!(lacuna_indexed_decode_rows_args, rows), kind: Kind::View },
-            Field { name: "workspace", offset: offset_of!(lacuna_indexed_decode_rows_args, workspace), kind: Kind::ViewMut },
-            Field { name: "output", offset: offset_of!(lacuna_indexed_decode_rows_args, output), kind: Kind::ViewMut },
-        ],
-    },
-    Struct {
-        name: "lacuna_indexed_decode_rows_shape",
-        n_bytes: size_of::<lacuna_indexed_decode_rows_shape>(),
-        has_header: true,
-        fields: &[
-            Field { name: "n_elements", offset: offset_of!(lacuna_indexed_decode_rows_shape, n_elements), kind: Kind::U64 },
-            Field { name: "first_element", offset: offset_of!(lacuna_indexed_decode_rows_shape, first_element), kind: Kind::U64 },
-            Field { name: "n_matrix_rows", offset: offset_of!(lacuna_indexed_decode_rows_shape, n_matrix_rows), kind: Kind::U64 },
-            Field { name: "row_len", offset: offset_of!(lacuna_indexed_decode_rows_shape, row_len), kind: Kind::U64 },
-            Field { name: "n_rows", offset: offset_of!(lacuna_indexed_decode_rows_shape, n_rows), kind: Kind::U64 },
-            Field { name: "output_stride", offset: offset_of!(lacuna_indexed_decode_rows_shape, output_stride), kind: Kind::U64 },
-        ],
-    },
-    Struct {
-        name: "lacuna_indexed_decode_rows_sizes",
-        n_bytes: size_of::<lacuna_indexed_decode_rows_sizes>(),
-        has_header: true,
-        fields: &[
-            Field { name: "rows", offset: offset_of!(lacuna_indexed_decode_rows_sizes, rows), kind: Kind::U64 },
-            Field { name: "output", offset: offset_of!(lacuna_indexed_decode_rows_sizes, output), kind: Kind::U64 },
-        ],
-    },
-    Struct {
         name: "lacuna_indexed_group",
         n_bytes: size_of::<lacuna_indexed_group>(),
         has_header: true,
@@ -735,18 +727,6 @@ pub(crate) static STRUCTS: &[Struct] = &[
             Field { name: "granule_bits", offset: offset_of!(lacuna_indexed_group, granule_bits), kind: Kind::Bytes },
             Field { name: "table", offset: offset_of!(lacuna_indexed_group, table), kind: Kind::Bytes },
             Field { name: "luts", offset: offset_of!(lacuna_indexed_group, luts), kind: Kind::Bytes },
-        ],
-    },
-    Struct {
-        name: "lacuna_indexed_sizes",
-        n_bytes: size_of::<lacuna_indexed_sizes>(),
-        has_header: true,
-        fields: &[
-            Field { name: "workspace", offset: offset_of!(lacuna_indexed_sizes, workspace), kind: Kind::U64 },
-            Field { name: "output", offset: offset_of!(lacuna_indexed_sizes, output), kind: Kind::U64 },
-            Field { name: "owned_bytes", offset: offset_of!(lacuna_indexed_sizes, owned_bytes), kind: Kind::U64 },
-            Field { name: "n_groups", offset: offset_of!(lacuna_indexed_sizes, n_groups), kind: Kind::U64 },
-            Field { name: "n_plain_groups", offset: offset_of!(lacuna_indexed_sizes, n_plain_groups), kind: Kind::U64 },
         ],
     },
     Struct {
@@ -1763,19 +1743,15 @@ pub(crate) static HANDLES: &[Handle] = &[
     // SAFETY: the handle is of this type, and ends here.
     Handle { name: "lacuna_copy_pages_plan", free: |handle| unsafe { lacuna_copy_pages_plan_free(handle.cast()) } },
     // SAFETY: the handle is of this type, and ends here.
+    Handle { name: "lacuna_decode_rows_plan", free: |handle| unsafe { lacuna_decode_rows_plan_free(handle.cast()) } },
+    // SAFETY: the handle is of this type, and ends here.
     Handle { name: "lacuna_device", free: |handle| unsafe { lacuna_device_free(handle.cast()) } },
     // SAFETY: the handle is of this type, and ends here.
     Handle { name: "lacuna_device_lane", free: |handle| unsafe { lacuna_device_lane_free(handle.cast()) } },
     // SAFETY: the handle is of this type, and ends here.
     Handle { name: "lacuna_df11_encoder", free: |handle| unsafe { lacuna_df11_encoder_free(handle.cast()) } },
     // SAFETY: the handle is of this type, and ends here.
-    Handle { name: "lacuna_df11_weights", free: |handle| unsafe { lacuna_df11_weights_free(handle.cast()) } },
-    // SAFETY: the handle is of this type, and ends here.
     Handle { name: "lacuna_gate_selection_plan", free: |handle| unsafe { lacuna_gate_selection_plan_free(handle.cast()) } },
-    // SAFETY: the handle is of this type, and ends here.
-    Handle { name: "lacuna_indexed_decode_rows_plan", free: |handle| unsafe { lacuna_indexed_decode_rows_plan_free(handle.cast()) } },
-    // SAFETY: the handle is of this type, and ends here.
-    Handle { name: "lacuna_indexed_weights", free: |handle| unsafe { lacuna_indexed_weights_free(handle.cast()) } },
     // SAFETY: the handle is of this type, and ends here.
     Handle { name: "lacuna_kv_rows_plan", free: |handle| unsafe { lacuna_kv_rows_plan_free(handle.cast()) } },
     // SAFETY: the handle is of this type, and ends here.
@@ -1814,6 +1790,8 @@ pub(crate) static HANDLES: &[Handle] = &[
     Handle { name: "lacuna_unpack_lane_plan", free: |handle| unsafe { lacuna_unpack_lane_plan_free(handle.cast()) } },
     // SAFETY: the handle is of this type, and ends here.
     Handle { name: "lacuna_vote_rows_plan", free: |handle| unsafe { lacuna_vote_rows_plan_free(handle.cast()) } },
+    // SAFETY: the handle is of this type, and ends here.
+    Handle { name: "lacuna_weights", free: |handle| unsafe { lacuna_weights_free(handle.cast()) } },
 ];
 
 pub(crate) static FUNCTIONS: &[Function] = &[
@@ -2232,6 +2210,50 @@ pub(crate) static FUNCTIONS: &[Function] = &[
         run: |words| unsafe { lacuna_attend_tiered(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _) } as u32,
     },
     Function {
+        name: "lacuna_decode_weights",
+        params: &[
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "weights", kind: Kind::Handle("lacuna_weights") },
+            Param { name: "args", kind: Kind::Struct("lacuna_decode_weights_args") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_decode_weights(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_weights_check",
+        params: &[
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "weights", kind: Kind::Handle("lacuna_weights") },
+            Param { name: "workspace", kind: Kind::Struct("lacuna_view") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_weights_check(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_weights_check_status",
+        params: &[
+            Param { name: "tile_status", kind: Kind::U64 },
+            Param { name: "block_status", kind: Kind::U64 },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_weights_check_status(words[0], words[1]) } as u32,
+    },
+    Function {
+        name: "lacuna_weights_locate",
+        params: &[
+            Param { name: "weights", kind: Kind::Handle("lacuna_weights") },
+            Param { name: "tile_status", kind: Kind::U64 },
+            Param { name: "block_status", kind: Kind::U64 },
+            Param { name: "group", kind: Kind::Written("u64") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_weights_locate(words[0] as *mut _, words[1], words[2], words[3] as *mut _) } as u32,
+    },
+    Function {
         name: "lacuna_df11_encoder_new",
         params: &[
             Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
@@ -2334,84 +2356,16 @@ pub(crate) static FUNCTIONS: &[Function] = &[
         run: |words| unsafe { lacuna_checkpoint_stored(words[0] as *mut _, words[1], words[2] as *mut _) } as u32,
     },
     Function {
-        name: "lacuna_indexed_weights_index",
+        name: "lacuna_weights_upload_stored",
         params: &[
             Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
-            Param { name: "df11", kind: Kind::TakenHandle("lacuna_df11_weights") },
-            Param { name: "weights", kind: Kind::NewHandle("lacuna_indexed_weights") },
-        ],
-        // SAFETY: a word for each parameter, and pointers are to what `params` says.
-        #[allow(unused_unsafe)]
-        run: |words| unsafe { lacuna_indexed_weights_index(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _) } as u32,
-    },
-    Function {
-        name: "lacuna_indexed_weights_upload_compact",
-        params: &[
-            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
-            Param { name: "groups", kind: Kind::Array("lacuna_compact_group") },
+            Param { name: "groups", kind: Kind::Handles("lacuna_stored") },
             Param { name: "n_groups", kind: Kind::Count },
-            Param { name: "weights", kind: Kind::NewHandle("lacuna_indexed_weights") },
+            Param { name: "weights", kind: Kind::NewHandle("lacuna_weights") },
         ],
         // SAFETY: a word for each parameter, and pointers are to what `params` says.
         #[allow(unused_unsafe)]
-        run: |words| unsafe { lacuna_indexed_weights_upload_compact(words[0] as *mut _, words[1] as *mut _, words[2], words[3] as *mut _) } as u32,
-    },
-    Function {
-        name: "lacuna_indexed_weights_upload",
-        params: &[
-            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
-            Param { name: "groups", kind: Kind::Array("lacuna_indexed_group") },
-            Param { name: "n_groups", kind: Kind::Count },
-            Param { name: "weights", kind: Kind::NewHandle("lacuna_indexed_weights") },
-        ],
-        // SAFETY: a word for each parameter, and pointers are to what `params` says.
-        #[allow(unused_unsafe)]
-        run: |words| unsafe { lacuna_indexed_weights_upload(words[0] as *mut _, words[1] as *mut _, words[2], words[3] as *mut _) } as u32,
-    },
-    Function {
-        name: "lacuna_indexed_weights_borrow",
-        params: &[
-            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
-            Param { name: "groups", kind: Kind::Array("lacuna_indexed_views") },
-            Param { name: "n_groups", kind: Kind::Count },
-            Param { name: "weights", kind: Kind::NewHandle("lacuna_indexed_weights") },
-        ],
-        // SAFETY: a word for each parameter, and pointers are to what `params` says.
-        #[allow(unused_unsafe)]
-        run: |words| unsafe { lacuna_indexed_weights_borrow(words[0] as *mut _, words[1] as *mut _, words[2], words[3] as *mut _) } as u32,
-    },
-    Function {
-        name: "lacuna_indexed_weights_sizes",
-        params: &[
-            Param { name: "weights", kind: Kind::Handle("lacuna_indexed_weights") },
-            Param { name: "sizes", kind: Kind::Filled("lacuna_indexed_sizes") },
-        ],
-        // SAFETY: a word for each parameter, and pointers are to what `params` says.
-        #[allow(unused_unsafe)]
-        run: |words| unsafe { lacuna_indexed_weights_sizes(words[0] as *mut _, words[1] as *mut _) } as u32,
-    },
-    Function {
-        name: "lacuna_indexed_weights_range",
-        params: &[
-            Param { name: "weights", kind: Kind::Handle("lacuna_indexed_weights") },
-            Param { name: "group", kind: Kind::U64 },
-            Param { name: "start", kind: Kind::Written("u64") },
-            Param { name: "end", kind: Kind::Written("u64") },
-        ],
-        // SAFETY: a word for each parameter, and pointers are to what `params` says.
-        #[allow(unused_unsafe)]
-        run: |words| unsafe { lacuna_indexed_weights_range(words[0] as *mut _, words[1], words[2] as *mut _, words[3] as *mut _) } as u32,
-    },
-    Function {
-        name: "lacuna_indexed_weights_is_indexed",
-        params: &[
-            Param { name: "weights", kind: Kind::Handle("lacuna_indexed_weights") },
-            Param { name: "group", kind: Kind::U64 },
-            Param { name: "is_indexed", kind: Kind::Written("u32") },
-        ],
-        // SAFETY: a word for each parameter, and pointers are to what `params` says.
-        #[allow(unused_unsafe)]
-        run: |words| unsafe { lacuna_indexed_weights_is_indexed(words[0] as *mut _, words[1], words[2] as *mut _) } as u32,
+        run: |words| unsafe { lacuna_weights_upload_stored(words[0] as *mut _, words[1] as *mut _, words[2], words[3] as *mut _) } as u32,
     },
     Function {
         name: "lacuna_index_len",
@@ -2422,82 +2376,6 @@ pub(crate) static FUNCTIONS: &[Function] = &[
         // SAFETY: a word for each parameter, and pointers are to what `params` says.
         #[allow(unused_unsafe)]
         run: |words| unsafe { lacuna_index_len(words[0], words[1] as *mut _) } as u32,
-    },
-    Function {
-        name: "lacuna_indexed_decode",
-        params: &[
-            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
-            Param { name: "weights", kind: Kind::Handle("lacuna_indexed_weights") },
-            Param { name: "args", kind: Kind::Struct("lacuna_indexed_decode_args") },
-        ],
-        // SAFETY: a word for each parameter, and pointers are to what `params` says.
-        #[allow(unused_unsafe)]
-        run: |words| unsafe { lacuna_indexed_decode(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _) } as u32,
-    },
-    Function {
-        name: "lacuna_indexed_decode_rows_plan_new",
-        params: &[
-            Param { name: "shape", kind: Kind::Struct("lacuna_indexed_decode_rows_shape") },
-            Param { name: "plan", kind: Kind::NewHandle("lacuna_indexed_decode_rows_plan") },
-        ],
-        // SAFETY: a word for each parameter, and pointers are to what `params` says.
-        #[allow(unused_unsafe)]
-        run: |words| unsafe { lacuna_indexed_decode_rows_plan_new(words[0] as *mut _, words[1] as *mut _) } as u32,
-    },
-    Function {
-        name: "lacuna_indexed_decode_rows_plan_sizes",
-        params: &[
-            Param { name: "plan", kind: Kind::Handle("lacuna_indexed_decode_rows_plan") },
-            Param { name: "sizes", kind: Kind::Filled("lacuna_indexed_decode_rows_sizes") },
-        ],
-        // SAFETY: a word for each parameter, and pointers are to what `params` says.
-        #[allow(unused_unsafe)]
-        run: |words| unsafe { lacuna_indexed_decode_rows_plan_sizes(words[0] as *mut _, words[1] as *mut _) } as u32,
-    },
-    Function {
-        name: "lacuna_indexed_decode_rows",
-        params: &[
-            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
-            Param { name: "weights", kind: Kind::Handle("lacuna_indexed_weights") },
-            Param { name: "plan", kind: Kind::Handle("lacuna_indexed_decode_rows_plan") },
-            Param { name: "args", kind: Kind::Struct("lacuna_indexed_decode_rows_args") },
-        ],
-        // SAFETY: a word for each parameter, and pointers are to what `params` says.
-        #[allow(unused_unsafe)]
-        run: |words| unsafe { lacuna_indexed_decode_rows(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _, words[3] as *mut _) } as u32,
-    },
-    Function {
-        name: "lacuna_indexed_check",
-        params: &[
-            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
-            Param { name: "weights", kind: Kind::Handle("lacuna_indexed_weights") },
-            Param { name: "workspace", kind: Kind::Struct("lacuna_view") },
-        ],
-        // SAFETY: a word for each parameter, and pointers are to what `params` says.
-        #[allow(unused_unsafe)]
-        run: |words| unsafe { lacuna_indexed_check(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _) } as u32,
-    },
-    Function {
-        name: "lacuna_indexed_check_status",
-        params: &[
-            Param { name: "tile_status", kind: Kind::U64 },
-            Param { name: "block_status", kind: Kind::U64 },
-        ],
-        // SAFETY: a word for each parameter, and pointers are to what `params` says.
-        #[allow(unused_unsafe)]
-        run: |words| unsafe { lacuna_indexed_check_status(words[0], words[1]) } as u32,
-    },
-    Function {
-        name: "lacuna_indexed_weights_locate",
-        params: &[
-            Param { name: "weights", kind: Kind::Handle("lacuna_indexed_weights") },
-            Param { name: "tile_status", kind: Kind::U64 },
-            Param { name: "block_status", kind: Kind::U64 },
-            Param { name: "group", kind: Kind::Written("u64") },
-        ],
-        // SAFETY: a word for each parameter, and pointers are to what `params` says.
-        #[allow(unused_unsafe)]
-        run: |words| unsafe { lacuna_indexed_weights_locate(words[0] as *mut _, words[1], words[2], words[3] as *mut _) } as u32,
     },
     Function {
         name: "lacuna_lane_shape_sizes",
@@ -2614,92 +2492,139 @@ pub(crate) static FUNCTIONS: &[Function] = &[
         run: |words| unsafe { lacuna_multiply_lane(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _) } as u32,
     },
     Function {
-        name: "lacuna_df11_weights_upload",
+        name: "lacuna_decode_rows_plan_new",
+        params: &[
+            Param { name: "shape", kind: Kind::Struct("lacuna_decode_rows_shape") },
+            Param { name: "plan", kind: Kind::NewHandle("lacuna_decode_rows_plan") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_decode_rows_plan_new(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_decode_rows_plan_sizes",
+        params: &[
+            Param { name: "plan", kind: Kind::Handle("lacuna_decode_rows_plan") },
+            Param { name: "sizes", kind: Kind::Filled("lacuna_decode_rows_sizes") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_decode_rows_plan_sizes(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_decode_rows",
+        params: &[
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "weights", kind: Kind::Handle("lacuna_weights") },
+            Param { name: "plan", kind: Kind::Handle("lacuna_decode_rows_plan") },
+            Param { name: "args", kind: Kind::Struct("lacuna_decode_rows_args") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_decode_rows(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _, words[3] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_weights_upload_df11",
         params: &[
             Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
             Param { name: "groups", kind: Kind::Array("lacuna_df11_group") },
             Param { name: "n_groups", kind: Kind::Count },
-            Param { name: "weights", kind: Kind::NewHandle("lacuna_df11_weights") },
+            Param { name: "weights", kind: Kind::NewHandle("lacuna_weights") },
         ],
         // SAFETY: a word for each parameter, and pointers are to what `params` says.
         #[allow(unused_unsafe)]
-        run: |words| unsafe { lacuna_df11_weights_upload(words[0] as *mut _, words[1] as *mut _, words[2], words[3] as *mut _) } as u32,
+        run: |words| unsafe { lacuna_weights_upload_df11(words[0] as *mut _, words[1] as *mut _, words[2], words[3] as *mut _) } as u32,
     },
     Function {
-        name: "lacuna_df11_weights_borrow",
+        name: "lacuna_weights_upload_compact",
+        params: &[
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "groups", kind: Kind::Array("lacuna_compact_group") },
+            Param { name: "n_groups", kind: Kind::Count },
+            Param { name: "weights", kind: Kind::NewHandle("lacuna_weights") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_weights_upload_compact(words[0] as *mut _, words[1] as *mut _, words[2], words[3] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_weights_upload_indexed",
+        params: &[
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "groups", kind: Kind::Array("lacuna_indexed_group") },
+            Param { name: "n_groups", kind: Kind::Count },
+            Param { name: "weights", kind: Kind::NewHandle("lacuna_weights") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_weights_upload_indexed(words[0] as *mut _, words[1] as *mut _, words[2], words[3] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_weights_borrow_df11",
         params: &[
             Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
             Param { name: "groups", kind: Kind::Array("lacuna_df11_views") },
             Param { name: "n_groups", kind: Kind::Count },
-            Param { name: "weights", kind: Kind::NewHandle("lacuna_df11_weights") },
+            Param { name: "weights", kind: Kind::NewHandle("lacuna_weights") },
         ],
         // SAFETY: a word for each parameter, and pointers are to what `params` says.
         #[allow(unused_unsafe)]
-        run: |words| unsafe { lacuna_df11_weights_borrow(words[0] as *mut _, words[1] as *mut _, words[2], words[3] as *mut _) } as u32,
+        run: |words| unsafe { lacuna_weights_borrow_df11(words[0] as *mut _, words[1] as *mut _, words[2], words[3] as *mut _) } as u32,
     },
     Function {
-        name: "lacuna_df11_weights_sizes",
+        name: "lacuna_weights_borrow_indexed",
         params: &[
-            Param { name: "weights", kind: Kind::Handle("lacuna_df11_weights") },
-            Param { name: "sizes", kind: Kind::Filled("lacuna_df11_sizes") },
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "groups", kind: Kind::Array("lacuna_indexed_views") },
+            Param { name: "n_groups", kind: Kind::Count },
+            Param { name: "weights", kind: Kind::NewHandle("lacuna_weights") },
         ],
         // SAFETY: a word for each parameter, and pointers are to what `params` says.
         #[allow(unused_unsafe)]
-        run: |words| unsafe { lacuna_df11_weights_sizes(words[0] as *mut _, words[1] as *mut _) } as u32,
+        run: |words| unsafe { lacuna_weights_borrow_indexed(words[0] as *mut _, words[1] as *mut _, words[2], words[3] as *mut _) } as u32,
     },
     Function {
-        name: "lacuna_df11_weights_range",
+        name: "lacuna_weights_index",
         params: &[
-            Param { name: "weights", kind: Kind::Handle("lacuna_df11_weights") },
+            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
+            Param { name: "weights", kind: Kind::Handle("lacuna_weights") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_weights_index(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_weights_sizes",
+        params: &[
+            Param { name: "weights", kind: Kind::Handle("lacuna_weights") },
+            Param { name: "sizes", kind: Kind::Filled("lacuna_decode_weights_sizes") },
+        ],
+        // SAFETY: a word for each parameter, and pointers are to what `params` says.
+        #[allow(unused_unsafe)]
+        run: |words| unsafe { lacuna_weights_sizes(words[0] as *mut _, words[1] as *mut _) } as u32,
+    },
+    Function {
+        name: "lacuna_weights_range",
+        params: &[
+            Param { name: "weights", kind: Kind::Handle("lacuna_weights") },
             Param { name: "group", kind: Kind::U64 },
             Param { name: "start", kind: Kind::Written("u64") },
             Param { name: "end", kind: Kind::Written("u64") },
         ],
         // SAFETY: a word for each parameter, and pointers are to what `params` says.
         #[allow(unused_unsafe)]
-        run: |words| unsafe { lacuna_df11_weights_range(words[0] as *mut _, words[1], words[2] as *mut _, words[3] as *mut _) } as u32,
+        run: |words| unsafe { lacuna_weights_range(words[0] as *mut _, words[1], words[2] as *mut _, words[3] as *mut _) } as u32,
     },
     Function {
-        name: "lacuna_df11_decode",
+        name: "lacuna_weights_is_indexed",
         params: &[
-            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
-            Param { name: "weights", kind: Kind::Handle("lacuna_df11_weights") },
-            Param { name: "args", kind: Kind::Struct("lacuna_df11_decode_args") },
+            Param { name: "weights", kind: Kind::Handle("lacuna_weights") },
+            Param { name: "group", kind: Kind::U64 },
+            Param { name: "is_indexed", kind: Kind::Written("u32") },
         ],
         // SAFETY: a word for each parameter, and pointers are to what `params` says.
         #[allow(unused_unsafe)]
-        run: |words| unsafe { lacuna_df11_decode(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _) } as u32,
-    },
-    Function {
-        name: "lacuna_df11_check",
-        params: &[
-            Param { name: "queue", kind: Kind::Handle("lacuna_queue") },
-            Param { name: "weights", kind: Kind::Handle("lacuna_df11_weights") },
-            Param { name: "workspace", kind: Kind::Struct("lacuna_view") },
-        ],
-        // SAFETY: a word for each parameter, and pointers are to what `params` says.
-        #[allow(unused_unsafe)]
-        run: |words| unsafe { lacuna_df11_check(words[0] as *mut _, words[1] as *mut _, words[2] as *mut _) } as u32,
-    },
-    Function {
-        name: "lacuna_df11_check_status",
-        params: &[
-            Param { name: "status", kind: Kind::U64 },
-        ],
-        // SAFETY: a word for each parameter, and pointers are to what `params` says.
-        #[allow(unused_unsafe)]
-        run: |words| unsafe { lacuna_df11_check_status(words[0]) } as u32,
-    },
-    Function {
-        name: "lacuna_df11_weights_locate",
-        params: &[
-            Param { name: "weights", kind: Kind::Handle("lacuna_df11_weights") },
-            Param { name: "status", kind: Kind::U64 },
-            Param { name: "group", kind: Kind::Written("u64") },
-        ],
-        // SAFETY: a word for each parameter, and pointers are to what `params` says.
-        #[allow(unused_unsafe)]
-        run: |words| unsafe { lacuna_df11_weights_locate(words[0] as *mut _, words[1], words[2] as *mut _) } as u32,
+        run: |words| unsafe { lacuna_weights_is_indexed(words[0] as *mut _, words[1], words[2] as *mut _) } as u32,
     },
     Function {
         name: "lacuna_append_kv_plan_new",

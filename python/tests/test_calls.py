@@ -2,6 +2,7 @@
 
 import gc
 import inspect
+import pathlib
 
 import numpy as np
 import pytest
@@ -64,7 +65,7 @@ def test_refusals_say_what_and_why_and_write_nothing(queue):
         lacuna.topk_rows(queue, topk(2, 8, 4), scores=[1.0], **found)
     with pytest.raises(OverflowError, match="n_rows"):
         topk(-1, 8, 4)
-    with pytest.raises(TypeError, match="plan is a lacuna_df11_weights"):
+    with pytest.raises(TypeError, match="plan is a lacuna_weights"):
         other = type("Other", (), {"_raw": weights(queue)[0]._raw})()
         lacuna.topk_rows(queue, other, scores=scores, **found)
     assert (found["indices"] == -7).all() and (found["counts"] == 77).all()
@@ -121,17 +122,17 @@ def weights(queue):
         gaps=bytes(320),
         output_positions=np.array([0, n], "<u4").tobytes(),
     )
-    return lacuna.df11_weights_upload(queue, [group]), signs
+    return lacuna.weights_upload_df11(queue, [group]), signs
 
 
 def test_df11_weights_are_expanded(queue):
     uploaded, signs = weights(queue)
     sizes = uploaded.sizes
-    assert lacuna.df11_weights_range(uploaded, 0) == (0, 128)
+    assert lacuna.weights_range(uploaded, 0) == (0, 128)
     workspace = np.zeros(sizes["workspace"], np.uint64)
     output = np.zeros(sizes["output"], np.uint16)
-    lacuna.df11_decode(queue, uploaded, workspace=workspace, output=lacuna.Typed(output, lacuna.Dtype.BF16))
-    lacuna.df11_check(queue, uploaded, workspace)
+    lacuna.decode_weights(queue, uploaded, workspace=workspace, output=lacuna.Typed(output, lacuna.Dtype.BF16))
+    lacuna.weights_check(queue, uploaded, workspace)
     assert (output == np.where(signs == 0, 0x3F80, 0xBF80)).all()
 
 
@@ -168,7 +169,7 @@ def test_no_call_goes_on_without_what_it_needs():
             assert str(error)
             refused.append(function.__name__)
     # What asks nothing of memory or handles answers.
-    assert {"topk_rows", "attend", "quantize_pages", "multiply_lane", "gather_kv", "indexed_decode"} <= set(refused)
+    assert {"topk_rows", "attend", "quantize_pages", "multiply_lane", "gather_kv", "decode_weights"} <= set(refused)
     assert len(refused) >= len(functions) - 12, sorted({f.__name__ for f in functions} - set(refused))
 
 
@@ -199,13 +200,34 @@ def test_attention_over_a_paged_cache(queue):
         lacuna.attend(queue, plan, queries=queries, outputs=outputs, workspace=workspace)
 
 
-def test_what_was_taken_over_is_gone(queue):
+def test_weights_are_indexed_in_their_place(queue):
     uploaded, signs = weights(queue)
-    indexed = lacuna.indexed_weights_index(queue, uploaded)
-    with pytest.raises(lacuna.Error, match="weights is a null pointer"):
-        lacuna.df11_weights_range(uploaded, 0)
-    sizes = indexed.sizes
+    assert (lacuna.weights_is_indexed(uploaded, 0), uploaded.sizes["n_plain_groups"]) == (0, 1)
+    lacuna.weights_index(queue, uploaded)
+    sizes = uploaded.sizes
+    assert (lacuna.weights_is_indexed(uploaded, 0), sizes["n_plain_groups"]) == (1, 0)
     workspace = np.zeros(sizes["workspace"], np.uint64)
     output = np.zeros(sizes["output"], np.uint16)
-    lacuna.indexed_decode(queue, indexed, workspace=workspace, output=lacuna.Typed(output, lacuna.Dtype.BF16))
+    lacuna.decode_weights(queue, uploaded, workspace=workspace, output=lacuna.Typed(output, lacuna.Dtype.BF16))
     assert (output == np.where(signs == 0, 0x3F80, 0xBF80)).all()
+
+
+def test_a_checkpoint_is_decoded(queue):
+    """Groups of a file, uploaded without a copy in Python."""
+    data = pathlib.Path(__file__).parents[2] / "tests/data/df11"
+    checkpoint = lacuna.checkpoint_open(str(data / "qwen3-4b-slice.df11.safetensors"))
+    group = lacuna.checkpoint_stored(checkpoint, 0)
+    uploaded = lacuna.weights_upload_stored(queue, [group, group])
+    lacuna.weights_index(queue, uploaded)
+    sizes = uploaded.sizes
+    workspace = np.zeros(sizes["workspace"], np.uint64)
+    output = np.zeros(sizes["output"], np.uint16)
+    lacuna.decode_weights(queue, uploaded, workspace=workspace, output=lacuna.Typed(output, lacuna.Dtype.BF16))
+    lacuna.weights_check(queue, uploaded, workspace)
+    file = (data / "qwen3-4b-slice.bf16.safetensors").read_bytes()
+    original = np.frombuffer(file[8 + int.from_bytes(file[:8], "little"):], np.uint16)
+    for place in range(2):
+        start, end = lacuna.weights_range(uploaded, place)
+        assert (output[start:end] == original).all()
+    with pytest.raises(TypeError, match="groups is a Queue, and a lacuna_stored is needed"):
+        lacuna.weights_upload_stored(queue, [queue])

@@ -48,9 +48,9 @@ pub use group::{
 };
 #[cfg(any(feature = "cuda", feature = "simt"))]
 pub use pack_group::{GroupViewsMut, pack_group, upload_codebook};
-pub use plan::{DecodePlan, GroupShape};
+pub use plan::{DecodePlan, GroupPath, GroupShape};
 #[cfg(any(feature = "cuda", feature = "simt"))]
-pub use weights::{DeviceWeights, GroupViews};
+pub use weights::{DeviceWeights, GroupViews, WeightSource, WeightViews};
 
 pub(crate) use words::words;
 

@@ -8,7 +8,7 @@ use std::ptr::without_provenance_mut;
 
 use half::bf16;
 use lacuna::huffman::lane::{DeviceLane, LaneShape};
-use lacuna::huffman::{self, DeviceWeights, compact, indexed::IndexedWeights};
+use lacuna::huffman::{self, DeviceWeights, compact};
 use lacuna::kv::KvArena;
 use lacuna::launch::Grid;
 use lacuna::select::{CompactInputs, CompactOutputs, CompactPlan, CompactShape, compact_rows};
@@ -426,8 +426,9 @@ fn of_weights(sweep: &mut Sweep<'_>, device: &Device) {
         weights.check(&queue, &workspace.view())?;
         made(output)
     });
-    sweep.operation("IndexedWeights: index, decode, check", &[], || {
-        let weights = IndexedWeights::index(&queue, DeviceWeights::upload(&queue, &groups)?)?;
+    sweep.operation("DeviceWeights: upload, index, decode, check", &[], || {
+        let mut weights = DeviceWeights::upload(&queue, &groups)?;
+        weights.index(&queue)?;
         let mut output = queue.alloc(weights.plan().output_len() as usize)?;
         let mut workspace = queue.alloc(weights.plan().workspace_len() as usize)?;
         weights.decode(&queue, &mut workspace.view_mut(), &mut output.view_mut())?;

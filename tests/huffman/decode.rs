@@ -43,7 +43,7 @@ fn decode_on(queue: &Queue, groups: &[RawGroup<'_>]) -> (Vec<Vec<u16>>, Option<C
         Err(error) => panic!("{error}"),
     };
     let words = queue.download(&workspace.view()).unwrap();
-    assert!(words[1..].iter().all(|word| *word == 0), "the workspace is not left ready");
+    assert!(words[2..].iter().all(|word| *word == 0), "the workspace is not left ready");
 
     let bits: Vec<u16> =
         queue.download(&output.view()).unwrap().into_iter().map(bf16::to_bits).collect();
@@ -239,7 +239,7 @@ fn short_buffers_are_refused_before_the_launch() {
         let encoded = encode(&clustered_weights(100, 1));
         let group = encoded.as_raw("group").parse().unwrap();
         let weights = DeviceWeights::upload(&queue, &[group]).unwrap();
-        let mut workspace = queue.alloc::<u64>(2).unwrap();
+        let mut workspace = queue.alloc::<u64>(3).unwrap();
         let mut output = queue.alloc::<bf16>(100).unwrap();
         let short = weights.decode(
             &queue,
@@ -252,7 +252,7 @@ fn short_buffers_are_refused_before_the_launch() {
             &mut workspace.view_mut().slice_mut(0..1).unwrap(),
             &mut output.view_mut(),
         );
-        assert_eq!(short.unwrap_err().to_string(), "workspace: expected 2, got 1");
+        assert_eq!(short.unwrap_err().to_string(), "workspace: expected 3, got 1");
     }
 }
 

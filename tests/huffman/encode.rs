@@ -2,7 +2,6 @@
 
 use half::bf16;
 use lacuna::huffman::compact::{EncodePlan, count_exponents, place_codes};
-use lacuna::huffman::indexed::IndexedWeights;
 use lacuna::huffman::{
     Codebook, DeviceGroup, DeviceWeights, EncodedGroup, Encoder, GroupViewsMut, Measured,
     PUBLISHED_BLOCK_ELEMENTS, pack_group, upload_codebook,
@@ -192,16 +191,16 @@ fn golden_weights_are_encoded_as_on_the_cpu_and_come_back() {
 fn assert_come_back(queue: &Queue, group: &DeviceGroup, source: &Buffer<bf16>) {
     let mut output = queue.alloc::<bf16>(source.len()).unwrap();
     let weights = queue.download(&source.view()).unwrap();
-    let device = DeviceWeights::borrow(queue, &[group.views()]).unwrap();
+    let mut device = DeviceWeights::borrow(queue, &[group.views()]).unwrap();
     let mut workspace = queue.alloc::<u64>(device.plan().workspace_len() as usize).unwrap();
     device.decode(queue, &mut workspace.view_mut(), &mut output.view_mut()).unwrap();
     device.check(queue, &workspace.view()).unwrap();
     assert!(queue.download(&output.view()).unwrap() == weights);
     let mut output = queue.alloc::<bf16>(source.len()).unwrap();
-    let indexed = IndexedWeights::index(queue, device).unwrap();
-    let mut workspace = queue.alloc::<u64>(indexed.plan().workspace_len() as usize).unwrap();
-    indexed.decode(queue, &mut workspace.view_mut(), &mut output.view_mut()).unwrap();
-    indexed.check(queue, &workspace.view()).unwrap();
+    device.index(queue).unwrap();
+    let mut workspace = queue.alloc::<u64>(device.plan().workspace_len() as usize).unwrap();
+    device.decode(queue, &mut workspace.view_mut(), &mut output.view_mut()).unwrap();
+    device.check(queue, &workspace.view()).unwrap();
     assert!(queue.download(&output.view()).unwrap() == weights);
 }
 

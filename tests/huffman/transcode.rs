@@ -2,7 +2,6 @@
 
 use half::bf16;
 use lacuna::huffman::compact::{self, Encoder};
-use lacuna::huffman::indexed::IndexedWeights;
 use lacuna::huffman::lane::{self, DeviceLane, LaneShape};
 use lacuna::huffman::{Checkpoint, DeviceWeights};
 use lacuna::{Buffer, Queue};
@@ -57,9 +56,9 @@ fn through_compact(queue: &Queue, weights: &Buffer<bf16>, original: &[bf16]) -> 
     let group = encoder.encode(queue, &weights.view()).unwrap();
     let expected = compact::encode(&[bytemuck::cast_slice(original)]).unwrap();
     assert!(group.download(queue).unwrap() == expected, "not the CPU's group");
-    let device = IndexedWeights::borrow(queue, &[group.views()]).unwrap();
+    let device = DeviceWeights::borrow(queue, &[group.views()]).unwrap();
     let mut output = queue.alloc(weights.len()).unwrap();
-    let mut status = queue.alloc(1).unwrap();
+    let mut status = queue.alloc(2).unwrap();
     device.decode(queue, &mut status.view_mut(), &mut output.view_mut()).unwrap();
     device.check(queue, &status.view()).unwrap();
     output

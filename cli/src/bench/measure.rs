@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use half::bf16;
-use lacuna::huffman::indexed::IndexedWeights;
 use lacuna::huffman::lane::{DeviceLane, Factor, LaneShape, ProductPlan, Residual, multiply_lane};
 use lacuna::huffman::{DeviceWeights, encode};
 use lacuna::{Buffer, Queue};
@@ -56,7 +55,7 @@ struct Placed {
     n_times: u64,
     products: Vec<Product>,
     bf16: Buffer<bf16>,
-    df11: IndexedWeights<'static>,
+    df11: DeviceWeights<'static>,
     df11_bytes: u64,
     workspace: Buffer<u64>,
     lanes: Vec<DeviceLane>,
@@ -83,7 +82,8 @@ impl Placed {
         let group = encode(&matrices)?;
         let group = group.as_raw("block").parse()?;
         let df11_bytes = group.n_bytes();
-        let df11 = IndexedWeights::index(queue, DeviceWeights::upload(queue, &[group])?)?;
+        let mut df11 = DeviceWeights::upload(queue, &[group])?;
+        df11.index(queue)?;
         let workspace = queue.alloc(df11.plan().workspace_len() as usize)?;
         let (n_times, products) = (block.n_times, block.products.clone());
         Ok(Self { n_times, products, bf16, df11, df11_bytes, workspace, lanes, outputs })

@@ -1,11 +1,9 @@
 //! The room `huffman`.
 
 use lacuna::huffman::compact::EncodePlan;
-use lacuna::huffman::indexed::{
-    GroupPath, IndexedPlan, IndexedRowsPlan, IndexedRowsShape, IndexedShape,
-};
+use lacuna::huffman::indexed::{IndexedRowsPlan, IndexedRowsShape, IndexedShape};
 use lacuna::huffman::lane::{LanePackPlan, LaneShape, LaneUnpackPlan, ProductPlan};
-use lacuna::huffman::{DecodePlan, GroupShape};
+use lacuna::huffman::{DecodePlan, GroupPath, GroupShape};
 use lacuna_fuzz::Input;
 
 use crate::sizes::{flag, launched, possible, product, same, size, spread};
@@ -31,9 +29,9 @@ pub(crate) fn decode(input: &mut Input<'_>) {
     }
     assert_eq!(plan.output_len(), end);
     let n_blocks: u128 = groups.iter().map(|group| u128::from(group.n_blocks())).sum();
-    launched(&plan.grid(), [n_blocks, 1, 1]);
+    launched(&plan.plain_grid(), [n_blocks, 1, 1]);
     let block = input.u32();
-    assert_eq!(plan.locate(block).is_some(), u128::from(block) < n_blocks);
+    assert_eq!(plan.locate_block(block).is_some(), u128::from(block) < n_blocks);
     let _ = (plan.least_bytes(), plan.workspace_bytes());
 }
 
@@ -48,12 +46,12 @@ pub(crate) fn indexed(input: &mut Input<'_>) {
             }
         })
         .collect();
-    if let Ok(plan) = IndexedPlan::new(&groups) {
+    if let Ok(plan) = DecodePlan::new(&groups) {
         let plans = [Ok(plan.clone()), plan.with_block_tiles(size(input, 4) as u32)];
         for plan in plans.into_iter().flatten() {
             possible(&plan.grid());
             possible(&plan.plain_grid());
-            let _ = (plan.locate(input.u32()), plan.locate_plain(input.u32()));
+            let _ = (plan.locate_tile(input.u32()), plan.locate_block(input.u32()));
             let _ = (plan.least_bytes(), plan.workspace_bytes());
         }
     }

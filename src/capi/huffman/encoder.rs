@@ -1,6 +1,6 @@
 //! Groups encoded where they are: DF11 and compact ones.
 
-use super::indexed::{check_len, write_table};
+use super::groups::{check_len, write_table};
 use crate::capi::abi::{array, borrow, free, give, lacuna_header, read, structs, variable, write};
 use crate::capi::device::lacuna_queue;
 use crate::capi::status::{Failure, Outcome, answer, lacuna_status};

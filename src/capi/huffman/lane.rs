@@ -2,7 +2,7 @@
 
 use crate::capi::abi::{array, borrow, free, give, lacuna_header, or, read, structs, write};
 use crate::capi::device::lacuna_queue;
-use crate::capi::huffman::indexed::check_len;
+use crate::capi::huffman::groups::check_len;
 use crate::capi::status::{Outcome, answer, lacuna_status};
 use crate::capi::view::{lacuna_bytes, lacuna_view, lacuna_view_mut};
 use crate::huffman::lane::{

@@ -1,36 +1,18 @@
-//! DF11 groups in device memory, and the launch that expands them.
+//! Groups in device memory: how they come there, and what is known of them.
 
 use crate::capi::abi::{
-    array, borrow, free, give, lacuna_header, read, read_array, structs, variable, write,
+    array, borrow, free, give, lacuna_header, read_array, structs, variable, write,
 };
 use crate::capi::device::lacuna_queue;
-use crate::capi::huffman::indexed::{check_len, no_group, nothing_there};
-use crate::capi::status::{Outcome, answer, lacuna_status};
-use crate::capi::view::{lacuna_bytes, lacuna_view, lacuna_view_mut};
-use crate::huffman::{Corruption, DeviceWeights, GroupViews, RawGroup};
+use crate::capi::huffman::groups::{Indexed, check_len};
+use crate::capi::huffman::{lacuna_compact_group, lacuna_df11_group, lacuna_indexed_group};
+use crate::capi::status::{Failure, Outcome, answer, lacuna_status};
+use crate::capi::view::lacuna_view;
+use crate::huffman::compact::RawCompact;
+use crate::huffman::indexed::IndexedViews;
+use crate::huffman::{DeviceWeights, GroupViews, RawGroup};
 
-/// The tensors of a DF11 group in host memory, as a checkpoint has them.
-#[derive(Debug, Clone, Copy)]
-#[repr(C)]
-pub struct lacuna_df11_group {
-    pub header: lacuna_header,
-    /// Optional: the group's name in messages, UTF-8.
-    pub name: lacuna_bytes,
-    /// `[n_code_bytes]`: the exponents, prefix-coded.
-    pub encoded_exponent: lacuna_bytes,
-    /// `[n_elements]`.
-    pub sign_mantissa: lacuna_bytes,
-    /// `[n_lut_rows + 1, 256]`.
-    pub luts: lacuna_bytes,
-    /// `[320 * n_blocks]`.
-    pub gaps: lacuna_bytes,
-    /// `[4 * (n_blocks + 1)]`.
-    pub output_positions: lacuna_bytes,
-    /// `[8 * (n_matrices - 1)]`; none where the group is one matrix.
-    pub split_positions: lacuna_bytes,
-}
-
-/// The same in device memory: u8 views.
+/// The tensors of a DF11 group in device memory: u8 views.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub struct lacuna_df11_views {
@@ -47,10 +29,29 @@ pub struct lacuna_df11_views {
     pub output_positions: lacuna_view,
 }
 
-/// Elements of each view of `lacuna_df11_decode_args`, by the same names.
+/// The tensors of a group with an index in device memory.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
-pub struct lacuna_df11_sizes {
+pub struct lacuna_indexed_views {
+    pub header: lacuna_header,
+    /// u8 `[n_code_bytes]`, aligned to 16 bytes.
+    pub codes: lacuna_view,
+    /// u8 `[n_elements]`, aligned to 16 bytes.
+    pub sign_mantissa: lacuna_view,
+    /// u32 `[n_granules / 32 + 1]`.
+    pub tile_bytes: lacuna_view,
+    /// u16 `[n_granules + 1]`.
+    pub granule_bits: lacuna_view,
+    /// u8 `[LACUNA_CODE_TABLE_BYTES]`, aligned to 16 bytes.
+    pub table: lacuna_view,
+    /// Optional, u8 `[n_lut_rows + 1, 256]`: DF11's tables, where codes may be longer than 12 bits.
+    pub luts: lacuna_view,
+}
+
+/// Elements of each view of `lacuna_decode_weights_args`, by the same names, and what else is known of weights.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct lacuna_decode_weights_sizes {
     pub header: lacuna_header,
     pub workspace: u64,
     pub output: u64,
@@ -58,73 +59,30 @@ pub struct lacuna_df11_sizes {
     pub owned_bytes: u64,
     /// Groups.
     pub n_groups: u64,
-}
-
-/// What `lacuna_df11_decode` uses and writes.
-#[derive(Debug, Clone, Copy)]
-#[repr(C)]
-pub struct lacuna_df11_decode_args {
-    pub header: lacuna_header,
-    /// u64: zeros before the first launch, and used by one launch at a time.
-    pub workspace: lacuna_view_mut,
-    /// bf16: every group's weights, one group after the other, in file order.
-    pub output: lacuna_view_mut,
+    /// Those of them that have no index.
+    pub n_plain_groups: u64,
 }
 
 structs! {
-    lacuna_df11_group: 120,
     lacuna_df11_views: 128,
-    lacuna_df11_sizes: 40,
-    lacuna_df11_decode_args: 56,
+    lacuna_indexed_views: 152,
+    lacuna_decode_weights_sizes: 48,
 }
 
-/// DF11 groups in device memory, ready to be expanded by one launch.
-pub struct lacuna_df11_weights(pub(in crate::capi) DeviceWeights<'static>);
+/// Groups in device memory, ready to be expanded by one launch, whatever they are decoded by: an index of their streams, or none; by two launches where there are both.
+pub struct lacuna_weights(pub(super) DeviceWeights<'static>);
 
-impl lacuna_df11_group {
-    #[cfg(feature = "files")]
-    pub(super) fn new(raw: &RawGroup<'_>) -> Self {
-        Self {
-            header: lacuna_header::NONE,
-            name: lacuna_bytes::new(raw.name.as_bytes()),
-            encoded_exponent: lacuna_bytes::new(raw.encoded_exponent),
-            sign_mantissa: lacuna_bytes::new(raw.sign_mantissa),
-            luts: lacuna_bytes::new(raw.luts),
-            gaps: lacuna_bytes::new(raw.gaps),
-            output_positions: lacuna_bytes::new(raw.output_positions),
-            split_positions: lacuna_bytes::new(raw.split_positions),
-        }
-    }
-
-    /// # Safety
-    /// The bytes are the caller's, and nothing writes them for `'a`.
-    unsafe fn raw<'a>(&self) -> Outcome<RawGroup<'a>> {
-        // SAFETY: the caller's word.
-        unsafe {
-            Ok(RawGroup {
-                name: self.name.text("name")?,
-                encoded_exponent: self.encoded_exponent.of("encoded_exponent")?,
-                sign_mantissa: self.sign_mantissa.of("sign_mantissa")?,
-                luts: self.luts.of("luts")?,
-                gaps: self.gaps.of("gaps")?,
-                output_positions: self.output_positions.of("output_positions")?,
-                split_positions: self.split_positions.of("split_positions")?,
-            })
-        }
-    }
-}
-
-/// Checks groups, and copies their tensors to the memory of the queue's device.
+/// Checks DF11 groups, and copies their tensors to the memory of the queue's device.
 ///
 /// Two allocations and five copies a group, and one of each for their table; not for a captured stream.
 ///
 /// Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_FORMAT` where a tensor is not what the format allows; `LACUNA_RANGE`, `LACUNA_DRIVER`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn lacuna_df11_weights_upload(
+pub unsafe extern "C" fn lacuna_weights_upload_df11(
     queue: *const lacuna_queue,
     groups: *const lacuna_df11_group,
     n_groups: u64,
-    weights: *mut *mut lacuna_df11_weights,
+    weights: *mut *mut lacuna_weights,
 ) -> lacuna_status {
     // SAFETY: the caller's handle, structs, bytes and variable.
     answer(|| unsafe {
@@ -133,26 +91,73 @@ pub unsafe extern "C" fn lacuna_df11_weights_upload(
             let groups = read_array(groups, n_groups)?;
             let raw = groups.iter().map(|group| group.raw()).collect::<Outcome<Vec<_>>>()?;
             let parsed: Result<Vec<_>, _> = raw.into_iter().map(RawGroup::parse).collect();
-            Ok(lacuna_df11_weights(DeviceWeights::upload(
-                queue,
-                &parsed.map_err(crate::Error::from)?,
-            )?))
+            let parsed = parsed.map_err(crate::Error::from)?;
+            Ok(lacuna_weights(DeviceWeights::upload(queue, parsed)?))
         })
     })
 }
 
-/// Uses tensors that are in device memory already, without a copy, until the weights are freed. Kernels trust
+/// Checks compact groups, and copies them to the memory of the queue's device.
+///
+/// An allocation and six copies a group, and one of each for their table; not for a captured stream.
+///
+/// Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_FORMAT` where a tensor is not what the format allows; `LACUNA_RANGE`, `LACUNA_DRIVER`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lacuna_weights_upload_compact(
+    queue: *const lacuna_queue,
+    groups: *const lacuna_compact_group,
+    n_groups: u64,
+    weights: *mut *mut lacuna_weights,
+) -> lacuna_status {
+    // SAFETY: the caller's handle, structs, bytes and variable.
+    answer(|| unsafe {
+        give("weights", weights, || {
+            let queue = &borrow("queue", queue)?.0;
+            let groups = read_array(groups, n_groups)?;
+            let raw = groups.iter().map(|group| group.raw()).collect::<Outcome<Vec<_>>>()?;
+            let parsed: Result<Vec<_>, _> = raw.into_iter().map(RawCompact::parse).collect();
+            let parsed = parsed.map_err(crate::Error::from)?;
+            Ok(lacuna_weights(DeviceWeights::upload(queue, &parsed)?))
+        })
+    })
+}
+
+/// Copies groups and their indices to the memory of the queue's device. Nothing in them is trusted, now or later.
+///
+/// An allocation and six copies a group, and one of each for their table; not for a captured stream.
+///
+/// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_SHAPE`, `LACUNA_RANGE`, `LACUNA_DRIVER`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lacuna_weights_upload_indexed(
+    queue: *const lacuna_queue,
+    groups: *const lacuna_indexed_group,
+    n_groups: u64,
+    weights: *mut *mut lacuna_weights,
+) -> lacuna_status {
+    // SAFETY: the caller's handle, structs, bytes and variable.
+    answer(|| unsafe {
+        give("weights", weights, || {
+            let queue = &borrow("queue", queue)?.0;
+            let groups = read_array(groups, n_groups)?;
+            let groups =
+                groups.iter().map(|group| Indexed::new(group)).collect::<Outcome<Vec<_>>>()?;
+            Ok(lacuna_weights(DeviceWeights::upload(queue, groups.iter().map(Indexed::raw))?))
+        })
+    })
+}
+
+/// Uses DF11 groups that are in device memory already, without a copy, until the weights are freed. Kernels trust
 /// nothing in them.
 ///
 /// One allocation and one copy, for the table of groups; not for a captured stream.
 ///
 /// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_SHAPE`, `LACUNA_RANGE`, `LACUNA_DRIVER`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn lacuna_df11_weights_borrow(
+pub unsafe extern "C" fn lacuna_weights_borrow_df11(
     queue: *const lacuna_queue,
     groups: *const lacuna_df11_views,
     n_groups: u64,
-    weights: *mut *mut lacuna_df11_weights,
+    weights: *mut *mut lacuna_weights,
 ) -> lacuna_status {
     // SAFETY: the caller's handle, structs, memory and variable.
     answer(|| unsafe {
@@ -168,14 +173,67 @@ pub unsafe extern "C" fn lacuna_df11_weights_borrow(
                     output_positions: group.output_positions.of("output_positions", queue)?,
                 });
             }
-            Ok(lacuna_df11_weights(DeviceWeights::borrow(queue, &views)?))
+            Ok(lacuna_weights(DeviceWeights::borrow(queue, &views)?))
         })
+    })
+}
+
+/// Uses groups with an index that are in device memory already, without a copy, until the weights are freed. Kernels trust
+/// nothing in them.
+///
+/// One allocation and one copy, for the table of groups; not for a captured stream.
+///
+/// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_SHAPE`, `LACUNA_RANGE`, `LACUNA_DRIVER`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lacuna_weights_borrow_indexed(
+    queue: *const lacuna_queue,
+    groups: *const lacuna_indexed_views,
+    n_groups: u64,
+    weights: *mut *mut lacuna_weights,
+) -> lacuna_status {
+    // SAFETY: the caller's handle, structs, memory and variable.
+    answer(|| unsafe {
+        give("weights", weights, || {
+            let queue = &borrow("queue", queue)?.0;
+            let mut views = Vec::new();
+            for group in read_array(groups, n_groups)? {
+                views.push(IndexedViews {
+                    codes: group.codes.of("codes", queue)?,
+                    sign_mantissa: group.sign_mantissa.of("sign_mantissa", queue)?,
+                    tile_bytes: group.tile_bytes.of("tile_bytes", queue)?,
+                    granule_bits: group.granule_bits.of("granule_bits", queue)?,
+                    table: group.table.of("table", queue)?,
+                    luts: group.luts.optional("luts", queue)?,
+                });
+            }
+            Ok(lacuna_weights(DeviceWeights::borrow(queue, &views)?))
+        })
+    })
+}
+
+/// Verifies the groups that have no index, DF11 ones, and indexes them: from now on each of their codes is decoded once, and not twice. What was
+/// uploaded of a group and no longer serves is freed. A group that no index holds, or whose views are not aligned to 16 bytes, is decoded as before. Sizes
+/// change: ask for them again.
+///
+/// Two launches, allocations and copies, for which it waits; not for a captured stream. Where all groups have an index, nothing.
+///
+/// Errors, after which the weights are what they were: `LACUNA_NULL`; `LACUNA_CORRUPT`, whose message names the lowest corrupt
+/// block; `LACUNA_WRONG_QUEUE`, `LACUNA_DRIVER`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lacuna_weights_index(
+    queue: *const lacuna_queue,
+    weights: *mut lacuna_weights,
+) -> lacuna_status {
+    // SAFETY: the caller's handles.
+    answer(|| unsafe {
+        let (queue, weights) = (&borrow("queue", queue)?.0, variable("weights", weights)?);
+        Ok(weights.0.index(queue)?)
     })
 }
 
 /// Ends weights, and frees what they own after the work that was queued before; null is nothing.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn lacuna_df11_weights_free(weights: *mut lacuna_df11_weights) {
+pub unsafe extern "C" fn lacuna_weights_free(weights: *mut lacuna_weights) {
     // SAFETY: the caller's handle, which he does not use again.
     unsafe { free(weights) }
 }
@@ -184,9 +242,9 @@ pub unsafe extern "C" fn lacuna_df11_weights_free(weights: *mut lacuna_df11_weig
 ///
 /// Errors: `LACUNA_NULL`, `LACUNA_ABI`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn lacuna_df11_weights_sizes(
-    weights: *const lacuna_df11_weights,
-    sizes: *mut lacuna_df11_sizes,
+pub unsafe extern "C" fn lacuna_weights_sizes(
+    weights: *const lacuna_weights,
+    sizes: *mut lacuna_decode_weights_sizes,
 ) -> lacuna_status {
     // SAFETY: the caller's handle and struct.
     answer(|| unsafe {
@@ -194,12 +252,13 @@ pub unsafe extern "C" fn lacuna_df11_weights_sizes(
         let plan = weights.plan();
         write(
             sizes,
-            &lacuna_df11_sizes {
+            &lacuna_decode_weights_sizes {
                 header: lacuna_header::NONE,
                 workspace: plan.workspace_len(),
                 output: plan.output_len(),
                 owned_bytes: weights.owned_bytes() as u64,
                 n_groups: plan.n_groups() as u64,
+                n_plain_groups: plan.n_plain_groups() as u64,
             },
         )
     })
@@ -209,8 +268,8 @@ pub unsafe extern "C" fn lacuna_df11_weights_sizes(
 ///
 /// Errors: `LACUNA_NULL`; `LACUNA_RANGE` for a group that there is not.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn lacuna_df11_weights_range(
-    weights: *const lacuna_df11_weights,
+pub unsafe extern "C" fn lacuna_weights_range(
+    weights: *const lacuna_weights,
     group: u64,
     start: *mut u64,
     end: *mut u64,
@@ -226,92 +285,61 @@ pub unsafe extern "C" fn lacuna_df11_weights_range(
     })
 }
 
-/// Expands every group: bit for bit the weights that were encoded. A corrupt group's whole range is quiet NaNs (0x7FC0), which
-/// `lacuna_df11_check` reports.
+/// Sets `is_indexed` to 1 where a group has an index, and to 0 where it has none.
 ///
-/// One launch.
-///
-/// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_SHAPE`, `LACUNA_WRONG_QUEUE` before anything is launched;
-/// `LACUNA_IMAGE`, `LACUNA_DRIVER`.
+/// Errors: `LACUNA_NULL`; `LACUNA_RANGE` for a group that there is not.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn lacuna_df11_decode(
-    queue: *const lacuna_queue,
-    weights: *const lacuna_df11_weights,
-    args: *const lacuna_df11_decode_args,
-) -> lacuna_status {
-    // SAFETY: the caller's handles, struct and memory.
-    answer(|| unsafe {
-        let (queue, weights) = (&borrow("queue", queue)?.0, &borrow("weights", weights)?.0);
-        let args = read(args)?;
-        let mut workspace = args.workspace.of("workspace", queue)?;
-        let mut output = args.output.of("output", queue)?;
-        Ok(weights.decode(queue, &mut workspace, &mut output)?)
-    })
-}
-
-/// Waits for the queue's stream, and reports the lowest corrupt block that any launch with this workspace has met since it was last zeroed.
-/// Who synchronises anyway looks at the first word himself: 0 is sound.
-///
-/// Errors: `LACUNA_CORRUPT`, whose message says where and what; `LACUNA_NULL`, `LACUNA_DTYPE`, `LACUNA_DRIVER`.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn lacuna_df11_check(
-    queue: *const lacuna_queue,
-    weights: *const lacuna_df11_weights,
-    workspace: *const lacuna_view,
-) -> lacuna_status {
-    // SAFETY: the caller's handles, struct and memory.
-    answer(|| unsafe {
-        let (queue, weights) = (&borrow("queue", queue)?.0, &borrow("weights", weights)?.0);
-        let workspace = borrow("workspace", workspace)?.of("workspace", queue)?;
-        Ok(weights.check(queue, &workspace)?)
-    })
-}
-
-/// What the first word of a workspace says, which the caller has copied to the host.
-///
-/// Errors: `LACUNA_CORRUPT`, whose message says where and what.
-#[unsafe(no_mangle)]
-pub extern "C" fn lacuna_df11_check_status(status: u64) -> lacuna_status {
-    answer(|| {
-        Corruption::from_status(status)
-            .map_or(Ok(()), |found| Err(crate::Error::Corrupt(found).into()))
-    })
-}
-
-/// The group in which what this status word reports is, as `lacuna_df11_check_status` takes it.
-///
-/// Errors: `LACUNA_NULL`; `LACUNA_RANGE` for a word that reports nothing of these weights.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn lacuna_df11_weights_locate(
-    weights: *const lacuna_df11_weights,
-    status: u64,
-    group: *mut u64,
+pub unsafe extern "C" fn lacuna_weights_is_indexed(
+    weights: *const lacuna_weights,
+    group: u64,
+    is_indexed: *mut u32,
 ) -> lacuna_status {
     // SAFETY: the caller's handle and variable.
     answer(|| unsafe {
         let plan = borrow("weights", weights)?.0.plan();
-        let found = Corruption::from_status(status).and_then(|found| plan.locate(found.block));
-        let (found, _) = found.ok_or_else(|| nothing_there(status))?;
-        *variable("group", group)? = found as u64;
+        if group >= plan.n_groups() as u64 {
+            return Err(no_group(group));
+        }
+        *variable("is_indexed", is_indexed)? = plan.is_indexed(group as usize).into();
         Ok(())
     })
 }
 
-/// Expands a group in host memory on the CPU, on all threads: `output` is of the group's `n_elements`. A corrupt
-/// group is quiet NaNs.
+/// Copies a group's index to host memory, so that it need not be made again: as many entries as `lacuna_index_len` says.
 ///
-/// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_FORMAT`, `LACUNA_SHAPE`; `LACUNA_CORRUPT`, whose message says where and what.
+/// Two copies, for which it waits.
+///
+/// Errors: `LACUNA_NULL`; `LACUNA_SHAPE` for arrays of another length; `LACUNA_RANGE` for a group that there is not, or that has no index;
+/// `LACUNA_WRONG_QUEUE`, `LACUNA_DRIVER`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn lacuna_df11_group_decode(
-    group: *const lacuna_df11_group,
-    output: *mut u16,
-    n_elements: u64,
+pub unsafe extern "C" fn lacuna_weights_download_index(
+    queue: *const lacuna_queue,
+    weights: *const lacuna_weights,
+    group: u64,
+    tile_bytes: *mut u32,
+    n_tile_bytes: u64,
+    granule_bits: *mut u16,
+    n_granule_bits: u64,
 ) -> lacuna_status {
-    // SAFETY: the caller's struct, bytes and array.
+    // SAFETY: the caller's handles and arrays.
     answer(|| unsafe {
-        let group = read(group)?.raw()?.parse().map_err(crate::Error::from)?;
-        check_len("output", group.n_elements(), n_elements)?;
-        let output = array("output", output, n_elements)?;
-        Ok(crate::huffman::decode(&group, output).map_err(crate::Error::from)?)
+        let (queue, weights) = (&borrow("queue", queue)?.0, &borrow("weights", weights)?.0);
+        let tile_bytes = array("tile_bytes", tile_bytes, n_tile_bytes)?;
+        let granule_bits = array("granule_bits", granule_bits, n_granule_bits)?;
+        let idx = usize::try_from(group).unwrap_or(usize::MAX);
+        let index = weights.download_index(queue, idx)?.ok_or(crate::Error::Range {
+            what: "group of an index",
+            value: group,
+            allowed: "the groups that have an index",
+        })?;
+        check_len("tile_bytes", index.tile_bytes.len() as u64, n_tile_bytes)?;
+        check_len("granule_bits", index.granule_bits.len() as u64, n_granule_bits)?;
+        tile_bytes.copy_from_slice(&index.tile_bytes);
+        granule_bits.copy_from_slice(&index.granule_bits);
+        Ok(())
     })
+}
+
+pub(super) fn no_group(group: u64) -> Failure {
+    crate::Error::Range { what: "group", value: group, allowed: "the groups" }.into()
 }

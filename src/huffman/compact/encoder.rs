@@ -128,7 +128,7 @@ impl Encoder {
 }
 
 impl DeviceCompact {
-    /// As [`IndexedWeights::borrow`](crate::huffman::indexed::IndexedWeights::borrow) takes it.
+    /// As [`DeviceWeights::borrow`](crate::huffman::DeviceWeights::borrow) takes it.
     pub fn views(&self) -> IndexedViews<'_> {
         IndexedViews {
             codes: self.codes.view(),

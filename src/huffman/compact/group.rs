@@ -173,7 +173,7 @@ impl<'a> Compact<'a> {
         &self.code
     }
 
-    /// The group as [`IndexedWeights::upload`](crate::huffman::indexed::IndexedWeights::upload) takes it.
+    /// The group as [`DeviceWeights::upload`](crate::huffman::DeviceWeights::upload) takes it.
     pub fn indexed(&self) -> RawIndexed<'_> {
         RawIndexed {
             codes: self.raw.codes,

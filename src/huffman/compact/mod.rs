@@ -1,6 +1,6 @@
 //! Weights in about 10.75 bits, with no code longer than a lookup: for files, and for cards whose memory is slow.
 //!
-//! Decoded by [`IndexedWeights`](crate::huffman::indexed::IndexedWeights), as indexed DF11 is. After DFloat11 (arXiv:2504.11651).
+//! Decoded by [`DeviceWeights`](crate::huffman::DeviceWeights), as indexed DF11 is. After DFloat11 (arXiv:2504.11651).
 #![doc = include_str!("format.md")]
 
 mod code;

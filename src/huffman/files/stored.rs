@@ -6,6 +6,8 @@ use std::ops::Range;
 use safetensors::Dtype;
 
 use crate::Result;
+#[cfg(any(feature = "cuda", feature = "simt"))]
+use crate::huffman::WeightSource;
 use crate::huffman::compact::{self, Compact, RawCompact};
 use crate::huffman::decode;
 use crate::huffman::group::{Group, RawGroup, TensorError};
@@ -202,10 +204,9 @@ impl<'a> RawStored<'a> {
 /// A group of a checkpoint, its tensors checked.
 #[derive(Debug, Clone)]
 pub enum Stored<'a> {
-    /// For [`DeviceWeights`](crate::huffman::DeviceWeights), and from there
-    /// [`IndexedWeights`](crate::huffman::indexed::IndexedWeights).
+    /// For [`DeviceWeights::upload`](crate::huffman::DeviceWeights::upload).
     Df11(Group<'a>),
-    /// For [`IndexedWeights::upload`](crate::huffman::indexed::IndexedWeights::upload).
+    /// For [`DeviceWeights::upload`](crate::huffman::DeviceWeights::upload).
     Compact(Compact<'a>),
     /// One matrix, for [`DeviceLane::upload`](lane::DeviceLane::upload).
     Lane(Lane<'a>),
@@ -218,6 +219,17 @@ impl<'a> Stored<'a> {
             Self::Df11(group) => RawStored::Df11(*group.raw()),
             Self::Compact(group) => RawStored::Compact(*group.raw()),
             Self::Lane(matrix) => RawStored::Lane(*matrix.raw()),
+        }
+    }
+
+    /// What [`DeviceWeights::upload`](crate::huffman::DeviceWeights::upload) takes; `None` of a matrix of lanes, which is not
+    /// decoded to be used.
+    #[cfg(any(feature = "cuda", feature = "simt"))]
+    pub fn source(&self) -> Option<WeightSource<'_>> {
+        match self {
+            Self::Df11(group) => Some(group.into()),
+            Self::Compact(group) => Some(group.into()),
+            Self::Lane(_) => None,
         }
     }
 

@@ -2,25 +2,21 @@
 //!
 //! DF11 says where the codes of every 64 *bits* begin, so that whoever decodes must first count how many weights came
 //! before. An [`Index`] says where the codes of every 128 *weights* begin. It is made once, by a pass that verifies the group
-//! as well (`IndexedWeights::index`); then `IndexedWeights::decode` reads 12 bits at a time, two codes mostly, from a [`CodeTable`], and
-//! `IndexedWeights::decode_rows` as much of a matrix as is asked for.
+//! as well (`DeviceWeights::index`); then `DeviceWeights::decode` reads 12 bits at a time, two codes mostly, from a [`CodeTable`], and
+//! `DeviceWeights::decode_rows` as much of a matrix as is asked for.
 
 mod index;
-#[cfg(any(feature = "cuda", feature = "simt"))]
-mod indexer;
-#[cfg(any(feature = "cuda", feature = "simt"))]
-mod launch;
-mod plan;
 pub mod reference;
 mod rows;
+mod shape;
 mod table;
 
-pub use index::Index;
 #[cfg(any(feature = "cuda", feature = "simt"))]
-pub use launch::{IndexedViews, IndexedWeights};
-pub use plan::{GroupPath, IndexedPlan, IndexedShape};
+pub use super::weights::IndexedViews;
+pub use index::Index;
 pub use reference::{CorruptTile, RawIndexed, TileReason};
 pub use rows::{IndexedRowsPlan, IndexedRowsShape};
+pub use shape::IndexedShape;
 pub use table::CodeTable;
 
 /// Weights whose codes' place an index says: one lane decodes them.

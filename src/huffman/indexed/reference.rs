@@ -52,7 +52,7 @@ pub enum TileReason {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("tile {tile}: {reason}")]
 pub struct CorruptTile {
-    /// The launch's number of it: see [`IndexedPlan::locate`](super::IndexedPlan::locate). Of one group alone, tiles before it.
+    /// The launch's number of it: see [`DecodePlan::locate_tile`](crate::huffman::DecodePlan::locate_tile). Of one group alone, tiles before it.
     pub tile: u32,
     /// What is wrong.
     pub reason: TileReason,

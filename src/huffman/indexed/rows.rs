@@ -29,7 +29,7 @@ pub struct IndexedRowsShape {
     pub output_stride: u64,
 }
 
-/// A launch of [`IndexedWeights::decode_rows`](crate::huffman::indexed::IndexedWeights).
+/// A launch of [`DeviceWeights::decode_rows`](crate::huffman::DeviceWeights).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IndexedRowsPlan {
     shape: IndexedRowsShape,
@@ -85,7 +85,7 @@ impl IndexedRowsPlan {
 
     /// Spans of 4,096 weights that a row may have a part of, and those of one block.
     #[cfg(any(feature = "cuda", feature = "simt"))]
-    pub(super) fn spans(&self) -> [u32; 2] {
+    pub(in crate::huffman) fn spans(&self) -> [u32; 2] {
         [self.row_spans, self.block_spans]
     }
 

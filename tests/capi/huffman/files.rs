@@ -7,8 +7,9 @@ use std::ptr::{null, null_mut};
 use lacuna::capi::lacuna_status::*;
 use lacuna::capi::*;
 
+use super::groups::decode as decode_weights;
 use super::weights;
-use crate::c::{Handle, Refused, Struct, answer, made, structs};
+use crate::c::{Handle, Refused, Struct, answer, made, queue, structs};
 use crate::common;
 
 structs! {
@@ -239,6 +240,26 @@ fn a_model_is_compressed_to_every_format_and_back() {
                     answer(status).unwrap();
                     assert!(wrong == *original);
                 }
+            }
+        }
+        // Uploaded from the file as they are, but for matrices of lanes.
+        let groups = [0, 1].map(|idx| stored(&checkpoint, idx).unwrap());
+        let (queue, handles) = (queue(), groups.each_ref().map(|group| group.address.cast_const()));
+        // SAFETY: handles of the library's, and an array and a variable of this program's.
+        let weights = made(lacuna_weights_free, |address| unsafe {
+            lacuna_weights_upload_stored(queue.address, handles.as_ptr(), 2, address)
+        });
+        drop(groups);
+        match format {
+            2 => {
+                let message = "lm_head is a matrix of lanes, which is not decoded: lacuna_device_lane_upload takes it";
+                assert_eq!(weights.map(drop), refused(LACUNA_FORMAT, message));
+            }
+            _ => {
+                let (output, statuses, checked) = decode_weights(&queue, &weights.unwrap());
+                assert_eq!((statuses, checked), ([0; 2], Ok(())));
+                assert!(output[..originals[0].len()] == originals[0]);
+                assert!(output[output.len() - originals[1].len()..] == originals[1]);
             }
         }
         let plain: lacuna_plain_tensor =

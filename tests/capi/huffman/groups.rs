@@ -17,68 +17,57 @@ use crate::c::{
 fn upload_df11(
     queue: &Handle<lacuna_queue>,
     groups: &[lacuna_df11_group],
-) -> Result<Handle<lacuna_df11_weights>, Refused> {
+) -> Result<Handle<lacuna_weights>, Refused> {
     let n = groups.len() as u64;
     // SAFETY: a handle of the library's, structs and a variable of this program's.
-    made(lacuna_df11_weights_free, |address| unsafe {
-        lacuna_df11_weights_upload(queue.address, groups.as_ptr(), n, address)
+    made(lacuna_weights_free, |address| unsafe {
+        lacuna_weights_upload_df11(queue.address, groups.as_ptr(), n, address)
     })
 }
 
-/// Takes the groups over.
-fn index(
-    queue: &Handle<lacuna_queue>,
-    mut df11: Handle<lacuna_df11_weights>,
-) -> Result<Handle<lacuna_indexed_weights>, Refused> {
-    let address = &raw mut df11.address;
-    // SAFETY: handles of the library's, and variables of this program's.
-    let made = made(lacuna_indexed_weights_free, |weights| unsafe {
-        lacuna_indexed_weights_index(queue.address, address, weights)
-    });
-    assert!(df11.address.is_null());
-    made
+fn index(queue: &Handle<lacuna_queue>, weights: &Handle<lacuna_weights>) -> Result<(), Refused> {
+    // SAFETY: handles of the library's.
+    answer(unsafe { lacuna_weights_index(queue.address, weights.address) })
 }
 
 /// What launches over weights give, and what their workspace says afterwards.
-fn decode(
+pub(super) fn decode(
     queue: &Handle<lacuna_queue>,
-    weights: &Handle<lacuna_indexed_weights>,
+    weights: &Handle<lacuna_weights>,
 ) -> (Vec<u16>, [u64; 2], Result<(), Refused>) {
-    let sizes: lacuna_indexed_sizes = sizes(lacuna_indexed_weights_sizes, weights);
+    let sizes: lacuna_decode_weights_sizes = sizes(lacuna_weights_sizes, weights);
     let mut workspace = vec![0_u64; sizes.workspace as usize];
     let mut output = Aligned::<u16>::new(vec![0x5555; sizes.output as usize]);
     let mut output_view = view_mut(&mut output);
     output_view.dtype = lacuna_dtype::LACUNA_BF16 as u32;
-    let args = lacuna_indexed_decode_args {
+    let args = lacuna_decode_weights_args {
         workspace: view_mut(&mut workspace),
         output: output_view,
-        ..lacuna_indexed_decode_args::zeroed()
+        ..lacuna_decode_weights_args::zeroed()
     };
     let workspace_view = view(&workspace);
     // SAFETY: handles of the library's, structs and memory of this program's.
     let checked = unsafe {
-        answer(lacuna_indexed_decode(queue.address, weights.address, &raw const args)).unwrap();
-        answer(lacuna_indexed_check(queue.address, weights.address, &raw const workspace_view))
+        answer(lacuna_decode_weights(queue.address, weights.address, &raw const args)).unwrap();
+        answer(lacuna_weights_check(queue.address, weights.address, &raw const workspace_view))
     };
-    let words = [workspace[0], workspace.get(1).copied().unwrap_or(0)];
-    assert_eq!(answer(lacuna_indexed_check_status(words[0], words[1])), checked);
+    let words = [workspace[0], workspace[1]];
+    assert_eq!(answer(lacuna_weights_check_status(words[0], words[1])), checked);
     (output.to_vec(), words, checked)
 }
 
-fn range(weights: &Handle<lacuna_indexed_weights>, group: u64) -> Result<[u64; 2], Refused> {
+fn range(weights: &Handle<lacuna_weights>, group: u64) -> Result<[u64; 2], Refused> {
     let (mut start, mut end) = (77, 77);
     // SAFETY: a handle of the library's, and variables of this program's.
-    let status = unsafe {
-        lacuna_indexed_weights_range(weights.address, group, &raw mut start, &raw mut end)
-    };
+    let status =
+        unsafe { lacuna_weights_range(weights.address, group, &raw mut start, &raw mut end) };
     answer(status).map(|()| [start, end])
 }
 
-fn is_indexed(weights: &Handle<lacuna_indexed_weights>, group: u64) -> Result<u32, Refused> {
+fn is_indexed(weights: &Handle<lacuna_weights>, group: u64) -> Result<u32, Refused> {
     let mut is_indexed = 77;
     // SAFETY: a handle of the library's, and a variable of this program's.
-    let status =
-        unsafe { lacuna_indexed_weights_is_indexed(weights.address, group, &raw mut is_indexed) };
+    let status = unsafe { lacuna_weights_is_indexed(weights.address, group, &raw mut is_indexed) };
     answer(status).map(|()| is_indexed)
 }
 
@@ -92,9 +81,16 @@ fn df11_is_indexed_decoded_and_its_index_comes_back() {
     let originals = [weights(1, 5000), weights(2, 300)];
     let groups = originals.each_ref().map(|weights| encoded(weights));
     let raw = groups.each_ref().map(df11_group);
-    let weights = index(&queue, upload_df11(&queue, &raw).unwrap()).unwrap();
-    let of: lacuna_indexed_sizes = sizes(lacuna_indexed_weights_sizes, &weights);
-    assert_eq!((of.n_groups, of.n_plain_groups, of.workspace), (2, 0, 1));
+    let weights = upload_df11(&queue, &raw).unwrap();
+    let of: lacuna_decode_weights_sizes = sizes(lacuna_weights_sizes, &weights);
+    assert_eq!((of.n_groups, of.n_plain_groups, of.workspace), (2, 2, 4));
+    assert_eq!(is_indexed(&weights, 1), Ok(0));
+    let (output, words, checked) = decode(&queue, &weights);
+    assert_eq!((checked, words), (Ok(()), [0; 2]));
+    assert!(output == originals.concat());
+    index(&queue, &weights).unwrap();
+    let of: lacuna_decode_weights_sizes = sizes(lacuna_weights_sizes, &weights);
+    assert_eq!((of.n_groups, of.n_plain_groups, of.workspace), (2, 0, 2));
     assert_eq!((range(&weights, 0), range(&weights, 1)), (Ok([0, 5000]), Ok([5000, 5300])));
     assert_eq!((is_indexed(&weights, 1), of.output), (Ok(1), 5300));
     let no_group = "group: 2 is outside the groups";
@@ -113,7 +109,7 @@ fn df11_is_indexed_decoded_and_its_index_comes_back() {
     let mut download = |group, n_tile_bytes| {
         // SAFETY: handles of the library's, and arrays of this program's.
         answer(unsafe {
-            lacuna_indexed_weights_download_index(
+            lacuna_weights_download_index(
                 queue.address,
                 weights.address,
                 group,
@@ -159,8 +155,8 @@ fn df11_is_indexed_decoded_and_its_index_comes_back() {
     };
     let upload = |group: &lacuna_indexed_group| {
         // SAFETY: a handle of the library's, a struct and a variable of this program's.
-        made(lacuna_indexed_weights_free, |address| unsafe {
-            lacuna_indexed_weights_upload(queue.address, group, 1, address)
+        made(lacuna_weights_free, |address| unsafe {
+            lacuna_weights_upload_indexed(queue.address, group, 1, address)
         })
     };
     let (output, _, checked) = decode(&queue, &upload(&group).unwrap());
@@ -186,8 +182,8 @@ fn df11_is_indexed_decoded_and_its_index_comes_back() {
     };
     let borrow = |views: &lacuna_indexed_views| {
         // SAFETY: a handle of the library's, a struct, memory and a variable of this program's.
-        made(lacuna_indexed_weights_free, |address| unsafe {
-            lacuna_indexed_weights_borrow(queue.address, views, 1, address)
+        made(lacuna_weights_free, |address| unsafe {
+            lacuna_weights_borrow_indexed(queue.address, views, 1, address)
         })
     };
     let (output, _, checked) = decode(&queue, &borrow(&views).unwrap());
@@ -207,24 +203,24 @@ fn a_corrupt_group_is_told_where_it_is() {
     groups[1].gaps[100] ^= 0x10;
     let raw = groups.each_ref().map(df11_group);
     let weights = upload_df11(&queue, &raw).unwrap();
-    let of: lacuna_df11_sizes = sizes(lacuna_df11_weights_sizes, &weights);
+    let of: lacuna_decode_weights_sizes = sizes(lacuna_weights_sizes, &weights);
     let mut workspace = vec![0_u64; of.workspace as usize];
     let mut output = Aligned::<bf16>::zeros(of.output);
-    let args = lacuna_df11_decode_args {
+    let args = lacuna_decode_weights_args {
         workspace: view_mut(&mut workspace),
         output: view_mut(&mut output),
-        ..lacuna_df11_decode_args::zeroed()
+        ..lacuna_decode_weights_args::zeroed()
     };
     let mut group = 77;
     // SAFETY: handles of the library's, structs, memory and a variable of this program's.
     unsafe {
-        answer(lacuna_df11_decode(queue.address, weights.address, &raw const args)).unwrap();
-        let status = workspace[0];
-        let (found, message) = answer(lacuna_df11_check_status(status)).unwrap_err();
+        answer(lacuna_decode_weights(queue.address, weights.address, &raw const args)).unwrap();
+        let status = workspace[1];
+        let (found, message) = answer(lacuna_weights_check_status(0, status)).unwrap_err();
         assert_eq!(found, LACUNA_CORRUPT, "{message}");
-        answer(lacuna_df11_weights_locate(weights.address, status, &raw mut group)).unwrap();
+        answer(lacuna_weights_locate(weights.address, 0, status, &raw mut group)).unwrap();
         assert_eq!(group, 1);
-        let nothing = answer(lacuna_df11_weights_locate(weights.address, 0, &raw mut group));
+        let nothing = answer(lacuna_weights_locate(weights.address, 0, 0, &raw mut group));
         let message = "status: 0 is outside what launches over these weights report";
         assert_eq!(nothing, refused(LACUNA_RANGE, message));
         assert_eq!(
@@ -238,20 +234,17 @@ fn a_corrupt_group_is_told_where_it_is() {
         let found = answer(lacuna_df11_group_decode(&raw[0], decoded.as_mut_ptr(), 4499));
         assert_eq!(found, refused(LACUNA_SHAPE, "output: expected 4500, got 4499"));
     }
-    // What takes weights over keeps nothing where it fails, and the caller has nothing to free.
-    let (status, message) = index(&queue, weights).map(drop).unwrap_err();
+    // Weights of which an index cannot be made are what they were.
+    let before = decode(&queue, &weights);
+    let (status, message) = index(&queue, &weights).unwrap_err();
     assert_eq!(status, LACUNA_CORRUPT, "{message}");
+    assert!(decode(&queue, &weights) == before);
     // SAFETY: null, or a handle of the library's.
     unsafe {
-        let mut kept = upload_df11(&queue, &sound).unwrap();
-        let before = kept.address;
-        let address = &raw mut kept.address;
-        let found = answer(lacuna_indexed_weights_index(queue.address, address, null_mut()));
+        let found = answer(lacuna_weights_index(queue.address, null_mut()));
         assert_eq!(found, refused(LACUNA_NULL, "weights is a null pointer"));
-        let mut made = null_mut();
-        let found = answer(lacuna_indexed_weights_index(null(), address, &raw mut made));
+        let found = answer(lacuna_weights_index(null(), weights.address));
         assert_eq!(found, refused(LACUNA_NULL, "queue is a null pointer"));
-        assert_eq!((kept.address, made), (before, null_mut()));
     }
 }
 
@@ -278,11 +271,12 @@ fn a_group_that_no_index_holds_is_decoded_as_before() {
     });
     views[0].encoded_exponent = view(&codes[8..]);
     // SAFETY: a handle of the library's, structs, memory and a variable of this program's.
-    let df11 = made(lacuna_df11_weights_free, |address| unsafe {
-        lacuna_df11_weights_borrow(queue.address, views.as_ptr(), 2, address)
+    let df11 = made(lacuna_weights_free, |address| unsafe {
+        lacuna_weights_borrow_df11(queue.address, views.as_ptr(), 2, address)
     });
-    let weights = index(&queue, df11.unwrap()).unwrap();
-    let of: lacuna_indexed_sizes = sizes(lacuna_indexed_weights_sizes, &weights);
+    let weights = df11.unwrap();
+    index(&queue, &weights).unwrap();
+    let of: lacuna_decode_weights_sizes = sizes(lacuna_weights_sizes, &weights);
     assert_eq!((of.n_groups, of.n_plain_groups, of.workspace), (2, 1, 3));
     assert_eq!([is_indexed(&weights, 0), is_indexed(&weights, 1)], [Ok(0), Ok(1)]);
     let (output, words, checked) = decode(&queue, &weights);
@@ -292,12 +286,10 @@ fn a_group_that_no_index_holds_is_decoded_as_before() {
     // Of the second word, block 0; `Corruption::from_status` takes the complement of a block, and a reason.
     let status = u64::from(u32::MAX) << 32 | 1;
     // SAFETY: a handle of the library's, and a variable of this program's.
-    answer(unsafe { lacuna_indexed_weights_locate(weights.address, 0, status, &raw mut group) })
-        .unwrap();
+    answer(unsafe { lacuna_weights_locate(weights.address, 0, status, &raw mut group) }).unwrap();
     assert_eq!(group, 0);
     // SAFETY: as above.
-    answer(unsafe { lacuna_indexed_weights_locate(weights.address, status, 0, &raw mut group) })
-        .unwrap();
+    answer(unsafe { lacuna_weights_locate(weights.address, status, 0, &raw mut group) }).unwrap();
     assert_eq!(group, 1);
 }
 
@@ -305,14 +297,14 @@ fn a_group_that_no_index_holds_is_decoded_as_before() {
 fn wrong_calls_write_nothing() {
     let queue = queue();
     let original = weights(8, 300);
-    let weights = index(&queue, upload_df11(&queue, &[df11_group(&encoded(&original))]).unwrap());
-    let weights = weights.unwrap();
-    let mut workspace = [0_u64];
+    let weights = upload_df11(&queue, &[df11_group(&encoded(&original))]).unwrap();
+    index(&queue, &weights).unwrap();
+    let mut workspace = [0_u64; 2];
     let mut output = Aligned::new(vec![bf16::from_bits(0x5555); 300]);
-    let args = lacuna_indexed_decode_args {
+    let args = lacuna_decode_weights_args {
         workspace: view_mut(&mut workspace),
         output: view_mut(&mut output),
-        ..lacuna_indexed_decode_args::zeroed()
+        ..lacuna_decode_weights_args::zeroed()
     };
     let old = lacuna_header { size: 48, version: LACUNA_ABI_VERSION };
     let new = lacuna_header { size: 56, version: LACUNA_ABI_VERSION + 1 };
@@ -324,35 +316,35 @@ fn wrong_calls_write_nothing() {
     let at = moved.output.data;
     for (args, status, message) in [
         (short, LACUNA_SHAPE, "output: expected 300, got 299".to_owned()),
-        (few, LACUNA_SHAPE, "workspace: expected 1, got 0".to_owned()),
+        (few, LACUNA_SHAPE, "workspace: expected 2, got 0".to_owned()),
         (half, LACUNA_DTYPE, "dtype of output: f16 is not one of bf16".to_owned()),
         (moved, LACUNA_RANGE, format!("data of output: {at:p} is no multiple of 2")),
         (
-            lacuna_indexed_decode_args { header: old, ..args },
+            lacuna_decode_weights_args { header: old, ..args },
             LACUNA_ABI,
-            "lacuna_indexed_decode_args: header.size is 48, and it has 56 bytes; begin the struct with \
-             LACUNA_HEADER(lacuna_indexed_decode_args)"
+            "lacuna_decode_weights_args: header.size is 48, and it has 56 bytes; begin the struct with \
+             LACUNA_HEADER(lacuna_decode_weights_args)"
                 .to_owned(),
         ),
         (
-            lacuna_indexed_decode_args { header: new, ..args },
+            lacuna_decode_weights_args { header: new, ..args },
             LACUNA_ABI,
-            "lacuna_indexed_decode_args: header.version is 2, and this library knows 1 to 1; begin the struct with \
-             LACUNA_HEADER(lacuna_indexed_decode_args), or link the library that the header is of"
+            "lacuna_decode_weights_args: header.version is 2, and this library knows 1 to 1; begin the struct with \
+             LACUNA_HEADER(lacuna_decode_weights_args), or link the library that the header is of"
                 .to_owned(),
         ),
     ] {
         // SAFETY: handles of the library's, a struct and memory of this program's.
         let found = unsafe {
-            answer(lacuna_indexed_decode(queue.address, weights.address, &raw const args))
+            answer(lacuna_decode_weights(queue.address, weights.address, &raw const args))
         };
         assert_eq!(found, Err((status, message)));
     }
     // SAFETY: null, handles of the library's, structs and memory of this program's.
     unsafe {
-        let found = answer(lacuna_indexed_decode(queue.address, null(), &raw const args));
+        let found = answer(lacuna_decode_weights(queue.address, null(), &raw const args));
         assert_eq!(found, refused(LACUNA_NULL, "weights is a null pointer"));
-        let found = answer(lacuna_indexed_check(queue.address, weights.address, null()));
+        let found = answer(lacuna_weights_check(queue.address, weights.address, null()));
         assert_eq!(found, refused(LACUNA_NULL, "workspace is a null pointer"));
     }
     assert!(output.iter().all(|weight| weight.to_bits() == 0x5555));
@@ -377,8 +369,8 @@ fn compact_groups_are_decoded_whole_and_by_rows() {
     };
     let upload = |group: &lacuna_compact_group| {
         // SAFETY: a handle of the library's, a struct and a variable of this program's.
-        made(lacuna_indexed_weights_free, |address| unsafe {
-            lacuna_indexed_weights_upload_compact(queue.address, group, 1, address)
+        made(lacuna_weights_free, |address| unsafe {
+            lacuna_weights_upload_compact(queue.address, group, 1, address)
         })
     };
     let weights = upload(&c_group).unwrap();
@@ -405,50 +397,49 @@ fn compact_groups_are_decoded_whole_and_by_rows() {
     assert_eq!(status, LACUNA_FORMAT);
     assert!(message.contains("embed") && message.contains("lengths"), "{message}");
 
-    let shape = lacuna_indexed_decode_rows_shape {
+    let shape = lacuna_decode_rows_shape {
         n_elements: n,
         first_element: 100,
         n_matrix_rows: 64,
         row_len: 96,
         n_rows: 3,
         output_stride: 100,
-        ..lacuna_indexed_decode_rows_shape::zeroed()
+        ..lacuna_decode_rows_shape::zeroed()
     };
-    let (new, free) = (lacuna_indexed_decode_rows_plan_new, lacuna_indexed_decode_rows_plan_free);
+    let (new, free) = (lacuna_decode_rows_plan_new, lacuna_decode_rows_plan_free);
     check_plan_refusals(new, free, &shape);
     let rows_plan = plan(new, free, &shape).unwrap();
-    let of: lacuna_indexed_decode_rows_sizes =
-        sizes(lacuna_indexed_decode_rows_plan_sizes, &rows_plan);
+    let of: lacuna_decode_rows_sizes = sizes(lacuna_decode_rows_plan_sizes, &rows_plan);
     assert_eq!((of.rows, of.output), (3, 2 * 100 + 96));
     let rows = [63_u32, 64, 0];
-    let mut workspace = [0_u64];
+    let mut workspace = [0_u64; 2];
     let mut output = Aligned::new(vec![bf16::from_bits(0x5555); of.output as usize]);
-    let args = lacuna_indexed_decode_rows_args {
+    let args = lacuna_decode_rows_args {
         rows: view(&rows),
         workspace: view_mut(&mut workspace),
         output: view_mut(&mut output),
-        ..lacuna_indexed_decode_rows_args::zeroed()
+        ..lacuna_decode_rows_args::zeroed()
     };
-    let decode_rows = |args: &lacuna_indexed_decode_rows_args| {
+    let decode_rows = |args: &lacuna_decode_rows_args| {
         // SAFETY: handles of the library's, a struct and memory of this program's.
         answer(unsafe {
-            lacuna_indexed_decode_rows(queue.address, weights.address, rows_plan.address, args)
+            lacuna_decode_rows(queue.address, weights.address, rows_plan.address, args)
         })
     };
     let is_poisoned = |row: &[bf16]| row.iter().all(|weight| weight.to_bits() == 0x5555);
     for (other, status, message) in [
         (
-            lacuna_indexed_decode_rows_args { absent: 2, ..args },
+            lacuna_decode_rows_args { absent: 2, ..args },
             LACUNA_RANGE,
             "absent: 2 is no lacuna_absent",
         ),
         (
-            lacuna_indexed_decode_rows_args { group: 1, ..args },
+            lacuna_decode_rows_args { group: 1, ..args },
             LACUNA_RANGE,
             "group of rows: 1 is outside the groups that have an index",
         ),
         (
-            lacuna_indexed_decode_rows_args { rows: view(&rows[1..]), ..args },
+            lacuna_decode_rows_args { rows: view(&rows[1..]), ..args },
             LACUNA_SHAPE,
             "rows: expected 3, got 2",
         ),
@@ -458,7 +449,7 @@ fn compact_groups_are_decoded_whole_and_by_rows() {
     }
     let row = |idx: usize| &original[100 + 96 * idx..][..96];
     let bits = |output: &[bf16]| output.iter().map(|w| w.to_bits()).collect::<Vec<_>>();
-    decode_rows(&lacuna_indexed_decode_rows_args { absent: 1, ..args }).unwrap();
+    decode_rows(&lacuna_decode_rows_args { absent: 1, ..args }).unwrap();
     assert!(bits(&output[..96]) == row(63) && bits(&output[200..]) == row(0));
     assert!(is_poisoned(&output[96..200]));
     decode_rows(&args).unwrap();
@@ -476,8 +467,7 @@ fn compact_groups_are_decoded_whole_and_by_rows() {
     assert!(output.iter().all(|weight| *weight == 0x7FC0));
     let mut found = 77;
     // SAFETY: a handle of the library's, and a variable of this program's.
-    let located =
-        unsafe { lacuna_indexed_weights_locate(damaged.address, words[0], 0, &raw mut found) };
+    let located = unsafe { lacuna_weights_locate(damaged.address, words[0], 0, &raw mut found) };
     answer(located).unwrap();
     assert_eq!(found, 0);
 }

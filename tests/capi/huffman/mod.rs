@@ -11,10 +11,10 @@ use crate::c::Struct;
 use crate::common::Random;
 
 crate::c::structs! {
-    lacuna_df11_group, lacuna_df11_views, lacuna_df11_sizes, lacuna_df11_decode_args,
-    lacuna_compact_group, lacuna_indexed_group, lacuna_indexed_views, lacuna_indexed_sizes,
-    lacuna_index_sizes, lacuna_indexed_decode_args, lacuna_indexed_decode_rows_shape,
-    lacuna_indexed_decode_rows_sizes, lacuna_indexed_decode_rows_args,
+    lacuna_df11_group, lacuna_df11_views, lacuna_compact_group, lacuna_indexed_group,
+    lacuna_indexed_views, lacuna_index_sizes, lacuna_decode_weights_sizes,
+    lacuna_decode_weights_args, lacuna_decode_rows_shape, lacuna_decode_rows_sizes,
+    lacuna_decode_rows_args,
 }
 
 fn bytes(bytes: &[u8]) -> lacuna_bytes {

@@ -1,11 +1,11 @@
 //! The kernels that encode: bit for bit what the CPU's encoder gives.
 
 use half::bf16;
+use lacuna::huffman::DeviceWeights;
 use lacuna::huffman::compact::{
     self, CompactCode, CompactGroup, CompactViewsMut, EncodePlan, Encoder, count_exponents,
     pack_codes, place_codes, reference, upload_code,
 };
-use lacuna::huffman::indexed::IndexedWeights;
 use lacuna::simt::{Checks, Config, Schedule};
 use lacuna::{Buffer, Queue};
 use proptest::prelude::*;
@@ -118,9 +118,9 @@ fn golden_weights_are_encoded_as_on_the_cpu_and_come_back() {
         // The workspace is ready for the next group.
         for _ in 0..2 {
             let group = encoder.encode(&queue, &source.view()).unwrap();
-            let device = IndexedWeights::borrow(&queue, &[group.views()]).unwrap();
+            let device = DeviceWeights::borrow(&queue, &[group.views()]).unwrap();
             let mut output = queue.alloc::<bf16>(weights.len()).unwrap();
-            let mut status = queue.alloc::<u64>(1).unwrap();
+            let mut status = queue.alloc::<u64>(2).unwrap();
             device.decode(&queue, &mut status.view_mut(), &mut output.view_mut()).unwrap();
             device.check(&queue, &status.view()).unwrap();
             assert!(

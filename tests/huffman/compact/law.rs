@@ -1,11 +1,11 @@
 //! Laws of the encoder, the reference, the CPU decoder and the kernel that decodes indexed groups.
 
 use half::bf16;
-use lacuna::huffman::TensorReason;
 use lacuna::huffman::compact::{
     self, CompactCode, CompactGroup, LengthsError, RawCompact, reference,
 };
-use lacuna::huffman::indexed::{CorruptTile, IndexedWeights};
+use lacuna::huffman::indexed::CorruptTile;
+use lacuna::huffman::{DeviceWeights, TensorReason};
 use lacuna::simt::{Checks, Config, Schedule};
 use lacuna::{Error, Queue};
 use proptest::prelude::*;
@@ -15,9 +15,9 @@ use crate::common::{self, GOLDEN, KINDS, bf16_tensors, clustered_weights, noise,
 
 fn decode_on(queue: &Queue, group: &RawCompact<'_>) -> (Vec<u16>, Option<CorruptTile>) {
     let group = group.parse().unwrap();
-    let weights = IndexedWeights::upload(queue, &[group.indexed()]).unwrap();
+    let weights = DeviceWeights::upload(queue, [&group]).unwrap();
     let mut output = queue.alloc::<bf16>(weights.plan().output_len() as usize).unwrap();
-    let mut status = queue.alloc::<u64>(1).unwrap();
+    let mut status = queue.alloc::<u64>(2).unwrap();
     weights.decode(queue, &mut status.view_mut(), &mut output.view_mut()).unwrap();
     let report = match weights.check(queue, &status.view()) {
         Ok(()) => None,

@@ -2,8 +2,11 @@
 //! same weights afterwards, by whichever way.
 
 use half::bf16;
-use lacuna::huffman::indexed::{GroupPath, IndexedPlan, IndexedShape, IndexedWeights, reference};
-use lacuna::huffman::{self, DeviceWeights, GroupShape, GroupViews, RawGroup};
+use lacuna::huffman::indexed::{IndexedShape, reference};
+use lacuna::huffman::{
+    self, DecodePlan, DeviceWeights, GroupPath, GroupShape, GroupViews, RawGroup, WeightSource,
+    compact,
+};
 use lacuna::simt::{Checks, Config, Schedule};
 use lacuna::{Error, Queue};
 use proptest::prelude::*;
@@ -17,13 +20,15 @@ fn weights_of_too_many_bits(n: usize) -> Vec<u16> {
 }
 
 /// Groups as they are in memory, indexed.
-fn index(queue: &Queue, groups: &[RawGroup<'_>]) -> lacuna::Result<IndexedWeights<'static>> {
+fn index(queue: &Queue, groups: &[RawGroup<'_>]) -> lacuna::Result<DeviceWeights<'static>> {
     let parsed: Vec<_> = groups.iter().map(|raw| raw.parse().unwrap()).collect();
-    IndexedWeights::index(queue, DeviceWeights::upload(queue, &parsed)?)
+    let mut weights = DeviceWeights::upload(queue, &parsed)?;
+    weights.index(queue)?;
+    Ok(weights)
 }
 
 /// All groups' weights, in their order.
-fn decode(queue: &Queue, weights: &IndexedWeights<'_>) -> Vec<Vec<u16>> {
+fn decode(queue: &Queue, weights: &DeviceWeights<'_>) -> Vec<Vec<u16>> {
     let plan = weights.plan();
     let mut output = queue.alloc::<bf16>(plan.output_len() as usize).unwrap();
     let mut workspace = queue.alloc::<u64>(plan.workspace_len() as usize).unwrap();
@@ -143,8 +148,8 @@ fn an_engine_s_memory_is_indexed_where_it_is_aligned() {
         ]
         .map(views_of)
         .into();
-        let borrowed = DeviceWeights::borrow(&queue, &views).unwrap();
-        let weights = IndexedWeights::index(&queue, borrowed).unwrap();
+        let mut weights = DeviceWeights::borrow(&queue, &views).unwrap();
+        weights.index(&queue).unwrap();
         let is_indexed = |idx| weights.plan().is_indexed(idx);
         assert_eq!([0, 1, 2, 3].map(is_indexed), [true, false, false, true]);
         assert_eq!(weights.plan().n_plain_groups(), 2);
@@ -188,6 +193,83 @@ fn corrupt_groups_are_refused_with_the_plain_kernel_s_report() {
     assert_eq!(found.block, n_blocks + 1);
 }
 
+/// DF11, compact groups and what no index holds, in one value: decoded before and after it is indexed, and where it cannot be.
+#[test]
+fn groups_of_every_format_are_decoded_together() {
+    let originals = [
+        clustered_weights(9000, 1),
+        skewed_weights(5000, 2),
+        weights_of_too_many_bits(4500),
+        clustered_weights(300, 3),
+    ];
+    let df11 = originals.each_ref().map(|weights| encode(weights));
+    let [first, _, third, fourth] = df11.each_ref().map(|encoded| encoded.as_raw("group"));
+    let compact = compact::encode(&[bytemuck::cast_slice(&originals[1])]).unwrap();
+    let compact = compact.as_raw("compact").parse().unwrap();
+    let mut gaps = fourth.gaps.to_vec();
+    gaps[0] ^= 0xFF;
+    let corrupt = RawGroup { gaps: &gaps, ..fourth };
+    for queue in common::queues() {
+        let sources = |last: RawGroup<'_>| {
+            let [first, third, last] = [first, third, last].map(|raw| raw.parse().unwrap());
+            let mut weights = DeviceWeights::upload(
+                &queue,
+                [WeightSource::from(&first), (&compact).into(), (&third).into(), (&last).into()],
+            )
+            .unwrap();
+            let indexed = weights.index(&queue);
+            (weights, indexed)
+        };
+        let kinds =
+            |weights: &DeviceWeights<'_>| [0, 1, 2, 3].map(|idx| weights.plan().is_indexed(idx));
+        let (weights, indexed) = sources(fourth);
+        indexed.unwrap();
+        assert_eq!(kinds(&weights), [true, true, false, true]);
+        assert!(decode(&queue, &weights) == originals);
+
+        // What cannot be indexed is what it was: the groups that are sound are decoded.
+        let (mut weights, indexed) = sources(corrupt);
+        assert!(matches!(indexed, Err(Error::Corrupt(_))));
+        let owned = weights.owned_bytes();
+        for _ in 0..2 {
+            assert_eq!(kinds(&weights), [false, true, false, false]);
+            let plan = weights.plan();
+            let mut output = queue.alloc::<bf16>(plan.output_len() as usize).unwrap();
+            let mut workspace = queue.alloc::<u64>(plan.workspace_len() as usize).unwrap();
+            weights.decode(&queue, &mut workspace.view_mut(), &mut output.view_mut()).unwrap();
+            let Err(Error::Corrupt(found)) = weights.check(&queue, &workspace.view()) else {
+                panic!("a corrupt group was not reported");
+            };
+            assert_eq!(plan.locate_block(found.block), Some((3, 0)));
+            let bits = queue.download(&output.view()).unwrap();
+            for (idx, original) in originals.iter().enumerate() {
+                let range = plan.output_range(idx).unwrap();
+                let found = bits[range.start as usize..range.end as usize].iter();
+                let expected = |weight: &u16| if idx == 3 { 0x7FC0 } else { *weight };
+                assert!(found.map(|w| w.to_bits()).eq(original.iter().map(expected)), "{idx}");
+            }
+            assert!(weights.index(&queue).is_err());
+        }
+        assert_eq!(weights.owned_bytes(), owned);
+    }
+}
+
+#[test]
+fn what_is_indexed_again_stays_what_it_is() {
+    let originals = [clustered_weights(5000, 1), weights_of_too_many_bits(4500)];
+    let encoded = originals.each_ref().map(|weights| encode(weights));
+    let raws = encoded.each_ref().map(|encoded| encoded.as_raw("group"));
+    let queue = Queue::simt(Config::default());
+    let mut weights = index(&queue, &raws).unwrap();
+    let (owned, plan) = (weights.owned_bytes(), weights.plan().clone());
+    weights.index(&queue).unwrap();
+    assert_eq!((weights.owned_bytes(), weights.plan()), (owned, &plan));
+    assert!(decode(&queue, &weights) == originals);
+    let mut none = DeviceWeights::upload(&queue, None::<WeightSource<'_>>).unwrap();
+    none.index(&queue).unwrap();
+    assert!(decode(&queue, &none).is_empty());
+}
+
 #[test]
 fn a_plan_says_where_groups_of_both_ways_go() {
     let indexed = |n_elements| {
@@ -197,8 +279,7 @@ fn a_plan_says_where_groups_of_both_ways_go() {
         let n_code_bytes = 9000;
         GroupPath::from(GroupShape { n_code_bytes, n_elements, n_lut_rows: 1, n_positions: 3 })
     };
-    let plan =
-        IndexedPlan::new(&[plain(5), indexed(4097), plain(9), plain(3), indexed(1)]).unwrap();
+    let plan = DecodePlan::new(&[plain(5), indexed(4097), plain(9), plain(3), indexed(1)]).unwrap();
     let ranges = [0, 1, 2, 3, 4].map(|idx| plan.output_range(idx).unwrap());
     assert_eq!(ranges, [0..5, 8..4105, 4112..4121, 4128..4131, 4136..4137]);
     assert_eq!(
@@ -208,14 +289,14 @@ fn a_plan_says_where_groups_of_both_ways_go() {
     assert_eq!((plan.n_groups(), plan.n_plain_groups()), (5, 3));
     assert_eq!((plan.workspace_len(), plan.workspace_bytes()), (5, 40));
     assert_eq!(
-        [0, 1, 2, 3].map(|tile| plan.locate(tile)),
+        [0, 1, 2, 3].map(|tile| plan.locate_tile(tile)),
         [Some((1, 0)), Some((1, 1)), Some((4, 0)), None]
     );
     assert_eq!(
-        [0, 2, 3, 8, 9].map(|block| plan.locate_plain(block)),
+        [0, 2, 3, 8, 9].map(|block| plan.locate_block(block)),
         [Some((0, 0)), Some((0, 2)), Some((2, 0)), Some((3, 2)), None]
     );
-    assert_eq!(IndexedPlan::new(&[indexed(7)]).unwrap().workspace_len(), 1);
+    assert_eq!(DecodePlan::new(&[indexed(7)]).unwrap().workspace_len(), 2);
 }
 
 proptest! {
@@ -257,6 +338,6 @@ proptest! {
                 false => GroupPath::from(GroupShape { n_code_bytes, n_elements, n_lut_rows, n_positions }),
             })
             .collect();
-        let _ = IndexedPlan::new(&shapes);
+        let _ = DecodePlan::new(&shapes);
     }
 }

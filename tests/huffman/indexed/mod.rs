@@ -5,11 +5,10 @@ pub(crate) mod problem;
 mod rows;
 
 use half::bf16;
-use lacuna::huffman;
 use lacuna::huffman::indexed::{
-    CodeTable, CorruptTile, Index, IndexedPlan, IndexedShape, IndexedViews, IndexedWeights,
-    TileReason, reference,
+    CodeTable, CorruptTile, Index, IndexedShape, IndexedViews, TileReason, reference,
 };
+use lacuna::huffman::{self, DecodePlan, DeviceWeights};
 use lacuna::simt::{Checks, Config, Schedule};
 use lacuna::{Buffer, Queue};
 use proptest::prelude::*;
@@ -175,7 +174,7 @@ fn blocks_have_more_tiles_where_there_are_more_than_a_device_needs() {
     let n_blocks = |n_elements: u64| {
         let shape =
             IndexedShape { n_code_bytes: n_elements.div_ceil(3), n_elements, n_lut_rows: 1 };
-        IndexedPlan::new(&[shape]).unwrap().grid().blocks[0]
+        DecodePlan::new(&[shape]).unwrap().grid().blocks[0]
     };
     // Up to 1,024 blocks of four warps have a tile a warp.
     assert_eq!([1, 4 * 4096, 4 * 4096 + 1, 1024 * 4 * 4096].map(n_blocks), [1, 1, 2, 1024]);
@@ -188,17 +187,17 @@ fn blocks_have_more_tiles_where_there_are_more_than_a_device_needs() {
 
 #[test]
 fn what_is_wrong_is_said() {
-    let plan = IndexedPlan::new(&[4096, 1, 9000].map(|n_elements| IndexedShape {
+    let plan = DecodePlan::new(&[4096, 1, 9000].map(|n_elements| IndexedShape {
         n_code_bytes: 9,
         n_elements,
         n_lut_rows: 0,
     }))
     .unwrap();
     assert_eq!(
-        (plan.locate(0), plan.locate(1), plan.locate(2)),
+        (plan.locate_tile(0), plan.locate_tile(1), plan.locate_tile(2)),
         (Some((0, 0)), Some((1, 0)), Some((2, 0)))
     );
-    assert_eq!((plan.locate(4), plan.locate(5)), (Some((2, 2)), None));
+    assert_eq!((plan.locate_tile(4), plan.locate_tile(5)), (Some((2, 2)), None));
     assert_eq!(plan.output_range(2), Some(4104..13_104));
     assert_eq!(plan.grid().blocks, [3, 1, 1]);
     assert_eq!(plan.clone().with_block_tiles(1).unwrap().grid().blocks, [3, 1, 1]);
@@ -212,19 +211,19 @@ fn what_is_wrong_is_said() {
 
     let queue = Queue::simt(Config::default());
     let group = Owned::encode(&clustered_weights(5000, 1));
-    let weights = IndexedWeights::upload(&queue, &[group.raw()]).unwrap();
-    let mut status = queue.alloc::<u64>(1).unwrap();
+    let weights = DeviceWeights::upload(&queue, &[group.raw()]).unwrap();
+    let mut status = queue.alloc::<u64>(2).unwrap();
     let mut output = queue.alloc::<bf16>(4999).unwrap();
     let short = weights.decode(&queue, &mut status.view_mut(), &mut output.view_mut());
     assert_eq!(short.unwrap_err().to_string(), "output: expected 5000, got 4999");
     let mut raw = group.raw();
     raw.granule_bits = &raw.granule_bits[1..];
-    let short = IndexedWeights::upload(&queue, &[raw]);
+    let short = DeviceWeights::upload(&queue, &[raw]);
     assert_eq!(short.unwrap_err().to_string(), "granule_bits: expected 41, got 40");
 
     let mut broken = group;
     broken.tile_bytes[1] = 0;
-    let weights = IndexedWeights::upload(&queue, &[broken.raw()]).unwrap();
+    let weights = DeviceWeights::upload(&queue, &[broken.raw()]).unwrap();
     let mut output = queue.alloc::<bf16>(5000).unwrap();
     weights.decode(&queue, &mut status.view_mut(), &mut output.view_mut()).unwrap();
     assert_eq!(
@@ -256,16 +255,16 @@ fn views_of_an_engine_are_checked_and_used() {
             table: table.view(),
             luts: Some(luts.view()),
         };
-        let refused = IndexedWeights::borrow(&queue, &[views]).unwrap_err().to_string();
+        let refused = DeviceWeights::borrow(&queue, &[views]).unwrap_err().to_string();
         assert!(
             refused.contains("address of codes") && refused.contains("multiples of 16"),
             "{refused}"
         );
         let views = IndexedViews { codes: aligned.view(), ..views };
-        let borrowed = IndexedWeights::borrow(&queue, &[views]).unwrap();
+        let borrowed = DeviceWeights::borrow(&queue, &[views]).unwrap();
         // An output that no wide store may go to.
         let mut output = queue.alloc::<bf16>(9001).unwrap();
-        let mut status = queue.alloc::<u64>(1).unwrap();
+        let mut status = queue.alloc::<u64>(2).unwrap();
         let mut odd = output.view_mut();
         let mut odd = odd.slice_mut(1..9001).unwrap();
         borrowed.decode(&queue, &mut status.view_mut(), &mut odd).unwrap();
@@ -349,6 +348,6 @@ proptest! {
             .into_iter()
             .map(|(n_code_bytes, n_elements, n_lut_rows)| IndexedShape { n_code_bytes, n_elements, n_lut_rows })
             .collect();
-        let _ = IndexedPlan::new(&shapes);
+        let _ = DecodePlan::new(&shapes);
     }
 }

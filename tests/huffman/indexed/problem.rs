@@ -1,9 +1,7 @@
 //! Indexed groups, what launches over them leave, and what the reference says of them.
 
 use half::bf16;
-use lacuna::huffman::indexed::{
-    CodeTable, CorruptTile, IndexedRowsPlan, IndexedWeights, RawIndexed, reference,
-};
+use lacuna::huffman::indexed::{CodeTable, CorruptTile, IndexedRowsPlan, RawIndexed, reference};
 use lacuna::huffman::{self, Corruption, DeviceWeights, GroupViews, RawGroup};
 use lacuna::select::Absent;
 use lacuna::{Error, Queue};
@@ -86,11 +84,11 @@ pub(crate) fn decode_on(
     shift: usize,
 ) -> lacuna::Result<Decoded> {
     let raws: Vec<_> = groups.iter().map(Owned::raw).collect();
-    let weights = IndexedWeights::upload(queue, &raws)?.with_block_tiles(queue, block_tiles)?;
+    let weights = DeviceWeights::upload(queue, &raws)?.with_block_tiles(queue, block_tiles)?;
     let plan = weights.plan();
     let poison = vec![bf16::from_bits(POISON); plan.output_len() as usize + shift + 8];
     let mut output = queue.upload(&poison)?;
-    let mut status = queue.alloc::<u64>(1)?;
+    let mut status = queue.alloc::<u64>(plan.workspace_len() as usize)?;
     let mut target = output.view_mut();
     let mut target = target.slice_mut(shift..poison.len())?;
     weights.decode(queue, &mut status.view_mut(), &mut target)?;
@@ -148,7 +146,7 @@ pub(crate) fn rows_on(
     absent: Absent,
 ) -> lacuna::Result<Rows> {
     let other = Owned::encode(&[7; 9]);
-    let weights = IndexedWeights::upload(queue, &[other.raw(), group.raw()])?;
+    let weights = DeviceWeights::upload(queue, &[other.raw(), group.raw()])?;
     let rows = queue.upload(rows)?;
     let mut output = queue.upload(&vec![bf16::from_bits(POISON); plan.output_len() as usize])?;
     let mut workspace = queue.alloc::<u64>(weights.plan().workspace_len() as usize)?;
@@ -175,7 +173,7 @@ pub(crate) fn rows_by_reference(
 pub(crate) fn index_on<T>(
     queue: &Queue,
     groups: &[[Vec<u8>; 5]],
-    then: impl FnOnce(&IndexedWeights<'_>) -> lacuna::Result<T>,
+    then: impl FnOnce(&DeviceWeights<'_>) -> lacuna::Result<T>,
 ) -> lacuna::Result<Result<T, Corruption>> {
     let upload = |tensor| queue.upload::<u8>(tensor);
     let buffers = groups.iter().map(|tensors| tensors.iter().map(|t| upload(t)).collect());
@@ -190,8 +188,9 @@ pub(crate) fn index_on<T>(
             output_positions: tensors[4].view(),
         })
         .collect();
-    match IndexedWeights::index(queue, DeviceWeights::borrow(queue, &views)?) {
-        Ok(weights) => then(&weights).map(Ok),
+    let mut weights = DeviceWeights::borrow(queue, &views)?;
+    match weights.index(queue) {
+        Ok(()) => then(&weights).map(Ok),
         Err(Error::Corrupt(corruption)) => Ok(Err(corruption)),
         Err(error) => Err(error),
     }

@@ -4,9 +4,7 @@ use half::bf16;
 use lacuna::Queue;
 use lacuna::huffman::DeviceWeights;
 use lacuna::huffman::RawGroup;
-use lacuna::huffman::indexed::{
-    CorruptTile, IndexedRowsPlan, IndexedRowsShape, IndexedWeights, TileReason,
-};
+use lacuna::huffman::indexed::{CorruptTile, IndexedRowsPlan, IndexedRowsShape, TileReason};
 use lacuna::select::Absent;
 use lacuna::simt::Config;
 use proptest::prelude::*;
@@ -129,8 +127,8 @@ fn rows_of_a_group_among_others_and_of_both_ways() {
     let raws: [RawGroup<'_>; 3] = encoded.each_ref().map(|encoded| encoded.as_raw("group"));
     let parsed = raws.map(|raw| raw.parse().unwrap());
     for queue in common::queues() {
-        let weights = DeviceWeights::upload(&queue, &parsed).unwrap();
-        let weights = IndexedWeights::index(&queue, weights).unwrap();
+        let mut weights = DeviceWeights::upload(&queue, &parsed).unwrap();
+        weights.index(&queue).unwrap();
         let plan = plan_of(12_000, 2000, 100, 2);
         let rows = queue.upload(&[99_u32, 4]).unwrap();
         let mut output = queue.alloc::<bf16>(200).unwrap();

@@ -74,8 +74,8 @@ enum Kind {
     Filled(String),
     Handle(String),
     NewHandle(String),
-    /// A handle that the function takes over.
-    TakenHandle(String),
+    /// As many handles as the number after it says.
+    Handles(String),
     /// A number that is written.
     Written(&'static str),
     /// The length of the array before it.

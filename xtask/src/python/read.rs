@@ -110,15 +110,6 @@ impl Interface {
             self.left_out.push(name);
             return Ok(());
         }
-        // Of two variables of handles, the first is what the second is made of.
-        let mut made =
-            params.iter_mut().rev().filter(|(_, kind)| matches!(kind, Kind::NewHandle(_)));
-        made.next();
-        for (_, kind) in made {
-            if let Kind::NewHandle(name) = kind {
-                *kind = Kind::TakenHandle(name.clone());
-            }
-        }
         let needs = |feature: &str| {
             item.attrs.iter().any(|attribute| matches!(&attribute.meta, Meta::List(list) if list.path.is_ident("cfg") && list.tokens.to_string().contains(feature)))
         };
@@ -132,7 +123,10 @@ impl Interface {
             let is_mut = pointer.mutability.is_some();
             if let Type::Ptr(inner) = &*pointer.elem {
                 let name = path_of(&inner.elem)?;
-                return self.handles.contains_key(&name).then_some(Kind::NewHandle(name));
+                return self.handles.contains_key(&name).then_some(match is_mut {
+                    true => Kind::NewHandle(name),
+                    false => Kind::Handles(name),
+                });
             }
             let name = path_of(&pointer.elem)?;
             return match name.as_str() {
@@ -192,16 +186,19 @@ impl Interface {
     }
 }
 
-/// A pointer to structs, and after it how many there are.
+/// A pointer to structs or handles, and after it how many there are.
 fn count_arrays(params: &mut [(String, Kind)]) {
     for idx in 1..params.len() {
         let counts = format!("n_{}", params[idx - 1].0);
-        if let (true, Kind::U64, Kind::Struct(name)) =
-            (params[idx].0 == counts, &params[idx].1, params[idx - 1].1.clone())
-        {
-            params[idx].1 = Kind::Count;
-            params[idx - 1].1 = Kind::Array(name);
+        if params[idx].0 != counts || params[idx].1 != Kind::U64 {
+            continue;
         }
+        match params[idx - 1].1.clone() {
+            Kind::Struct(name) => params[idx - 1].1 = Kind::Array(name),
+            Kind::Handles(_) => {}
+            _ => continue,
+        }
+        params[idx].1 = Kind::Count;
     }
 }
 

@@ -82,7 +82,7 @@ impl Kind {
             Self::Filled(name) => format!("Kind::Filled({name:?})"),
             Self::Handle(name) => format!("Kind::Handle({name:?})"),
             Self::NewHandle(name) => format!("Kind::NewHandle({name:?})"),
-            Self::TakenHandle(name) => format!("Kind::TakenHandle({name:?})"),
+            Self::Handles(name) => format!("Kind::Handles({name:?})"),
             Self::Written(of) => format!("Kind::Written({of:?})"),
             simple => format!("Kind::{simple:?}"),
         }

@@ -220,9 +220,8 @@ impl Kind {
             Self::Value(name) | Self::Struct(name) => format!("{} | None = None", class_of(name)),
             Self::Array(name) if OWN.contains(&name.as_str()) => "Sequence[Tensor] = ()".to_owned(),
             Self::Array(name) => format!("Sequence[{}] = ()", class_of(name)),
-            Self::Handle(name) | Self::TakenHandle(name) => {
-                format!("{} | None = None", class_of(name))
-            }
+            Self::Handle(name) => format!("{} | None = None", class_of(name)),
+            Self::Handles(name) => format!("Sequence[{}] = ()", class_of(name)),
             other => return Err(format!("{other:?} is nothing that Python gives")),
         })
     }

@@ -6,7 +6,7 @@ use std::thread::ThreadId;
 
 use candle_core::{DType, Device, Error, Result, Tensor, bail};
 use half::bf16;
-use lacuna::huffman::indexed::{IndexedRowsPlan, IndexedRowsShape, IndexedWeights};
+use lacuna::huffman::indexed::{IndexedRowsPlan, IndexedRowsShape};
 use lacuna::huffman::lane::{
     DeviceLane, DeviceRates, Estimate, Factor, ProductPlan, Residual, Way, multiply_lane,
 };
@@ -35,7 +35,7 @@ pub(crate) struct Groups {
 #[derive(Debug)]
 enum Group {
     /// One group, and what its launches say of it.
-    Indexed(Box<IndexedWeights<'static>>, Mutex<Buffer<u64>>),
+    Decoded(Box<DeviceWeights<'static>>, Mutex<Buffer<u64>>),
     Lane(DeviceLane),
 }
 
@@ -57,20 +57,15 @@ impl Groups {
         for idx in 0..checkpoint.entries().len() {
             let Some(stored) = checkpoint.stored(idx).w()? else { continue };
             largest = largest.max(stored.n_elements() as usize);
-            let indexed = |weights: IndexedWeights<'static>| {
-                let words = queue.alloc(weights.plan().workspace_len() as usize).w()?;
-                Ok::<_, Error>(Group::Indexed(Box::new(weights), Mutex::new(words)))
-            };
             groups.push(match &stored {
-                Stored::Df11(group) => {
-                    let weights = DeviceWeights::upload(queue, std::slice::from_ref(group)).w()?;
-                    indexed(IndexedWeights::index(queue, weights).w()?)?
-                }
-                Stored::Compact(group) => {
-                    indexed(IndexedWeights::upload(queue, &[group.indexed()]).w()?)?
-                }
                 Stored::Lane(matrix) => {
                     Group::Lane(DeviceLane::upload(queue, &matrix.planes()).w()?)
+                }
+                _ => {
+                    let mut weights = DeviceWeights::upload(queue, stored.source()).w()?;
+                    weights.index(queue).w()?;
+                    let words = queue.alloc(weights.plan().workspace_len() as usize).w()?;
+                    Group::Decoded(Box::new(weights), Mutex::new(words))
                 }
             });
         }
@@ -127,7 +122,7 @@ impl Groups {
         write(scratch, |mut target, layout| {
             let mut output = target.view::<bf16>(&(0..layout.shape().elem_count()), raw)?;
             match self.group(group)? {
-                Group::Indexed(weights, words) => {
+                Group::Decoded(weights, words) => {
                     let words = &mut lock(words);
                     weights.decode(queue, &mut words.view_mut(), &mut output.view).w()
                 }
@@ -186,7 +181,7 @@ impl Groups {
     /// Whether rows of a group are decoded by themselves.
     pub(crate) fn has_rows(&self, group: usize) -> Result<bool> {
         Ok(match self.group(group)? {
-            Group::Indexed(weights, _) => weights.plan().is_indexed(0),
+            Group::Decoded(weights, _) => weights.plan().is_indexed(0),
             Group::Lane(_) => false,
         })
     }
@@ -200,7 +195,7 @@ impl Groups {
         ids: &Tensor,
     ) -> Result<Tensor> {
         let (queue, raw) = (self.queue()?, &self.stream.stream);
-        let Group::Indexed(weights, words) = self.group(group)? else {
+        let Group::Decoded(weights, words) = self.group(group)? else {
             bail!("rows of a matrix of lanes");
         };
         let n = ids.elem_count();
@@ -232,7 +227,7 @@ impl Groups {
     pub(crate) fn check(&self) -> Result<()> {
         let queue = self.queue()?;
         for group in &self.groups {
-            if let Group::Indexed(weights, words) = group {
+            if let Group::Decoded(weights, words) = group {
                 weights.check(queue, &lock(words).view()).w()?;
             }
         }

@@ -10,7 +10,7 @@ use safetensors::Dtype;
 use super::{number, path, sides};
 use crate::capi::abi::{borrow, free, give, lacuna_header, owned_text, structs, write};
 use crate::capi::dtype::lacuna_dtype;
-use crate::capi::huffman::indexed::no_group;
+use crate::capi::huffman::weights::no_group;
 use crate::capi::status::{Outcome, answer, lacuna_status};
 use crate::huffman::Checkpoint;
 

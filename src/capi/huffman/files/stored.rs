@@ -9,12 +9,14 @@ use crate::capi::abi::{
     array, borrow, check_pointer, free, give, lacuna_header, owned_text, slice, structs, variable,
     write,
 };
-use crate::capi::huffman::indexed::{check_len, no_group};
+use crate::capi::device::lacuna_queue;
+use crate::capi::huffman::groups::check_len;
+use crate::capi::huffman::weights::no_group;
 use crate::capi::huffman::{
-    lacuna_checkpoint, lacuna_compact_group, lacuna_df11_group, lacuna_lane_tensors,
+    lacuna_checkpoint, lacuna_compact_group, lacuna_df11_group, lacuna_lane_tensors, lacuna_weights,
 };
 use crate::capi::status::{Failure, Outcome, answer, lacuna_status};
-use crate::huffman::{Checked, Checkpoint, Format, RawStored, Stored};
+use crate::huffman::{Checked, Checkpoint, DeviceWeights, Format, RawStored, Stored};
 
 /// How the weights of a group are kept in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -175,7 +177,7 @@ fn other_format(stored: &Stored<'_>, asked: Format) -> Failure {
     Failure::new(lacuna_status::LACUNA_FORMAT, message)
 }
 
-/// The tensors of a group of DF11, in the file that is mapped: for `lacuna_df11_weights_upload`, or for an engine's own copies. They
+/// The tensors of a group of DF11, in the file that is mapped: for `lacuna_weights_upload_df11`, or for an engine's own copies. They
 /// are there until the group is freed.
 ///
 /// Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_FORMAT` for a group in another format.
@@ -194,7 +196,7 @@ pub unsafe extern "C" fn lacuna_stored_df11(
     })
 }
 
-/// The tensors of a compact group, in the file that is mapped: for `lacuna_indexed_weights_upload_compact`, or for an engine's own copies. They
+/// The tensors of a compact group, in the file that is mapped: for `lacuna_weights_upload_compact`, or for an engine's own copies. They
 /// are there until the group is freed.
 ///
 /// Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_FORMAT` for a group in another format.
@@ -211,6 +213,41 @@ pub unsafe extern "C" fn lacuna_stored_compact(
             _ => Err(other_format(stored, Format::Compact)),
         }
     })
+}
+
+/// Copies groups of a checkpoint, DF11 and compact ones in any order, to the memory of the queue's device. The groups may be freed afterwards.
+///
+/// An allocation and six copies for each compact group, two and five for each of DF11, and one of each for their table; not for a captured stream.
+///
+/// Errors: `LACUNA_NULL`; `LACUNA_FORMAT` for a matrix of lanes, which `lacuna_device_lane_upload` takes; `LACUNA_RANGE`, `LACUNA_DRIVER`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lacuna_weights_upload_stored(
+    queue: *const lacuna_queue,
+    groups: *const *const lacuna_stored,
+    n_groups: u64,
+    weights: *mut *mut lacuna_weights,
+) -> lacuna_status {
+    // SAFETY: the caller's handles, array and variable.
+    answer(|| unsafe {
+        give("weights", weights, || {
+            let queue = &borrow("queue", queue)?.0;
+            let groups = slice("groups", groups, n_groups)?;
+            let source = |handle: &*const lacuna_stored| {
+                let stored = &borrow("a group", *handle)?.stored;
+                stored.source().ok_or_else(|| no_weights(stored))
+            };
+            let sources = groups.iter().map(source).collect::<Outcome<Vec<_>>>()?;
+            Ok(lacuna_weights(DeviceWeights::upload(queue, sources)?))
+        })
+    })
+}
+
+fn no_weights(stored: &Stored<'_>) -> Failure {
+    let message = format!(
+        "{} is a matrix of lanes, which is not decoded: lacuna_device_lane_upload takes it",
+        stored.name()
+    );
+    Failure::new(lacuna_status::LACUNA_FORMAT, message)
 }
 
 /// The tensors of a matrix of lanes, in the file that is mapped: for `lacuna_device_lane_upload`, or for an engine's own copies. They

@@ -1,19 +1,18 @@
 //! DF11 groups in device memory, verified and indexed there.
 #![allow(unsafe_code)]
 
-use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::launch::{CODES_ALIGNMENT, table_row};
-use super::{CodeTable, GroupPath, Index, IndexedPlan, IndexedShape, IndexedWeights};
+use super::tables::{Row, Tables, list_plain, luts_bytes};
+use super::views::CODES_ALIGNMENT;
+use super::{DeviceWeights, paths};
 use crate::bindings::{
-    HuffmanGroup, HuffmanIndexParams, HuffmanIndexTarget, HuffmanIndexedGroup,
-    HuffmanPackIndexParams,
+    HuffmanGroup, HuffmanIndexParams, HuffmanIndexTarget, HuffmanPackIndexParams,
 };
-use crate::buffer::{Buffer, View};
+use crate::buffer::View;
+use crate::huffman::indexed::{CodeTable, Index, IndexedShape, TILE_GRANULES};
 use crate::huffman::plan::{MAX_BLOCKS, check_range};
-use crate::huffman::weights::{GroupTable, GroupTensors, luts_bytes};
-use crate::huffman::{Corruption, DeviceWeights, GroupShape};
+use crate::huffman::{Corruption, DecodePlan};
 use crate::launch::{self, Grid};
 use crate::queue::Queue;
 use crate::region::{Regions, Role};
@@ -52,7 +51,7 @@ struct Layout {
 }
 
 impl Layout {
-    fn new(rows: &[HuffmanGroup]) -> Result<Self> {
+    fn new(rows: &[(usize, HuffmanGroup)]) -> Result<Self> {
         let report_bytes = 8 + 4 * rows.len();
         let mut layout = Self {
             places: Vec::with_capacity(rows.len()),
@@ -61,7 +60,7 @@ impl Layout {
             n_blocks: 0,
             n_report_bytes: report_bytes.next_multiple_of(ALIGNMENT as usize),
         };
-        for row in rows {
+        for (_, row) in rows {
             let n_entries = Index::granule_bits_len(row.n_elements);
             let tile_bytes = layout.n_index_bytes;
             let n_tile_bytes = 4 * Index::tile_bytes_len(row.n_elements);
@@ -99,7 +98,8 @@ impl Layout {
 
 /// Where a launch's memory is.
 struct Memory<'b> {
-    table: &'b GroupTable,
+    rows: &'b [(usize, HuffmanGroup)],
+    table: View<'b, u8>,
     targets: &'b [HuffmanIndexTarget],
     target_table: View<'b, u8>,
     report: u64,
@@ -110,7 +110,7 @@ impl Memory<'_> {
     fn launch(&self, queue: &Queue, stream_grid: &Grid, n_pack_blocks: u64) -> Result<()> {
         let n_groups = self.targets.len() as u32;
         let params = HuffmanIndexParams {
-            groups: self.table.view().address(),
+            groups: self.table.address(),
             targets: self.target_table.address(),
             verdicts: self.report + 8,
             status: self.report,
@@ -121,9 +121,11 @@ impl Memory<'_> {
         // as long as its group says; the report holds a status and a verdict for each group.
         unsafe {
             launch::launch(queue, stream_grid, &params, |regions| {
-                regions.input("groups", &self.table.view());
+                regions.input("groups", &self.table);
                 regions.add(Role::InOut, "status", params.status, 8);
-                self.table.list_tensors(regions);
+                for (idx, row) in self.rows {
+                    list_plain(regions, *idx, row);
+                }
                 self.list(regions, Role::InOut);
             })?;
         }
@@ -148,9 +150,9 @@ impl Memory<'_> {
         regions.input("targets", &self.target_table);
         let n_groups = self.targets.len() as u64;
         regions.add(Role::InOut, "verdicts", self.report + 8, 4 * n_groups);
-        for (idx, target) in self.targets.iter().enumerate() {
+        for ((idx, _), target) in self.rows.iter().zip(self.targets) {
             let n_entries = u64::from(target.n_entries);
-            let n_tiles = (n_entries - 1) / super::TILE_GRANULES as u64 + 1;
+            let n_tiles = (n_entries - 1) / TILE_GRANULES as u64 + 1;
             let n_bits_bytes = if role == Role::Input { 2 * n_entries } else { 0 };
             for (role, name, address, n_bytes) in [
                 (role, "starts", target.starts, 4 * n_entries),
@@ -163,137 +165,113 @@ impl Memory<'_> {
     }
 }
 
-impl<'a> IndexedWeights<'a> {
-    /// Verifies groups in device memory, and indexes them, so that they are decoded by their index from now on. What was
+impl DeviceWeights<'_> {
+    /// Verifies the groups that have no index, and indexes them, so that they are decoded by their index from now on. What was
     /// uploaded of a group and no longer serves, gaps and positions, is freed: 0.21 bits a weight, where an index has 0.13.
     ///
-    /// A group keeps to [`DeviceWeights::decode`]'s way where an index does not hold it (a tile of 4,096 weights with more
+    /// A group is decoded as before where an index does not hold it (a tile of 4,096 weights with more
     /// than 65,535 bits of codes, or a last code that ends past the stream), or where its codes, signs and mantissas are an engine's, and not aligned to 16
-    /// bytes: [`IndexedPlan::is_indexed`]. It takes the groups by value because afterwards they are not what they were.
+    /// bytes: [`DecodePlan::is_indexed`]. Where each group's weights go stays the same; the workspace may need fewer words, and its statuses count what is
+    /// indexed by tiles.
     ///
     /// Nothing is trusted later that was verified here: memory of an engine's may change, and
     /// [`decode`](Self::decode) reports what does not fit.
     ///
     /// # Numerics
-    /// Bit for bit [`reference::index`](super::reference::index), and [`CodeTable::of`].
+    /// Bit for bit [`indexed::reference::index`](crate::huffman::indexed::reference::index), and [`CodeTable::of`].
     ///
     /// # Stream
-    /// Two launches over all groups; seven allocations, three more copies to the device and one for each group on it, and one back, for which it waits. It
-    /// belongs where weights are loaded, and into no capture.
+    /// Two launches over all groups without an index, and where there are none nothing; seven allocations, three more copies to the device and one for each
+    /// group on it, and one back, for which it waits. It belongs where weights are loaded, and into no capture.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] for the lowest corrupt block by [`DeviceWeights::plan`]; [`Error::WrongQueue`]; [`Error::Driver`] where memory is
-    /// short.
-    pub fn index(queue: &Queue, weights: DeviceWeights<'a>) -> Result<Self> {
-        let DeviceWeights { plan: decode_plan, table, tensors, .. } = weights;
-        let layout = Layout::new(table.rows())?;
+    /// [`Error::Corrupt`] for the lowest corrupt block; [`Error::WrongQueue`]; [`Error::Driver`] where memory is
+    /// short. The weights are then what they were before.
+    pub fn index(&mut self, queue: &Queue) -> Result<()> {
+        self.check_queue(queue)?;
+        let plain: Vec<_> = self.tables.plain().map(|(idx, row)| (idx, *row)).collect();
+        if plain.is_empty() {
+            return Ok(());
+        }
+        let layout = Layout::new(&plain)?;
         let index = queue.alloc::<u8>(layout.n_index_bytes as usize)?;
-        let report = {
-            let starts = queue.alloc::<u32>(layout.n_starts as usize)?;
-            let targets = layout.targets(starts.view().address(), index.view().address());
-            let target_table =
-                queue.upload(bytemuck::cast_slice::<HuffmanIndexTarget, u8>(&targets))?;
-            let mut report = queue.alloc::<u8>(layout.n_report_bytes)?;
-            queue.check_view("table", &table.view())?;
-            let memory = Memory {
-                table: &table,
-                targets: &targets,
-                target_table: target_table.view(),
-                report: report.view().address(),
-            };
-            memory.launch(queue, &decode_plan.grid(), layout.n_blocks)?;
-            for (row, place) in table.rows().iter().zip(&layout.places) {
-                // SAFETY: the rows' luts live as long as the weights do, and have so many bytes.
-                let luts =
-                    unsafe { View::<u8>::from_raw(row.luts, place.luts.len(), queue.memory()) };
-                queue.copy(&luts, &mut report.view_mut().slice_mut(place.luts.clone())?)?;
-            }
-            queue.download(&report.view())?
-        };
+        let report = self.verify(queue, &plain, &layout, &index.view())?;
         let (words, _) = report.as_chunks::<4>();
         let words: Vec<_> = words.iter().copied().map(u32::from_ne_bytes).collect();
         let status = u64::from(words[0]) | u64::from(words[1]) << 32;
         if let Some(corruption) = Corruption::from_status(status) {
             return Err(Error::Corrupt(corruption));
         }
-        let paths: Vec<_> = table
-            .rows()
-            .iter()
-            .zip(&words[2..])
-            .map(|(row, verdict)| path(row, *verdict))
+        let verdicts = plain.iter().zip(&layout.places).zip(&words[2..]);
+        let fit: Vec<_> = verdicts
+            .filter(|(((_, row), _), verdict)| **verdict == FIT && is_aligned(row))
+            .map(|(group, _)| group)
             .collect();
-        let luts = layout.places.iter().map(|place| &report[place.luts.clone()]);
-        Self::of_paths(queue, &paths, table.rows(), tensors, luts, &layout, index)
+        if fit.is_empty() {
+            return Ok(());
+        }
+        let tables = fit.iter().map(|(_, place)| CodeTable::of_luts(&report[place.luts.clone()]));
+        let tables: Vec<u8> = tables.flat_map(|table| table.to_bytes()).collect();
+        let tables = queue.upload(&tables)?;
+        let mut rows = self.tables.rows().to_vec();
+        for (nth, ((idx, row), place)) in fit.iter().enumerate() {
+            let shape = IndexedShape {
+                n_code_bytes: row.n_code_bytes,
+                n_elements: row.n_elements,
+                n_lut_rows: row.n_lut_rows,
+            };
+            let [tile_bytes, granule_bits] = [place.tile_bytes, place.granule_bits]
+                .map(|offset| index.view().address() + offset);
+            let table = tables.view().address() + (nth * CodeTable::N_BYTES) as u64;
+            let addresses =
+                [row.codes, row.sign_mantissa, tile_bytes, granule_bits, table, row.luts];
+            rows[*idx] = Row::indexed(&shape, addresses);
+        }
+        let plan = DecodePlan::new(&paths(&rows))?;
+        let own = Tables::new(queue, &plan, &rows)?;
+        // Nothing fails from here on.
+        (self.plan, self.tables) = (plan, own);
+        self.memory.extend([index, tables]);
+        for (idx, chain) in self.chains.iter_mut().enumerate() {
+            if self.plan.is_indexed(idx) {
+                *chain = None;
+            }
+        }
+        Ok(())
     }
 
-    /// Groups by the paths that were found for them, with their luts on the host and their entries in `index`.
-    fn of_paths<'l>(
+    /// Indexes groups into `index`, and copies back what was found: a status, a verdict for each, and their luts.
+    fn verify(
+        &self,
         queue: &Queue,
-        paths: &[GroupPath],
-        groups: &[HuffmanGroup],
-        tensors: Vec<GroupTensors>,
-        luts: impl Iterator<Item = &'l [u8]>,
+        plain: &[(usize, HuffmanGroup)],
         layout: &Layout,
-        index: Buffer<u8>,
-    ) -> Result<Self> {
-        let plan = IndexedPlan::new(paths)?;
-        let is_indexed = |idx: &usize| plan.is_indexed(*idx);
-        let luts = luts.enumerate().filter(|(idx, _)| is_indexed(idx));
-        let tables: Vec<u8> =
-            luts.flat_map(|(_, luts)| CodeTable::of_luts(luts).to_bytes()).collect();
-        let tables = queue.upload(&tables)?;
-        let mut next_table = tables.view().address();
-        let (mut rows, mut plain) = (Vec::new(), Vec::new());
-        for (idx, (path, group)) in paths.iter().zip(groups).enumerate() {
-            match path {
-                GroupPath::Indexed(shape) => {
-                    let at = |offset| index.view().address() + offset;
-                    let place = &layout.places[idx];
-                    let [tile_bytes, granule_bits] = [place.tile_bytes, place.granule_bits].map(at);
-                    let HuffmanGroup { codes, sign_mantissa, luts, .. } = *group;
-                    let addresses =
-                        [codes, sign_mantissa, tile_bytes, granule_bits, next_table, luts];
-                    rows.push(table_row(&plan, idx, shape, addresses));
-                    next_table += CodeTable::N_BYTES as u64;
-                }
-                GroupPath::Plain(_) => plain.push(HuffmanGroup {
-                    output_offset: plan.output_range(idx).map_or(0, |range| range.start),
-                    first_block: plan.first_plain_block(idx),
-                    ..*group
-                }),
-            }
-        }
-        let mut kept = vec![index, tables];
-        for (idx, GroupTensors { stream, chain }) in tensors.into_iter().enumerate() {
-            kept.push(stream);
-            if !plan.is_indexed(idx) {
-                kept.push(chain);
-            }
-        }
-        let groups = queue.upload(bytemuck::cast_slice::<HuffmanIndexedGroup, u8>(&rows))?;
-        let plain = match plain.is_empty() {
-            true => None,
-            false => Some(GroupTable::new(queue, plain)?),
+        index: &View<'_, u8>,
+    ) -> Result<Vec<u8>> {
+        let starts = queue.alloc::<u32>(layout.n_starts as usize)?;
+        let targets = layout.targets(starts.view().address(), index.address());
+        let target_table =
+            queue.upload(bytemuck::cast_slice::<HuffmanIndexTarget, u8>(&targets))?;
+        let mut report = queue.alloc::<u8>(layout.n_report_bytes)?;
+        let [_, table] = self.tables.views()?;
+        let memory = Memory {
+            rows: plain,
+            table,
+            targets: &targets,
+            target_table: target_table.view(),
+            report: report.view().address(),
         };
-        Ok(Self { plan, rows, groups, plain, tensors: kept, borrowed: PhantomData })
+        memory.launch(queue, &self.plan.plain_grid(), layout.n_blocks)?;
+        for ((_, row), place) in plain.iter().zip(&layout.places) {
+            // SAFETY: the rows' luts live as long as the weights do, and have so many bytes.
+            let luts = unsafe { View::<u8>::from_raw(row.luts, place.luts.len(), queue.memory()) };
+            queue.copy(&luts, &mut report.view_mut().slice_mut(place.luts.clone())?)?;
+        }
+        queue.download(&report.view())
     }
 }
 
-fn path(row: &HuffmanGroup, verdict: u32) -> GroupPath {
-    let is_aligned =
-        [row.codes, row.sign_mantissa].iter().all(|at| at.is_multiple_of(CODES_ALIGNMENT));
-    if verdict == FIT && is_aligned {
-        GroupPath::Indexed(IndexedShape {
-            n_code_bytes: row.n_code_bytes,
-            n_elements: row.n_elements,
-            n_lut_rows: row.n_lut_rows,
-        })
-    } else {
-        GroupPath::Plain(GroupShape {
-            n_code_bytes: row.n_code_bytes,
-            n_elements: row.n_elements,
-            n_lut_rows: row.n_lut_rows,
-            n_positions: row.n_positions,
-        })
-    }
+/// Whether kernels can read codes, signs and mantissas 16 bytes at a time.
+fn is_aligned(row: &HuffmanGroup) -> bool {
+    [row.codes, row.sign_mantissa].iter().all(|at| at.is_multiple_of(CODES_ALIGNMENT))
 }

@@ -1,11 +1,11 @@
-//! The shape of an indexed launch: pure arithmetic, no driver.
+//! Where each group's weights go, whichever of two launches decodes it.
 
 use std::ops::Range;
 
-use super::{CodeTable, Index, TILE_WEIGHTS};
+use super::plain::PlainPlan;
+use super::{GroupShape, MAX_BLOCKS, Outputs, check_range};
 use crate::Result;
-use crate::huffman::plan::{MAX_BLOCKS, Outputs, check_range};
-use crate::huffman::{DecodePlan, GroupShape, MAX_LUT_ROWS};
+use crate::huffman::indexed::IndexedShape;
 #[cfg(any(feature = "cuda", feature = "simt"))]
 use crate::launch::Grid;
 
@@ -17,48 +17,12 @@ const MOST_BLOCK_TILES: u64 = 64;
 /// into blocks of few tiles, each of which reads a table.
 const ENOUGH_BLOCKS: u64 = 1024;
 
-/// The sizes of one indexed group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct IndexedShape {
-    /// Bytes of the codes, `1..2^32`.
-    pub n_code_bytes: u64,
-    /// Weights, `1..2^32`.
-    pub n_elements: u64,
-    /// DF11's decode tables without the row of lengths, `1..=17`; 0 where no code is longer than 12 bits and there are none.
-    pub n_lut_rows: u32,
-}
-
-impl IndexedShape {
-    /// Tiles of 4,096 weights.
-    pub fn n_tiles(&self) -> u64 {
-        self.n_elements.div_ceil(TILE_WEIGHTS as u64)
-    }
-
-    /// Codes, signs and mantissas, index and table read once, and weights written; tables of long codes, of which hardly any is read, left out.
-    fn least_bytes(&self) -> u64 {
-        let index = 4 * Index::tile_bytes_len(self.n_elements)
-            + 2 * Index::granule_bits_len(self.n_elements);
-        self.n_code_bytes
-            + self.n_elements
-            + index
-            + CodeTable::N_BYTES as u64
-            + 2 * self.n_elements
-    }
-
-    fn check(&self) -> Result<()> {
-        check_range("code bytes of a group", self.n_code_bytes, 1..1 << 32, "1..2^32")?;
-        check_range("weights of a group", self.n_elements, 1..1 << 32, "1..2^32")?;
-        let n_rows = u64::from(self.n_lut_rows);
-        check_range("decode tables of a group", n_rows, 0..MAX_LUT_ROWS as u64 + 1, "0..=17")
-    }
-}
-
 /// How a group is decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GroupPath {
     /// By its index.
     Indexed(IndexedShape),
-    /// As [`DeviceWeights`](crate::huffman::DeviceWeights) does: no index holds it, or its tensors are not aligned.
+    /// By its chain of gaps, as the file has it: it was not indexed, or no index holds it, or its tensors are not aligned.
     Plain(GroupShape),
 }
 
@@ -81,10 +45,10 @@ enum Place {
     Plain { idx: usize },
 }
 
-/// Any number of groups, by one launch where all have an index, else by two: where each group's weights go, and how
+/// Any number of groups, by one launch where all have an index or none has, else by two: where each group's weights go, and how
 /// much memory the caller brings.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct IndexedPlan {
+pub struct DecodePlan {
     outputs: Outputs,
     places: Vec<Place>,
     /// Groups of each launch.
@@ -94,17 +58,16 @@ pub struct IndexedPlan {
     n_tiles: u32,
     n_blocks: u32,
     block_tiles: u32,
-    /// Of the plain groups; where their weights go is what `outputs` says.
-    plain_plan: DecodePlan,
+    plain_plan: PlainPlan,
     least_bytes: u64,
 }
 
-impl IndexedPlan {
-    /// Plans to decode `groups`, in this order: [`IndexedShape`]s, or [`GroupPath`]s. No groups is a plan for no work.
+impl DecodePlan {
+    /// Plans to decode `groups`, in this order: [`GroupShape`]s, [`IndexedShape`]s, or [`GroupPath`]s. No groups is a plan for no work.
     ///
     /// # Errors
-    /// [`Error::Range`](crate::Error::Range) for a group that no index holds, and where the groups together have 2^32 tiles of
-    /// 4,096 weights; those of [`DecodePlan::new`] for what is decoded without an index.
+    /// [`Error::Range`](crate::Error::Range) or [`Error::Shape`](crate::Error::Shape) for a group that no DF11 file, or no index, holds; and where the
+    /// groups together have 2^32 tiles of 4,096 weights, or need more than 2^31 - 1 thread blocks (8 TiB of codes).
     pub fn new<P: Copy + Into<GroupPath>>(groups: &[P]) -> Result<Self> {
         let mut n_tiles = 0_u64;
         let mut plain_shapes = Vec::new();
@@ -119,7 +82,7 @@ impl IndexedPlan {
                 GroupPath::Plain(shape) => plain_shapes.push(shape),
             }
         }
-        let plain_plan = DecodePlan::new(&plain_shapes)?;
+        let plain_plan = PlainPlan::new(&plain_shapes)?;
         let block_tiles = n_tiles.div_ceil(ENOUGH_BLOCKS).clamp(1, MOST_BLOCK_TILES);
         let mut plan = Self {
             outputs: Outputs::default(),
@@ -130,7 +93,7 @@ impl IndexedPlan {
             n_tiles: n_tiles as u32,
             n_blocks: 0,
             block_tiles: 0,
-            least_bytes: plain_plan.least_bytes(),
+            least_bytes: plain_shapes.iter().map(GroupShape::least_bytes).sum(),
             plain_plan,
         };
         let mut first_tile = 0;
@@ -202,10 +165,10 @@ impl IndexedPlan {
         self.outputs.range(idx)
     }
 
-    /// Words of u64 that the workspace must hold: a status; where there are plain groups, another, and a word for each
-    /// of them. The caller zeroes it once; every launch leaves all but the two zeroed.
+    /// Words of u64 that the workspace must hold: two statuses, of tiles and of blocks, and a word for each group without an
+    /// index. The caller zeroes it once; every launch leaves all but the two zeroed.
     pub fn workspace_len(&self) -> u64 {
-        if self.plain.is_empty() { 1 } else { 1 + self.plain_plan.workspace_len() }
+        2 + self.plain.len() as u64
     }
 
     /// [`Self::workspace_len`] in bytes. Alignment: 8.
@@ -213,8 +176,8 @@ impl IndexedPlan {
         self.workspace_len() * 8
     }
 
-    /// The group, and the tile within it, that a [`CorruptTile`](super::CorruptTile) is of.
-    pub fn locate(&self, tile: u32) -> Option<(usize, u32)> {
+    /// The group, and the tile within it, that a [`CorruptTile`](crate::huffman::indexed::CorruptTile) is of.
+    pub fn locate_tile(&self, tile: u32) -> Option<(usize, u32)> {
         if tile >= self.n_tiles {
             return None;
         }
@@ -223,7 +186,7 @@ impl IndexedPlan {
     }
 
     /// The group, and the block within it, that a [`Corruption`](crate::huffman::Corruption) is of.
-    pub fn locate_plain(&self, block: u32) -> Option<(usize, u32)> {
+    pub fn locate_block(&self, block: u32) -> Option<(usize, u32)> {
         let (idx, block) = self.plain_plan.locate(block)?;
         Some((self.plain[idx], block))
     }
@@ -235,13 +198,13 @@ impl IndexedPlan {
 
     /// Tiles of one block.
     #[cfg(any(feature = "cuda", feature = "simt"))]
-    pub(super) fn block_tiles(&self) -> u32 {
+    pub(in crate::huffman) fn block_tiles(&self) -> u32 {
         self.block_tiles
     }
 
     /// The first tile and the first block of group `idx`, which has an index.
     #[cfg(any(feature = "cuda", feature = "simt"))]
-    pub(super) fn firsts(&self, idx: usize) -> [u32; 2] {
+    pub(in crate::huffman) fn firsts(&self, idx: usize) -> [u32; 2] {
         match self.places[idx] {
             Place::Indexed { idx, first_block } => [self.first_tiles[idx], first_block],
             Place::Plain { .. } => [0; 2],
@@ -250,19 +213,10 @@ impl IndexedPlan {
 
     /// The first block of group `idx`, which has no index.
     #[cfg(any(feature = "cuda", feature = "simt"))]
-    pub(super) fn first_plain_block(&self, idx: usize) -> u32 {
+    pub(in crate::huffman) fn first_plain_block(&self, idx: usize) -> u32 {
         match self.places[idx] {
             Place::Plain { idx } => self.plain_plan.first_block(idx),
             Place::Indexed { .. } => 0,
-        }
-    }
-
-    /// Which of the groups with an index group `idx` is.
-    #[cfg(any(feature = "cuda", feature = "simt"))]
-    pub(super) fn indexed_idx(&self, idx: usize) -> Option<usize> {
-        match self.places.get(idx)? {
-            Place::Indexed { idx, .. } => Some(*idx),
-            Place::Plain { .. } => None,
         }
     }
 
