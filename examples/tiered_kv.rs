@@ -279,11 +279,10 @@ impl TieredKv {
         // Before channels are measured there is no page.
         let [scales, offsets, of_values] =
             [scales, offsets, of_values].map(|x| x.filter(|_| self.has_channels));
-        let status = self.status.view_mut();
-        let pages = TieredInputs {
+        let mut pages = TieredInputs {
             pools: TierPools {
                 pools: self.pools.each_ref().map(|pool| Some(pool.view())),
-                status: Some(&status),
+                status: Some(self.status.view_mut()),
             },
             key_entries: self.entries[0].view(),
             value_entries: self.entries[1].view(),
@@ -296,8 +295,8 @@ impl TieredKv {
             log_sums: Some(self.log_sums.view_mut()),
             workspace: self.workspace.view_mut(),
         };
-        let logits = step.is_probe.then(|| self.logits.view_mut());
-        attend_tiered(queue, &self.attend, &inputs, &pages, &mut outputs, logits.as_ref())?;
+        let mut logits = step.is_probe.then(|| self.logits.view_mut());
+        attend_tiered(queue, &self.attend, &inputs, &mut pages, &mut outputs, logits.as_mut())?;
         if !step.is_probe {
             return Ok(());
         }

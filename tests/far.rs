@@ -320,7 +320,7 @@ fn rows_that_become_pages_and_rows() {
         };
         let mut read = TierPools::default();
         read.pools[0] = Some(pages.view());
-        dequantize_pages(queue, &plan, &read, &lists, &mut target).unwrap();
+        dequantize_pages(queue, &plan, &mut read, &lists, &mut target).unwrap();
         let back = rows_of(queue, &back[0], &starts(&layout), 32 * 32);
         // The first 32 tokens, those of the last page, are in no list.
         assert_eq!(back[..2 * 1024], rows[..2 * 1024]);

@@ -215,6 +215,21 @@ fn a_buffer_goes_to_the_queue_that_adopts_it() {
 }
 
 #[test]
+fn a_view_is_lent_again_whole() {
+    for queue in common::queues() {
+        let mut buffer = queue.upload(&[1_u32, 2, 3]).unwrap();
+        let mut view = buffer.view_mut();
+        let address = view.address();
+        for value in [4, 5] {
+            let mut again = view.reborrow();
+            assert_eq!((again.address(), again.len()), (address, 3));
+            queue.upload_into(&[value; 3], &mut again).unwrap();
+        }
+        assert_eq!(queue.download(&view.as_view()).unwrap(), [5; 3]);
+    }
+}
+
+#[test]
 fn what_is_not_a_queues_own_is_not_lent() {
     let queue = simt();
     // SAFETY: refused before it is used.

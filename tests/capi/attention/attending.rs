@@ -606,11 +606,10 @@ fn attend_tiered_attends_as_rust_does() {
         sinks: None,
         skips: None,
     };
-    let status_view = written(&rust, &mut expected_status);
-    let pages = TieredInputs {
+    let mut pages = TieredInputs {
         pools: TierPools {
             pools: [None, None, Some(read(&rust, &pools[0])), Some(read(&rust, &pools[1]))],
-            status: Some(&status_view),
+            status: Some(written(&rust, &mut expected_status)),
         },
         key_entries: read(&rust, &key_entries),
         value_entries: read(&rust, &value_entries),
@@ -621,10 +620,9 @@ fn attend_tiered_attends_as_rust_does() {
         },
         value_channels: ChannelViews { scales: None, offsets: Some(read(&rust, &offsets)) },
     };
-    let logits_view = written(&rust, &mut expected_logits);
+    let of_logits = &mut written(&rust, &mut expected_logits);
     let outputs = &mut expected.views(&rust);
-    let logits_view = Some(&logits_view);
-    lacuna::attention::attend_tiered(&rust, &plan, &inputs, &pages, outputs, logits_view).unwrap();
+    lacuna::attention::attend_tiered(&rust, &plan, &inputs, &mut pages, outputs, Some(of_logits)).unwrap();
     assert_eq!(found, expected);
     assert!(found.outputs.iter().all(|x| x.is_finite() && *x != -77.0));
     assert_eq!(logits, expected_logits);

@@ -284,13 +284,12 @@ fn pages_are_made_and_read_as_in_rust() {
     assert_eq!(target, empty);
     launch(lacuna_dequantize_pages, &queue, &of_c, &args).unwrap();
     let mut of_rust_status = [0_u64; 1];
-    let of_status = written(&rust, &mut of_rust_status);
-    let sources = TierPools {
+    let mut sources = TierPools {
         pools: expected.0.each_ref().map(|pool| Some(read(&rust, pool))),
-        status: Some(&of_status),
+        status: Some(written(&rust, &mut of_rust_status)),
     };
     let cache_of_rust = &mut of_rust_target.view_mut(&rust);
-    lacuna::quant::dequantize_pages(&rust, &of_rust, &sources, &lists, cache_of_rust).unwrap();
+    lacuna::quant::dequantize_pages(&rust, &of_rust, &mut sources, &lists, cache_of_rust).unwrap();
     assert_eq!(target, of_rust_target);
     assert_ne!(target, empty);
     assert_eq!(status, found.1);
