@@ -107,7 +107,12 @@ pub fn attend_tiered<T: Half, O: Real>(
                 pages.counts.as_ref(),
                 plan.pages().n_lists(),
             )?,
-            logits: arguments.optional_written(role, "logits", logits.as_deref(), plan.logits_len())?,
+            logits: arguments.optional_written(
+                role,
+                "logits",
+                logits.as_deref(),
+                plan.logits_len(),
+            )?,
             n_positions: plan.n_positions(),
             n_pages: shape.n_pages as u32,
             n_lists: shape.lists.per_request(&shape.layout) as u32,

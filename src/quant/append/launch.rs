@@ -48,6 +48,8 @@ pub struct AppendOutputs<'a> {
     pub new_lengths: ViewMut<'a, u32>,
     /// `[batch]`: how many of the kept tokens found no room.
     pub dropped: Option<ViewMut<'a, u32>>,
+    /// [`AppendPlan::workspace_len`] words, of any content; may be left out where that is 0.
+    pub workspace: Option<ViewMut<'a, u32>>,
 }
 
 /// New tokens into a paged cache, those of them that are kept, and keys turned by their positions on the way.
@@ -62,7 +64,7 @@ pub struct AppendOutputs<'a> {
 /// holes, and what comes after is dropped and counted.
 ///
 /// # Shapes
-/// Those of [`NewTokens`] and [`AppendOutputs`]; sizes are the plan's. `workspace` has [`AppendPlan::workspace_len`] words, of any content. Lengths, counts,
+/// Those of [`NewTokens`] and [`AppendOutputs`]; sizes are the plan's. Lengths, counts,
 /// masks, positions and page tables are read on the device, so that a captured graph serves every step. A length past the table stays what it is. A page of two requests'
 /// tables is written by both.
 ///
@@ -81,12 +83,12 @@ pub fn append_kv<T: Half>(
     plan: &AppendPlan,
     tokens: &NewTokens<'_, T>,
     target: &mut KvViewMut<'_, T>,
-    workspace: &mut ViewMut<'_, u32>,
     outputs: &mut AppendOutputs<'_>,
 ) -> Result<()> {
     let (shape, batch) = (plan.shape(), plan.shape().layout.shape().batch);
     target.as_view().check_planned(&shape.layout)?;
-    check_same("workspace", plan.workspace_len(), workspace.len())?;
+    let AppendOutputs { new_lengths, dropped, workspace } = outputs;
+    check_same("workspace", plan.workspace_len(), workspace.as_ref().map_or(0, ViewMut::len))?;
     let allowed = "the multiples of 16 bytes";
     check_aligned("address of new keys", tokens.keys.address(), 16, allowed)?;
     check_aligned("address of new values", tokens.values.address(), 16, allowed)?;
@@ -97,7 +99,6 @@ pub fn append_kv<T: Half>(
     check_same("tables of angles", n_tables, tokens.cos_sin.iter().len())?;
 
     let mut arguments = Arguments::new(queue);
-    let has_tiles = plan.n_tiles() != 1;
     let counts = tokens.counts.as_ref();
     let (keeps, n_tokens) = (tokens.keeps.as_ref(), plan.tokens_len());
     let positions = tokens.positions.as_ref();
@@ -113,11 +114,11 @@ pub fn append_kv<T: Half>(
             tokens.cos_sin.as_ref(),
             plan.cos_sin_len(),
         )?,
-        new_lengths: arguments.written(Role::Output, "new lengths", &outputs.new_lengths, batch)?,
+        new_lengths: arguments.written(Role::Output, "new lengths", new_lengths, batch)?,
         dropped: arguments.optional_written(
             Role::Output,
             "dropped tokens",
-            outputs.dropped.as_ref(),
+            dropped.as_ref(),
             batch,
         )?,
         tiles: 0,
@@ -130,7 +131,7 @@ pub fn append_kv<T: Half>(
         rotary_dim: shape.rotary_dim as u32,
         turn: shape.turn.number(),
     };
-    if has_tiles {
+    if let Some(workspace) = workspace.as_ref().filter(|_| plan.n_tiles() != 1) {
         let n_words = plan.workspace_len();
         let mut first = Arguments::new(queue);
         first.input("page table", &target.page_table, shape.layout.table_len())?;

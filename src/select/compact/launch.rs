@@ -66,6 +66,8 @@ pub struct CompactOutputs<'a> {
     /// the `counts` of the rows before, skipped ones too, `capacity` of each at most. Nothing is written
     /// where there are no rows.
     pub row_starts: Option<ViewMut<'a, u32>>,
+    /// [`CompactPlan::workspace_len`] words: zeroed once, and left ready by every launch.
+    pub workspace: ViewMut<'a, u32>,
 }
 
 /// Writes the kept elements of each row, or those that are not kept, in its order, and its inverse.
@@ -76,9 +78,8 @@ pub struct CompactOutputs<'a> {
 /// ```
 ///
 /// # Shapes
-/// Those of [`CompactInputs`] and [`CompactOutputs`]; sizes are the plan's. `workspace` has
-/// [`CompactPlan::workspace_len`] words: zeroed once, and left ready by every launch. Lengths are read on the
-/// device, so that a captured graph serves rows that grow.
+/// Those of [`CompactInputs`] and [`CompactOutputs`]; sizes are the plan's. Lengths are read on the device, so that a captured
+/// graph serves rows that grow.
 ///
 /// # Numerics
 /// No arithmetic: bit for bit [`reference::compact_row`](super::reference::compact_row).
@@ -95,11 +96,10 @@ pub fn compact_rows(
     queue: &Queue,
     plan: &CompactPlan,
     inputs: &CompactInputs<'_>,
-    workspace: &mut ViewMut<'_, u32>,
     outputs: &mut CompactOutputs<'_>,
 ) -> Result<()> {
     let shape = plan.shape();
-    let CompactOutputs { indices, counts, offsets, row_starts } = outputs;
+    let CompactOutputs { indices, counts, offsets, row_starts, workspace } = outputs;
     check_same("workspace", plan.workspace_len(), workspace.len())?;
     let n_rows = shape.n_rows;
     let n_counted = plan.n_counted();

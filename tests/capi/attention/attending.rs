@@ -622,7 +622,8 @@ fn attend_tiered_attends_as_rust_does() {
     };
     let of_logits = &mut written(&rust, &mut expected_logits);
     let outputs = &mut expected.views(&rust);
-    lacuna::attention::attend_tiered(&rust, &plan, &inputs, &mut pages, outputs, Some(of_logits)).unwrap();
+    lacuna::attention::attend_tiered(&rust, &plan, &inputs, &mut pages, outputs, Some(of_logits))
+        .unwrap();
     assert_eq!(found, expected);
     assert!(found.outputs.iter().all(|x| x.is_finite() && *x != -77.0));
     assert_eq!(logits, expected_logits);

@@ -209,10 +209,10 @@ fn compact_rows_lists_what_rust_lists() {
                 counts: written(&rust, counts),
                 offsets: Some(written(&rust, offsets)),
                 row_starts: Some(written(&rust, row_starts)),
+                workspace: written(&rust, &mut workspace),
             };
-            let workspace = &mut written(&rust, &mut workspace);
             let plan = &plan.unwrap();
-            lacuna::select::compact_rows(&rust, plan, &inputs, workspace, &mut outputs).unwrap();
+            lacuna::select::compact_rows(&rust, plan, &inputs, &mut outputs).unwrap();
         };
         let (mut found, mut expected) = (poison.clone(), poison);
         run(&mut found, true);

@@ -102,10 +102,13 @@ pub(crate) fn append<T: Half + Number>(
                     page_table: page_table.view,
                     lengths: lengths.view,
                 };
-                let mut outputs =
-                    AppendOutputs { new_lengths: new_lengths.all(), dropped: Some(dropped.all()) };
+                let mut outputs = AppendOutputs {
+                    new_lengths: new_lengths.all(),
+                    dropped: Some(dropped.all()),
+                    workspace: Some(words.all()),
+                };
                 let queue = &stream.queue;
-                quant::append_kv(queue, plan, &tokens, &mut target, &mut words.view, &mut outputs)
+                quant::append_kv(queue, plan, &tokens, &mut target, &mut outputs)
                     .w()
             })
         })
