@@ -214,9 +214,10 @@ impl KvLayout {
 }
 
 /// Whose lists of rows of a cache there are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum KvLists {
     /// One of each request and head: `[batch, n_heads, n_indices]`.
+    #[default]
     PerHead,
     /// One of each request, for all its heads: `[batch, n_indices]`.
     PerRequest,
