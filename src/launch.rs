@@ -3,6 +3,7 @@
 
 use crate::buffer::{View, ViewMut};
 use crate::element::Element;
+pub(crate) use crate::error::check_same;
 use crate::queue::{Inner, Queue};
 use crate::region::{Regions, Role};
 use crate::{Error, Result};
@@ -262,13 +263,6 @@ pub(crate) fn check_aligned(
         return Ok(());
     }
     Err(Error::Range { what, value: address, allowed })
-}
-
-pub(crate) fn check_same(what: &'static str, expected: u64, got: usize) -> Result<()> {
-    if got as u64 == expected {
-        return Ok(());
-    }
-    Err(Error::Shape { what, expected, got: got as u64 })
 }
 
 /// Launches a kernel on an engine's stream: for callers with their own allocator.

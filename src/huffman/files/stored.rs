@@ -278,7 +278,7 @@ impl<'a> Stored<'a> {
         match self {
             Self::Df11(group) => decode(group, output)?,
             Self::Compact(group) => compact::decode(group, output)?,
-            Self::Lane(matrix) => lane::unpack(&matrix.planes(), output),
+            Self::Lane(matrix) => lane::unpack(&matrix.planes(), output)?,
         }
         Ok(())
     }

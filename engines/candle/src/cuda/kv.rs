@@ -108,8 +108,7 @@ pub(crate) fn append<T: Half + Number>(
                     workspace: Some(words.all()),
                 };
                 let queue = &stream.queue;
-                quant::append_kv(queue, plan, &tokens, &mut target, &mut outputs)
-                    .w()
+                quant::append_kv(queue, plan, &tokens, &mut target, &mut outputs).w()
             })
         })
     })?;
