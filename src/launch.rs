@@ -186,6 +186,16 @@ impl<'q> Arguments<'q> {
         Self { queue, regions: Regions::default() }
     }
 
+    /// The workspace, of which parts become arguments by names of their own.
+    pub(crate) fn check_workspace<T: Element>(
+        &self,
+        view: &ViewMut<'_, T>,
+        len: u64,
+    ) -> Result<()> {
+        self.queue.check_view_mut("workspace", view)?;
+        check_same("workspace", len, view.len())
+    }
+
     /// An input of `len` elements.
     pub(crate) fn input<T: Element>(
         &mut self,

@@ -99,11 +99,11 @@ pub fn attend_tiered<T: Half, O: Real>(
                 pages.value_channels.params(plan.pages(), &mut arguments)?,
             ],
             entries: [
-                arguments.input("entries of keys", &pages.key_entries, n_entries)?,
-                arguments.input("entries of values", &pages.value_entries, n_entries)?,
+                arguments.input("key_entries", &pages.key_entries, n_entries)?,
+                arguments.input("value_entries", &pages.value_entries, n_entries)?,
             ],
             counts: arguments.optional_input(
-                "counts of slots",
+                "counts of pages",
                 pages.counts.as_ref(),
                 plan.pages().n_lists(),
             )?,

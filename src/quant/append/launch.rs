@@ -93,10 +93,10 @@ pub fn append_kv<T: Half>(
     check_aligned("address of new keys", tokens.keys.address(), 16, allowed)?;
     check_aligned("address of new values", tokens.values.address(), 16, allowed)?;
     if let Some(cos_sin) = &tokens.cos_sin {
-        check_aligned("address of cosines", cos_sin.address(), 16, allowed)?;
+        check_aligned("address of cos_sin", cos_sin.address(), 16, allowed)?;
     }
     let n_tables = u64::from(shape.turn != Turn::None);
-    check_same("tables of angles", n_tables, tokens.cos_sin.iter().len())?;
+    check_same("tables of cos_sin", n_tables, tokens.cos_sin.iter().len())?;
 
     let mut arguments = Arguments::new(queue);
     let counts = tokens.counts.as_ref();
@@ -107,20 +107,15 @@ pub fn append_kv<T: Half>(
         keys: arguments.input("new keys", &tokens.keys, plan.keys_len())?,
         values: arguments.input("new values", &tokens.values, plan.values_len())?,
         counts: arguments.optional_input("counts", counts, batch)?,
-        keeps: arguments.optional_input("mask of tokens", keeps, n_tokens)?,
+        keeps: arguments.optional_input("keeps", keeps, n_tokens)?,
         positions: arguments.optional_input("positions", positions, n_tokens)?,
         cos_sin: arguments.optional_input(
-            "cosines and sines",
+            "cos_sin",
             tokens.cos_sin.as_ref(),
             plan.cos_sin_len(),
         )?,
-        new_lengths: arguments.written(Role::Output, "new lengths", new_lengths, batch)?,
-        dropped: arguments.optional_written(
-            Role::Output,
-            "dropped tokens",
-            dropped.as_ref(),
-            batch,
-        )?,
+        new_lengths: arguments.written(Role::Output, "new_lengths", new_lengths, batch)?,
+        dropped: arguments.optional_written(Role::Output, "dropped", dropped.as_ref(), batch)?,
         tiles: 0,
         key_stride: shape.key_stride,
         value_stride: shape.value_stride,
@@ -134,10 +129,10 @@ pub fn append_kv<T: Half>(
     if let Some(workspace) = workspace.as_ref().filter(|_| plan.n_tiles() != 1) {
         let n_words = plan.workspace_len();
         let mut first = Arguments::new(queue);
-        first.input("page table", &target.page_table, shape.layout.table_len())?;
+        first.input("page_table", &target.page_table, shape.layout.table_len())?;
         first.input("lengths", &target.lengths, batch)?;
         first.optional_input("counts", counts, batch)?;
-        first.optional_input("mask of tokens", keeps, n_tokens)?;
+        first.optional_input("keeps", keeps, n_tokens)?;
         params.tiles = first.written(Role::Workspace, "counts of tiles", workspace, n_words)?;
         arguments.input("counts of tiles", &workspace.as_view(), n_words)?;
         // SAFETY: the plan's sizes are below the limits of the struct's fields; of the addresses that it does not name the kernel asks for none.

@@ -141,7 +141,7 @@ pub fn dequantize_pages<T: Half>(
 }
 
 const POOL: &str = "pool of pages";
-const STATUS: &str = "status of entries";
+const STATUS: &str = "status";
 
 /// The pools that the plan has and `find` gives an address of, by tag and bytes.
 fn each_pool(
@@ -214,8 +214,8 @@ impl PageLists<'_> {
                 self.value_channels.params(plan, arguments)?,
             ],
             entries: [
-                arguments.input("entries of keys", &self.key_entries, n_entries)?,
-                arguments.input("entries of values", &self.value_entries, n_entries)?,
+                arguments.input("key_entries", &self.key_entries, n_entries)?,
+                arguments.input("value_entries", &self.value_entries, n_entries)?,
             ],
             indices: arguments.input("indices", &self.indices, plan.indices_len())?,
             counts: arguments.optional_input("counts", self.counts.as_ref(), plan.n_lists())?,

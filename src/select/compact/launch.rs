@@ -5,7 +5,7 @@ use super::{CompactPlan, Listed};
 use crate::Result;
 use crate::bindings::{SelectCompactParams, SelectCountKeptParams, SelectMask};
 use crate::buffer::{View, ViewMut};
-use crate::launch::{Arguments, check_same, kernel_params};
+use crate::launch::{Arguments, kernel_params};
 use crate::queue::Queue;
 use crate::region::Role;
 
@@ -34,7 +34,7 @@ impl<'a> CompactInputs<'a> {
         let shape = plan.shape();
         let n_rows = shape.n_rows;
         Ok(SelectMask {
-            kept: arguments.input("mask", &self.kept, plan.mask_len())?,
+            kept: arguments.input("kept", &self.kept, plan.mask_len())?,
             lengths: arguments.optional_input(
                 "lengths",
                 self.lengths.as_ref(),
@@ -100,7 +100,8 @@ pub fn compact_rows(
 ) -> Result<()> {
     let shape = plan.shape();
     let CompactOutputs { indices, counts, offsets, row_starts, workspace } = outputs;
-    check_same("workspace", plan.workspace_len(), workspace.len())?;
+    let mut arguments = Arguments::new(queue);
+    arguments.check_workspace(workspace, plan.workspace_len())?;
     let n_rows = shape.n_rows;
     let n_counted = plan.n_counted();
     let last = plan.workspace_len() as usize - 1;
@@ -108,7 +109,6 @@ pub fn compact_rows(
     let [words, chunk_counts] =
         [workspace.as_view().slice(0..n_words)?, workspace.as_view().slice(n_words..last)?];
 
-    let mut arguments = Arguments::new(queue);
     let mask = inputs.params(&mut arguments, plan)?;
     let is_counted = n_counted != 0;
     // A skipped row's outputs stay what they were.
@@ -132,7 +132,7 @@ pub fn compact_rows(
         )?,
         row_starts: arguments.optional_written(
             Role::Output,
-            "starts of rows",
+            "row_starts",
             row_starts.as_ref(),
             plan.row_starts_len(),
         )?,

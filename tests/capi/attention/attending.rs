@@ -183,7 +183,7 @@ fn attend_attends_as_rust_does() {
     let mut no_lists = c_segments;
     no_lists[1].indices = lacuna_segment::zeroed().indices;
     let wrong = lacuna_attend_args { segments: no_lists.as_ptr(), ..args };
-    let message = "lists of blocks: expected 1, got 0".to_owned();
+    let message = "indices of blocks: expected 1, got 0".to_owned();
     assert_eq!(refused(&wrong), Err((LACUNA_SHAPE, message)));
     assert_eq!(found, poisoned);
     launch(lacuna_attend, &queue, &plan, &args).unwrap();
@@ -375,7 +375,7 @@ fn attend_low_rank_attends_as_rust_does() {
     check_refusals(lacuna_attend_low_rank, &queue, &plan, &args);
     let none = lacuna_attend_low_rank_args::zeroed();
     let wrong = lacuna_attend_low_rank_args { cos_sin: none.cos_sin, ..args };
-    let message = "tables of angles: expected 1, got 0".to_owned();
+    let message = "tables of cos_sin: expected 1, got 0".to_owned();
     let answer = launch(lacuna_attend_low_rank, &queue, &plan, &wrong);
     assert_eq!(answer, Err((LACUNA_SHAPE, message)));
     assert_eq!(found, poisoned);

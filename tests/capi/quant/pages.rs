@@ -253,7 +253,7 @@ fn pages_are_made_and_read_as_in_rust() {
     let mut entry = 77;
     // SAFETY: a variable of this program's.
     let status = answer(unsafe { lacuna_pages_check_status(found.1[0], &raw mut entry) });
-    let message = "entries of values: entry 3 is of a page that its pool does not have".to_owned();
+    let message = "value_entries: entry 3 is of a page that its pool does not have".to_owned();
     assert_eq!((status, entry), (Err((LACUNA_RANGE, message)), 3));
     // SAFETY: none is asked for.
     answer(unsafe { lacuna_pages_check_status(0, std::ptr::null_mut()) }).unwrap();
@@ -384,7 +384,7 @@ fn tokens_go_to_new_pages_as_in_rust() {
         check_refusals(lacuna_retier_pages, &queue, &of_c, &args);
         let mut wrong = args;
         wrong.new_slots.len = 139;
-        let message = "new slots: expected 140, got 139".to_owned();
+        let message = "new_slots: expected 140, got 139".to_owned();
         let answer = launch(lacuna_retier_pages, &queue, &of_c, &wrong);
         assert_eq!(answer, Err((LACUNA_SHAPE, message)));
         assert_eq!(found, expected);

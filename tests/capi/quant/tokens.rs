@@ -303,7 +303,7 @@ fn saliency_is_kept_as_in_rust() {
         assert_eq!(begin(means.address, &args), Err((LACUNA_RANGE, message)));
         let mut wrong = args;
         wrong.n_visible.len = 5;
-        let message = "tokens that probes see: expected 6, got 5".to_owned();
+        let message = "n_visible: expected 6, got 5".to_owned();
         assert_eq!(begin(mass_plan.address, &wrong), Err((LACUNA_SHAPE, message)));
         let mut wrong = args;
         wrong.header.version = 0;
@@ -345,7 +345,7 @@ fn saliency_is_kept_as_in_rust() {
         let mut wrong = args;
         wrong.log_sums.len -= 1;
         let n = sizes.log_sums;
-        let message = format!("log-sums: expected {n}, got {}", n - 1);
+        let message = format!("log_sums: expected {n}, got {}", n - 1);
         let answer = launch(lacuna_add_saliency, &queue, &plan, &wrong);
         assert_eq!(answer, Err((LACUNA_SHAPE, message)));
         check_state(&found, &before);

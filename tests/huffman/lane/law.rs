@@ -286,9 +286,9 @@ fn what_does_not_fit_is_refused_with_its_sizes() {
     let raw = matrix.as_raw();
     for (raw, expected) in [
         (RawLane { palettes: &[], ..raw }, "palettes: expected 8, got 0"),
-        (RawLane { low: &[0; 2049], ..raw }, "low bytes: expected 2048, got 2049"),
-        (RawLane { high: &[0; 255], ..raw }, "words of codes and signs: expected 256, got 255"),
-        (RawLane { headers: &[0; 2], ..raw }, "headers of tiles: expected 1, got 2"),
+        (RawLane { low: &[0; 2049], ..raw }, "low: expected 2048, got 2049"),
+        (RawLane { high: &[0; 255], ..raw }, "high: expected 256, got 255"),
+        (RawLane { headers: &[0; 2], ..raw }, "headers: expected 1, got 2"),
     ] {
         assert_eq!(text(raw.check().unwrap_err()), expected);
         let mut output = [7; 6];

@@ -74,7 +74,7 @@ pub(crate) fn append<T: Half + Number>(
     check_aligned("new values", lent.1.view.address())?;
     let cos_sin = new.cos_sin.as_ref().map(|own| own.view::<f32>(raw)).transpose()?;
     if let Some(cos_sin) = &cos_sin {
-        check_aligned("cosines and sines", cos_sin.view.address())?;
+        check_aligned("cos_sin", cos_sin.view.address())?;
     }
     let (page_table, lengths) =
         (tables.page_table.view::<i32>(raw)?, tables.lengths.view::<u32>(raw)?);
