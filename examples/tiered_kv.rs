@@ -78,7 +78,6 @@ pub struct TieredKv {
 
     append: AppendPlan,
     cos_sin: Buffer<f32>,
-    no_words: Buffer<u32>,
     /// Of all launches over pages.
     status: Buffer<u64>,
     norms_plan: NormsPlan,
@@ -209,7 +208,6 @@ impl TieredKv {
             first_row: settings.n_sinks,
             next_retier: settings.first_retier(),
             cos_sin: queue.upload(cos_sin)?,
-            no_words: queue.alloc(append.workspace_len() as usize)?,
             status: queue.upload(&[0])?,
             append,
             norms: queue.alloc(norms_plan.norms_len() as usize)?,
@@ -265,9 +263,8 @@ impl TieredKv {
             positions: None,
             cos_sin: Some(self.cos_sin.view()),
         };
-        let mut outputs = AppendOutputs { new_lengths, dropped: None };
-        let workspace = &mut self.no_words.view_mut();
-        append_kv(queue, &self.append, &tokens, &mut cache, workspace, &mut outputs)?;
+        let mut outputs = AppendOutputs { new_lengths, dropped: None, workspace: None };
+        append_kv(queue, &self.append, &tokens, &mut cache, &mut outputs)?;
         rows.appended(self.settings.n_new);
         let (cache, firsts) = (rows.view(), Some(rows.old_lengths()));
         measure_norms(queue, &self.norms_plan, &cache, firsts, &mut self.norms.view_mut())?;
@@ -279,11 +276,10 @@ impl TieredKv {
         // Before channels are measured there is no page.
         let [scales, offsets, of_values] =
             [scales, offsets, of_values].map(|x| x.filter(|_| self.has_channels));
-        let status = self.status.view_mut();
-        let pages = TieredInputs {
+        let mut pages = TieredInputs {
             pools: TierPools {
                 pools: self.pools.each_ref().map(|pool| Some(pool.view())),
-                status: Some(&status),
+                status: Some(self.status.view_mut()),
             },
             key_entries: self.entries[0].view(),
             value_entries: self.entries[1].view(),
@@ -296,8 +292,8 @@ impl TieredKv {
             log_sums: Some(self.log_sums.view_mut()),
             workspace: self.workspace.view_mut(),
         };
-        let logits = step.is_probe.then(|| self.logits.view_mut());
-        attend_tiered(queue, &self.attend, &inputs, &pages, &mut outputs, logits.as_ref())?;
+        let mut logits = step.is_probe.then(|| self.logits.view_mut());
+        attend_tiered(queue, &self.attend, &inputs, &mut pages, &mut outputs, logits.as_mut())?;
         if !step.is_probe {
             return Ok(());
         }

@@ -293,6 +293,38 @@ impl<'a, T: Element> View<'a, T> {
 }
 
 impl<T: Element> ViewMut<'_, T> {
+    /// All of the same memory, borrowed from this view: what goes into a struct that takes a `ViewMut` by value, while this
+    /// view is kept for what comes after.
+    ///
+    /// ```
+    /// # use lacuna::{Queue, Result, ViewMut};
+    /// struct Step<'a> {
+    ///     status: Option<ViewMut<'a, u64>>,
+    /// }
+    ///
+    /// fn steps(mut status: Option<ViewMut<'_, u64>>) {
+    ///     for _ in 0..2 {
+    ///         let step = Step { status: status.as_mut().map(ViewMut::reborrow) };
+    ///         assert_eq!(step.status.map_or(0, |status| status.len()), 1);
+    ///     }
+    /// }
+    ///
+    /// # #[cfg(feature = "simt")] {
+    /// let queue = Queue::simt(lacuna::simt::Config::default());
+    /// steps(Some(queue.alloc(1)?.view_mut()));
+    /// # }
+    /// # Ok::<_, lacuna::Error>(())
+    /// ```
+    pub fn reborrow(&mut self) -> ViewMut<'_, T> {
+        ViewMut {
+            address: self.address,
+            len: self.len,
+            origin: self.origin,
+            holes: self.holes,
+            borrow: PhantomData,
+        }
+    }
+
     /// The elements of `range`, borrowed from this view.
     ///
     /// # Errors

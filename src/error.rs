@@ -232,6 +232,12 @@ pub enum Error {
     Simt(#[from] Box<crate::simt::Fault>),
 }
 
+/// Two lengths agree.
+pub(crate) fn check_same(what: &'static str, expected: u64, got: usize) -> Result<()> {
+    let got = got as u64;
+    if got == expected { Ok(()) } else { Err(Error::Shape { what, expected, got }) }
+}
+
 /// `value < limit`; `allowed` says so in words.
 pub(crate) fn check_below(
     what: &'static str,

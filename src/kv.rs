@@ -214,9 +214,10 @@ impl KvLayout {
 }
 
 /// Whose lists of rows of a cache there are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum KvLists {
     /// One of each request and head: `[batch, n_heads, n_indices]`.
+    #[default]
     PerHead,
     /// One of each request, for all its heads: `[batch, n_indices]`.
     PerRequest,
@@ -322,7 +323,7 @@ impl<T: Float> KvView<'_, T> {
         Ok(LacunaKvView {
             keys: arguments.input("keys", &self.keys.through(layout, table), n_pool)?,
             values: arguments.optional_input("values", values.as_ref(), n_pool)?,
-            page_table: arguments.input("page table", &self.page_table, layout.table_len())?,
+            page_table: arguments.input("page_table", &self.page_table, layout.table_len())?,
             lengths: arguments.input("lengths", &self.lengths, layout.shape().batch)?,
             key_scale: self.key_scale,
             value_scale: self.value_scale,
@@ -373,7 +374,7 @@ impl<T: Float> KvViewMut<'_, T> {
         Ok(LacunaKvView {
             keys: arguments.written(role, "keys", &keys, n_pool)?,
             values: arguments.optional_written(role, "values", values.as_ref(), n_pool)?,
-            page_table: arguments.input("page table", &self.page_table, layout.table_len())?,
+            page_table: arguments.input("page_table", &self.page_table, layout.table_len())?,
             lengths: arguments.input("lengths", &self.lengths, layout.shape().batch)?,
             ..layout.params::<T>()
         })

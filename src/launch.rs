@@ -3,6 +3,7 @@
 
 use crate::buffer::{View, ViewMut};
 use crate::element::Element;
+pub(crate) use crate::error::check_same;
 use crate::queue::{Inner, Queue};
 use crate::region::{Regions, Role};
 use crate::{Error, Result};
@@ -185,6 +186,16 @@ impl<'q> Arguments<'q> {
         Self { queue, regions: Regions::default() }
     }
 
+    /// The workspace, of which parts become arguments by names of their own.
+    pub(crate) fn check_workspace<T: Element>(
+        &self,
+        view: &ViewMut<'_, T>,
+        len: u64,
+    ) -> Result<()> {
+        self.queue.check_view_mut("workspace", view)?;
+        check_same("workspace", len, view.len())
+    }
+
     /// An input of `len` elements.
     pub(crate) fn input<T: Element>(
         &mut self,
@@ -262,13 +273,6 @@ pub(crate) fn check_aligned(
         return Ok(());
     }
     Err(Error::Range { what, value: address, allowed })
-}
-
-pub(crate) fn check_same(what: &'static str, expected: u64, got: usize) -> Result<()> {
-    if got as u64 == expected {
-        return Ok(());
-    }
-    Err(Error::Shape { what, expected, got: got as u64 })
 }
 
 /// Launches a kernel on an engine's stream: for callers with their own allocator.

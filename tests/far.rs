@@ -101,9 +101,10 @@ fn masks_that_are_compacted() {
             counts: counts.view_mut(),
             offsets: None,
             row_starts: None,
+            workspace: workspace.view_mut(),
         };
         let inputs = CompactInputs::whole(kept.view());
-        compact_rows(queue, &plan, &inputs, &mut workspace.view_mut(), &mut outputs).unwrap();
+        compact_rows(queue, &plan, &inputs, &mut outputs).unwrap();
         let found: Vec<u32> = queue.download(&counts.view()).unwrap();
         (found, queue.download(&indices.view()).unwrap())
     });
@@ -320,7 +321,7 @@ fn rows_that_become_pages_and_rows() {
         };
         let mut read = TierPools::default();
         read.pools[0] = Some(pages.view());
-        dequantize_pages(queue, &plan, &read, &lists, &mut target).unwrap();
+        dequantize_pages(queue, &plan, &mut read, &lists, &mut target).unwrap();
         let back = rows_of(queue, &back[0], &starts(&layout), 32 * 32);
         // The first 32 tokens, those of the last page, are in no list.
         assert_eq!(back[..2 * 1024], rows[..2 * 1024]);
@@ -343,7 +344,6 @@ fn tokens_that_are_appended() {
         let mut cache = [0, 1].map(|_| pool(queue, &layout, &[bf16::ZERO; 48]));
         let (table, lengths) = (queue.upload(&TABLE).unwrap(), queue.upload(&[0]).unwrap());
         let mut new_lengths = queue.alloc(1).unwrap();
-        let mut workspace = queue.alloc(plan.workspace_len() as usize).unwrap();
         let tokens = NewTokens {
             keys: new.view(),
             values: new.view(),
@@ -360,9 +360,9 @@ fn tokens_that_are_appended() {
             page_table: table.view(),
             lengths: lengths.view(),
         };
-        let mut outputs = AppendOutputs { new_lengths: new_lengths.view_mut(), dropped: None };
-        append_kv(queue, &plan, &tokens, &mut target, &mut workspace.view_mut(), &mut outputs)
-            .unwrap();
+        let mut outputs =
+            AppendOutputs { new_lengths: new_lengths.view_mut(), dropped: None, workspace: None };
+        append_kv(queue, &plan, &tokens, &mut target, &mut outputs).unwrap();
         let found = rows_of(queue, &cache[0], &starts(&layout), 16);
         let expected = [&rows[32..], &rows[16..32], &rows[..16]].concat();
         assert_eq!(found, expected);

@@ -9,6 +9,7 @@ use std::ffi::c_void;
 
 use half::{bf16, f16};
 use lacuna::launch::{self, Grid, Kernel, KernelParams};
+use lacuna::select::{CompactInputs, CompactOutputs, CompactPlan, CompactShape, compact_rows};
 use lacuna::simt::Config;
 use lacuna::{Element, Error, Memory, Queue, View, ViewMut};
 use proptest::prelude::*;
@@ -211,6 +212,43 @@ fn a_buffer_goes_to_the_queue_that_adopts_it() {
         }
         drop((queue, buffer, pinned));
         other.synchronize().unwrap();
+    }
+}
+
+#[test]
+fn a_workspace_elsewhere_is_called_so() {
+    let queue = simt();
+    let plan = CompactPlan::new(CompactShape::of(1, 20_000, 16)).unwrap();
+    let kept = queue.alloc(plan.mask_len() as usize).unwrap();
+    let mut indices = queue.alloc(plan.indices_len() as usize).unwrap();
+    let mut counts = queue.alloc(1).unwrap();
+    // SAFETY: refused before it is used.
+    let workspace =
+        unsafe { ViewMut::from_raw(256, plan.workspace_len() as usize, Memory::Cuda(0)) };
+    let mut outputs = CompactOutputs {
+        indices: indices.view_mut(),
+        counts: counts.view_mut(),
+        offsets: None,
+        row_starts: None,
+        workspace,
+    };
+    let inputs = CompactInputs::whole(kept.view());
+    let error = compact_rows(&queue, &plan, &inputs, &mut outputs).unwrap_err();
+    assert!(matches!(error, Error::WrongQueue { what: "workspace", .. }), "{error}");
+}
+
+#[test]
+fn a_view_is_lent_again_whole() {
+    for queue in common::queues() {
+        let mut buffer = queue.upload(&[1_u32, 2, 3]).unwrap();
+        let mut view = buffer.view_mut();
+        let address = view.address();
+        for value in [4, 5] {
+            let mut again = view.reborrow();
+            assert_eq!((again.address(), again.len()), (address, 3));
+            queue.upload_into(&[value; 3], &mut again).unwrap();
+        }
+        assert_eq!(queue.download(&view.as_view()).unwrap(), [5; 3]);
     }
 }
 

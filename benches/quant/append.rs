@@ -271,9 +271,12 @@ impl Work for Launch {
             page_table: self.page_table.view(),
             lengths: self.lengths.view(),
         };
-        let workspace = &mut self.workspace.view_mut();
-        let mut outputs = AppendOutputs { new_lengths: self.new_lengths.view_mut(), dropped: None };
-        append_kv(queue, &self.plan, &tokens, &mut target, workspace, &mut outputs)
+        let mut outputs = AppendOutputs {
+            new_lengths: self.new_lengths.view_mut(),
+            dropped: None,
+            workspace: Some(self.workspace.view_mut()),
+        };
+        append_kv(queue, &self.plan, &tokens, &mut target, &mut outputs)
     }
 
     /// Rows that no token comes to stay what they were.

@@ -311,7 +311,7 @@ impl Work for Launch {
                 dequantize_pages(
                     queue,
                     &self.plan,
-                    &TierPools { pools, status: None },
+                    &mut TierPools { pools, status: None },
                     &lists,
                     &mut target,
                 )

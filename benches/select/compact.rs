@@ -149,9 +149,10 @@ impl Work for Launch {
             counts: self.counts.view_mut(),
             offsets: self.case.has_offsets.then(|| self.offsets.view_mut()),
             row_starts: None,
+            workspace: self.workspace.view_mut(),
         };
         let inputs = CompactInputs::whole(self.mask.view());
-        compact_rows(queue, &self.plan, &inputs, &mut self.workspace.view_mut(), &mut outputs)
+        compact_rows(queue, &self.plan, &inputs, &mut outputs)
     }
 
     fn poison(&mut self, queue: &Queue) -> lacuna::Result<()> {

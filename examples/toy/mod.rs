@@ -89,9 +89,10 @@ impl Mask {
         let kept = self.kept.view();
         let inputs = CompactInputs { lengths: Some(lengths), ..CompactInputs::whole(kept) };
         let (indices, counts) = (indices.view_mut(), counts.view_mut());
-        let mut outputs = CompactOutputs { indices, counts, offsets: None, row_starts: None };
-        let workspace = &mut self.workspace.view_mut();
-        select::compact_rows(queue, &self.compact, &inputs, workspace, &mut outputs)
+        let workspace = self.workspace.view_mut();
+        let mut outputs =
+            CompactOutputs { indices, counts, offsets: None, row_starts: None, workspace };
+        select::compact_rows(queue, &self.compact, &inputs, &mut outputs)
     }
 }
 

@@ -111,7 +111,7 @@ fn unpack(raw: &RawLane<'_>) -> Vec<u16> {
     let mut expected = vec![0; raw.shape.n_weights() as usize];
     reference::unpack(raw, &mut expected);
     let mut unpacked = vec![1; expected.len()];
-    lane::unpack(raw, &mut unpacked);
+    lane::unpack(raw, &mut unpacked).expect("as many weights");
     assert!(unpacked == expected, "the CPU decoder");
     unpacked
 }

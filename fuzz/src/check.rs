@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 
+use lacuna::Error;
 use lacuna::huffman::indexed::{
     self, CodeTable, CorruptTile, GRANULE_WEIGHTS, IndexedRowsPlan, IndexedRowsShape, RawIndexed,
     TILE_GRANULES, TILE_WEIGHTS, TileReason,
 };
-use lacuna::huffman::{self, Group, reference};
+use lacuna::huffman::{self, Corruption, Group, reference};
 use lacuna::select::Absent;
 
 use crate::Input;
@@ -18,13 +19,35 @@ const POISON: u16 = 0xDEAD;
 /// Rows that are asked for at once, at most.
 const MOST_ROWS: usize = 8;
 
+/// What the CPU decoder found corrupt.
+///
+/// # Panics
+/// For any other error.
+pub fn corruption(result: lacuna::Result<()>) -> Result<(), Corruption> {
+    result.map_err(|error| match error {
+        Error::Corrupt(found) => found,
+        error => panic!("{error}"),
+    })
+}
+
+/// The same of compact groups.
+///
+/// # Panics
+/// For any other error.
+pub fn corrupt_tile(result: lacuna::Result<()>) -> Result<(), CorruptTile> {
+    result.map_err(|error| match error {
+        Error::CorruptTile(found) => found,
+        error => panic!("{error}"),
+    })
+}
+
 /// The CPU decoder and the reference agree on a DF11 group; and where it is sound and an index holds
 /// it, so does decoding by that.
 pub fn check_group(input: &mut Input<'_>, group: &Group<'_>) {
     let mut expected = vec![0; group.n_elements() as usize];
     let verdict = reference::decode(group.raw(), &mut expected);
     let mut decoded = vec![POISON; expected.len()];
-    assert_eq!(huffman::decode(group, &mut decoded), verdict);
+    assert_eq!(corruption(huffman::decode(group, &mut decoded)), verdict);
     assert!(decoded == expected, "the CPU decoder");
     assert!(verdict.is_ok() || decoded.iter().all(|weight| *weight == CORRUPT));
     let index = indexed::reference::index(group);

@@ -5,7 +5,7 @@ mod check;
 mod input;
 mod property;
 
-pub use check::{check_group, check_indexed, check_walked};
+pub use check::{check_group, check_indexed, check_walked, corrupt_tile, corruption};
 pub use input::{Input, damage, damage_bytes, loosened, placed, words};
 pub use property::{PROPERTIES, Property, outcome_of, queue, run_property, word_of};
 

@@ -5,6 +5,7 @@ use super::reference::{self, CORRUPT_WEIGHT};
 use super::{
     BYTES_PER_BLOCK, Corruption, GAP_BYTES_PER_BLOCK, Group, RawGroup, THREADS_PER_BLOCK, parallel,
 };
+use crate::error::check_same;
 
 /// Blocks that one thread decodes at once, so that the lookups of one do not wait for another's.
 const N_STREAMS: usize = 4;
@@ -16,13 +17,14 @@ const N_STREAMS: usize = 4;
 /// Bit for bit [`reference::decode`], for corrupt groups too: on `Err`, all of `output` is 0x7FC0.
 ///
 /// # Errors
-/// The lowest corrupt block and the highest reason found in it.
-///
-/// # Panics
-/// Where `output` has another length than the group has weights.
-pub fn decode(group: &Group<'_>, output: &mut [u16]) -> Result<(), Corruption> {
-    let raw = group.raw();
-    assert_eq!(output.len(), raw.sign_mantissa.len(), "the output has one element per weight");
+/// [`Error::Corrupt`](crate::Error::Corrupt) with the lowest corrupt block and the highest reason found in it;
+/// [`Error::Shape`](crate::Error::Shape) where `output` has another length than the group has weights, and is left alone.
+pub fn decode(group: &Group<'_>, output: &mut [u16]) -> crate::Result<()> {
+    check_same("output", group.n_elements(), output.len())?;
+    Ok(decode_raw(group.raw(), output)?)
+}
+
+fn decode_raw(raw: &RawGroup<'_>, output: &mut [u16]) -> Result<(), Corruption> {
     let table = Table::new(raw);
     let result = split_blocks(raw, output).and_then(|batches| {
         let new_streams = || Box::new(std::array::from_fn(|_| Stream::new()));
@@ -230,9 +232,10 @@ mod tests {
         encoded.gaps[4 * GAP_BYTES_PER_BLOCK] ^= 0x80;
         let raw = encoded.as_raw("group");
         let mut decoded = vec![0; weights.len()];
-        let result = decode(&raw.parse().unwrap(), &mut decoded);
-        assert_eq!(result, reference::decode(&raw, &mut vec![0; weights.len()]));
-        assert_eq!(result.unwrap_err().block, 3);
+        let error = decode(&raw.parse().unwrap(), &mut decoded).unwrap_err();
+        let expected = reference::decode(&raw, &mut vec![0; weights.len()]).unwrap_err();
+        assert!(matches!(error, crate::Error::Corrupt(found) if found == expected), "{error}");
+        assert_eq!(expected.block, 3);
         assert!(decoded.iter().all(|weight| *weight == CORRUPT_WEIGHT));
     }
 }

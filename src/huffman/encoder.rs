@@ -2,7 +2,7 @@
 
 use half::bf16;
 
-use super::compact::{Counter, EncodePlan, place_codes};
+use super::compact::{Counter, EncodePlan, nothing_measured, place_codes};
 use super::encode::{Chosen, densest_block};
 use super::{
     EncodedGroup, GroupViews, GroupViewsMut, Measured, PUBLISHED_BLOCK_ELEMENTS, pack_group,
@@ -10,6 +10,7 @@ use super::{
 };
 use crate::Result;
 use crate::buffer::{Buffer, View};
+use crate::error::check_same;
 use crate::queue::Queue;
 
 /// Encodes DF11 groups of one size in device memory, with a workspace of its own.
@@ -76,6 +77,9 @@ impl Encoder {
 
     /// Encodes the group that was measured last; `outputs.encoded_exponent` has [`Measured::n_code_bytes`].
     ///
+    /// `weights` are those that were measured, where they were or elsewhere. Of others nothing outside `outputs` is written, and what
+    /// stands there is no group: decoders find it corrupt, or make other weights of it.
+    ///
     /// # Numerics
     /// Bit for bit [`encode`](super::encode()), once [`lengthen`](Self::lengthen) has no other code.
     ///
@@ -83,13 +87,18 @@ impl Encoder {
     /// Two launches; no allocation, copy or synchronisation.
     ///
     /// # Errors
-    /// Those of [`pack_group`]. Where the second launch fails, nothing needs to be zeroed again.
+    /// Those of [`pack_group`]; [`Error::Shape`](crate::Error::Shape) where `outputs.encoded_exponent` has another length, and
+    /// [`Error::Range`](crate::Error::Range) where nothing was measured. Where the second launch fails, nothing needs to be zeroed
+    /// again.
     pub fn pack(
         &mut self,
         queue: &Queue,
         weights: &View<'_, bf16>,
         outputs: &mut GroupViewsMut<'_>,
     ) -> Result<()> {
+        let (_, chosen) = self.latest.as_ref().ok_or_else(nothing_measured)?;
+        let n_code_bytes = chosen.measured.n_code_bytes;
+        check_same("encoded_exponent", n_code_bytes, outputs.encoded_exponent.len())?;
         let plan = *self.plan();
         place_codes(queue, &plan, &mut self.counter.workspace())?;
         pack_group(queue, &plan, weights, &self.counter.workspace(), outputs)

@@ -83,7 +83,7 @@ pub fn pack_group(
     workspace: &ViewMut<'_, u64>,
     outputs: &mut GroupViewsMut<'_>,
 ) -> Result<()> {
-    check_workspace(plan, workspace)?;
+    check_workspace(queue, plan, workspace)?;
     let GroupViewsMut { encoded_exponent, sign_mantissa, gaps, output_positions } = outputs;
     for (what, address) in [
         ("address of weights", weights.address()),

@@ -24,10 +24,10 @@ impl EntryTable {
 impl fmt::Display for EntryTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Keys => "entries of keys",
-            Self::Values => "entries of values",
-            Self::OldKeys => "old entries of keys",
-            Self::OldValues => "old entries of values",
+            Self::Keys => "key_entries",
+            Self::Values => "value_entries",
+            Self::OldKeys => "old_key_entries",
+            Self::OldValues => "old_value_entries",
         })
     }
 }
@@ -41,7 +41,8 @@ impl fmt::Display for EntryTable {
 /// let status = u64::from(u32::MAX - 70) << 32 | 2;
 /// let missing = MissingPage::from_status(status).unwrap();
 /// assert_eq!(missing, MissingPage { table: EntryTable::Values, entry: 70 });
-/// assert_eq!(missing.to_string(), "entries of values: entry 70 is of a page that its pool does not have");
+/// assert_eq!(missing.to_string(), "value_entries: entry 70 is of a page that its pool does not have");
+/// assert_eq!(missing.to_status(), status);
 /// assert_eq!(MissingPage::from_status(0), None);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -62,5 +63,10 @@ impl MissingPage {
     pub fn from_status(status: u64) -> Option<Self> {
         let table = EntryTable::ALL.into_iter().find(|table| *table as u32 == status as u32)?;
         Some(Self { table, entry: u32::MAX - (status >> 32) as u32 })
+    }
+
+    /// The status word that says so: the greatest of all that are missing is what a launch raises it to.
+    pub fn to_status(self) -> u64 {
+        u64::from(u32::MAX - self.entry) << 32 | self.table as u64
     }
 }

@@ -8,3 +8,4 @@ mod common;
 mod huffman;
 mod quant;
 mod select;
+mod zeros;

@@ -404,9 +404,10 @@ fn of_launches(sweep: &mut Sweep<'_>, device: &Device) {
             counts: counts.view_mut(),
             offsets: None,
             row_starts: None,
+            workspace: workspace.view_mut(),
         };
         let inputs = CompactInputs::whole(kept.view());
-        made(compact_rows(&queue, &plan, &inputs, &mut workspace.view_mut(), &mut outputs)?)
+        made(compact_rows(&queue, &plan, &inputs, &mut outputs)?)
     });
 }
 

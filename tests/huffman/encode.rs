@@ -3,7 +3,7 @@
 use half::bf16;
 use lacuna::huffman::compact::{EncodePlan, count_exponents, place_codes};
 use lacuna::huffman::{
-    Codebook, DeviceGroup, DeviceWeights, EncodedGroup, Encoder, GroupViewsMut, Measured,
+    Codebook, DeviceGroup, DeviceWeights, EncodedGroup, Encoder, GroupViewsMut,
     PUBLISHED_BLOCK_ELEMENTS, pack_group, upload_codebook,
 };
 use lacuna::simt::{Checks, Config, Schedule};
@@ -342,11 +342,17 @@ fn codes_end_where_their_room_does() {
     let weights = clustered_weights(70_000, 4);
     let expected = encode(&weights);
     for queue in common::queues() {
-        let mut encoder = Encoder::new(&queue, 70_000).unwrap();
         let source = upload(&queue, &weights);
-        let Measured { n_code_bytes, .. } = encoder.measure(&queue, &source.view()).unwrap();
-        assert_eq!(n_code_bytes, expected.encoded_exponent.len() as u64);
-        for n_bytes in [1, 15, 16, 17, 4095, 4096, 4097, 8192, n_code_bytes as usize - 1] {
+        let plan = EncodePlan::new(70_000).unwrap();
+        let mut workspace = queue.alloc::<u64>(plan.workspace_len() as usize).unwrap();
+        let mut counts = queue.alloc::<u64>(256).unwrap();
+        let mut space = workspace.view_mut();
+        count_exponents(&queue, &plan, &source.view(), &mut space, &mut counts.view_mut()).unwrap();
+        let book = Codebook::new(&count(&weights)).unwrap();
+        upload_codebook(&queue, &plan, &book, &mut space).unwrap();
+        place_codes(&queue, &plan, &mut space).unwrap();
+        let n_code_bytes = expected.encoded_exponent.len();
+        for n_bytes in [1, 15, 16, 17, 4095, 4096, 4097, 8192, n_code_bytes - 1] {
             let n_blocks = n_bytes.div_ceil(4096);
             let mut group = DeviceGroup {
                 encoded_exponent: queue.alloc(n_bytes).unwrap(),
@@ -355,7 +361,7 @@ fn codes_end_where_their_room_does() {
                 gaps: queue.alloc(320 * n_blocks).unwrap(),
                 output_positions: queue.alloc(4 * (n_blocks + 1)).unwrap(),
             };
-            encoder.pack(&queue, &source.view(), &mut group.views_mut()).unwrap();
+            pack_group(&queue, &plan, &source.view(), &space, &mut group.views_mut()).unwrap();
             let found = group.download(&queue).unwrap();
             assert!(found.encoded_exponent == expected.encoded_exponent[..n_bytes]);
             assert!(found.gaps == expected.gaps[..320 * n_blocks]);
@@ -363,6 +369,32 @@ fn codes_end_where_their_room_does() {
             assert_eq!(found.output_positions[..inner], expected.output_positions[..inner]);
             assert_eq!(found.output_positions[last..], 70_000_u32.to_le_bytes());
         }
+    }
+}
+
+/// Nothing outside is touched, what comes of it is read like any group, and the encoder goes on.
+#[test]
+fn other_weights_than_were_measured_are_packed_to_no_group() {
+    let [measured, other] = [clustered_weights(70_000, 4), noise(70_000, 5)];
+    // Blocks that have more bits than were counted write what is of the next, too.
+    let checks = Checks { unwritten: false, races: false, ..Checks::ALL };
+    for seed in 0..4 {
+        let queue =
+            Queue::simt(Config { schedule: Schedule::Random, seed, checks, ..Config::default() });
+        let mut encoder = Encoder::new(&queue, 70_000).unwrap();
+        let [source, wrong] = [&measured, &other].map(|weights| upload(&queue, weights));
+        let mut group = encoder.encode(&queue, &source.view()).unwrap();
+        encoder.pack(&queue, &wrong.view(), &mut group.views_mut()).unwrap();
+        let found = group.download(&queue).unwrap();
+        assert!(found.sign_mantissa == encode(&other).sign_mantissa);
+        assert!(found.encoded_exponent != encode(&measured).encoded_exponent);
+        if let Ok(group) = found.as_raw("group").parse() {
+            let mut decoded = vec![0; 70_000];
+            let verdict = lacuna::huffman::decode(&group, &mut decoded);
+            assert!(verdict.is_err() || decoded != other);
+        }
+        let encoded = encoder.encode(&queue, &wrong.view()).unwrap().download(&queue).unwrap();
+        assert_same(&encoded, &encode(&other));
     }
 }
 
@@ -397,15 +429,32 @@ fn what_is_wrong_is_said() {
         }
         message(encoder.pack(&queue, &view, &mut outputs).unwrap_err())
     };
-    assert_eq!(say(0..0, 0), "code bytes of a group: 0 is outside 1..2^31");
-    assert!(say(8..80, 0).starts_with("address of encoded_exponent: "));
+    let n_bytes = encode(&clustered_weights(208, 1)[..200]).encoded_exponent.len();
+    for n in [0, n_bytes - 1, n_bytes + 1] {
+        let expected = format!("encoded_exponent: expected {n_bytes}, got {n}");
+        assert_eq!(say(0..n, 0), expected);
+    }
+    assert!(say(8..8 + n_bytes, 0).starts_with("address of encoded_exponent: "));
     assert!(say(8..208, 1).starts_with("address of sign_mantissa: "));
     assert!(say(2..10, 3).starts_with("address of output_positions: "));
     assert_eq!(say(0..199, 1), "sign_mantissa: expected 200, got 199");
     assert_eq!(say(0..321, 2), "gaps: expected 320, got 321");
     assert_eq!(say(0..12, 3), "output_positions: expected 8, got 12");
-    let mut short = queue.alloc::<u64>(3).unwrap();
+    let nothing = "measured groups: 0 is outside 1: `measure` comes before `pack`";
+    let mut fresh = Encoder::new(&queue, 200).unwrap();
+    assert_eq!(message(fresh.pack(&queue, &view, &mut group.views_mut()).unwrap_err()), nothing);
+    // A group that could not be measured is not the one before.
+    assert_eq!(of(&mut encoder, 0..199), "weights: expected 200, got 199");
+    assert_eq!(message(encoder.pack(&queue, &view, &mut group.views_mut()).unwrap_err()), nothing);
     let (plan, book) = (*encoder.plan(), Codebook::new(&count(&[1])).unwrap());
+    let mut workspace = queue.alloc::<u64>(plan.workspace_len() as usize).unwrap();
+    let mut empty = queue.alloc(0).unwrap();
+    let mut outputs = GroupViewsMut { encoded_exponent: empty.view_mut(), ..group.views_mut() };
+    assert_eq!(
+        message(pack_group(&queue, &plan, &view, &workspace.view_mut(), &mut outputs).unwrap_err()),
+        "code bytes of a group: 0 is outside 1..2^31"
+    );
+    let mut short = queue.alloc::<u64>(3).unwrap();
     assert_eq!(
         message(upload_codebook(&queue, &plan, &book, &mut short.view_mut()).unwrap_err()),
         format!("workspace: expected {}, got 3", plan.workspace_len())

@@ -3,12 +3,21 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use lacuna::Error;
 use lacuna::huffman::{
-    self, Checkpoint, Codebook, EncodedGroup, PUBLISHED_BLOCK_ELEMENTS, reference,
+    self, Checkpoint, Codebook, Corruption, EncodedGroup, PUBLISHED_BLOCK_ELEMENTS, reference,
 };
 use proptest::prelude::*;
 
 use crate::common::{self, GOLDEN, clustered_weights, encode};
+
+/// What a CPU decoder found corrupt, to be held against a reference.
+fn corruption(result: lacuna::Result<()>) -> Result<(), Corruption> {
+    result.map_err(|error| match error {
+        Error::Corrupt(found) => found,
+        error => panic!("{error}"),
+    })
+}
 
 /// Encodes, parses, and decodes by both decoders.
 #[track_caller]
@@ -181,10 +190,23 @@ fn tables_that_no_prefix_code_has_mean_what_the_reference_says() {
         let result = reference::decode(&raw, &mut expected);
         n_sound += u32::from(result.is_ok());
         let mut decoded = vec![0; weights.len()];
-        assert_eq!(huffman::decode(&raw.parse().unwrap(), &mut decoded), result, "entry {at}");
+        let found = corruption(huffman::decode(&raw.parse().unwrap(), &mut decoded));
+        assert_eq!(found, result, "entry {at}");
         assert!(decoded == expected, "entry {at}");
     }
     assert!(n_sound > 100, "{n_sound}");
+}
+
+#[test]
+fn an_output_of_another_length_is_refused_and_left_alone() {
+    let encoded = encode(&clustered_weights(1000, 3));
+    let group = encoded.as_raw("group").parse().unwrap();
+    for n in [0, 999, 1001] {
+        let mut output = vec![7; n];
+        let error = huffman::decode(&group, &mut output).unwrap_err();
+        assert!(matches!(error, Error::Shape { what: "output", expected: 1000, .. }), "{error}");
+        assert!(output.iter().all(|bits| *bits == 7));
+    }
 }
 
 #[test]
@@ -295,7 +317,7 @@ proptest! {
         let result = reference::decode(&raw, &mut expected);
         if let Ok(group) = raw.parse() {
             let mut decoded = vec![0; weights.len()];
-            prop_assert_eq!(huffman::decode(&group, &mut decoded), result);
+            prop_assert_eq!(corruption(huffman::decode(&group, &mut decoded)), result);
             prop_assert!(decoded == expected);
         }
     }

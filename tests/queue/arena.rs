@@ -286,6 +286,7 @@ fn pools_with_holes_are_for_caches_alone() {
         refused(queue.fill_zero(&mut cache.keys).unwrap_err());
         let host = vec![bf16::ZERO; 8];
         refused(queue.upload_into(&host, &mut cache.keys.slice_mut(0..8).unwrap()).unwrap_err());
+        refused(queue.fill_zero(&mut cache.keys.reborrow()).unwrap_err());
         refused(queue.download(&cache.as_view().keys).unwrap_err());
         gather(&queue, &cache.as_view()).unwrap();
     }

@@ -114,8 +114,9 @@ impl Problem {
                 counts: counts.view_mut(),
                 offsets: self.has_offsets.then(|| offsets.view_mut()),
                 row_starts: self.has_starts.then(|| row_starts.view_mut()),
+                workspace: workspace.view_mut(),
             };
-            compact_rows(queue, &plan, &inputs, &mut workspace.view_mut(), &mut outputs)?;
+            compact_rows(queue, &plan, &inputs, &mut outputs)?;
         }
         Ok(Compacted {
             indices: queue.download(&indices.view())?,

@@ -321,8 +321,8 @@ fn what_does_not_fit_is_refused_with_what_does() {
     let queue = Queue::simt(Config::default());
     let sound = plain(16, [10, 7], 3);
     for (problem, message) in [
-        (Problem { evicted: vec![0; 9], ..sound.clone() }, "evicted tokens: expected 10, got 9"),
-        (Problem { kept: vec![0; 9], ..sound.clone() }, "kept tokens: expected 7, got 9"),
+        (Problem { evicted: vec![0; 9], ..sound.clone() }, "evicted: expected 10, got 9"),
+        (Problem { kept: vec![0; 9], ..sound.clone() }, "kept: expected 7, got 9"),
         (Problem { thresholds: vec![0.0; 2], ..sound }, "thresholds: expected 1, got 2"),
     ] {
         assert_eq!(problem.run(&queue).unwrap_err().to_string(), message);

@@ -67,7 +67,7 @@ impl Work for Launch {
         let queries = self.queries.view();
         let inputs = AttendInputs { queries, segments: &segments, sinks: None, skips: None };
         let scales = Some(self.scales.view());
-        let pages = TieredInputs {
+        let mut pages = TieredInputs {
             pools: TierPools {
                 pools: self.pools.each_ref().map(|pool| pool.as_ref().map(Buffer::view)),
                 status: None,
@@ -78,7 +78,7 @@ impl Work for Launch {
             key_channels: ChannelViews { scales, offsets: Some(self.offsets.view()) },
             value_channels: ChannelViews { scales, offsets: None },
         };
-        attend_tiered(queue, &self.plan, &inputs, &pages, &mut self.outputs.views(), None)
+        attend_tiered(queue, &self.plan, &inputs, &mut pages, &mut self.outputs.views(), None)
     }
 
     fn poison(&mut self, queue: &Queue) -> lacuna::Result<()> {

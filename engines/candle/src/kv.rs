@@ -84,13 +84,13 @@ impl KvCache {
             );
         };
         let Ok((batch, table_stride)) = self.page_table.dims2() else {
-            bail!("page table: expected [batch, pages], got {:?}", self.page_table.dims());
+            bail!("page_table: expected [batch, pages], got {:?}", self.page_table.dims());
         };
         if !matches!(self.keys.dtype(), DType::BF16 | DType::F16) {
             let found = self.keys.dtype();
             return Err(crate::storage::wrong_type("keys of a cache", "bf16 or f16", found));
         }
-        check_type("page table", &self.page_table, DType::I32)?;
+        check_type("page_table", &self.page_table, DType::I32)?;
         check_type("lengths", &self.lengths, DType::U32)?;
         check_dims("lengths", &self.lengths, &[batch])?;
         let strides = self.keys.layout().stride();
@@ -132,7 +132,7 @@ impl KvCache {
     /// The cache's tensors by what they are called.
     pub(crate) fn tensors(&self) -> Vec<(&'static str, &Tensor)> {
         let values = self.values.iter().map(|values| ("values of a cache", values));
-        let others = [("page table", &self.page_table), ("lengths", &self.lengths)];
+        let others = [("page_table", &self.page_table), ("lengths", &self.lengths)];
         std::iter::once(("keys of a cache", &self.keys)).chain(values).chain(others).collect()
     }
 }
@@ -160,7 +160,7 @@ pub(crate) struct Tables<'a> {
 
 impl<'a> Tables<'a> {
     pub(crate) fn new(cache: &'a KvCache) -> Result<Self> {
-        let table = Source::whole::<i32>("page table", &cache.page_table, cache.page_table.dims())?;
+        let table = Source::whole::<i32>("page_table", &cache.page_table, cache.page_table.dims())?;
         let lengths = Source::whole::<u32>("lengths", &cache.lengths, cache.lengths.dims())?;
         Ok(Self { page_table: table, lengths })
     }
@@ -206,7 +206,7 @@ pub fn append_kv(
     check_type("new values", values, cache.keys.dtype())?;
     let mut named = cache.tensors();
     named.extend([("new keys", keys), ("new values", values)]);
-    named.extend(rotary.map(|rotary| ("cosines and sines", &rotary.cos_sin)));
+    named.extend(rotary.map(|rotary| ("cos_sin", &rotary.cos_sin)));
     let is_cuda = is_on_cuda(&named)?;
     let written = [("keys of a cache", &cache.keys), ("values of a cache", cache.values()?)];
     apart(&written, &named[2..])?;
@@ -222,7 +222,7 @@ pub fn append_kv(
         Some(Rotary { turn, cos_sin }) => {
             let Ok((n_positions, rotary_dim)) = cos_sin.dims2() else {
                 let dims = cos_sin.dims();
-                bail!("cosines and sines: expected [n_positions, rotary_dim], got {dims:?}");
+                bail!("cos_sin: expected [n_positions, rotary_dim], got {dims:?}");
             };
             let [n_positions, rotary_dim] = [n_positions, rotary_dim].map(|n| n as u64);
             AppendShape { turn: *turn, n_positions, rotary_dim, ..shape }
@@ -234,7 +234,7 @@ pub fn append_kv(
         values: Source::new(values, value_rows.span),
         cos_sin: match rotary.filter(|rotary| rotary.turn != Turn::None) {
             Some(Rotary { cos_sin, .. }) => {
-                Some(Source::whole::<f32>("cosines and sines", cos_sin, cos_sin.dims())?)
+                Some(Source::whole::<f32>("cos_sin", cos_sin, cos_sin.dims())?)
             }
             None => None,
         },

@@ -476,7 +476,7 @@ pub fn summarize(
     summaries.lengths = cache.lengths.clone();
     let mut named = cache.tensors();
     named.push(("summary table", &summaries.page_table));
-    named.extend(first_new.map(|first_new| ("first new tokens", first_new)));
+    named.extend(first_new.map(|first_new| ("first_new", first_new)));
     let written = [("summaries", &summaries.keys)];
     let is_cuda = is_on_cuda(&[&named[..], &written].concat())?;
     apart(&written, &named)?;
@@ -495,11 +495,10 @@ pub fn summarize(
     })
     .w()?;
     if let Some(first_new) = first_new {
-        check_dims("first new tokens", first_new, &batch)?;
+        check_dims("first_new", first_new, &batch)?;
     }
-    let first_new = first_new
-        .map(|first| Source::whole::<u32>("first new tokens", first, &batch))
-        .transpose()?;
+    let first_new =
+        first_new.map(|first| Source::whole::<u32>("first_new", first, &batch)).transpose()?;
     let (keys, tables) = (CacheSource::new(cache)?, Tables::new(summaries)?);
     by_half!("keys of a cache", cache.keys.dtype(), K => match is_cuda {
         #[cfg(feature = "cuda")]

@@ -107,14 +107,14 @@ impl TieredPages {
         let kv = layout.shape();
         let Ok((batch, n_heads, n_pages)) = self.key_entries.dims3() else {
             let dims = self.key_entries.dims();
-            bail!("entries of keys: expected [batch, n_heads, n_pages], got {dims:?}");
+            bail!("key_entries: expected [batch, n_heads, n_pages], got {dims:?}");
         };
         check_dims(
-            "entries of keys",
+            "key_entries",
             &self.key_entries,
             &[kv.batch as usize, kv.n_heads as usize, n_pages],
         )?;
-        check_dims("entries of values", &self.value_entries, &[batch, n_heads, n_pages])?;
+        check_dims("value_entries", &self.value_entries, &[batch, n_heads, n_pages])?;
         let n_pool_pages = self.pools.each_ref().map(|pool| match pool {
             Some(pool) => pool.dims().first().copied().unwrap_or(0) as u64,
             None => 0,
@@ -135,8 +135,8 @@ impl TieredPages {
                 check_dims("pool of pages", pool, &[n, plan.page(Part::Keys).page_bytes(tier)])?;
             }
         }
-        check_type("status of entries", &self.status, DType::I64)?;
-        check_dims("status of entries", &self.status, &[1])?;
+        check_type("status", &self.status, DType::I64)?;
+        check_dims("status", &self.status, &[1])?;
         let channels = [batch, n_heads, plan.n_spans() as usize, kv.row_len as usize];
         for tensor in self.channels() {
             check_type("channels", tensor, DType::F32)?;
@@ -155,11 +155,9 @@ impl TieredPages {
     }
 
     fn read_tensors(&self) -> Vec<(&'static str, &Tensor)> {
-        let mut named = vec![
-            ("entries of keys", &self.key_entries),
-            ("entries of values", &self.value_entries),
-        ];
-        named.extend(self.counts.iter().map(|counts| ("counts of slots", counts)));
+        let mut named =
+            vec![("key_entries", &self.key_entries), ("value_entries", &self.value_entries)];
+        named.extend(self.counts.iter().map(|counts| ("counts", counts)));
         named.extend(self.channels().map(|channels| ("channels", channels)));
         named
     }
@@ -184,10 +182,10 @@ impl<'a> Entries<'a> {
         };
         let (keys, values) = (&pages.key_channels, &pages.value_channels);
         Ok(Self {
-            keys: Source::whole::<u32>("entries of keys", &pages.key_entries, dims)?,
-            values: Source::whole::<u32>("entries of values", &pages.value_entries, dims)?,
+            keys: Source::whole::<u32>("key_entries", &pages.key_entries, dims)?,
+            values: Source::whole::<u32>("value_entries", &pages.value_entries, dims)?,
             counts: match &pages.counts {
-                Some(counts) => Some(Source::whole::<u32>("counts of slots", counts, &dims[..2])?),
+                Some(counts) => Some(Source::whole::<u32>("counts", counts, &dims[..2])?),
                 None => None,
             },
             channels: [
@@ -232,7 +230,7 @@ fn report(
             let is_looked_for = 64 * (idx % n_pages) < n_slots[idx / n_pages];
             let is_meant = entry & MissingPage::NONE == MissingPage::NONE;
             if is_looked_for && !is_meant && number_of(plan, *entry).is_none() {
-                worst = worst.max(u64::from(u32::MAX - idx as u32) << 32 | table as u64);
+                worst = worst.max(MissingPage { table, entry: idx as u32 }.to_status());
             }
         }
     }
@@ -269,7 +267,7 @@ pub fn quantize_pages(cache: &KvCache, indices: &Tensor, pages: &TieredPages) ->
     named.push(("indices", indices));
     named.extend(pages.read_tensors());
     let mut written: Vec<_> = pages.pool_tensors().collect();
-    written.push(("status of entries", &pages.status));
+    written.push(("status", &pages.status));
     let is_cuda = is_on_cuda(&[&named[..], &written].concat())?;
     apart(&written, &named)?;
     let dims = [pages.key_entries.dims(), &[64]].concat();
@@ -463,7 +461,7 @@ pub fn attend_tiered(
     let mut named = vec![("queries", queries)];
     named.extend(pages.read_tensors());
     named.extend(pages.pool_tensors());
-    let written = [("status of entries", &pages.status)];
+    let written = [("status", &pages.status)];
     is_on_cuda(&[&named[..], &written].concat())?;
     for segment in segments {
         named.extend(segment.cache.tensors());

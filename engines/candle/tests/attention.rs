@@ -496,7 +496,7 @@ fn tensors_that_do_not_fit_are_refused_in_words() {
     let table = case.cache.page_table.to_dtype(DType::U32).unwrap();
     let other = KvCache { page_table: table, ..case.cache.clone() };
     let told = refused(score_rows(&case.queries, &other, &options).map(|_| ()));
-    assert!(told.contains("page table: expected i32, got u32"), "{told}");
+    assert!(told.contains("page_table: expected i32, got u32"), "{told}");
     let none = KvCache { values: None, ..case.cache.clone() };
     let segments = [Segment::range(&none, Tokens::ALL)];
     let told = refused(attend(&case.queries, &segments, &AttendOptions::default()).map(|_| ()));

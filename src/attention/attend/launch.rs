@@ -146,7 +146,7 @@ pub(crate) fn params<T: Half, O: Real>(
     for (what, address) in [
         ("address of queries", inputs.queries.address()),
         ("address of outputs", outputs.address()),
-        ("address of a workspace", workspace.address()),
+        ("address of the workspace", workspace.address()),
     ] {
         check_aligned(what, address, 16, "the multiples of 16")?;
     }
@@ -155,7 +155,7 @@ pub(crate) fn params<T: Half, O: Real>(
         inputs.skips.is_none() && shape.output_stride == shape.n_q_heads * shape.head_dim;
     let [role, role_of_sums] =
         [is_whole, inputs.skips.is_none()].map(|all| if all { Role::Output } else { Role::InOut });
-    check_same("workspace", plan.workspace_len(), workspace.len())?;
+    arguments.check_workspace(workspace, plan.workspace_len())?;
     let n_tickets = plan.n_tickets();
     let tickets = workspace.slice_mut(0..n_tickets as usize)?;
     let tickets = arguments.written(Role::InOut, "tickets", &tickets, n_tickets)?;
@@ -169,7 +169,7 @@ pub(crate) fn params<T: Half, O: Real>(
         outputs: arguments.written(role, "outputs", outputs, plan.outputs_len())?,
         log_sums: arguments.optional_written(
             role_of_sums,
-            "log-sums",
+            "log_sums",
             log_sums.as_ref(),
             plan.log_sums_len(),
         )?,
@@ -204,13 +204,13 @@ impl<T: Half> Segment<'_, T> {
         cache.check_planned(&shape.layout)?;
         let (n_biases, range, n_indices, block_size) = match shape.tokens {
             Tokens::Range { first, end, last } => {
-                check_same("lists of a range", 0, self.indices.iter().len())?;
+                check_same("indices of a range", 0, self.indices.iter().len())?;
                 check_same("counts of a range", 0, self.counts.iter().len())?;
                 let limit = |n: u64| n.min(u32::MAX.into()) as u32;
                 (shape.layout.n_rows(), [first, end, last].map(limit), 0, 1)
             }
             Tokens::Blocks { n_blocks, block_size } => {
-                check_same("lists of blocks", 1, self.indices.iter().len())?;
+                check_same("indices of blocks", 1, self.indices.iter().len())?;
                 (n_blocks, [0; 3], n_blocks, block_size)
             }
         };

@@ -146,13 +146,13 @@ fn launch(
             n_pairs,
         )?,
         expected: arguments.optional_input(
-            "expected checksums",
+            "check.expected",
             check.as_ref().map(|check| &check.expected),
             n_pairs,
         )?,
         status: arguments.optional_written(
             Role::InOut,
-            "status",
+            "check.status",
             check.as_ref().map(|check| &check.status),
             1,
         )?,

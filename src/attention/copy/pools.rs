@@ -45,10 +45,10 @@ impl<T: Element> Memory<'_, T> {
         }
     }
 
-    fn view_mut(&mut self) -> Result<ViewMut<'_, T>> {
+    fn view_mut(&mut self) -> ViewMut<'_, T> {
         match self {
-            Self::Own(buffer) => Ok(buffer.view_mut()),
-            Self::Lent(view) => view.slice_mut(0..view.len()),
+            Self::Own(buffer) => buffer.view_mut(),
+            Self::Lent(view) => view.reborrow(),
         }
     }
 }
@@ -118,7 +118,7 @@ impl<'a, T: Element> Pools<'a, T> {
     /// # Errors
     /// [`Error::Range`] past the last.
     pub fn view_mut(&mut self, idx: usize) -> Result<ViewMut<'_, T>> {
-        self.pools.get_mut(idx).ok_or_else(|| no_pool(idx))?.view_mut()
+        self.pools.get_mut(idx).map(Memory::view_mut).ok_or_else(|| no_pool(idx))
     }
 
     pub(super) fn source(&self, arguments: &mut Arguments<'_>) -> Result<u64> {
@@ -130,7 +130,7 @@ impl<'a, T: Element> Pools<'a, T> {
 
     pub(super) fn target(&mut self, arguments: &mut Arguments<'_>) -> Result<u64> {
         for (pool, len) in self.pools.iter_mut().zip(&self.lens) {
-            arguments.written(Role::InOut, "target pool", &pool.view_mut()?, *len)?;
+            arguments.written(Role::InOut, "target pool", &pool.view_mut(), *len)?;
         }
         arguments.input("table of target pools", &self.table.view(), self.table.len() as u64)
     }

@@ -67,22 +67,22 @@ pub fn attend_low_rank<T: Half, O: Real>(
         check_aligned(what, address, 16, "the multiples of 16")?;
     }
     if let Some(cos_sin) = &low_rank.cos_sin {
-        check_aligned("address of cosines", cos_sin.address(), 8, "the multiples of 8")?;
+        check_aligned("address of cos_sin", cos_sin.address(), 8, "the multiples of 8")?;
     }
     let n_tables = u64::from(shape.turn != Turn::None);
-    check_same("tables of angles", n_tables, low_rank.cos_sin.iter().len())?;
+    check_same("tables of cos_sin", n_tables, low_rank.cos_sin.iter().len())?;
     let params = AttentionLowRankParams {
         attend,
         low_rank: AttentionLowRank {
             factors: arguments.input("factors", &low_rank.factors, plan.factors_len())?,
             basis: arguments.input("basis", &low_rank.basis, plan.basis_len())?,
             cos_sin: arguments.optional_input(
-                "cosines and sines",
+                "cos_sin",
                 low_rank.cos_sin.as_ref(),
                 plan.cos_sin_len(),
             )?,
             value_indices: arguments.optional_input(
-                "indices of values",
+                "value_indices",
                 low_rank.value_indices.as_ref(),
                 plan.value_indices_len(),
             )?,

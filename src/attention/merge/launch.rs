@@ -87,7 +87,7 @@ pub fn merge_partials<T: Real, O: Real>(
         outputs: arguments.written(output_role(plan), "outputs", outputs, plan.outputs_len())?,
         log_sums: arguments.optional_written(
             Role::Output,
-            "log-sums",
+            "log_sums",
             log_sums.as_ref(),
             plan.log_sums_len(),
         )?,
@@ -128,10 +128,15 @@ pub fn merge_partials_in_place<T: Real>(
     place_parts(&mut arguments, plan, parts, &mut all[1..])?;
     let MergeTarget { outputs, log_sums, mask } = target;
     let written = Written {
-        outputs: arguments.written(Role::InOut, "target", outputs, plan.outputs_len())?,
+        outputs: arguments.written(
+            Role::InOut,
+            "outputs of the target",
+            outputs,
+            plan.outputs_len(),
+        )?,
         log_sums: arguments.written(
             Role::InOut,
-            "log-sums of the target",
+            "log_sums of the target",
             log_sums,
             plan.log_sums_len(),
         )?,
@@ -168,7 +173,7 @@ fn place_parts<T: Real>(
         let n_tokens = plan.shape().n_tokens;
         *place = AttentionPartial {
             outputs: arguments.input("outputs of a part", &part.outputs, n_outputs)?,
-            log_sums: arguments.input("log-sums of a part", &part.log_sums, n_sums)?,
+            log_sums: arguments.input("log_sums of a part", &part.log_sums, n_sums)?,
             mask: arguments.optional_input("mask of a part", part.mask.as_ref(), n_tokens)?,
             stride: plan.parts()[i].stride,
             log_sum_strides: plan.log_sum_strides(plan.parts()[i].log_sum_order),

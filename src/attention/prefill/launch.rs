@@ -89,8 +89,8 @@ pub fn attend_prefill<T: Half, O: Real>(
     let cache = &inputs.cache;
     cache.check_planned(&shape.layout)?;
     let n_given = u64::from(shape.positions == Positions::Given);
-    check_same("positions of queries", n_given, inputs.query_positions.iter().len())?;
-    check_same("positions of rows", n_given, inputs.key_positions.iter().len())?;
+    check_same("query_positions", n_given, inputs.query_positions.iter().len())?;
+    check_same("key_positions", n_given, inputs.key_positions.iter().len())?;
     let PrefillOutputs { outputs, log_sums } = outputs;
     for (what, address) in [
         ("address of queries", inputs.queries.address()),
@@ -105,17 +105,17 @@ pub fn attend_prefill<T: Half, O: Real>(
         kv: cache.params(&mut arguments)?,
         queries: arguments.input("queries", &inputs.queries, plan.queries_len())?,
         query_starts: arguments.input(
-            "starts of queries",
+            "query_starts",
             &inputs.query_starts,
             plan.query_starts_len(),
         )?,
         query_positions: arguments.optional_input(
-            "positions of queries",
+            "query_positions",
             inputs.query_positions.as_ref(),
             shape.n_tokens,
         )?,
         key_positions: arguments.optional_input(
-            "positions of rows",
+            "key_positions",
             inputs.key_positions.as_ref(),
             plan.key_positions_len(),
         )?,
@@ -125,7 +125,7 @@ pub fn attend_prefill<T: Half, O: Real>(
         outputs: arguments.written(Role::InOut, "outputs", outputs, plan.outputs_len())?,
         log_sums: arguments.optional_written(
             Role::InOut,
-            "log-sums",
+            "log_sums",
             log_sums.as_ref(),
             plan.log_sums_len(),
         )?,

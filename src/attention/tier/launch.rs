@@ -121,27 +121,27 @@ pub fn tier_resolve(
         indices: arguments.input("indices", &inputs.indices, n_entries)?,
         counts: arguments.optional_input("counts", inputs.counts.as_ref(), n_lists)?,
         source_table: arguments.optional_input(
-            "source table",
+            "source_table",
             inputs.source_table.as_ref(),
             plan.source_table_len(),
         )?,
-        slot_of: arguments.written(Role::InOut, "slots of numbers", slot_of, plan.slot_of_len())?,
+        slot_of: arguments.written(Role::InOut, "slot_of", slot_of, plan.slot_of_len())?,
         logical_of: arguments.written(
             Role::InOut,
-            "numbers of slots",
+            "logical_of",
             logical_of,
             plan.logical_of_len(),
         )?,
         referenced: arguments.written(
             Role::InOut,
-            "slots asked for",
+            "referenced",
             referenced,
             plan.referenced_len(),
         )?,
         hands: arguments.written(Role::InOut, "hands", hands, n_lists)?,
         slots: arguments.written(output, "slots", slots, n_entries)?,
         misses: arguments.written(output, "misses", misses, plan.misses_len())?,
-        miss_counts: arguments.written(output, "counts of misses", miss_counts, n_lists)?,
+        miss_counts: arguments.written(output, "miss_counts", miss_counts, n_lists)?,
         hits: 0,
         hit_counts: 0,
         fetched: 0,
@@ -156,7 +156,7 @@ pub fn tier_resolve(
     };
     if let Some(PartedSlots { hits, hit_counts, fetched, fetched_counts }) = parts {
         params.hits = arguments.written(output, "hits", hits, n_entries)?;
-        params.hit_counts = arguments.written(output, "counts of hits", hit_counts, n_lists)?;
+        params.hit_counts = arguments.written(output, "hit_counts", hit_counts, n_lists)?;
         params.fetched = arguments.written(output, "fetched", fetched, n_entries)?;
         let what = "counts of fetched";
         params.fetched_counts = arguments.written(output, what, fetched_counts, n_lists)?;

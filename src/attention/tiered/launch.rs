@@ -34,9 +34,9 @@ kernels! {
 }
 
 /// The pages that [`attend_tiered`] reads.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct TieredInputs<'a> {
-    /// The tiers' pools.
+    /// The tiers' pools, and the status word, which alone of all this is written.
     pub pools: TierPools<'a>,
     /// `[batch, n_heads, n_pages]`: the page of keys of each 64 tokens, `tier.tag() << 30 | number`; number
     /// [`MissingPage::NONE`](crate::quant::MissingPage::NONE) is of none.
@@ -81,9 +81,9 @@ pub fn attend_tiered<T: Half, O: Real>(
     queue: &Queue,
     plan: &TieredPlan,
     inputs: &AttendInputs<'_, T>,
-    pages: &TieredInputs<'_>,
+    pages: &mut TieredInputs<'_>,
     outputs: &mut AttendOutputs<'_, O>,
-    logits: Option<&ViewMut<'_, f32>>,
+    logits: Option<&mut ViewMut<'_, f32>>,
 ) -> Result<()> {
     let mut arguments = Arguments::new(queue);
     let attend = params(plan.attend(), inputs, outputs, &mut arguments)?;
@@ -99,15 +99,20 @@ pub fn attend_tiered<T: Half, O: Real>(
                 pages.value_channels.params(plan.pages(), &mut arguments)?,
             ],
             entries: [
-                arguments.input("entries of keys", &pages.key_entries, n_entries)?,
-                arguments.input("entries of values", &pages.value_entries, n_entries)?,
+                arguments.input("key_entries", &pages.key_entries, n_entries)?,
+                arguments.input("value_entries", &pages.value_entries, n_entries)?,
             ],
             counts: arguments.optional_input(
-                "counts of slots",
+                "counts of pages",
                 pages.counts.as_ref(),
                 plan.pages().n_lists(),
             )?,
-            logits: arguments.optional_written(role, "logits", logits, plan.logits_len())?,
+            logits: arguments.optional_written(
+                role,
+                "logits",
+                logits.as_deref(),
+                plan.logits_len(),
+            )?,
             n_positions: plan.n_positions(),
             n_pages: shape.n_pages as u32,
             n_lists: shape.lists.per_request(&shape.layout) as u32,

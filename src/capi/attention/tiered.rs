@@ -199,13 +199,12 @@ pub unsafe extern "C" fn lacuna_attend_tiered(
     answer(|| unsafe {
         let (queue, plan, args) = (&borrow("queue", queue)?.0, borrow("plan", plan)?, read(args)?);
         let attend = read(args.attend)?;
-        let status = args.status.optional("status", queue)?;
         let mut pools = [None; 4];
         for (pool, view) in pools.iter_mut().zip(&args.pools) {
             *pool = view.optional("pools", queue)?;
         }
-        let pages = TieredInputs {
-            pools: TierPools { pools, status: status.as_ref() },
+        let mut pages = TieredInputs {
+            pools: TierPools { pools, status: args.status.optional("status", queue)? },
             key_entries: args.key_entries.of("key_entries", queue)?,
             value_entries: args.value_entries.of("value_entries", queue)?,
             counts: args.counts.optional("counts", queue)?,
@@ -218,7 +217,7 @@ pub unsafe extern "C" fn lacuna_attend_tiered(
                 offsets: args.value_offsets.optional("value_offsets", queue)?,
             },
         };
-        let logits = args.logits.optional("logits", queue)?;
+        let mut logits = args.logits.optional("logits", queue)?;
         with_half!(plan.attend.dtype, "queries", T => {
             let segments = attend.segments::<T>(plan.plan.attend(), queue)?;
             let inputs = attend.inputs(&segments, queue)?;
@@ -228,9 +227,9 @@ pub unsafe extern "C" fn lacuna_attend_tiered(
                     queue,
                     &plan.plan,
                     &inputs,
-                    &pages,
+                    &mut pages,
                     &mut outputs,
-                    logits.as_ref(),
+                    logits.as_mut(),
                 )?)
             })
         })

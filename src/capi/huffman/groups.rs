@@ -297,7 +297,7 @@ pub unsafe extern "C" fn lacuna_df11_group_decode(
         let group = read(group)?.raw()?.parse().map_err(crate::Error::from)?;
         check_len("output", group.n_elements(), n_elements)?;
         let output = array("output", output, n_elements)?;
-        Ok(crate::huffman::decode(&group, output).map_err(crate::Error::from)?)
+        Ok(crate::huffman::decode(&group, output)?)
     })
 }
 
@@ -315,6 +315,6 @@ pub unsafe extern "C" fn lacuna_compact_group_decode(
         let group = read(group)?.raw()?.parse().map_err(crate::Error::from)?;
         check_len("output", group.n_elements(), n_elements)?;
         let output = array("output", output, n_elements)?;
-        Ok(crate::huffman::compact::decode(&group, output).map_err(crate::Error::from)?)
+        Ok(crate::huffman::compact::decode(&group, output)?)
     })
 }

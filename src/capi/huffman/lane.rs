@@ -408,8 +408,7 @@ pub unsafe extern "C" fn lacuna_lane_tensors_unpack(
     answer(|| unsafe {
         let parsed = read(tensors)?.raw()?.parse().map_err(crate::Error::from)?;
         check_len("output", parsed.shape().n_weights(), n_elements)?;
-        unpack(&parsed.planes(), array("output", output, n_elements)?);
-        Ok(())
+        Ok(unpack(&parsed.planes(), array("output", output, n_elements)?)?)
     })
 }
 

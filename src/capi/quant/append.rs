@@ -182,10 +182,10 @@ pub unsafe extern "C" fn lacuna_append_kv(
     // SAFETY: the caller's handles, struct and memory.
     answer(|| unsafe {
         let (queue, plan, args) = (&borrow("queue", queue)?.0, borrow("plan", plan)?, read(args)?);
-        let mut workspace = args.workspace.or_empty("workspace", queue)?;
         let mut outputs = AppendOutputs {
             new_lengths: args.new_lengths.of("new_lengths", queue)?,
             dropped: args.dropped.optional("dropped", queue)?,
+            workspace: args.workspace.optional("workspace", queue)?,
         };
         with_half!(plan.dtype, "a cache to append to", T => {
             let plan = &plan.plan;
@@ -198,14 +198,7 @@ pub unsafe extern "C" fn lacuna_append_kv(
                 cos_sin: args.cos_sin.optional("cos_sin", queue)?,
             };
             let mut cache = args.cache.of::<T>(&plan.shape().layout, queue)?;
-            Ok(crate::quant::append_kv(
-                queue,
-                plan,
-                &tokens,
-                &mut cache,
-                &mut workspace,
-                &mut outputs,
-            )?)
+            Ok(crate::quant::append_kv(queue, plan, &tokens, &mut cache, &mut outputs)?)
         })
     })
 }

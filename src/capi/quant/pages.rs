@@ -1,7 +1,6 @@
 //! `quantize_pages`, `dequantize_pages`, `measure_channels`.
 
 use super::page::tail;
-use crate::buffer::ViewMut;
 use crate::capi::abi::{borrow, free, give, lacuna_header, or, read, structs, write};
 use crate::capi::device::lacuna_queue;
 use crate::capi::dtype::with_half;
@@ -333,15 +332,15 @@ pub unsafe extern "C" fn lacuna_dequantize_pages(
             key_channels: channels(&args.key_scales, &args.key_offsets, OF_KEYS, queue)?,
             value_channels: channels(&args.value_scales, &args.value_offsets, OF_VALUES, queue)?,
         };
-        let status: Option<ViewMut<'_, u64>> = args.status.optional("status", queue)?;
-        let mut pools = TierPools { status: status.as_ref(), ..TierPools::default() };
+        let status = args.status.optional("status", queue)?;
+        let mut pools = TierPools { status, ..TierPools::default() };
         for (i, pool) in args.pools.iter().enumerate() {
             pools.pools[i] = pool.optional(POOLS[i], queue)?;
         }
         with_half!(plan.dtype, "a cache of pages", T => {
             let plan = &plan.plan;
             let mut cache = args.cache.of::<T>(&plan.shape().layout, queue)?;
-            Ok(crate::quant::dequantize_pages(queue, plan, &pools, &lists, &mut cache)?)
+            Ok(crate::quant::dequantize_pages(queue, plan, &mut pools, &lists, &mut cache)?)
         })
     })
 }

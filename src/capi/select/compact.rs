@@ -171,13 +171,13 @@ pub unsafe extern "C" fn lacuna_compact_rows(
             lengths: args.lengths.optional("lengths", queue)?,
             skips: args.skips.optional("skips", queue)?,
         };
-        let mut workspace = args.workspace.of("workspace", queue)?;
         let mut outputs = CompactOutputs {
             indices: args.indices.or_empty("indices", queue)?,
             counts: args.counts.of("counts", queue)?,
             offsets: args.offsets.optional("offsets", queue)?,
             row_starts: args.row_starts.optional("row_starts", queue)?,
+            workspace: args.workspace.of("workspace", queue)?,
         };
-        Ok(crate::select::compact_rows(queue, &plan.0, &inputs, &mut workspace, &mut outputs)?)
+        Ok(crate::select::compact_rows(queue, &plan.0, &inputs, &mut outputs)?)
     })
 }

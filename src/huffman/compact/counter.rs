@@ -3,10 +3,16 @@
 use half::bf16;
 
 use super::{EncodePlan, count_exponents};
-use crate::Result;
 use crate::buffer::{Buffer, View, ViewMut};
 use crate::huffman::plan::check_range;
 use crate::queue::Queue;
+use crate::{Error, Result};
+
+/// There is no code to pack by.
+pub(in crate::huffman) fn nothing_measured() -> Error {
+    let allowed = "1: `measure` comes before `pack`";
+    Error::Range { what: "measured groups", value: 0, allowed }
+}
 
 /// Counts exponents of groups of one size, in a workspace of its own.
 #[derive(Debug)]

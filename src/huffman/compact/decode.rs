@@ -1,6 +1,7 @@
 //! The CPU decoder: what the reference gives, faster.
 
 use super::Compact;
+use crate::error::check_same;
 use crate::huffman::indexed::{
     CodeTable, CorruptTile, GRANULE_WEIGHTS, RawIndexed, TILE_GRANULES, TILE_WEIGHTS, reference,
 };
@@ -26,12 +27,10 @@ const BATCH_TILES: usize = 16;
 /// Bit for bit [`reference::decode`](super::reference::decode), for corrupt groups too.
 ///
 /// # Errors
-/// The lowest corrupt tile.
-///
-/// # Panics
-/// Where `output` has another length than the group has weights.
-pub fn decode(group: &Compact<'_>, output: &mut [u16]) -> Result<(), CorruptTile> {
-    assert_eq!(output.len() as u64, group.n_elements(), "the output has one element per weight");
+/// [`Error::CorruptTile`](crate::Error::CorruptTile) with the lowest corrupt tile; [`Error::Shape`](crate::Error::Shape) where
+/// `output` has another length than the group has weights, and is left alone.
+pub fn decode(group: &Compact<'_>, output: &mut [u16]) -> crate::Result<()> {
+    check_same("output", group.n_elements(), output.len())?;
     let (raw, table) = (group.indexed(), Table::new(group.code().table()));
     let batches = output.chunks_mut(BATCH_TILES * TILE_WEIGHTS).enumerate().collect();
     let results = parallel::map(batches, |(batch, weights): (usize, &mut [u16])| {
@@ -42,7 +41,7 @@ pub fn decode(group: &Compact<'_>, output: &mut [u16]) -> Result<(), CorruptTile
         }
         result
     });
-    results.into_iter().collect()
+    Ok(results.into_iter().collect::<Result<(), _>>()?)
 }
 
 /// What each 11 bits start with; from bit 0 five exponents, bits of all their codes from 40 on, and from 48 on how many they are.

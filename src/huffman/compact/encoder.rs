@@ -3,11 +3,12 @@
 use half::bf16;
 
 use super::{
-    CompactCode, CompactGroup, CompactViewsMut, Counter, EncodePlan, pack_codes, place_codes,
-    upload_code,
+    CompactCode, CompactGroup, CompactViewsMut, Counter, EncodePlan, nothing_measured, pack_codes,
+    place_codes, upload_code,
 };
 use crate::Result;
 use crate::buffer::{Buffer, View};
+use crate::error::check_same;
 use crate::huffman::indexed::{CodeTable, IndexedViews};
 use crate::huffman::plan::check_range;
 use crate::queue::Queue;
@@ -22,6 +23,8 @@ use crate::queue::Queue;
 #[derive(Debug)]
 pub struct Encoder {
     counter: Counter,
+    /// Of the group that was measured last.
+    n_code_bytes: Option<u64>,
 }
 
 /// A code, and how long a group's stream is in it.
@@ -59,7 +62,7 @@ impl Encoder {
     /// # Errors
     /// Those of [`EncodePlan::new`], and [`Error::Driver`](crate::Error::Driver) where memory is short.
     pub fn new(queue: &Queue, n_elements: u64) -> Result<Self> {
-        Ok(Self { counter: Counter::new(queue, n_elements)? })
+        Ok(Self { counter: Counter::new(queue, n_elements)?, n_code_bytes: None })
     }
 
     /// What it launches.
@@ -75,16 +78,21 @@ impl Encoder {
     /// # Errors
     /// Those of [`count_exponents`](super::count_exponents), and [`Error::Range`](crate::Error::Range) where codes have 2^32 bytes.
     pub fn measure(&mut self, queue: &Queue, weights: &View<'_, bf16>) -> Result<Measured> {
+        self.n_code_bytes = None;
         let histogram = self.counter.count(queue, weights)?;
         let code = CompactCode::new(&histogram).expect("there are weights");
         let n_code_bytes = code.n_bits(&histogram).div_ceil(8);
         check_range("code bytes of a group", n_code_bytes, 1..1 << 32, "1..2^32")?;
         let plan = *self.plan();
         upload_code(queue, &plan, &code, &mut self.counter.workspace())?;
+        self.n_code_bytes = Some(n_code_bytes);
         Ok(Measured { code, n_code_bytes })
     }
 
     /// Encodes the group that was measured last; `outputs.codes` has [`Measured::n_code_bytes`].
+    ///
+    /// `weights` are those that were measured, where they were or elsewhere. Of others nothing outside `outputs` is written, and what
+    /// stands there is no group: decoders find it corrupt, or make other weights of it.
     ///
     /// # Numerics
     /// Bit for bit [`encode`](super::encode()).
@@ -93,13 +101,17 @@ impl Encoder {
     /// Two launches; no allocation, copy or synchronisation.
     ///
     /// # Errors
-    /// Those of [`pack_codes`]. Where the second launch fails, nothing needs to be zeroed again.
+    /// Those of [`pack_codes`]; [`Error::Shape`](crate::Error::Shape) where `outputs.codes` has another length, and
+    /// [`Error::Range`](crate::Error::Range) where nothing was measured. Where the second launch fails, nothing needs to be zeroed
+    /// again.
     pub fn pack(
         &mut self,
         queue: &Queue,
         weights: &View<'_, bf16>,
         outputs: &mut CompactViewsMut<'_>,
     ) -> Result<()> {
+        let n_code_bytes = self.n_code_bytes.ok_or_else(nothing_measured)?;
+        check_same("codes", n_code_bytes, outputs.codes.len())?;
         let plan = *self.plan();
         place_codes(queue, &plan, &mut self.counter.workspace())?;
         pack_codes(queue, &plan, weights, &self.counter.workspace(), outputs)

@@ -7,7 +7,7 @@ use super::{CompactCode, EncodePlan};
 use crate::Result;
 use crate::bindings::{HuffmanCountParams, HuffmanPackParams, HuffmanPlaceParams};
 use crate::buffer::{View, ViewMut};
-use crate::launch::{Arguments, check_aligned, check_same, kernel_params};
+use crate::launch::{Arguments, check_aligned, kernel_params};
 use crate::queue::Queue;
 use crate::region::Role;
 
@@ -50,7 +50,7 @@ pub fn count_exponents(
     workspace: &mut ViewMut<'_, u64>,
     counts: &mut ViewMut<'_, u64>,
 ) -> Result<()> {
-    check_workspace(plan, workspace)?;
+    check_workspace(queue, plan, workspace)?;
     check_aligned("address of weights", weights.address(), ALIGNMENT, "multiples of 16")?;
     let mut arguments = Arguments::new(queue);
     let params = HuffmanCountParams {
@@ -95,7 +95,7 @@ pub(in crate::huffman) fn upload_table(
     table: &[u64],
     workspace: &mut ViewMut<'_, u64>,
 ) -> Result<()> {
-    check_workspace(plan, workspace)?;
+    check_workspace(queue, plan, workspace)?;
     let range = plan.table(2 * table.len() as u64);
     queue.upload_into(table, &mut workspace.slice_mut(range.start as usize..range.end as usize)?)
 }
@@ -113,7 +113,7 @@ pub fn place_codes(
     plan: &EncodePlan,
     workspace: &mut ViewMut<'_, u64>,
 ) -> Result<()> {
-    check_workspace(plan, workspace)?;
+    check_workspace(queue, plan, workspace)?;
     let mut arguments = Arguments::new(queue);
     let params = HuffmanPlaceParams {
         parts: input(&mut arguments, "parts", workspace, plan.parts())?,
@@ -154,7 +154,7 @@ pub fn pack_codes(
     workspace: &ViewMut<'_, u64>,
     outputs: &mut CompactViewsMut<'_>,
 ) -> Result<()> {
-    check_workspace(plan, workspace)?;
+    check_workspace(queue, plan, workspace)?;
     let CompactViewsMut { codes, sign_mantissa, tile_bytes, granule_bits } = outputs;
     for (what, address) in [
         ("address of weights", weights.address()),
@@ -196,10 +196,11 @@ pub fn pack_codes(
 }
 
 pub(in crate::huffman) fn check_workspace(
+    queue: &Queue,
     plan: &EncodePlan,
     workspace: &ViewMut<'_, u64>,
 ) -> Result<()> {
-    check_same("workspace", plan.workspace_len(), workspace.len())?;
+    Arguments::new(queue).check_workspace(workspace, plan.workspace_len())?;
     check_aligned("address of the workspace", workspace.address(), ALIGNMENT, "multiples of 16")
 }
 

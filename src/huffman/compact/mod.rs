@@ -17,7 +17,7 @@ mod plan;
 pub mod reference;
 
 #[cfg(any(feature = "cuda", feature = "simt"))]
-pub(super) use counter::Counter;
+pub(super) use counter::{Counter, nothing_measured};
 
 pub use code::{CompactCode, LengthsError};
 pub use decode::decode;

@@ -282,15 +282,13 @@ impl<'a> Stored<'a> {
     /// [`lane::unpack`].
     ///
     /// # Errors
-    /// [`Error::Corrupt`](crate::Error::Corrupt) and [`Error::CorruptTile`](crate::Error::CorruptTile).
-    ///
-    /// # Panics
-    /// Where `output` has another length than the group has weights.
+    /// [`Error::Corrupt`](crate::Error::Corrupt) and [`Error::CorruptTile`](crate::Error::CorruptTile); [`Error::Shape`](crate::Error::Shape) where
+    /// `output` has another length than the group has weights, which is then left alone.
     pub fn decode(&self, output: &mut [u16]) -> Result<()> {
         match self {
             Self::Df11(group) => decode(group, output)?,
             Self::Compact(group) => compact::decode(group, output)?,
-            Self::Lane(matrix) => lane::unpack(&matrix.planes(), output),
+            Self::Lane(matrix) => lane::unpack(&matrix.planes(), output)?,
         }
         Ok(())
     }

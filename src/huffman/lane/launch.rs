@@ -52,9 +52,9 @@ pub struct LaneViewsMut<'a> {
 }
 
 fn check_planes(palettes: u64, low: u64, high: u64) -> Result<()> {
-    check_aligned("the address of palettes", palettes, 8, "the multiples of 8")?;
-    check_aligned("the address of low bytes", low, 16, "the multiples of 16")?;
-    check_aligned("the address of codes and signs", high, 16, "the multiples of 16")
+    check_aligned("address of palettes", palettes, 8, "the multiples of 8")?;
+    check_aligned("address of low", low, 16, "the multiples of 16")?;
+    check_aligned("address of high", high, 16, "the multiples of 16")
 }
 
 impl LaneViews<'_> {
@@ -66,9 +66,9 @@ impl LaneViews<'_> {
         check_planes(self.palettes.address(), self.low.address(), self.high.address())?;
         Ok(HuffmanLane {
             palettes: arguments.input("palettes", &self.palettes, shape.palettes_len())?,
-            low: arguments.input("low bytes", &self.low, shape.low_len())?,
-            high: arguments.input("codes and signs", &self.high, shape.high_len())?,
-            headers: arguments.input("headers of tiles", &self.headers, shape.headers_len())?,
+            low: arguments.input("low", &self.low, shape.low_len())?,
+            high: arguments.input("high", &self.high, shape.high_len())?,
+            headers: arguments.input("headers", &self.headers, shape.headers_len())?,
             escapes: arguments.input("escapes", &self.escapes, n_escapes)?,
             ..sizes(shape, n_escapes)
         })
@@ -159,9 +159,9 @@ pub fn measure_lane(
     n_escapes: &mut ViewMut<'_, u64>,
 ) -> Result<()> {
     let shape = plan.shape();
-    check_same("workspace", plan.workspace_len(), workspace.len())?;
     let [firsts_at, headers_at] = measured_at(plan);
     let mut arguments = Arguments::new(queue);
+    arguments.check_workspace(workspace, plan.workspace_len())?;
     let output = Role::Output;
     let mut params = HuffmanMeasureLaneParams {
         weights: arguments.input("weights", weights, plan.weights_len())?,
@@ -169,7 +169,7 @@ pub fn measure_lane(
         palettes: arguments.written(output, "palettes", palettes, shape.palettes_len())?,
         firsts: 0,
         headers: 0,
-        n_escapes: arguments.written(output, "number of escapes", n_escapes, 1)?,
+        n_escapes: arguments.written(output, "n_escapes", n_escapes, 1)?,
         ticket: 0,
         n_rows: shape.n_rows() as u32,
         n_columns: shape.n_columns() as u32,
@@ -215,6 +215,7 @@ pub fn pack_lane(
     planes: &mut LaneViewsMut<'_>,
 ) -> Result<()> {
     let shape = plan.shape();
+    queue.check_view("workspace", workspace)?;
     check_same("workspace", plan.workspace_len(), workspace.len())?;
     let n_escapes = planes.escapes.len() as u64;
     check_below("escapes", n_escapes, 1 << 32, "0..2^32")?;
@@ -231,14 +232,9 @@ pub fn pack_lane(
         headers: arguments.input("measured headers", &headers, shape.n_tiles())?,
         planes: HuffmanLane {
             palettes: arguments.input("palettes", &planes.palettes, shape.palettes_len())?,
-            low: arguments.written(output, "low bytes", &planes.low, shape.low_len())?,
-            high: arguments.written(output, "codes and signs", &planes.high, shape.high_len())?,
-            headers: arguments.written(
-                output,
-                "headers of tiles",
-                &planes.headers,
-                shape.headers_len(),
-            )?,
+            low: arguments.written(output, "low", &planes.low, shape.low_len())?,
+            high: arguments.written(output, "high", &planes.high, shape.high_len())?,
+            headers: arguments.written(output, "headers", &planes.headers, shape.headers_len())?,
             escapes: arguments.written(Role::InOut, "escapes", &planes.escapes, n_escapes)?,
             ..sizes(shape, n_escapes)
         },

@@ -75,9 +75,9 @@ impl RawLane<'_> {
         let shape = &self.shape;
         for (what, expected, got) in [
             ("palettes", shape.palettes_len(), self.palettes.len()),
-            ("low bytes", shape.low_len(), self.low.len()),
-            ("words of codes and signs", shape.high_len(), self.high.len()),
-            ("headers of tiles", shape.headers_len(), self.headers.len()),
+            ("low", shape.low_len(), self.low.len()),
+            ("high", shape.high_len(), self.high.len()),
+            ("headers", shape.headers_len(), self.headers.len()),
         ] {
             if got as u64 != expected {
                 return Err(Error::Shape { what, expected, got: got as u64 });

@@ -5,8 +5,9 @@ use super::{
     LANES, LaneMatrix, LaneShape, PALETTE_LEN, TILE_COLUMNS, TILE_ROWS, TILE_STEPS, TILE_WEIGHTS,
     TILE_WORDS, Tile, row_tiles_of_batch,
 };
+use crate::Result;
+use crate::error::check_same;
 use crate::huffman::parallel;
-use crate::{Error, Result};
 
 /// The code of what the palette lacks.
 const ESCAPE: u8 = PALETTE_LEN as u8;
@@ -22,9 +23,9 @@ const ESCAPES: u64 = 0x0808_0808_0808_0808;
 /// the up to eight most frequent values of its rows' weights, of equal ones the lower, ascending.
 ///
 /// # Errors
-/// [`Error::Shape`] where `weights` has another length than the shape weights.
+/// [`Error::Shape`](crate::Error::Shape) where `weights` has another length than the shape weights.
 pub fn pack(weights: &[u16], shape: LaneShape) -> Result<LaneMatrix> {
-    check_len(weights, &shape)?;
+    check_same("weights", shape.n_weights(), weights.len())?;
     let mut matrix = LaneMatrix {
         shape,
         palettes: vec![0; shape.palettes_len() as usize],
@@ -67,7 +68,7 @@ pub fn pack(weights: &[u16], shape: LaneShape) -> Result<LaneMatrix> {
 /// # Errors
 /// Those of [`pack`].
 pub fn count_escapes(weights: &[u16], shape: LaneShape) -> Result<u64> {
-    check_len(weights, &shape)?;
+    check_same("weights", shape.n_weights(), weights.len())?;
     let row_tile_len = TILE_ROWS * shape.n_columns() as usize;
     let batches = weights.chunks(row_tiles_of_batch(&shape) * row_tile_len).collect();
     let counts = parallel::map(batches, |batch: &[u16]| {
@@ -81,14 +82,6 @@ pub fn count_escapes(weights: &[u16], shape: LaneShape) -> Result<u64> {
         escapes.sum::<u64>()
     });
     Ok(counts.iter().sum())
-}
-
-fn check_len(weights: &[u16], shape: &LaneShape) -> Result<()> {
-    let (expected, got) = (shape.n_weights(), weights.len() as u64);
-    match got == expected {
-        true => Ok(()),
-        false => Err(Error::Shape { what: "weights of a matrix", expected, got }),
-    }
 }
 
 /// Some row tiles, and where they go.

@@ -5,6 +5,8 @@ use super::{
     LANES, PALETTE_LEN, RawLane, TILE_COLUMNS, TILE_ROWS, TILE_STEPS, TILE_WEIGHTS, TILE_WORDS,
     Tile, row_tiles_of_batch,
 };
+use crate::Result;
+use crate::error::check_same;
 use crate::huffman::parallel;
 
 /// The weights of a matrix, row by row, on all threads of the current rayon pool (feature `files`;
@@ -13,11 +15,12 @@ use crate::huffman::parallel;
 /// # Numerics
 /// Bit for bit [`reference::unpack`](super::reference::unpack), for any bytes.
 ///
-/// # Panics
-/// Where `output` has another length than the matrix weights, or a plane than the shape tells.
-pub fn unpack(raw: &RawLane<'_>, output: &mut [u16]) {
-    raw.check().expect("planes of the shape");
-    assert_eq!(output.len() as u64, raw.shape.n_weights(), "the output has one element per weight");
+/// # Errors
+/// [`Error::Shape`](crate::Error::Shape) where `output` has another length than the matrix weights, or a plane than the shape
+/// tells, and [`Error::Range`](crate::Error::Range) for 2^32 escapes; `output` is then left alone.
+pub fn unpack(raw: &RawLane<'_>, output: &mut [u16]) -> Result<()> {
+    raw.check()?;
+    check_same("output", raw.shape.n_weights(), output.len())?;
     let n_columns = raw.shape.n_columns() as usize;
     let n_row_tiles = row_tiles_of_batch(&raw.shape);
     let batches = output.chunks_mut(n_row_tiles * TILE_ROWS * n_columns).enumerate().collect();
@@ -26,6 +29,7 @@ pub fn unpack(raw: &RawLane<'_>, output: &mut [u16]) {
             unpack_row_tile(raw, idx * n_row_tiles + i, rows);
         }
     });
+    Ok(())
 }
 
 fn unpack_row_tile(raw: &RawLane<'_>, row_tile: usize, rows: &mut [u16]) {

@@ -48,6 +48,8 @@ pub struct AppendOutputs<'a> {
     pub new_lengths: ViewMut<'a, u32>,
     /// `[batch]`: how many of the kept tokens found no room.
     pub dropped: Option<ViewMut<'a, u32>>,
+    /// [`AppendPlan::workspace_len`] words, of any content; may be left out where that is 0.
+    pub workspace: Option<ViewMut<'a, u32>>,
 }
 
 /// New tokens into a paged cache, those of them that are kept, and keys turned by their positions on the way.
@@ -62,7 +64,7 @@ pub struct AppendOutputs<'a> {
 /// holes, and what comes after is dropped and counted.
 ///
 /// # Shapes
-/// Those of [`NewTokens`] and [`AppendOutputs`]; sizes are the plan's. `workspace` has [`AppendPlan::workspace_len`] words, of any content. Lengths, counts,
+/// Those of [`NewTokens`] and [`AppendOutputs`]; sizes are the plan's. Lengths, counts,
 /// masks, positions and page tables are read on the device, so that a captured graph serves every step. A length past the table stays what it is. A page of two requests'
 /// tables is written by both.
 ///
@@ -81,23 +83,22 @@ pub fn append_kv<T: Half>(
     plan: &AppendPlan,
     tokens: &NewTokens<'_, T>,
     target: &mut KvViewMut<'_, T>,
-    workspace: &mut ViewMut<'_, u32>,
     outputs: &mut AppendOutputs<'_>,
 ) -> Result<()> {
     let (shape, batch) = (plan.shape(), plan.shape().layout.shape().batch);
     target.as_view().check_planned(&shape.layout)?;
-    check_same("workspace", plan.workspace_len(), workspace.len())?;
+    let AppendOutputs { new_lengths, dropped, workspace } = outputs;
+    check_same("workspace", plan.workspace_len(), workspace.as_ref().map_or(0, ViewMut::len))?;
     let allowed = "the multiples of 16 bytes";
     check_aligned("address of new keys", tokens.keys.address(), 16, allowed)?;
     check_aligned("address of new values", tokens.values.address(), 16, allowed)?;
     if let Some(cos_sin) = &tokens.cos_sin {
-        check_aligned("address of cosines", cos_sin.address(), 16, allowed)?;
+        check_aligned("address of cos_sin", cos_sin.address(), 16, allowed)?;
     }
     let n_tables = u64::from(shape.turn != Turn::None);
-    check_same("tables of angles", n_tables, tokens.cos_sin.iter().len())?;
+    check_same("tables of cos_sin", n_tables, tokens.cos_sin.iter().len())?;
 
     let mut arguments = Arguments::new(queue);
-    let has_tiles = plan.n_tiles() != 1;
     let counts = tokens.counts.as_ref();
     let (keeps, n_tokens) = (tokens.keeps.as_ref(), plan.tokens_len());
     let positions = tokens.positions.as_ref();
@@ -106,20 +107,15 @@ pub fn append_kv<T: Half>(
         keys: arguments.input("new keys", &tokens.keys, plan.keys_len())?,
         values: arguments.input("new values", &tokens.values, plan.values_len())?,
         counts: arguments.optional_input("counts", counts, batch)?,
-        keeps: arguments.optional_input("mask of tokens", keeps, n_tokens)?,
+        keeps: arguments.optional_input("keeps", keeps, n_tokens)?,
         positions: arguments.optional_input("positions", positions, n_tokens)?,
         cos_sin: arguments.optional_input(
-            "cosines and sines",
+            "cos_sin",
             tokens.cos_sin.as_ref(),
             plan.cos_sin_len(),
         )?,
-        new_lengths: arguments.written(Role::Output, "new lengths", &outputs.new_lengths, batch)?,
-        dropped: arguments.optional_written(
-            Role::Output,
-            "dropped tokens",
-            outputs.dropped.as_ref(),
-            batch,
-        )?,
+        new_lengths: arguments.written(Role::Output, "new_lengths", new_lengths, batch)?,
+        dropped: arguments.optional_written(Role::Output, "dropped", dropped.as_ref(), batch)?,
         tiles: 0,
         key_stride: shape.key_stride,
         value_stride: shape.value_stride,
@@ -130,13 +126,13 @@ pub fn append_kv<T: Half>(
         rotary_dim: shape.rotary_dim as u32,
         turn: shape.turn.number(),
     };
-    if has_tiles {
+    if let Some(workspace) = workspace.as_ref().filter(|_| plan.n_tiles() != 1) {
         let n_words = plan.workspace_len();
         let mut first = Arguments::new(queue);
-        first.input("page table", &target.page_table, shape.layout.table_len())?;
+        first.input("page_table", &target.page_table, shape.layout.table_len())?;
         first.input("lengths", &target.lengths, batch)?;
         first.optional_input("counts", counts, batch)?;
-        first.optional_input("mask of tokens", keeps, n_tokens)?;
+        first.optional_input("keeps", keeps, n_tokens)?;
         params.tiles = first.written(Role::Workspace, "counts of tiles", workspace, n_words)?;
         arguments.input("counts of tiles", &workspace.as_view(), n_words)?;
         // SAFETY: the plan's sizes are below the limits of the struct's fields; of the addresses that it does not name the kernel asks for none.

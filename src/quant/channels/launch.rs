@@ -7,7 +7,7 @@ use crate::bindings::{QuantMeasureParams, QuantMeasured};
 use crate::buffer::{View, ViewMut};
 use crate::element::Half;
 use crate::kv::KvView;
-use crate::launch::{Arguments, check_same, kernel_params};
+use crate::launch::{Arguments, kernel_params};
 use crate::queue::Queue;
 use crate::region::Role;
 
@@ -62,8 +62,8 @@ pub fn measure_channels<T: Half>(
 ) -> Result<()> {
     let (pages, shape) = (plan.pages(), plan.pages().shape());
     source.check_planned(&shape.layout)?;
-    check_same("workspace", plan.workspace_len(), workspace.len())?;
     let mut arguments = Arguments::new(queue);
+    arguments.check_workspace(workspace, plan.workspace_len())?;
     let n_tickets = plan.n_tickets();
     let n_words = workspace.len();
     let mut params = QuantMeasureParams {

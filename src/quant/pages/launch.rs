@@ -52,14 +52,14 @@ pub struct ChannelViews<'a> {
 }
 
 /// The tiers' pools, of 16, 8, 4 and 2 bits: [`PagesPlan::pool_bytes`] each, from a multiple of 16 bytes on.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Default)]
 pub struct TierPools<'a> {
     /// By [`Tier::tag`]; none of a tier without pages. One that is left out has none, whatever the plan says.
     pub pools: [Option<View<'a, u8>>; 4],
     /// `[1]`: a status word, raised where an entry names a page that its pool does not have
     /// ([`MissingPage::from_status`](crate::quant::MissingPage::from_status)); never cleared. Such an entry is of no page
     /// either way.
-    pub status: Option<&'a ViewMut<'a, u64>>,
+    pub status: Option<ViewMut<'a, u64>>,
 }
 
 /// The same, to write.
@@ -127,7 +127,7 @@ pub fn quantize_pages<T: Half>(
 pub fn dequantize_pages<T: Half>(
     queue: &Queue,
     plan: &PagesPlan,
-    sources: &TierPools<'_>,
+    sources: &mut TierPools<'_>,
     lists: &PageLists<'_>,
     target: &mut KvViewMut<'_, T>,
 ) -> Result<()> {
@@ -141,7 +141,7 @@ pub fn dequantize_pages<T: Half>(
 }
 
 const POOL: &str = "pool of pages";
-const STATUS: &str = "status of entries";
+const STATUS: &str = "status";
 
 /// The pools that the plan has and `find` gives an address of, by tag and bytes.
 fn each_pool(
@@ -175,7 +175,7 @@ impl TierPools<'_> {
         plan: &PagesPlan,
         arguments: &mut Arguments<'_>,
     ) -> Result<QuantPools> {
-        let status = arguments.optional_written(Role::InOut, STATUS, self.status, 1)?;
+        let status = arguments.optional_written(Role::InOut, STATUS, self.status.as_ref(), 1)?;
         each_pool(plan, status, |at, n_bytes| {
             self.pools[at].as_ref().map(|pool| arguments.input(POOL, pool, n_bytes)).transpose()
         })
@@ -214,8 +214,8 @@ impl PageLists<'_> {
                 self.value_channels.params(plan, arguments)?,
             ],
             entries: [
-                arguments.input("entries of keys", &self.key_entries, n_entries)?,
-                arguments.input("entries of values", &self.value_entries, n_entries)?,
+                arguments.input("key_entries", &self.key_entries, n_entries)?,
+                arguments.input("value_entries", &self.value_entries, n_entries)?,
             ],
             indices: arguments.input("indices", &self.indices, plan.indices_len())?,
             counts: arguments.optional_input("counts", self.counts.as_ref(), plan.n_lists())?,

@@ -108,7 +108,7 @@ pub fn begin_saliency(
     let n_seen = mass_plan.visible_len();
     let params = QuantBeginSaliencyParams {
         masses: arguments.input("masses", &inputs.masses, mass_plan.masses_len())?,
-        n_visible: arguments.input("tokens that probes see", &inputs.n_visible, n_seen)?,
+        n_visible: arguments.input("n_visible", &inputs.n_visible, n_seen)?,
         lengths: arguments.input("lengths", &inputs.lengths, shape.batch)?,
         skips: arguments.optional_input("skips", inputs.skips.as_ref(), shape.batch)?,
         sums,
@@ -178,8 +178,8 @@ pub fn add_saliency(
     let (tokens, n_positions) = (inputs.tokens.as_ref(), plan.positions_len());
     let params = QuantAddSaliencyParams {
         logits: arguments.input("logits", &inputs.logits, plan.logits_len())?,
-        log_sums: arguments.input("log-sums", &inputs.log_sums, plan.log_sums_len())?,
-        tokens: arguments.optional_input("tokens of positions", tokens, n_positions)?,
+        log_sums: arguments.input("log_sums", &inputs.log_sums, plan.log_sums_len())?,
+        tokens: arguments.optional_input("tokens", tokens, n_positions)?,
         skips: arguments.optional_input("skips", inputs.skips.as_ref(), shape.batch)?,
         sums,
         counts,
@@ -299,7 +299,7 @@ pub fn measure_norms<T: Float>(
     let batch = shape.layout.shape().batch;
     let params = QuantNormsParams {
         kv,
-        firsts: arguments.optional_input("first rows", firsts.as_ref(), batch)?,
+        firsts: arguments.optional_input("firsts", firsts.as_ref(), batch)?,
         norms: arguments.written(Role::InOut, "norms", norms, plan.norms_len())?,
         n_tokens: shape.n_tokens as u32,
         power: match shape.norm {

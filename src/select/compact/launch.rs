@@ -5,7 +5,7 @@ use super::{CompactPlan, Listed};
 use crate::Result;
 use crate::bindings::{SelectCompactParams, SelectCountKeptParams, SelectMask};
 use crate::buffer::{View, ViewMut};
-use crate::launch::{Arguments, check_same, kernel_params};
+use crate::launch::{Arguments, kernel_params};
 use crate::queue::Queue;
 use crate::region::Role;
 
@@ -34,7 +34,7 @@ impl<'a> CompactInputs<'a> {
         let shape = plan.shape();
         let n_rows = shape.n_rows;
         Ok(SelectMask {
-            kept: arguments.input("mask", &self.kept, plan.mask_len())?,
+            kept: arguments.input("kept", &self.kept, plan.mask_len())?,
             lengths: arguments.optional_input(
                 "lengths",
                 self.lengths.as_ref(),
@@ -66,6 +66,8 @@ pub struct CompactOutputs<'a> {
     /// the `counts` of the rows before, skipped ones too, `capacity` of each at most. Nothing is written
     /// where there are no rows.
     pub row_starts: Option<ViewMut<'a, u32>>,
+    /// [`CompactPlan::workspace_len`] words: zeroed once, and left ready by every launch.
+    pub workspace: ViewMut<'a, u32>,
 }
 
 /// Writes the kept elements of each row, or those that are not kept, in its order, and its inverse.
@@ -76,9 +78,8 @@ pub struct CompactOutputs<'a> {
 /// ```
 ///
 /// # Shapes
-/// Those of [`CompactInputs`] and [`CompactOutputs`]; sizes are the plan's. `workspace` has
-/// [`CompactPlan::workspace_len`] words: zeroed once, and left ready by every launch. Lengths are read on the
-/// device, so that a captured graph serves rows that grow.
+/// Those of [`CompactInputs`] and [`CompactOutputs`]; sizes are the plan's. Lengths are read on the device, so that a captured
+/// graph serves rows that grow.
 ///
 /// # Numerics
 /// No arithmetic: bit for bit [`reference::compact_row`](super::reference::compact_row).
@@ -95,12 +96,12 @@ pub fn compact_rows(
     queue: &Queue,
     plan: &CompactPlan,
     inputs: &CompactInputs<'_>,
-    workspace: &mut ViewMut<'_, u32>,
     outputs: &mut CompactOutputs<'_>,
 ) -> Result<()> {
     let shape = plan.shape();
-    let CompactOutputs { indices, counts, offsets, row_starts } = outputs;
-    check_same("workspace", plan.workspace_len(), workspace.len())?;
+    let CompactOutputs { indices, counts, offsets, row_starts, workspace } = outputs;
+    let mut arguments = Arguments::new(queue);
+    arguments.check_workspace(workspace, plan.workspace_len())?;
     let n_rows = shape.n_rows;
     let n_counted = plan.n_counted();
     let last = plan.workspace_len() as usize - 1;
@@ -108,7 +109,6 @@ pub fn compact_rows(
     let [words, chunk_counts] =
         [workspace.as_view().slice(0..n_words)?, workspace.as_view().slice(n_words..last)?];
 
-    let mut arguments = Arguments::new(queue);
     let mask = inputs.params(&mut arguments, plan)?;
     let is_counted = n_counted != 0;
     // A skipped row's outputs stay what they were.
@@ -132,7 +132,7 @@ pub fn compact_rows(
         )?,
         row_starts: arguments.optional_written(
             Role::Output,
-            "starts of rows",
+            "row_starts",
             row_starts.as_ref(),
             plan.row_starts_len(),
         )?,

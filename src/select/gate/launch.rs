@@ -81,11 +81,11 @@ pub fn gate_selection<T: Score>(
     check_same("bytes of an element", shape.element_bytes.into(), size_of::<T>())?;
     let allowed = "the multiples of 16";
     check_aligned("address of queries", inputs.queries.address(), 16, allowed)?;
-    check_aligned("address of cached queries", cached.address(), 16, allowed)?;
+    check_aligned("address of cached", cached.address(), 16, allowed)?;
     let mut arguments = Arguments::new(queue);
     let params = SelectGateParams {
         queries: arguments.input("queries", &inputs.queries, plan.queries_len())?,
-        cached: arguments.written(Role::InOut, "cached queries", cached, plan.cached_len())?,
+        cached: arguments.written(Role::InOut, "cached", cached, plan.cached_len())?,
         states: arguments.written(Role::InOut, "states", states, batch)?,
         forced: arguments.optional_input("forced", inputs.forced.as_ref(), batch)?,
         thetas: arguments.optional_input("thetas", inputs.thetas.as_ref(), batch)?,

@@ -7,7 +7,7 @@ use crate::bindings::SelectMassParams;
 use crate::buffer::{View, ViewMut};
 use crate::element::Float;
 use crate::kv::KvView;
-use crate::launch::{Arguments, check_aligned, check_same, kernel_params};
+use crate::launch::{Arguments, check_aligned, kernel_params};
 use crate::queue::Queue;
 use crate::region::Role;
 use crate::select::Score;
@@ -78,11 +78,11 @@ pub fn column_mass<Q: Score, K: Float>(
     outputs: &mut MassOutputs<'_>,
 ) -> Result<()> {
     let MassOutputs { masses, softmaxes, workspace } = outputs;
-    check_same("workspace", plan.workspace_len(), workspace.len())?;
     check_aligned("address of the workspace", workspace.address(), 16, "the multiples of 16")?;
     let n_tickets = plan.n_tickets() as usize;
     let n_words = workspace.len();
     let mut first = Arguments::new(queue);
+    first.check_workspace(workspace, plan.workspace_len())?;
     let mut second = Arguments::new(queue);
     let mut params = params(plan, inputs, &mut first)?;
     let _ = self::params(plan, inputs, &mut second)?;
@@ -118,7 +118,7 @@ fn params<Q: Score, K: Float>(
     Ok(SelectMassParams {
         kv: inputs.cache.params(arguments)?,
         probes: arguments.input("probes", &inputs.probes, plan.probes_len())?,
-        n_visible: arguments.input("tokens that probes see", &inputs.n_visible, n_seen)?,
+        n_visible: arguments.input("n_visible", &inputs.n_visible, n_seen)?,
         skips: arguments.optional_input("skips", inputs.skips.as_ref(), plan.batch())?,
         softmaxes: 0,
         partial_softmaxes: 0,

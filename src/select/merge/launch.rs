@@ -51,8 +51,8 @@ impl MergeInputs<'_> {
     ) -> Result<SelectEviction> {
         Ok(SelectEviction {
             kv,
-            evicted: arguments.input("evicted tokens", &self.evicted, plan.evicted_len())?,
-            kept: arguments.input("kept tokens", &self.kept, plan.kept_len())?,
+            evicted: arguments.input("evicted", &self.evicted, plan.evicted_len())?,
+            kept: arguments.input("kept", &self.kept, plan.kept_len())?,
             n_evicted: plan.n_evicted() as u32,
             n_kept: plan.n_kept() as u32,
         })

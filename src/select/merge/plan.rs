@@ -11,9 +11,10 @@ use crate::launch::Grid;
 const TILE: u64 = 32;
 
 /// How a kept row and those merged into it are weighted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum MergeWeights {
     /// The paper's: exp(similarity) of each, the kept row's similarity being 1, over their sum.
+    #[default]
     Softmax,
     /// The released code's: rows times their similarity, the kept row as it is, over how many there are.
     Released,

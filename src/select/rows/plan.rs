@@ -23,9 +23,10 @@ pub struct RowStrides {
 }
 
 /// What becomes of a gathered row whose index is of no row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Absent {
     /// Zeros.
+    #[default]
     Zeros,
     /// It is left alone.
     Kept,

@@ -7,7 +7,7 @@ use crate::bindings::SelectScoreParams;
 use crate::buffer::{View, ViewMut};
 use crate::element::Float;
 use crate::kv::KvView;
-use crate::launch::{Arguments, check_aligned, check_same, kernel_params};
+use crate::launch::{Arguments, check_aligned, kernel_params};
 use crate::queue::Queue;
 use crate::region::Role;
 use crate::select::Score;
@@ -88,7 +88,7 @@ pub fn score_rows<Q: Score, K: Float, S: Score>(
     if let Some(SoftmaxOutputs { softmaxes, workspace }) = &mut outputs.softmax {
         let role = if inputs.skips.is_some() { Role::InOut } else { Role::Output };
         params.softmaxes = arguments.written(role, "softmaxes", softmaxes, plan.n_softmaxes())?;
-        check_same("workspace", plan.workspace_len(), workspace.len())?;
+        arguments.check_workspace(workspace, plan.workspace_len())?;
         let allowed = "the multiples of 16";
         check_aligned("address of the workspace", workspace.address(), 16, allowed)?;
         let n_tickets = plan.n_tickets() as usize;

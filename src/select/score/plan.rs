@@ -19,9 +19,10 @@ const THREADS_PER_BLOCK: u32 = 256;
 const STAGED_BYTES: u64 = 2 * 8 * 16 * THREADS_PER_BLOCK as u64;
 
 /// What a query is scored against.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum ScoreKind {
     /// The inner product with a row: a key, a mean, a centroid.
+    #[default]
     Dot = 0,
     /// The greatest inner product with anything in the box of a row, of which the first half is the minimum and the second
     /// the maximum of each channel (Quest, arXiv:2406.10774): the sum of `q > 0 ? q * maximum : q * minimum`.
@@ -29,9 +30,10 @@ pub enum ScoreKind {
 }
 
 /// What becomes of the scores of the query heads that share a head of keys.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum GroupReduction {
     /// One row of scores for each query head.
+    #[default]
     None,
     /// Their maximum; NaN counts for nothing.
     Max,

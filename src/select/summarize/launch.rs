@@ -100,7 +100,7 @@ pub fn summarize<K: Float, S: Score>(
     }
     inputs.keys.check_layout(&shape.keys)?;
     let SummarizeOutputs { rows, outliers } = outputs;
-    check_aligned("address of summaries", rows.address(), 16, "the multiples of 16")?;
+    check_aligned("address of rows", rows.address(), 16, "the multiples of 16")?;
     let batch = shape.keys.shape().batch;
     let outliers_len = outliers.as_ref().map_or(0, ViewMut::len);
     check_same("outliers", plan.outliers_len(), outliers_len)?;
@@ -110,12 +110,12 @@ pub fn summarize<K: Float, S: Score>(
     let params = SelectSummarizeParams {
         keys,
         summaries: LacunaKvView {
-            page_table: arguments.input("summary table", &inputs.summary_table, table_len)?,
+            page_table: arguments.input("summary_table", &inputs.summary_table, table_len)?,
             lengths: keys.lengths,
             ..shape.summaries.params::<S>()
         },
-        rows: arguments.written(Role::InOut, "summaries", rows, shape.summaries.pool_len())?,
-        first_new: arguments.optional_input("first new", inputs.first_new.as_ref(), batch)?,
+        rows: arguments.written(Role::InOut, "rows", rows, shape.summaries.pool_len())?,
+        first_new: arguments.optional_input("first_new", inputs.first_new.as_ref(), batch)?,
         outliers: arguments.optional_written(
             Role::InOut,
             "outliers",

@@ -19,9 +19,10 @@ const THREADS_PER_BLOCK: u64 = 256;
 const MAX_BLOCKS: u64 = 1 << 20;
 
 /// What a row says of the keys that it stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Summary {
     /// The least number of each channel, then the greatest (Quest, arXiv 2406.10774; LeoAM, arXiv 2506.20187).
+    #[default]
     Box,
     /// The mean of each channel.
     Mean,

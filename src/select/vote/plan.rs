@@ -10,9 +10,10 @@ use crate::{Error, Result};
 const THREADS_PER_BLOCK: u32 = 256;
 
 /// Which query heads vote together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Together {
     /// Each by itself: the softmax.
+    #[default]
     QueryHead,
     /// Those that share a head of keys (ShadowKV, RetroInfer).
     Group,
@@ -21,9 +22,10 @@ pub enum Together {
 }
 
 /// What becomes of their softmaxes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum VoteReduction {
     /// The sum, of ascending heads.
+    #[default]
     Sum = 0,
     /// The maximum.
     Max = 1,

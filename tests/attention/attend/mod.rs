@@ -314,7 +314,7 @@ fn what_a_launch_is_not_given_is_named() {
         change(&mut problem);
         refused(problem)
     };
-    assert_eq!(change(&|p| p.segments[0].indices = None), "lists of blocks: expected 1, got 0");
+    assert_eq!(change(&|p| p.segments[0].indices = None), "indices of blocks: expected 1, got 0");
     assert_eq!(change(&|p| p.segments[0].indices = Some(vec![0])), "indices: expected 2, got 1");
     assert_eq!(change(&|p| p.segments[0].counts = Some(vec![0; 3])), "counts: expected 1, got 3");
     assert_eq!(change(&|p| p.segments[0].biases = Some(vec![0.0])), "biases: expected 2, got 1");
@@ -326,5 +326,5 @@ fn what_a_launch_is_not_given_is_named() {
     let with_list = |p: &mut Problem<Brain>| p.segments[0].indices = Some(vec![]);
     let mut problem = range.clone();
     with_list(&mut problem);
-    assert_eq!(refused(problem), "lists of a range: expected 0, got 1");
+    assert_eq!(refused(problem), "indices of a range: expected 0, got 1");
 }

@@ -206,12 +206,12 @@ fn what_does_not_fit_is_refused_with_what_does() {
         change(&mut made);
         made.attend::<f32>(&queue).unwrap_err().to_string()
     };
-    assert_eq!(refused(&|made| made.cos_sin.clear()), "cosines and sines: expected 1920, got 0");
+    assert_eq!(refused(&|made| made.cos_sin.clear()), "cos_sin: expected 1920, got 0");
     assert_eq!(refused(&|made| made.factors.truncate(64)), "factors: expected 3840, got 64");
     assert_eq!(refused(&|made| made.basis.truncate(64)), "basis: expected 4096, got 64");
     assert_eq!(
         refused(&|made| made.value_indices = Some(vec![1])),
-        "indices of values: expected 36, got 1"
+        "value_indices: expected 36, got 1"
     );
 }
 

@@ -188,7 +188,7 @@ fn launches_say_what_does_not_fit_the_plan() {
     let outputs = broken(|problem| problem.parts[1].outputs.truncate(100));
     assert_eq!(outputs, ["outputs of a part: expected 960, got 100"; 2]);
     let log_sums = broken(|problem| problem.parts[2].log_sums.truncate(3));
-    assert_eq!(log_sums, ["log-sums of a part: expected 15, got 3"; 2]);
+    assert_eq!(log_sums, ["log_sums of a part: expected 15, got 3"; 2]);
     let mask = broken(|problem| problem.parts[1].mask = Some(vec![1; 4]));
     assert_eq!(mask, ["mask of a part: expected 5, got 4"; 2]);
     let parts = broken(|problem| problem.parts.truncate(2));
@@ -196,7 +196,7 @@ fn launches_say_what_does_not_fit_the_plan() {
     let target = broken(|problem| problem.parts[0].mask = Some(vec![1; 4]));
     assert_eq!(target[1], "mask of the target: expected 5, got 4");
     let sums = broken(|problem| problem.parts[0].log_sums.truncate(4));
-    assert_eq!(sums[1], "log-sums of the target: expected 15, got 4");
+    assert_eq!(sums[1], "log_sums of the target: expected 15, got 4");
     let target = broken(|problem| problem.parts[0].outputs.truncate(4));
-    assert_eq!(target[1], "target: expected 960, got 4");
+    assert_eq!(target[1], "outputs of the target: expected 960, got 4");
 }

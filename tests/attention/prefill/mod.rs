@@ -301,8 +301,8 @@ fn what_does_not_fit_is_refused_with_what_does() {
         change(&mut problem);
         problem.attend::<f32>(&queue).unwrap_err().to_string()
     };
-    assert_eq!(refused(&|p| p.key_positions.clear()), "positions of rows: expected 40, got 0");
-    assert_eq!(refused(&|p| p.query_starts = vec![0]), "starts of queries: expected 2, got 1");
+    assert_eq!(refused(&|p| p.key_positions.clear()), "key_positions: expected 40, got 0");
+    assert_eq!(refused(&|p| p.query_starts = vec![0]), "query_starts: expected 2, got 1");
     assert_eq!(refused(&|p| p.sinks = Some(vec![])), "sinks: expected 2, got 0");
     assert_eq!(refused(&|p| p.skips = Some(vec![0; 2])), "skips: expected 1, got 2");
 }

@@ -345,7 +345,7 @@ fn what_does_not_fit_is_refused_with_what_does() {
     };
     assert_eq!(error(with_counts(3)), "counts: expected 4, got 3");
     let table = Problem { source_table: Some(vec![0; 5]), ..problem.clone() };
-    assert_eq!(error(table), "source table: expected 18, got 5");
+    assert_eq!(error(table), "source_table: expected 18, got 5");
 
     let plan = problem.plan().unwrap();
     let mut words = queue.alloc::<i32>(41).unwrap();

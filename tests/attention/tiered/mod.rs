@@ -276,9 +276,9 @@ fn what_a_launch_is_not_given_is_named() {
         paged.attend::<f32>(&queue).unwrap_err().to_string()
     };
     let entries = |i: usize| refused(&|p| p.entries[i].truncate(3));
-    assert_eq!(entries(0), "entries of keys: expected 20, got 3");
-    assert_eq!(entries(1), "entries of values: expected 20, got 3");
-    assert_eq!(refused(&|p| p.counts = Some(vec![1])), "counts of slots: expected 4, got 1");
+    assert_eq!(entries(0), "key_entries: expected 20, got 3");
+    assert_eq!(entries(1), "value_entries: expected 20, got 3");
+    assert_eq!(refused(&|p| p.counts = Some(vec![1])), "counts of pages: expected 4, got 1");
     for i in 0..2 {
         let scales = refused(&|p| p.scales[i] = Some(vec![1.0; 64]));
         assert_eq!(scales, "scales of channels: expected 768, got 64");

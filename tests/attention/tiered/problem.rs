@@ -222,27 +222,27 @@ impl<T: Half> Paged<T> {
         };
         let pools = self.pools.each_ref().map(|pool| queue.upload(pool).unwrap());
         let mut status = queue.upload(&[0_u64])?;
-        let status_view = status.view_mut();
-        let pages = TieredInputs {
+        let pages = RefCell::new(TieredInputs {
             pools: TierPools {
                 pools: pools.each_ref().map(|pool| (!pool.is_empty()).then(|| pool.view())),
-                status: self.has_logits.then_some(&status_view),
+                status: self.has_logits.then(|| status.view_mut()),
             },
             key_entries: key_entries.view(),
             value_entries: value_entries.view(),
             counts: counts.as_ref().map(Buffer::view),
             key_channels: channels(0),
             value_channels: channels(1),
-        };
+        });
         let n_logits = self.plan.logits_len() as usize;
         let logits = RefCell::new(queue.upload(&vec![7.0_f32; n_logits])?);
         let results = self.problem.launch(queue, |inputs, outputs| {
             let mut logits = logits.borrow_mut();
-            let view = logits.view_mut();
-            let logits = self.has_logits.then_some(&view);
-            attend_tiered(queue, &self.plan, inputs, &pages, outputs, logits)
+            let mut logits = self.has_logits.then(|| logits.view_mut());
+            let pages = &mut pages.borrow_mut();
+            attend_tiered(queue, &self.plan, inputs, pages, outputs, logits.as_mut())
         })?;
         let logits = queue.download(&logits.borrow().view())?;
+        drop(pages);
         let status = queue.download(&status.view())?[0];
         Ok((results, logits.into_iter().map(f32::to_bits).collect(), status))
     }

@@ -183,7 +183,7 @@ fn attend_attends_as_rust_does() {
     let mut no_lists = c_segments;
     no_lists[1].indices = lacuna_segment::zeroed().indices;
     let wrong = lacuna_attend_args { segments: no_lists.as_ptr(), ..args };
-    let message = "lists of blocks: expected 1, got 0".to_owned();
+    let message = "indices of blocks: expected 1, got 0".to_owned();
     assert_eq!(refused(&wrong), Err((LACUNA_SHAPE, message)));
     assert_eq!(found, poisoned);
     launch(lacuna_attend, &queue, &plan, &args).unwrap();
@@ -375,7 +375,7 @@ fn attend_low_rank_attends_as_rust_does() {
     check_refusals(lacuna_attend_low_rank, &queue, &plan, &args);
     let none = lacuna_attend_low_rank_args::zeroed();
     let wrong = lacuna_attend_low_rank_args { cos_sin: none.cos_sin, ..args };
-    let message = "tables of angles: expected 1, got 0".to_owned();
+    let message = "tables of cos_sin: expected 1, got 0".to_owned();
     let answer = launch(lacuna_attend_low_rank, &queue, &plan, &wrong);
     assert_eq!(answer, Err((LACUNA_SHAPE, message)));
     assert_eq!(found, poisoned);
@@ -606,11 +606,10 @@ fn attend_tiered_attends_as_rust_does() {
         sinks: None,
         skips: None,
     };
-    let status_view = written(&rust, &mut expected_status);
-    let pages = TieredInputs {
+    let mut pages = TieredInputs {
         pools: TierPools {
             pools: [None, None, Some(read(&rust, &pools[0])), Some(read(&rust, &pools[1]))],
-            status: Some(&status_view),
+            status: Some(written(&rust, &mut expected_status)),
         },
         key_entries: read(&rust, &key_entries),
         value_entries: read(&rust, &value_entries),
@@ -621,10 +620,10 @@ fn attend_tiered_attends_as_rust_does() {
         },
         value_channels: ChannelViews { scales: None, offsets: Some(read(&rust, &offsets)) },
     };
-    let logits_view = written(&rust, &mut expected_logits);
+    let of_logits = &mut written(&rust, &mut expected_logits);
     let outputs = &mut expected.views(&rust);
-    let logits_view = Some(&logits_view);
-    lacuna::attention::attend_tiered(&rust, &plan, &inputs, &pages, outputs, logits_view).unwrap();
+    lacuna::attention::attend_tiered(&rust, &plan, &inputs, &mut pages, outputs, Some(of_logits))
+        .unwrap();
     assert_eq!(found, expected);
     assert!(found.outputs.iter().all(|x| x.is_finite() && *x != -77.0));
     assert_eq!(logits, expected_logits);

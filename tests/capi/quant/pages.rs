@@ -253,7 +253,7 @@ fn pages_are_made_and_read_as_in_rust() {
     let mut entry = 77;
     // SAFETY: a variable of this program's.
     let status = answer(unsafe { lacuna_pages_check_status(found.1[0], &raw mut entry) });
-    let message = "entries of values: entry 3 is of a page that its pool does not have".to_owned();
+    let message = "value_entries: entry 3 is of a page that its pool does not have".to_owned();
     assert_eq!((status, entry), (Err((LACUNA_RANGE, message)), 3));
     // SAFETY: none is asked for.
     answer(unsafe { lacuna_pages_check_status(0, std::ptr::null_mut()) }).unwrap();
@@ -284,13 +284,12 @@ fn pages_are_made_and_read_as_in_rust() {
     assert_eq!(target, empty);
     launch(lacuna_dequantize_pages, &queue, &of_c, &args).unwrap();
     let mut of_rust_status = [0_u64; 1];
-    let of_status = written(&rust, &mut of_rust_status);
-    let sources = TierPools {
+    let mut sources = TierPools {
         pools: expected.0.each_ref().map(|pool| Some(read(&rust, pool))),
-        status: Some(&of_status),
+        status: Some(written(&rust, &mut of_rust_status)),
     };
     let cache_of_rust = &mut of_rust_target.view_mut(&rust);
-    lacuna::quant::dequantize_pages(&rust, &of_rust, &sources, &lists, cache_of_rust).unwrap();
+    lacuna::quant::dequantize_pages(&rust, &of_rust, &mut sources, &lists, cache_of_rust).unwrap();
     assert_eq!(target, of_rust_target);
     assert_ne!(target, empty);
     assert_eq!(status, found.1);
@@ -385,7 +384,7 @@ fn tokens_go_to_new_pages_as_in_rust() {
         check_refusals(lacuna_retier_pages, &queue, &of_c, &args);
         let mut wrong = args;
         wrong.new_slots.len = 139;
-        let message = "new slots: expected 140, got 139".to_owned();
+        let message = "new_slots: expected 140, got 139".to_owned();
         let answer = launch(lacuna_retier_pages, &queue, &of_c, &wrong);
         assert_eq!(answer, Err((LACUNA_SHAPE, message)));
         assert_eq!(found, expected);

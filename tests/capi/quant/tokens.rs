@@ -118,9 +118,9 @@ fn append_kv_appends_as_rust_does() {
         let mut outputs = AppendOutputs {
             new_lengths: written(&rust, new_lengths),
             dropped: Some(written(&rust, dropped)),
+            workspace: None,
         };
-        let workspace = &mut written(&rust, &mut []);
-        lacuna::quant::append_kv(&rust, &of_rust, &tokens, cache, workspace, &mut outputs).unwrap();
+        lacuna::quant::append_kv(&rust, &of_rust, &tokens, cache, &mut outputs).unwrap();
         assert_eq!(found, expected);
         // Of the second request's eight rows with pages, three are free.
         assert_eq!((found.1, found.2), ([6, 8], [0, 1]));
@@ -183,10 +183,10 @@ fn append_kv_counts_many_tokens_in_its_workspace() {
         cos_sin: None,
     };
     let new_lengths = written(&rust, &mut expected.1);
-    let mut outputs = AppendOutputs { new_lengths, dropped: None };
+    let workspace = Some(written(&rust, &mut workspace));
+    let mut outputs = AppendOutputs { new_lengths, dropped: None, workspace };
     let cache = &mut expected.0.view_mut(&rust);
-    let workspace = &mut written(&rust, &mut workspace);
-    lacuna::quant::append_kv(&rust, &of_rust, &tokens, cache, workspace, &mut outputs).unwrap();
+    lacuna::quant::append_kv(&rust, &of_rust, &tokens, cache, &mut outputs).unwrap();
     assert_eq!(found, expected);
     assert_eq!(found.1, [1019]);
 }
@@ -303,7 +303,7 @@ fn saliency_is_kept_as_in_rust() {
         assert_eq!(begin(means.address, &args), Err((LACUNA_RANGE, message)));
         let mut wrong = args;
         wrong.n_visible.len = 5;
-        let message = "tokens that probes see: expected 6, got 5".to_owned();
+        let message = "n_visible: expected 6, got 5".to_owned();
         assert_eq!(begin(mass_plan.address, &wrong), Err((LACUNA_SHAPE, message)));
         let mut wrong = args;
         wrong.header.version = 0;
@@ -345,7 +345,7 @@ fn saliency_is_kept_as_in_rust() {
         let mut wrong = args;
         wrong.log_sums.len -= 1;
         let n = sizes.log_sums;
-        let message = format!("log-sums: expected {n}, got {}", n - 1);
+        let message = format!("log_sums: expected {n}, got {}", n - 1);
         let answer = launch(lacuna_add_saliency, &queue, &plan, &wrong);
         assert_eq!(answer, Err((LACUNA_SHAPE, message)));
         check_state(&found, &before);

@@ -260,7 +260,7 @@ fn rows_of_caches_move_as_in_rust() {
         assert_eq!(answer, Err((LACUNA_SHAPE, message)));
         let mut wrong = args;
         wrong.cache.page_table.len = 5;
-        let message = "page table: expected 6, got 5".to_owned();
+        let message = "page_table: expected 6, got 5".to_owned();
         let answer = launch(lacuna_gather_kv, &queue, &plan, &wrong);
         assert_eq!(answer, Err((LACUNA_SHAPE, message)));
         assert_eq!(found, poison);

@@ -209,10 +209,10 @@ fn compact_rows_lists_what_rust_lists() {
                 counts: written(&rust, counts),
                 offsets: Some(written(&rust, offsets)),
                 row_starts: Some(written(&rust, row_starts)),
+                workspace: written(&rust, &mut workspace),
             };
-            let workspace = &mut written(&rust, &mut workspace);
             let plan = &plan.unwrap();
-            lacuna::select::compact_rows(&rust, plan, &inputs, workspace, &mut outputs).unwrap();
+            lacuna::select::compact_rows(&rust, plan, &inputs, &mut outputs).unwrap();
         };
         let (mut found, mut expected) = (poison.clone(), poison);
         run(&mut found, true);
@@ -262,7 +262,7 @@ fn what_compact_rows_refuses_leaves_outputs_alone() {
         "dtype of kept: i8 is not one of u8",
     );
     refuse(|a| a.kept.dtype = 99, LACUNA_DTYPE, "dtype of kept: 99 is not one of u8");
-    refuse(|a| a.kept.len = 9, LACUNA_SHAPE, "mask: expected 10, got 9");
+    refuse(|a| a.kept.len = 9, LACUNA_SHAPE, "kept: expected 10, got 9");
     refuse(|a| a.counts.len = 3, LACUNA_SHAPE, "counts: expected 2, got 3");
     refuse(|a| a.workspace.len = 0, LACUNA_SHAPE, "workspace: expected 1, got 0");
     refuse(

@@ -369,7 +369,7 @@ fn column_mass_sums_as_rust_does() {
         check_refusals(lacuna_column_mass, &queue, &plan, &args);
         let mut wrong = args;
         wrong.n_visible.len = 5;
-        let message = "tokens that probes see: expected 6, got 5".to_owned();
+        let message = "n_visible: expected 6, got 5".to_owned();
         let answer = launch(lacuna_column_mass, &queue, &plan, &wrong);
         assert_eq!(answer, Err((LACUNA_SHAPE, message)));
         assert_eq!(found, expected);
@@ -469,7 +469,7 @@ fn check_summaries<K: lacuna::element::Float, S: lacuna::select::Score>(
     check_refusals(lacuna_summarize, &queue, &plan, &args);
     let mut wrong = args;
     wrong.rows.len -= 1;
-    let message = format!("summaries: expected {}, got {}", sizes.rows, sizes.rows - 1);
+    let message = format!("rows: expected {}, got {}", sizes.rows, sizes.rows - 1);
     let answer = launch(lacuna_summarize, &queue, &plan, &wrong);
     assert_eq!(answer, Err((LACUNA_SHAPE, message)));
     assert_eq!(bits(&found.0), bits(&expected.0));

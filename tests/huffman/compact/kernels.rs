@@ -213,21 +213,54 @@ fn codes_end_where_their_room_does() {
     let weights = clustered_weights(9000, 4);
     let expected = encode(&weights);
     for queue in common::queues() {
-        let mut encoder = Encoder::new(&queue, 9000).unwrap();
         let source = upload(&queue, &weights);
-        let measured = encoder.measure(&queue, &source.view()).unwrap();
-        assert_eq!(measured.n_code_bytes, expected.codes.len() as u64);
+        let plan = EncodePlan::new(9000).unwrap();
+        let mut workspace = queue.alloc::<u64>(plan.workspace_len() as usize).unwrap();
+        let mut counts = queue.alloc::<u64>(256).unwrap();
+        let mut space = workspace.view_mut();
+        count_exponents(&queue, &plan, &source.view(), &mut space, &mut counts.view_mut()).unwrap();
+        let code = CompactCode::new(&reference::count(&weights)).unwrap();
+        upload_code(&queue, &plan, &code, &mut space).unwrap();
+        place_codes(&queue, &plan, &mut space).unwrap();
+        let mut encoder = Encoder::new(&queue, 9000).unwrap();
         let mut group = encoder.encode(&queue, &source.view()).unwrap();
         for n_bytes in [1, 2, 3, 4, 700, 703, expected.codes.len() - 1] {
             let mut codes = queue.upload(&vec![0xA5_u8; expected.codes.len()]).unwrap();
             let mut all = codes.view_mut();
             let codes_view = all.slice_mut(0..n_bytes).unwrap();
             let mut outputs = CompactViewsMut { codes: codes_view, ..group.views_mut() };
-            encoder.pack(&queue, &source.view(), &mut outputs).unwrap();
+            pack_codes(&queue, &plan, &source.view(), &space, &mut outputs).unwrap();
             let found = queue.download(&codes.view()).unwrap();
             assert!(found[..n_bytes] == expected.codes[..n_bytes]);
             assert!(found[n_bytes..].iter().all(|byte| *byte == 0xA5));
         }
+    }
+}
+
+/// Nothing outside is touched, what comes of it is read like any group, and the encoder goes on.
+#[test]
+fn other_weights_than_were_measured_are_packed_to_no_group() {
+    let [measured, other] = [clustered_weights(70_000, 4), noise(70_000, 5)];
+    // Blocks that have more bits than were counted write what is of the next, too.
+    let checks = Checks { unwritten: false, races: false, ..Checks::ALL };
+    for seed in 0..4 {
+        let queue =
+            Queue::simt(Config { schedule: Schedule::Random, seed, checks, ..Config::default() });
+        let mut encoder = Encoder::new(&queue, 70_000).unwrap();
+        let [source, wrong] = [&measured, &other].map(|weights| upload(&queue, weights));
+        let mut group = encoder.encode(&queue, &source.view()).unwrap();
+        encoder.pack(&queue, &wrong.view(), &mut group.views_mut()).unwrap();
+        let found = group.download(&queue).unwrap();
+        assert!(found.sign_mantissa == encode(&other).sign_mantissa);
+        assert!(found.codes != encode(&measured).codes);
+        if let Ok(group) = found.as_raw("group").parse() {
+            let mut decoded = vec![0; 70_000];
+            let verdict = compact::decode(&group, &mut decoded);
+            assert!(verdict.is_err() || decoded != other);
+        }
+        let encoded = encoder.encode(&queue, &wrong.view()).unwrap().download(&queue).unwrap();
+        assert_eq!(encoded.lengths, encode(&other).lengths);
+        assert!(encoded.codes == encode(&other).codes);
     }
 }
 
@@ -255,6 +288,21 @@ fn what_is_wrong_is_said() {
         message(encoder.pack(&queue, &view, &mut outputs).unwrap_err()),
         "granule_bits: expected 3, got 2"
     );
+    let n_bytes = encode(&clustered_weights(208, 1)[..200]).codes.len();
+    for n in [0, n_bytes - 1, n_bytes + 1] {
+        let mut codes = queue.alloc(n).unwrap();
+        let mut outputs = CompactViewsMut { codes: codes.view_mut(), ..group.views_mut() };
+        assert_eq!(
+            message(encoder.pack(&queue, &view, &mut outputs).unwrap_err()),
+            format!("codes: expected {n_bytes}, got {n}")
+        );
+    }
+    let nothing = "measured groups: 0 is outside 1: `measure` comes before `pack`";
+    let mut fresh = Encoder::new(&queue, 200).unwrap();
+    assert_eq!(message(fresh.pack(&queue, &view, &mut group.views_mut()).unwrap_err()), nothing);
+    // A group that could not be measured is not the one before.
+    assert_eq!(of(&mut encoder, 0..199), "weights: expected 200, got 199");
+    assert_eq!(message(encoder.pack(&queue, &view, &mut group.views_mut()).unwrap_err()), nothing);
     let mut short = queue.alloc::<u64>(3).unwrap();
     let plan = *encoder.plan();
     assert_eq!(

@@ -44,7 +44,11 @@ fn assert_decoded(queue: &Queue, raw: &RawCompact<'_>, expected: Option<&[u16]>)
         assert!(found == weights, "reference");
     }
     let mut by_cpu = vec![1; found.len()];
-    assert_eq!(compact::decode(&group, &mut by_cpu), report);
+    let by_decoder = compact::decode(&group, &mut by_cpu).map_err(|error| match error {
+        Error::CorruptTile(found) => found,
+        error => panic!("{error}"),
+    });
+    assert_eq!(by_decoder, report);
     assert!(by_cpu == found, "CPU decoder");
     assert_eq!(decode_on(queue, raw), (found, report.err()), "kernel");
 }
@@ -208,6 +212,18 @@ fn what_is_wrong_with_tensors_is_said() {
 }
 
 #[test]
+fn an_output_of_another_length_is_refused_and_left_alone() {
+    let group = encode(&clustered_weights(1000, 3));
+    let raw = group.as_raw("group");
+    for n in [0, 999, 1001] {
+        let mut output = vec![7; n];
+        let error = compact::decode(&raw.parse().unwrap(), &mut output).unwrap_err();
+        assert!(matches!(error, Error::Shape { what: "output", expected: 1000, .. }), "{error}");
+        assert!(output.iter().all(|bits| *bits == 7));
+    }
+}
+
+#[test]
 fn a_corrupt_tile_leaves_its_neighbours_alone() {
     let weights = clustered_weights(3 * 4096, 3);
     let mut group = encode(&weights);
@@ -215,8 +231,8 @@ fn a_corrupt_tile_leaves_its_neighbours_alone() {
     let raw = group.as_raw("group");
     assert_decoded(&random_queue(2), &raw, None);
     let mut found = vec![0; weights.len()];
-    let corrupt = compact::decode(&raw.parse().unwrap(), &mut found).unwrap_err();
-    assert_eq!(corrupt.tile, 1);
+    let error = compact::decode(&raw.parse().unwrap(), &mut found).unwrap_err();
+    assert!(matches!(error, Error::CorruptTile(CorruptTile { tile: 1, .. })), "{error}");
     assert!(found[..4096] == weights[..4096] && found[8192..] == weights[8192..]);
     assert!(found[4096..8192].iter().all(|bits| *bits == 0x7FC0));
 }

@@ -275,14 +275,14 @@ fn what_does_not_fit_is_refused_before_a_launch() {
     let other = LaneUnpackPlan::new(LaneShape::new(17, 129).unwrap(), 130).unwrap();
     refused(&other, &views, 2209, "columns of the planes: expected 129, got 130");
     let low = owned.views().low.slice(0..8191).unwrap();
-    refused(&plan, &LaneViews { low, ..views }, 2210, "low bytes: expected 8192, got 8191");
+    refused(&plan, &LaneViews { low, ..views }, 2210, "low: expected 8192, got 8191");
     let headers = views.headers.slice(1..4).unwrap();
-    refused(&plan, &LaneViews { headers, ..views }, 2210, "headers of tiles: expected 4, got 3");
+    refused(&plan, &LaneViews { headers, ..views }, 2210, "headers: expected 4, got 3");
 
     let odd = queue.upload(&vec![0_u8; 8193]).unwrap();
     let low = odd.view().slice(1..8193).unwrap();
     let address = low.address();
-    let expected = format!("the address of low bytes: {address} is outside the multiples of 16");
+    let expected = format!("address of low: {address} is outside the multiples of 16");
     refused(&plan, &LaneViews { low, ..views }, 2210, &expected);
 
     let plan = LanePackPlan::new(shape, 130).unwrap();
@@ -318,5 +318,5 @@ fn what_does_not_fit_is_refused_before_a_launch() {
         escapes: escapes.view_mut(),
     };
     let error = pack_lane(&queue, &plan, &weights.view(), &workspace.view(), &mut planes);
-    assert_eq!(text(error.unwrap_err()), "codes and signs: expected 1024, got 1023");
+    assert_eq!(text(error.unwrap_err()), "high: expected 1024, got 1023");
 }

@@ -281,19 +281,25 @@ fn what_does_not_fit_is_refused_with_its_sizes() {
         );
     }
     let shape = LaneShape::new(2, 3).unwrap();
-    assert_eq!(
-        text(lane::pack(&[0; 5], shape).unwrap_err()),
-        "weights of a matrix: expected 6, got 5"
-    );
+    assert_eq!(text(lane::pack(&[0; 5], shape).unwrap_err()), "weights: expected 6, got 5");
     let matrix = lane::pack(&[0; 6], shape).unwrap();
     let raw = matrix.as_raw();
     for (raw, expected) in [
         (RawLane { palettes: &[], ..raw }, "palettes: expected 8, got 0"),
-        (RawLane { low: &[0; 2049], ..raw }, "low bytes: expected 2048, got 2049"),
-        (RawLane { high: &[0; 255], ..raw }, "words of codes and signs: expected 256, got 255"),
-        (RawLane { headers: &[0; 2], ..raw }, "headers of tiles: expected 1, got 2"),
+        (RawLane { low: &[0; 2049], ..raw }, "low: expected 2048, got 2049"),
+        (RawLane { high: &[0; 255], ..raw }, "high: expected 256, got 255"),
+        (RawLane { headers: &[0; 2], ..raw }, "headers: expected 1, got 2"),
     ] {
         assert_eq!(text(raw.check().unwrap_err()), expected);
+        let mut output = [7; 6];
+        assert_eq!(text(lane::unpack(&raw, &mut output).unwrap_err()), expected);
+        assert_eq!(output, [7; 6]);
+    }
+    for n in [0, 5, 7] {
+        let mut output = vec![7; n];
+        let expected = format!("output: expected 6, got {n}");
+        assert_eq!(text(lane::unpack(&raw, &mut output).unwrap_err()), expected);
+        assert!(output.iter().all(|bits| *bits == 7));
     }
     let header = shape.header();
     for (at, expected) in [

@@ -14,7 +14,7 @@ fn unpack(raw: &RawLane<'_>) -> Vec<u16> {
     let [mut expected, mut unpacked] =
         [0x5555, 0x2AAA].map(|w| vec![w; raw.shape.n_weights() as usize]);
     reference::unpack(raw, &mut expected);
-    lane::unpack(raw, &mut unpacked);
+    lane::unpack(raw, &mut unpacked).unwrap();
     assert!(unpacked == expected, "the CPU decoder is not the reference");
     unpacked
 }

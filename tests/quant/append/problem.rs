@@ -226,9 +226,9 @@ impl<T: Half + Real> Problem<T> {
         let mut outputs = AppendOutputs {
             new_lengths: new_lengths.view_mut(),
             dropped: has_dropped.then(|| dropped.view_mut()),
+            workspace: Some(workspace.view_mut()),
         };
-        let workspace = &mut workspace.view_mut();
-        append_kv(queue, &self.plan, &tokens, &mut cache.view_mut(), workspace, &mut outputs)?;
+        append_kv(queue, &self.plan, &tokens, &mut cache.view_mut(), &mut outputs)?;
         let appended = Appended {
             new_lengths: queue.download(&new_lengths.view())?,
             dropped: queue.download(&dropped.view())?,

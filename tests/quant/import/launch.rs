@@ -121,11 +121,11 @@ fn dequantize<T: Half + Real>(queue: &Queue, lists: &[Listed<'_>], n_tokens: u64
     };
     let mut cache = cache.upload(queue).unwrap();
     let pools = pools.map(|pool| (!pool.is_empty()).then(|| queue.upload(&pool).unwrap()));
-    let sources = TierPools {
+    let mut sources = TierPools {
         pools: pools.each_ref().map(|pool| pool.as_ref().map(|p| p.view())),
         status: None,
     };
-    dequantize_pages(queue, &plan, &sources, &lists, &mut cache.view_mut()).unwrap();
+    dequantize_pages(queue, &plan, &mut sources, &lists, &mut cache.view_mut()).unwrap();
     let [keys, values] = cache.download(queue).unwrap();
     let (found, other) = if is_keys { (keys, values) } else { (values, keys) };
     assert!(other.iter().all(|x| x.to_f32() == 7.0));

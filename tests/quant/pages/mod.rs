@@ -209,10 +209,7 @@ fn what_does_not_fit_is_refused_with_what_does() {
     assert_eq!(short.quantize(queue).unwrap_err().to_string(), "indices: expected 768, got 7");
     let entries = [vec![0; 3], problem.entries[1].clone()];
     let short = Problem { entries, ..problem };
-    assert_eq!(
-        short.quantize(queue).unwrap_err().to_string(),
-        "entries of keys: expected 12, got 3"
-    );
+    assert_eq!(short.quantize(queue).unwrap_err().to_string(), "key_entries: expected 12, got 3");
 }
 
 prop_compose! {

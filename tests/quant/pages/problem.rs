@@ -209,15 +209,14 @@ impl<T: Half + Real> Problem<T> {
     ) -> Result<([Vec<T>; 2], u64), Error> {
         let lists = self.upload(queue)?;
         let mut status = queue.upload(&[0_u64])?;
-        let status_view = status.view_mut();
         let mut cache = Cache { rows: self.sevens(), ..self.cache.clone() }.upload(queue)?;
         let pools = pools.each_ref().map(|pool| queue.upload(pool).unwrap());
-        let sources = TierPools {
+        let mut sources = TierPools {
             pools: pools.each_ref().map(|pool| Some(pool.view())),
-            status: Some(&status_view),
+            status: Some(status.view_mut()),
         };
-        dequantize_pages(queue, &self.plan, &sources, &lists.views(), &mut cache.view_mut())?;
-        Ok((cache.download(queue)?, queue.download(&status_view.as_view())?[0]))
+        dequantize_pages(queue, &self.plan, &mut sources, &lists.views(), &mut cache.view_mut())?;
+        Ok((cache.download(queue)?, queue.download(&status.view())?[0]))
     }
 
     /// Of the first entry that counts and whose page is not there.

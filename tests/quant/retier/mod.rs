@@ -204,19 +204,19 @@ fn what_does_not_fit_is_refused_with_what_does() {
     let problem = Case::default().build::<bf16>();
     for (short, text) in [
         (Problem { indices: vec![0; 7], ..problem.clone() }, "indices: expected 1024, got 7"),
-        (Problem { slot_of: vec![0; 9], ..problem.clone() }, "slots: expected 784, got 9"),
+        (Problem { slot_of: vec![0; 9], ..problem.clone() }, "slot_of: expected 784, got 9"),
         (Problem { counts: Some(vec![1]), ..problem.clone() }, "counts: expected 8, got 1"),
         (
             Problem { first_pages: Some(vec![1]), ..problem.clone() },
-            "first pages: expected 8, got 1",
+            "first_pages: expected 8, got 1",
         ),
         (
             Problem { old_entries: [vec![], vec![]], ..problem.clone() },
-            "old entries of keys: expected 12, got 0",
+            "old_key_entries: expected 12, got 0",
         ),
         (
             Problem { entries: [vec![], vec![]], ..problem.clone() },
-            "entries of keys: expected 20, got 0",
+            "key_entries: expected 20, got 0",
         ),
     ] {
         assert_eq!(short.run(queue).unwrap_err().to_string(), text);

@@ -237,7 +237,7 @@ fn what_does_not_fit_is_refused_with_what_does() {
     let logits = vec![0.0; 7];
     assert_eq!(short(Problem { logits, ..problem.clone() }), "logits: expected 3960, got 7");
     let tokens = Some(vec![0; 7]);
-    let text = "tokens of positions: expected 1320, got 7";
+    let text = "tokens: expected 1320, got 7";
     assert_eq!(short(Problem { tokens, ..problem.clone() }), text);
     let case = NormCase { n_tokens: (1 << 26) + 1, ..NormCase::default() };
     assert_eq!(case.plan().unwrap_err().to_string(), "tokens: 67108865 is outside 0..=2^26");

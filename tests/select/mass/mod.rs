@@ -139,8 +139,5 @@ fn what_does_not_fit_is_refused_with_what_does() {
     let queue = Queue::simt(Config::default());
     let mut problem = CASE.build::<bf16, bf16>();
     problem.n_visible.pop();
-    assert_eq!(
-        problem.run(&queue).unwrap_err().to_string(),
-        "tokens that probes see: expected 14, got 13"
-    );
+    assert_eq!(problem.run(&queue).unwrap_err().to_string(), "n_visible: expected 14, got 13");
 }

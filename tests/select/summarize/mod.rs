@@ -276,11 +276,11 @@ fn what_does_not_fit_is_refused_with_what_does() {
     let queue = Queue::simt(Config::default());
     let sound = Problem::new(Sizes::PLAIN, &[100, 3], 1, plain::<bf16>);
     for (problem, message) in [
-        (Problem { first_new: Some(vec![1]), ..sound.clone() }, "first new: expected 2, got 1"),
+        (Problem { first_new: Some(vec![1]), ..sound.clone() }, "first_new: expected 2, got 1"),
         (Problem { scores: vec![0.0], ..sound.clone() }, "outliers: expected 0, got 1"),
         (
             Problem { summary_table: vec![0; 3], ..sound.clone() },
-            "summary table: expected 8, got 3",
+            "summary_table: expected 8, got 3",
         ),
         (
             Problem { summary: Summary::Mean, ..sound.clone() },

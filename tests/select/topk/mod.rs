@@ -410,7 +410,7 @@ fn what_does_not_fit_is_refused_with_what_does() {
     let message = "page tables: expected 1, got 0";
     assert_eq!(untabled.run(&queue).unwrap_err().to_string(), message);
     let short = Problem { page_table: Some(vec![0; 3]), ..untabled };
-    assert_eq!(short.run(&queue).unwrap_err().to_string(), "page table: expected 4, got 3");
+    assert_eq!(short.run(&queue).unwrap_err().to_string(), "page_table: expected 4, got 3");
     let shape = sound.shape;
     let with_pages = |pages| TopkShape { pages: Some(pages), ..shape };
     for (shape, message) in [

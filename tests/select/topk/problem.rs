@@ -187,7 +187,7 @@ impl<T: Score + Default> Problem<T> {
             values: self.has_more.then(|| values.view_mut()),
             slots: has_slots.then(|| slots.view_mut()),
             wanted: self.has_more.then(|| wanted.view_mut()),
-            kept: self.has_mask.then(|| kept.slice_mut(0..kept.len())).transpose()?,
+            kept: self.has_mask.then(|| kept.reborrow()),
             ..TopkOutputs::new(indices.view_mut(), counts.view_mut())
         };
         for _ in 0..self.n_launches {

@@ -74,7 +74,7 @@ pub(crate) fn append<T: Half + Number>(
     check_aligned("new values", lent.1.view.address())?;
     let cos_sin = new.cos_sin.as_ref().map(|own| own.view::<f32>(raw)).transpose()?;
     if let Some(cos_sin) = &cos_sin {
-        check_aligned("cosines and sines", cos_sin.view.address())?;
+        check_aligned("cos_sin", cos_sin.view.address())?;
     }
     let (page_table, lengths) =
         (tables.page_table.view::<i32>(raw)?, tables.lengths.view::<u32>(raw)?);
@@ -102,11 +102,13 @@ pub(crate) fn append<T: Half + Number>(
                     page_table: page_table.view,
                     lengths: lengths.view,
                 };
-                let mut outputs =
-                    AppendOutputs { new_lengths: new_lengths.all(), dropped: Some(dropped.all()) };
+                let mut outputs = AppendOutputs {
+                    new_lengths: new_lengths.all(),
+                    dropped: Some(dropped.all()),
+                    workspace: Some(words.all()),
+                };
                 let queue = &stream.queue;
-                quant::append_kv(queue, plan, &tokens, &mut target, &mut words.view, &mut outputs)
-                    .w()
+                quant::append_kv(queue, plan, &tokens, &mut target, &mut outputs).w()
             })
         })
     })?;

@@ -180,11 +180,11 @@ pub(crate) fn attend<T: Half + Number, O: Real + Number>(
     }
     let at = pages.status.layout().start_offset();
     write(&pages.status, |mut status, _| {
-        let status = status.view_u64(&(at..at + 1), raw)?;
+        let mut status = status.view_u64(&(at..at + 1), raw)?;
         let views: [Option<View<'_, u8>>; 4] =
             std::array::from_fn(|tag| pools[tag].as_ref().map(|pool| pool.view));
-        let tiers = TieredInputs {
-            pools: TierPools { pools: views, status: Some(&status.view) },
+        let mut tiers = TieredInputs {
+            pools: TierPools { pools: views, status: Some(status.all()) },
             key_entries: entries.keys.view,
             value_entries: entries.values.view,
             counts: optional(&entries.counts),
@@ -192,7 +192,7 @@ pub(crate) fn attend<T: Half + Number, O: Real + Number>(
             value_channels,
         };
         launch_into::<O>(plan.attend(), &stream, queries, |queue, outputs| {
-            attention::attend_tiered(queue, plan, &inputs, &tiers, outputs, None)
+            attention::attend_tiered(queue, plan, &inputs, &mut tiers, outputs, None)
         })
     })
 }

@@ -88,11 +88,11 @@ pub fn multiply_lane<T: Real>(
     factors: &mut [Factor<'_, T>],
 ) -> Result<()> {
     check_same("matrices", plan.n_factors() as u64, factors.len())?;
-    check_aligned("address of inputs", x.address(), 16, "the multiples of 16")?;
+    check_aligned("address of x", x.address(), 16, "the multiples of 16")?;
     let mut arguments = Arguments::new(queue);
     let mut params = HuffmanMultiplyLaneParams {
         matrices: [HuffmanFactor::zeroed(); MOST_FACTORS],
-        x: arguments.input("inputs", x, plan.x_len())?,
+        x: arguments.input("x", x, plan.x_len())?,
         x_stride: plan.x_stride() as u32,
         n_columns: plan.n_columns() as u32,
         n_inputs: plan.n_inputs() as u32,
