@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use lacuna::Error;
 use lacuna::huffman::lane;
 use lacuna::huffman::{
-    self, Checked, Checkpoint, EncodedGroup, Format, GroupPattern, RawGroup, TensorReason,
+    self, Checked, Checkpoint, EncodedGroup, Format, GroupPattern, Model, RawGroup, TensorReason,
 };
 use proptest::prelude::*;
 
@@ -581,6 +581,41 @@ fn model_of(folder: &Path, names: &[&str]) -> PathBuf {
     let bytes = safetensors::serialize(names.iter().map(view), None).unwrap();
     std::fs::write(&path, bytes).unwrap();
     path
+}
+
+#[test]
+fn tensors_are_found_by_their_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = model_of(folder.path(), &["a.0.weight", "a.1.weight", "b.weight", "norm"]);
+    let patterns = ["a=0,1", "b"].map(GroupPattern::parse);
+    for format in [Format::Df11, Format::Compact] {
+        let output = folder.path().join(format.name());
+        let models = std::slice::from_ref(&model);
+        huffman::compress(models, &output, &patterns, format, &|_| {}).unwrap();
+        let checkpoint = Checkpoint::open(&output).unwrap();
+        let matrices = checkpoint.matrices().unwrap();
+        let found: Vec<_> = matrices
+            .iter()
+            .map(|(name, at)| (name.as_str(), at.group, at.range.clone(), at.shape.clone()))
+            .collect();
+        let shape = Some(vec![2, 32]);
+        assert_eq!(
+            found,
+            [
+                ("a.0.weight", 0, 0..64, shape.clone()),
+                ("a.1.weight", 0, 64..128, shape.clone()),
+                ("b.weight", 1, 0..64, shape),
+            ]
+        );
+        let original = Model::open(models).unwrap();
+        assert_eq!(checkpoint.plain_tensors().len(), 1);
+        let (plain, original) =
+            (checkpoint.plain_tensor("norm").unwrap(), original.tensor("norm").unwrap());
+        assert_eq!((plain.name, plain.dtype), (original.name, original.dtype));
+        assert_eq!((plain.shape, plain.bytes), (original.shape, original.bytes));
+        assert!(checkpoint.plain_tensor("b.weight").is_none());
+        assert!(checkpoint.plain_tensor("a.lengths").is_none());
+    }
 }
 
 #[test]

@@ -218,9 +218,8 @@ fn read_checkpoint(checkpoint: &Checkpoint) -> Result<(Vec<Row>, Plain), String>
         work.show(&row);
         rows.push(row);
     }
-    let plain = checkpoint.plain_tensors();
-    let n_bytes = plain.iter().map(|(_, _, _, bytes)| bytes.len() as u64).sum();
-    Ok((rows, Plain { n_tensors: plain.len(), n_bytes }))
+    let n_bytes = checkpoint.plain_tensors().map(|tensor| tensor.bytes.len() as u64).sum();
+    Ok((rows, Plain { n_tensors: checkpoint.plain_tensors().len(), n_bytes }))
 }
 
 /// `None` where it is no model of which something would be compressed.

@@ -107,15 +107,15 @@ pub(crate) fn verify(checkpoint: &Path, originals: &[PathBuf], on: On) -> Result
         });
     }
     drop(bar);
-    for (name, dtype, shape, bytes) in checkpoint.plain_tensors() {
+    for ModelTensor { name, dtype, shape, bytes } in checkpoint.plain_tensors() {
         verdict.n_plain += 1;
-        match original.tensor(&name) {
-            Some(tensor)
-                if (tensor.dtype, tensor.shape, tensor.bytes) == (dtype, &shape, bytes) => {}
+        match original.tensor(name) {
+            Some(tensor) if (tensor.dtype, tensor.shape, tensor.bytes) == (dtype, shape, bytes) => {
+            }
             Some(_) => verdict.differences.push(format!("{name}: another type, shape or bits")),
             None => verdict.differences.push(format!("{name}: the original does not have it")),
         }
-        named.insert(name);
+        named.insert(name.to_owned());
     }
     let rest = original.tensors().filter(|tensor| !named.contains(tensor.name));
     verdict.absent = rest.map(|tensor| tensor.name.to_owned()).collect();

@@ -39,8 +39,8 @@ pub use encoder::{DeviceGroup, Encoder};
 #[cfg(feature = "files")]
 pub use files::{
     Checked, Checkpoint, CheckpointError, CheckpointGroup, Converted, Format, GroupPattern, Matrix,
-    Model, ModelGroup, ModelTensor, Progress, RawStored, Stored, VERSIONS, compress, decompress,
-    temporary_prefix, transcode,
+    MatrixPlace, Model, ModelGroup, ModelTensor, Progress, RawStored, Stored, VERSIONS, compress,
+    decompress, temporary_prefix, transcode,
 };
 pub use group::{
     Corruption, CorruptionReason, Group, PUBLISHED_BLOCK_ELEMENTS, RawGroup, TensorError,

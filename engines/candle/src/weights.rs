@@ -114,17 +114,12 @@ impl Weights {
     /// # Errors
     /// Those of [`Checkpoint::stored`]; on CUDA those of uploads.
     pub fn of_checkpoint(checkpoint: Checkpoint, device: &Device) -> Result<Self> {
-        let mut places = HashMap::new();
-        let groups = checkpoint.all_stored().w()?;
-        for (group, stored) in groups.iter().enumerate() {
-            for (place, range) in stored.matrices().into_iter().enumerate() {
-                let shape = checkpoint.shape_of(group, place, stored);
-                let range = range.start as usize..range.end as usize;
-                let name = checkpoint.name_of(group, place);
-                places.insert(name, Place { group, range, shape });
-            }
-        }
-        drop(groups);
+        let matrices = checkpoint.matrices().w()?;
+        let places = matrices.into_iter().map(|(name, matrix)| {
+            let range = matrix.range.start as usize..matrix.range.end as usize;
+            (name, Place { group: matrix.group, range, shape: matrix.shape })
+        });
+        let places = places.collect();
         Self::new(Files::Checkpoint(checkpoint), places, device)
     }
 
@@ -189,7 +184,7 @@ impl Weights {
         let mut names: Vec<String> = self.inner.places.keys().cloned().collect();
         match &self.inner.files {
             Files::Checkpoint(checkpoint) => {
-                names.extend(checkpoint.plain_tensors().into_iter().map(|(name, ..)| name));
+                names.extend(checkpoint.plain_tensors().map(|tensor| tensor.name.to_owned()));
             }
             Files::Model(model) => {
                 names.extend(model.tensors().map(|tensor| tensor.name.to_owned()));
@@ -276,22 +271,13 @@ impl Weights {
     }
 
     fn plain(&self, name: &str) -> Result<Option<Tensor>> {
-        let load = |dtype: DType, shape: &[usize], bytes: &[u8]| {
-            Tensor::from_raw_buffer(bytes, dtype, shape, self.device()).map(Some)
+        let found = match &self.inner.files {
+            Files::Checkpoint(checkpoint) => checkpoint.plain_tensor(name),
+            Files::Model(model) => model.tensor(name),
         };
-        match &self.inner.files {
-            Files::Checkpoint(checkpoint) => {
-                let plain = checkpoint.plain_tensors();
-                match plain.into_iter().find(|(own, ..)| own == name) {
-                    Some((_, dtype, shape, bytes)) => load(dtype.try_into()?, &shape, bytes),
-                    None => Ok(None),
-                }
-            }
-            Files::Model(model) => match model.tensor(name) {
-                Some(tensor) => load(tensor.dtype.try_into()?, tensor.shape, tensor.bytes),
-                None => Ok(None),
-            },
-        }
+        let Some(tensor) = found else { return Ok(None) };
+        let dtype: DType = tensor.dtype.try_into()?;
+        Tensor::from_raw_buffer(tensor.bytes, dtype, tensor.shape, self.device()).map(Some)
     }
 
     /// A group's tensors, checked when the weights were opened.

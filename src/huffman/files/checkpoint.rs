@@ -1,16 +1,17 @@
 //! Checkpoints as they are found: a directory with `config.json`, or one file without.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use regex::{Regex, RegexBuilder};
-use safetensors::Dtype;
 use serde_json::Value;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::model::Place;
 use super::stored::TensorKind;
 use super::tensor_file::{TensorFile, broken, read_config, safetensors_in};
-use super::{Format, RawStored, Stored};
+use super::{Format, ModelTensor, RawStored, Stored};
 use crate::huffman::lane::Lane;
 use crate::huffman::{BYTES_PER_THREAD, Group, THREADS_PER_BLOCK};
 use crate::{Error, Result};
@@ -50,6 +51,17 @@ pub struct Matrix {
     pub shape: Option<Vec<usize>>,
 }
 
+/// Where a matrix is in a checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MatrixPlace {
+    /// Its group.
+    pub group: usize,
+    /// Its weights, of the group's.
+    pub range: Range<u64>,
+    /// Its shape, where the files say it.
+    pub shape: Option<Vec<usize>>,
+}
+
 /// A group of a checkpoint: where it is, and what the files say of it beside its tensors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckpointGroup {
@@ -83,6 +95,9 @@ pub struct Checkpoint {
     path: PathBuf,
     files: Vec<TensorFile>,
     groups: Vec<CheckpointGroup>,
+    /// Tensors that are in no group.
+    plain: Vec<Place>,
+    plain_by_name: HashMap<String, usize>,
     config: Option<Value>,
 }
 
@@ -156,7 +171,21 @@ impl Checkpoint {
                  .lane_header); `lacuna compress` makes one",
             ));
         }
-        Ok(Self { path, files, groups, config })
+        let is_plain = |name: &str| {
+            let Some((group, suffix)) = name.rsplit_once('.') else { return true };
+            let found = groups.binary_search_by(|entry| entry.name.as_str().cmp(group));
+            let is_of =
+                |idx: usize| groups[idx].format.tensors().iter().any(|kind| kind.suffix == suffix);
+            !found.is_ok_and(is_of)
+        };
+        let (mut plain, mut plain_by_name) = (Vec::new(), HashMap::new());
+        for (idx, file) in files.iter().enumerate() {
+            for (name, info) in file.tensors().into_iter().filter(|(name, _)| is_plain(name)) {
+                plain_by_name.insert(name.clone(), plain.len());
+                plain.push(Place::new(name, idx, info));
+            }
+        }
+        Ok(Self { path, files, groups, plain, plain_by_name, config })
     }
 
     /// The path it was opened by.
@@ -332,25 +361,29 @@ impl Checkpoint {
         }
     }
 
-    /// The tensors that belong to no group, file by file.
-    pub fn plain_tensors(&self) -> Vec<(String, Dtype, Vec<usize>, &[u8])> {
-        let mut plain = Vec::new();
-        for file in &self.files {
-            for (name, info) in file.tensors() {
-                let in_group = name.rsplit_once('.').is_some_and(|(group, suffix)| {
-                    self.groups.binary_search_by(|entry| entry.name.as_str().cmp(group)).is_ok_and(
-                        |idx| {
-                            let kinds = self.groups[idx].format.tensors();
-                            kinds.iter().any(|kind| kind.suffix == suffix)
-                        },
-                    )
-                });
-                if !in_group {
-                    plain.push((name, info.dtype, info.shape.clone(), file.data(info)));
-                }
+    /// Tensors that are in no group, file by file, in the order of their bytes.
+    pub fn plain_tensors(&self) -> impl ExactSizeIterator<Item = ModelTensor<'_>> {
+        self.plain.iter().map(|place| place.tensor(&self.files))
+    }
+
+    /// One of them by its name.
+    pub fn plain_tensor(&self, name: &str) -> Option<ModelTensor<'_>> {
+        self.plain_by_name.get(name).map(|idx| self.plain[*idx].tensor(&self.files))
+    }
+
+    /// All matrices by the names that [`name_of`](Self::name_of) gives, and where they are.
+    ///
+    /// # Errors
+    /// Those of [`all_stored`](Self::all_stored).
+    pub fn matrices(&self) -> Result<BTreeMap<String, MatrixPlace>> {
+        let mut places = BTreeMap::new();
+        for (group, stored) in self.all_stored()?.iter().enumerate() {
+            for (place, range) in stored.matrices().into_iter().enumerate() {
+                let shape = self.shape_of(group, place, stored);
+                places.insert(self.name_of(group, place), MatrixPlace { group, range, shape });
             }
         }
-        plain
+        Ok(places)
     }
 }
 

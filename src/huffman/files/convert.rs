@@ -12,7 +12,7 @@ use super::checkpoint::{CONFIGS, FORMAT_VERSION};
 use super::encoded::{EncodedEntry, Source};
 use super::tensor_file::broken;
 use super::write::{Sink, Tensor, assemble, spool_beside, write_safetensors};
-use super::{Checkpoint, Format, GroupPattern, Model, ModelGroup};
+use super::{Checkpoint, Format, GroupPattern, Model, ModelGroup, ModelTensor};
 use crate::Result;
 use crate::huffman::{BYTES_PER_THREAD, THREADS_PER_BLOCK};
 
@@ -94,11 +94,8 @@ pub fn compress(
     }
     let in_group: HashSet<&str> =
         groups.iter().flat_map(|group| &group.tensors).map(|tensor| tensor.name).collect();
-    let plain: Vec<_> = model
-        .tensors()
-        .filter(|tensor| !in_group.contains(tensor.name))
-        .map(|tensor| (tensor.name.to_owned(), tensor.dtype, tensor.shape.to_vec(), tensor.bytes))
-        .collect();
+    let plain: Vec<_> =
+        model.tensors().filter(|tensor| !in_group.contains(tensor.name)).map(owned).collect();
     let section = match format {
         Format::Df11 => ("dfloat11_config", df11_config(&groups, patterns)),
         _ => ("lacuna_config", lacuna_config(format)),
@@ -153,7 +150,8 @@ pub fn transcode(
         work.put(group.name(), &matrices)?;
     }
     let config = with_section(checkpoint.config(), ("lacuna_config", lacuna_config(format)));
-    work.finish(&checkpoint.plain_tensors(), config)
+    let plain: Vec<_> = checkpoint.plain_tensors().map(owned).collect();
+    work.finish(&plain, config)
 }
 
 /// Decompresses a checkpoint to one bf16 safetensors file. Matrices whose shape the checkpoint does
@@ -187,10 +185,15 @@ pub fn decompress(
         parts.push(part);
         summary.add(group.name(), group.n_elements() * 2, group.n_bytes(), total_bytes, progress);
     }
-    let plain = checkpoint.plain_tensors();
+    let plain: Vec<_> = checkpoint.plain_tensors().map(owned).collect();
     summary.add_plain(&plain);
     assemble(output, &parts, &plain, Default::default())?;
     Ok(summary)
+}
+
+/// As it is written.
+fn owned(tensor: ModelTensor<'_>) -> Tensor<'_> {
+    (tensor.name.to_owned(), tensor.dtype, tensor.shape.to_vec(), tensor.bytes)
 }
 
 /// A checkpoint that is being written.

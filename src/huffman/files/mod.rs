@@ -9,7 +9,9 @@ mod stored;
 mod tensor_file;
 mod write;
 
-pub use checkpoint::{Checked, Checkpoint, CheckpointError, CheckpointGroup, Matrix, VERSIONS};
+pub use checkpoint::{
+    Checked, Checkpoint, CheckpointError, CheckpointGroup, Matrix, MatrixPlace, VERSIONS,
+};
 pub use convert::{Converted, Progress, compress, decompress, transcode};
 pub use layout::GroupPattern;
 pub use model::{Model, ModelGroup, ModelTensor};

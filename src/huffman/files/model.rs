@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
+use safetensors::tensor::TensorInfo;
 use serde_json::Value;
 
 use super::layout::{PlannedGroup, plan_groups};
@@ -24,16 +25,34 @@ pub struct Model {
     config: Option<Value>,
 }
 
+/// Where a tensor is.
 #[derive(Debug)]
-struct Place {
-    name: String,
+pub(super) struct Place {
+    pub(super) name: String,
     file: usize,
     dtype: Dtype,
     shape: Vec<usize>,
     range: std::ops::Range<usize>,
 }
 
-/// One tensor of a [`Model`].
+impl Place {
+    pub(super) fn new(name: String, file: usize, info: &TensorInfo) -> Self {
+        let range = info.data_offsets.0..info.data_offsets.1;
+        Self { name, file, dtype: info.dtype, shape: info.shape.clone(), range }
+    }
+
+    /// The tensor, in the files that it was found in.
+    pub(super) fn tensor<'a>(&'a self, files: &'a [TensorFile]) -> ModelTensor<'a> {
+        ModelTensor {
+            name: &self.name,
+            dtype: self.dtype,
+            shape: &self.shape,
+            bytes: files[self.file].data_at(self.range.clone()),
+        }
+    }
+}
+
+/// One tensor of a [`Model`], or of a [`Checkpoint`](super::Checkpoint) one that is not compressed.
 #[derive(Debug, Clone, Copy)]
 pub struct ModelTensor<'a> {
     /// As the file calls it.
@@ -98,13 +117,7 @@ impl Model {
                 if by_name.insert(name.clone(), places.len()).is_some() {
                     return Err(broken(file.path(), format!("{name} is in another file too")));
                 }
-                places.push(Place {
-                    name,
-                    file: idx,
-                    dtype: info.dtype,
-                    shape: info.shape.clone(),
-                    range: info.data_offsets.0..info.data_offsets.1,
-                });
+                places.push(Place::new(name, idx, info));
             }
         }
         let config = match path.is_dir() {
@@ -126,21 +139,12 @@ impl Model {
 
     /// All tensors, file by file, in the order of their bytes.
     pub fn tensors(&self) -> impl Iterator<Item = ModelTensor<'_>> {
-        self.places.iter().map(|place| self.at(place))
+        self.places.iter().map(|place| place.tensor(&self.files))
     }
 
     /// A tensor by name.
     pub fn tensor(&self, name: &str) -> Option<ModelTensor<'_>> {
-        self.by_name.get(name).map(|idx| self.at(&self.places[*idx]))
-    }
-
-    fn at<'a>(&'a self, place: &'a Place) -> ModelTensor<'a> {
-        ModelTensor {
-            name: &place.name,
-            dtype: place.dtype,
-            shape: &place.shape,
-            bytes: self.files[place.file].data_at(place.range.clone()),
-        }
+        self.by_name.get(name).map(|idx| self.places[*idx].tensor(&self.files))
     }
 
     /// The matrices that are compressed together, by `patterns`: bf16 of two dimensions, not empty. A

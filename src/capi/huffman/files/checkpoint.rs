@@ -109,14 +109,14 @@ impl lacuna_checkpoint {
     fn open(path: PathBuf) -> Outcome<Self> {
         let checkpoint = Checkpoint::open(path)?;
         let names = checkpoint.entries().iter().map(|entry| owned_text("the group", &entry.name));
-        let plain = checkpoint.plain_tensors().into_iter().map(|(name, kind, shape, bytes)| {
+        let plain = checkpoint.plain_tensors().map(|tensor| {
             Ok(Plain {
-                name: owned_text("the tensor", &name)?,
-                dtype_name: owned_text("the type", &kind.to_string())?,
-                dtype: dtype(kind),
-                shape: sides(&shape),
-                data: bytes.as_ptr().cast(),
-                n_bytes: bytes.len() as u64,
+                name: owned_text("the tensor", tensor.name)?,
+                dtype_name: owned_text("the type", &tensor.dtype.to_string())?,
+                dtype: dtype(tensor.dtype),
+                shape: sides(tensor.shape),
+                data: tensor.bytes.as_ptr().cast(),
+                n_bytes: tensor.bytes.len() as u64,
             })
         });
         let config = checkpoint.config().map(|config| owned_text("config", &config.to_string()));
