@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 
-use candle_core::{DType, Device, Error, Result, Tensor, bail};
+use candle_core::{DType, Device, Result, Tensor, bail};
 use half::bf16;
 use lacuna::huffman::indexed::{IndexedRowsPlan, IndexedRowsShape};
 use lacuna::huffman::lane::{
