@@ -43,7 +43,7 @@ impl DecodeStep {
         n_q_heads: u64,
         settings: Settings,
     ) -> Result<Self> {
-        let weights = DeviceWeights::upload(queue, &[group])?;
+        let weights = DeviceWeights::upload(queue, [group])?;
         let shape = AttendShape::of(&layout, n_q_heads);
         let n_blocks = (settings.n_init + settings.k + settings.n_local) as u64;
         let picked = SegmentShape::of(layout, Tokens::Blocks { n_blocks, block_size: 1 });

@@ -125,7 +125,7 @@ struct Launch {
 
 impl Launch {
     fn new(queue: &Queue, problem: &Embedding, plan: IndexedRowsPlan) -> lacuna::Result<Self> {
-        let weights = DeviceWeights::upload(queue, &[problem.group.raw()])?;
+        let weights = DeviceWeights::upload(queue, [problem.group.raw()])?;
         let rows = queue.upload(&problem.rows)?;
         let workspace = queue.alloc(weights.plan().workspace_len() as usize)?;
         let output = queue.alloc(plan.output_len() as usize)?;

@@ -29,7 +29,7 @@ fn decode_on(queue: &Queue, groups: &[RawGroup<'_>]) -> (Vec<Vec<u16>>, Option<C
             output_positions: positions.view(),
         })
         .collect();
-    let weights = DeviceWeights::borrow(queue, &views).unwrap();
+    let weights = DeviceWeights::borrow(queue, views).unwrap();
     let plan = weights.plan();
 
     let poison = vec![bf16::from_bits(0xDEAD); plan.output_len() as usize + 8];
@@ -238,7 +238,7 @@ fn short_buffers_are_refused_before_the_launch() {
     for queue in common::queues() {
         let encoded = encode(&clustered_weights(100, 1));
         let group = encoded.as_raw("group").parse().unwrap();
-        let weights = DeviceWeights::upload(&queue, &[group]).unwrap();
+        let weights = DeviceWeights::upload(&queue, [group]).unwrap();
         let mut workspace = queue.alloc::<u64>(3).unwrap();
         let mut output = queue.alloc::<bf16>(100).unwrap();
         let short = weights.decode(

@@ -191,7 +191,7 @@ fn golden_weights_are_encoded_as_on_the_cpu_and_come_back() {
 fn assert_come_back(queue: &Queue, group: &DeviceGroup, source: &Buffer<bf16>) {
     let mut output = queue.alloc::<bf16>(source.len()).unwrap();
     let weights = queue.download(&source.view()).unwrap();
-    let mut device = DeviceWeights::borrow(queue, &[group.views()]).unwrap();
+    let mut device = DeviceWeights::borrow(queue, [group.views()]).unwrap();
     let mut workspace = queue.alloc::<u64>(device.plan().workspace_len() as usize).unwrap();
     device.decode(queue, &mut workspace.view_mut(), &mut output.view_mut()).unwrap();
     device.check(queue, &workspace.view()).unwrap();

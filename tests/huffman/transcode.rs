@@ -29,7 +29,7 @@ fn original(trained: &Trained) -> Vec<bf16> {
 /// A golden group, decoded in a queue's memory.
 fn decode_df11(queue: &Queue, trained: &Trained) -> Buffer<bf16> {
     let checkpoint = Checkpoint::open(common::data(trained.df11)).unwrap();
-    let weights = DeviceWeights::upload(queue, &checkpoint.groups().unwrap()).unwrap();
+    let weights = DeviceWeights::upload(queue, checkpoint.groups().unwrap()).unwrap();
     let mut output = queue.alloc(weights.plan().output_len() as usize).unwrap();
     let mut workspace = queue.alloc(weights.plan().workspace_len() as usize).unwrap();
     weights.decode(queue, &mut workspace.view_mut(), &mut output.view_mut()).unwrap();
@@ -56,7 +56,7 @@ fn through_compact(queue: &Queue, weights: &Buffer<bf16>, original: &[bf16]) -> 
     let group = encoder.encode(queue, &weights.view()).unwrap();
     let expected = compact::encode(&[bytemuck::cast_slice(original)]).unwrap();
     assert!(group.download(queue).unwrap() == expected, "not the CPU's group");
-    let device = DeviceWeights::borrow(queue, &[group.views()]).unwrap();
+    let device = DeviceWeights::borrow(queue, [group.views()]).unwrap();
     let mut output = queue.alloc(weights.len()).unwrap();
     let mut status = queue.alloc(2).unwrap();
     device.decode(queue, &mut status.view_mut(), &mut output.view_mut()).unwrap();

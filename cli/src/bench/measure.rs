@@ -82,7 +82,7 @@ impl Placed {
         let group = encode(&matrices)?;
         let group = group.as_raw("block").parse()?;
         let df11_bytes = group.n_bytes();
-        let mut df11 = DeviceWeights::upload(queue, &[group])?;
+        let mut df11 = DeviceWeights::upload(queue, [group])?;
         df11.index(queue)?;
         let workspace = queue.alloc(df11.plan().workspace_len() as usize)?;
         let (n_times, products) = (block.n_times, block.products.clone());

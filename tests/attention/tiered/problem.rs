@@ -242,7 +242,6 @@ impl<T: Half> Paged<T> {
             attend_tiered(queue, &self.plan, inputs, pages, outputs, logits.as_mut())
         })?;
         let logits = queue.download(&logits.borrow().view())?;
-        drop(pages);
         let status = queue.download(&status.view())?[0];
         Ok((results, logits.into_iter().map(f32::to_bits).collect(), status))
     }

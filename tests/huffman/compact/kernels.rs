@@ -118,7 +118,7 @@ fn golden_weights_are_encoded_as_on_the_cpu_and_come_back() {
         // The workspace is ready for the next group.
         for _ in 0..2 {
             let group = encoder.encode(&queue, &source.view()).unwrap();
-            let device = DeviceWeights::borrow(&queue, &[group.views()]).unwrap();
+            let device = DeviceWeights::borrow(&queue, [group.views()]).unwrap();
             let mut output = queue.alloc::<bf16>(weights.len()).unwrap();
             let mut status = queue.alloc::<u64>(2).unwrap();
             device.decode(&queue, &mut status.view_mut(), &mut output.view_mut()).unwrap();

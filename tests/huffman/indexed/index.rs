@@ -148,7 +148,7 @@ fn an_engine_s_memory_is_indexed_where_it_is_aligned() {
         ]
         .map(views_of)
         .into();
-        let mut weights = DeviceWeights::borrow(&queue, &views).unwrap();
+        let mut weights = DeviceWeights::borrow(&queue, views).unwrap();
         weights.index(&queue).unwrap();
         let is_indexed = |idx| weights.plan().is_indexed(idx);
         assert_eq!([0, 1, 2, 3].map(is_indexed), [true, false, false, true]);

@@ -211,19 +211,19 @@ fn what_is_wrong_is_said() {
 
     let queue = Queue::simt(Config::default());
     let group = Owned::encode(&clustered_weights(5000, 1));
-    let weights = DeviceWeights::upload(&queue, &[group.raw()]).unwrap();
+    let weights = DeviceWeights::upload(&queue, [group.raw()]).unwrap();
     let mut status = queue.alloc::<u64>(2).unwrap();
     let mut output = queue.alloc::<bf16>(4999).unwrap();
     let short = weights.decode(&queue, &mut status.view_mut(), &mut output.view_mut());
     assert_eq!(short.unwrap_err().to_string(), "output: expected 5000, got 4999");
     let mut raw = group.raw();
     raw.granule_bits = &raw.granule_bits[1..];
-    let short = DeviceWeights::upload(&queue, &[raw]);
+    let short = DeviceWeights::upload(&queue, [raw]);
     assert_eq!(short.unwrap_err().to_string(), "granule_bits: expected 41, got 40");
 
     let mut broken = group;
     broken.tile_bytes[1] = 0;
-    let weights = DeviceWeights::upload(&queue, &[broken.raw()]).unwrap();
+    let weights = DeviceWeights::upload(&queue, [broken.raw()]).unwrap();
     let mut output = queue.alloc::<bf16>(5000).unwrap();
     weights.decode(&queue, &mut status.view_mut(), &mut output.view_mut()).unwrap();
     assert_eq!(
@@ -255,13 +255,13 @@ fn views_of_an_engine_are_checked_and_used() {
             table: table.view(),
             luts: Some(luts.view()),
         };
-        let refused = DeviceWeights::borrow(&queue, &[views]).unwrap_err().to_string();
+        let refused = DeviceWeights::borrow(&queue, [views]).unwrap_err().to_string();
         assert!(
             refused.contains("address of codes") && refused.contains("multiples of 16"),
             "{refused}"
         );
         let views = IndexedViews { codes: aligned.view(), ..views };
-        let borrowed = DeviceWeights::borrow(&queue, &[views]).unwrap();
+        let borrowed = DeviceWeights::borrow(&queue, [views]).unwrap();
         // An output that no wide store may go to.
         let mut output = queue.alloc::<bf16>(9001).unwrap();
         let mut status = queue.alloc::<u64>(2).unwrap();

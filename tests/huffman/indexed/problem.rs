@@ -146,7 +146,7 @@ pub(crate) fn rows_on(
     absent: Absent,
 ) -> lacuna::Result<Rows> {
     let other = Owned::encode(&[7; 9]);
-    let weights = DeviceWeights::upload(queue, &[other.raw(), group.raw()])?;
+    let weights = DeviceWeights::upload(queue, [other.raw(), group.raw()])?;
     let rows = queue.upload(rows)?;
     let mut output = queue.upload(&vec![bf16::from_bits(POISON); plan.output_len() as usize])?;
     let mut workspace = queue.alloc::<u64>(weights.plan().workspace_len() as usize)?;
@@ -188,7 +188,7 @@ pub(crate) fn index_on<T>(
             output_positions: tensors[4].view(),
         })
         .collect();
-    let mut weights = DeviceWeights::borrow(queue, &views)?;
+    let mut weights = DeviceWeights::borrow(queue, views)?;
     match weights.index(queue) {
         Ok(()) => then(&weights).map(Ok),
         Err(Error::Corrupt(corruption)) => Ok(Err(corruption)),
