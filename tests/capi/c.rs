@@ -276,10 +276,12 @@ fn bytes_of(view: &lacuna_view_mut) -> Vec<u8> {
 /// Views that a launch has no use for: of keys that are summarised the values.
 const UNREAD: [(&str, usize); 1] = [("lacuna_summarize_args", 4)];
 
-/// Workspaces of weights, which may have more words: one of the largest plan serves all.
-const ROOMY: [(&str, usize); 3] = [
+/// Workspaces and outputs of weights, which may be larger: those of the largest block serve all.
+const ROOMY: [(&str, usize); 5] = [
     ("lacuna_df11_decode_args", 1),
+    ("lacuna_df11_decode_args", 4),
     ("lacuna_indexed_decode_args", 1),
+    ("lacuna_indexed_decode_args", 4),
     ("lacuna_indexed_decode_rows_args", 6),
 ];
 
