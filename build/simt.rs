@@ -13,7 +13,7 @@ pub(crate) fn build() {
     let selftest = files_in("csrc/simt/selftest", "cc");
     let executor = [files_in("csrc/simt", "cc"), selftest].concat();
     sanitized(compiler()).files(executor).compile("lacuna_simt_executor");
-    sanitized(kernel_compiler()).files(kernels()).compile("lacuna_simt_kernels");
+    sanitized(plain_compiler()).files(kernels()).compile("lacuna_simt_kernels");
     let checked = checked_compiler();
     checked.clone().files(kernels()).compile("lacuna_simt_checked_kernels");
     lend_compiler(&checked);
@@ -54,6 +54,8 @@ fn checked_compiler() -> cc::Build {
     let mut build = kernel_compiler();
     build
         .define("LACUNA_SIMT_CHECKED", None)
+        // A variable that nothing wrote is zeros here, and in the plain twin something else.
+        .flag_if_supported("-ftrivial-auto-var-init=zero")
         .flag("-fsanitize=thread")
         // Else the linker keeps one of the two twins' copies of a template or inline function.
         .flag("-fno-weak")
@@ -67,6 +69,12 @@ fn checked_compiler() -> cc::Build {
         // Shifting a negative number is what its bits say.
         .flag("-fsanitize=shift-exponent")
         .flag("-fsanitize=signed-integer-overflow");
+    build
+}
+
+fn plain_compiler() -> cc::Build {
+    let mut build = kernel_compiler();
+    build.flag_if_supported("-ftrivial-auto-var-init=pattern");
     build
 }
 

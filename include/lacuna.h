@@ -17,6 +17,8 @@
 // - Outputs and workspaces are the caller's; ..._sizes says how many elements each view must have. A workspace is zeroed once, and every launch
 //   leaves it ready for the next of the same plan.
 // - A kernel trusts nothing that it reads from device memory: bad indices, pages, lengths and codes make defined outputs, never a fault.
+//   Each element of an output is what the function says, or stays what it was: what no list, length or mask reaches, what is skipped, what
+//   lies between rows that are further apart than they are long, and room past what is needed. What was there has no other part in it.
 // - Structs that begin with a `lacuna_header` may grow; a field that is 0 has the meaning that its comment gives, or is nothing.
 //
 // With `#define LACUNA_SIMT` there are functions of a library that was built with the feature `simt`.
@@ -1518,7 +1520,7 @@ typedef struct lacuna_pack_lane_args {
   struct lacuna_view_mut high;
   // u64.
   struct lacuna_view_mut headers;
-  // Optional, u32: room for as many escapes as were counted; those past it are not written.
+  // Optional, u32: room for as many escapes as were counted; those past it are not written, and room past them stays what it was.
   struct lacuna_view_mut escapes;
   // u64: what `lacuna_measure_lane` left there.
   struct lacuna_view workspace;
@@ -2574,7 +2576,7 @@ typedef struct lacuna_summarize_args {
   struct lacuna_view first_new;
   // The pool of summaries, of their dtype, from a multiple of 16 bytes on. Rows without new tokens stay what they were.
   struct lacuna_view_mut rows;
-  // Of means and outliers alone, f32 `[batch, n_heads, outlier_stride]`.
+  // Of means and outliers alone, f32 `[batch, n_heads, outlier_stride]`. Those of rows without new tokens stay what they were.
   struct lacuna_view_mut outliers;
 } lacuna_summarize_args;
 

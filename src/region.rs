@@ -11,11 +11,11 @@ use crate::element::Element;
 pub enum Role {
     /// Only reads it.
     Input = 0,
-    /// Writes every byte, and reads none before.
+    /// Writes every byte, and reads none before: the SIMT executor fills it first.
     Output = 1,
     /// Reads what was there, and may write.
     InOut = 2,
-    /// Writes before it reads; leaves anything.
+    /// Writes before it reads; leaves anything. Filled first as an output is.
     Workspace = 3,
 }
 

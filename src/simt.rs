@@ -28,6 +28,7 @@ mod checks;
 mod counters;
 mod fault;
 mod memory;
+mod witness;
 
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::thread::available_parallelism;
@@ -39,6 +40,7 @@ pub use checks::Checks;
 pub use counters::{Counters, Direction, LineCounters, Recorder, Space};
 pub use fault::{Fault, FaultKind};
 pub(crate) use memory::HostMemory;
+pub use witness::{Leaving, Left, Witness};
 
 use counters::RawSite;
 
@@ -91,6 +93,11 @@ pub struct Config {
     pub mma: Model,
     /// Where the counters of each launch go; `None` counts nothing.
     pub recorder: Option<Recorder>,
+    /// Every byte of a launch's outputs and workspace, and of a block's shared memory, before it begins: what was there
+    /// is no part of what a kernel says, and neither is this.
+    pub fill: u8,
+    /// Where what each launch leaves goes; `None` looks at nothing.
+    pub witness: Option<Witness>,
     /// What runs in place of a kernel: a changed one, of which a test shall show that it is noticed.
     pub substitute: Option<Substitute>,
 }
@@ -129,6 +136,9 @@ impl Default for Config {
             checks: Checks::NONE,
             mma: Model::HOPPER,
             recorder: None,
+            // A value that no kernel would compute.
+            fill: 0xCD,
+            witness: None,
             substitute: None,
         }
     }
@@ -182,6 +192,7 @@ struct RawLaunch {
     most_sectors: u32,
     most_conflict_ways: u32,
     mma_model: u32,
+    fill: u32,
     regions: *const RawRegion,
     n_regions: u64,
     on_site: extern "C" fn(*mut c_void, *const RawSite),
@@ -239,9 +250,9 @@ pub fn dot_add(model: Model, operand: Operand, a: &[u16], b: &[u16], c: u32) -> 
 /// The [`Fault`] of the lowest block that has one. Other blocks may have run or not.
 ///
 /// # Safety
-/// `params` points to the parameter struct of the entry, `params_bytes` long. Unless
-/// [`Checks::accesses`] is on, every address in it is valid for what the kernel does with it; with
-/// it on, every one of `regions` is memory of the caller.
+/// `params` points to the parameter struct of the entry, `params_bytes` long, and every one of `regions` is memory of the
+/// caller, which is written where its role says so. Unless [`Checks::accesses`] is on, every address in the struct is valid
+/// for what the kernel does with it.
 pub unsafe fn launch(
     config: &Config,
     launch: &Launch<'_>,
@@ -284,6 +295,7 @@ pub unsafe fn launch(
         most_sectors: config.checks.most_sectors,
         most_conflict_ways: config.checks.most_conflict_ways,
         mma_model: u32::from(config.mma == Model::HOPPER),
+        fill: config.fill.into(),
         regions: raw_regions.as_ptr(),
         n_regions: raw_regions.len() as u64,
         on_site: counters::push_site,
@@ -303,6 +315,10 @@ pub unsafe fn launch(
     // SAFETY: all structs are those of csrc/simt/executor.h, and what they point to outlives the
     // call; the entry and its parameter are the caller's word.
     unsafe { lacuna_simt_launch(&raw, &mut fault) };
+    if let Some(witness) = &config.witness {
+        // SAFETY: the caller's memory, which nothing writes any more.
+        unsafe { witness.look(launch.kernel, regions) };
+    }
     let Some(kind) = FaultKind::from_number(fault.kind) else {
         if let Some(recorder) = &config.recorder {
             let n_blocks = launch.grid.iter().map(|n| u64::from(*n)).product();

@@ -15,15 +15,13 @@ thread_local Worker* worker = nullptr;
 
 namespace {
 
-// A value that no kernel would compute: reading shared memory before writing it shows.
-constexpr int kPoison = 0xCD;
-
 __attribute__((noinline)) void run_entry(Worker* w) {
   w->running->frames_end = __builtin_frame_address(0);
   w->launch->entry(w->launch->params, w->checker != nullptr);
 }
 
 void enter_fibre() {
+  begin_context(&worker->scheduler);
   run_entry(worker);
   Worker* w = worker;
   if (!finish_copies(w)) abandon(w);
@@ -96,7 +94,8 @@ void begin_block(Worker* w, Block* block) {
   block->n_done = 0;
   block->mapped = 0;
   if (launch.dynamic_shared_bytes > 0) {
-    memset(w->shared_start(block->rank), kPoison, launch.dynamic_shared_bytes);
+    memset(w->shared_start(block->rank), static_cast<int>(launch.fill),
+           launch.dynamic_shared_bytes);
   }
   for (uint32_t i = 0; i < w->n_threads; ++i) {
     const uint32_t idx = block->first + i;
@@ -246,7 +245,7 @@ void* static_shared(const void* key, size_t n_bytes, size_t alignment, const cha
     abandon(w);
   }
   for (const Block& block : w->blocks) {
-    memset(start + block.rank * Worker::kSharedStride, kPoison, n_bytes);
+    memset(start + block.rank * Worker::kSharedStride, static_cast<int>(w->launch->fill), n_bytes);
   }
   w->shared_bytes = first + n_bytes;
   w->shared_objects.push_back({key, start, n_bytes, name});

@@ -60,6 +60,9 @@ typedef struct LacunaSimtLaunch {
   uint32_t most_conflict_ways;
   // Of mma.h: 0 is Ampere's model, 1 Hopper's.
   uint32_t mma_model;
+  // What each byte of outputs and workspace is before the launch, and of shared memory before a
+  // block.
+  uint32_t fill;
   const LacunaSimtRegion* regions;
   uint64_t n_regions;
   // Called for every instruction that touched memory, with the counters on.

@@ -4,6 +4,11 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#include <sanitizer/common_interface_defs.h>
+#endif
+
 namespace lacuna_simt {
 
 #if defined(__x86_64__) && !defined(_WIN32)
@@ -46,6 +51,9 @@ bool has_native_switch() {
 
 void prepare_context(Context* context, bool native, uint8_t* stack, size_t stack_bytes,
                      void (*enter)()) {
+  context->stack = stack;
+  context->stack_bytes = stack_bytes;
+  context->frames = nullptr;
 #ifdef LACUNA_NATIVE_SWITCH
   if (native) {
     // As if `enter` had been called: a return address that is never used, so that the stack is
@@ -66,7 +74,8 @@ void prepare_context(Context* context, bool native, uint8_t* stack, size_t stack
   makecontext(&context->portable, enter, 0);
 }
 
-void switch_context(Context* from, Context* to, bool native) {
+namespace {
+void switch_stacks(Context* from, Context* to, bool native) {
 #ifdef LACUNA_NATIVE_SWITCH
   if (native) {
     lacuna_simt_switch(&from->stack_pointer, to->stack_pointer);
@@ -76,6 +85,27 @@ void switch_context(Context* from, Context* to, bool native) {
   (void)native;
   swapcontext(&from->portable, &to->portable);
 }
+}  // namespace
+
+#ifdef __SANITIZE_ADDRESS__
+void switch_context(Context* from, Context* to, bool native) {
+  __sanitizer_start_switch_fiber(&from->frames, to->stack, to->stack_bytes);
+  switch_stacks(from, to, native);
+  __sanitizer_finish_switch_fiber(from->frames, nullptr, nullptr);
+}
+
+void begin_context(Context* from) {
+  __sanitizer_finish_switch_fiber(nullptr, &from->stack, &from->stack_bytes);
+}
+
+void forget_frames(const uint8_t* stack, size_t stack_bytes) {
+  ASAN_UNPOISON_MEMORY_REGION(stack, stack_bytes);
+}
+#else
+void switch_context(Context* from, Context* to, bool native) { switch_stacks(from, to, native); }
+void begin_context(Context*) {}
+void forget_frames(const uint8_t*, size_t) {}
+#endif
 
 namespace {
 size_t page_bytes() {

@@ -13,6 +13,11 @@ namespace lacuna_simt {
 struct Context {
   void* stack_pointer;
   ucontext_t portable;
+  // For AddressSanitizer, where the executor is compiled for it: the stack, and the frames that it
+  // keeps.
+  const void* stack;
+  size_t stack_bytes;
+  void* frames;
 };
 
 bool has_native_switch();
@@ -21,6 +26,10 @@ bool has_native_switch();
 void prepare_context(Context* context, bool native, uint8_t* stack, size_t stack_bytes,
                      void (*enter)());
 void switch_context(Context* from, Context* to, bool native);
+// The first of a fibre's calls: it was switched to from `from`.
+void begin_context(Context* from);
+// Of frames that a fault left, and that others will lie in the place of.
+void forget_frames(const uint8_t* stack, size_t stack_bytes);
 
 // Stacks of one worker, each above a page that faults.
 class Stacks {

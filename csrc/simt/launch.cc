@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 // Runs a grid: its blocks, or clusters of them, on OS threads.
 #include <stdio.h>
+#include <string.h>
 
 #include <atomic>
 #include <memory>
@@ -126,6 +127,9 @@ void run_worker(Grid* grid) {
     }
     if (w->checker != nullptr) w->checker->settle(&w->fault);
     if (w->fault.kind == kNoFault) continue;
+    for (size_t i = 0; has_stacks && i < w->fibres.size(); ++i) {
+      forget_frames(w->stacks.stack(i), Stacks::kStackBytes);
+    }
     const std::lock_guard<std::mutex> lock(grid->mutex);
     if (unit < grid->lowest_fault.load()) {
       grid->lowest_fault.store(unit);
@@ -135,6 +139,16 @@ void run_worker(Grid* grid) {
   finish_launch(w, grid);
   worker = nullptr;
   return_worker(std::move(owned));
+}
+
+// What was in an output or a workspace is no part of what the launch leaves.
+void fill_regions(const LacunaSimtLaunch& launch) {
+  for (uint64_t i = 0; i < launch.n_regions; ++i) {
+    const LacunaSimtRegion& region = launch.regions[i];
+    const Role role = static_cast<Role>(region.role);
+    if (region.n_bytes == 0 || (role != Role::kOutput && role != Role::kWorkspace)) continue;
+    memset(reinterpret_cast<void*>(region.start), static_cast<int>(launch.fill), region.n_bytes);
+  }
 }
 
 }  // namespace
@@ -158,6 +172,7 @@ extern "C" void lacuna_simt_launch(const LacunaSimtLaunch* launch, LacunaSimtFau
              launch->grid[0], kMaxClusterBlocks);
     return;
   }
+  fill_regions(*launch);
   Grid grid;
   grid.launch = launch;
   const uint64_t n_units =

@@ -2639,7 +2639,7 @@ def pack_lane(
         low: u8, aligned to 16 bytes.
         high: u32, aligned to 16 bytes.
         headers: u64.
-        escapes: Optional, u32: room for as many escapes as were counted; those past it are not written.
+        escapes: Optional, u32: room for as many escapes as were counted; those past it are not written, and room past them stays what it was.
         workspace: u64: what `measure_lane` left there.
     """
     call("lacuna_pack_lane", [queue, plan, {"weights": weights, "palettes": palettes, "low": low, "high": high, "headers": headers, "escapes": escapes, "workspace": workspace}])
@@ -3501,7 +3501,7 @@ def summarize(
         summary_table: i32 `[batch, table_stride]`: the page of each `page_size` summaries. Those of no page are left out.
         first_new: Optional, u32 `[batch]`: tokens that are summarised already; else 0, and all are summarised.
         rows: The pool of summaries, of their dtype, from a multiple of 16 bytes on. Rows without new tokens stay what they were.
-        outliers: Of means and outliers alone, f32 `[batch, n_heads, outlier_stride]`.
+        outliers: Of means and outliers alone, f32 `[batch, n_heads, outlier_stride]`. Those of rows without new tokens stay what they were.
     """
     call("lacuna_summarize", [queue, plan, {"keys": keys, "summary_table": summary_table, "first_new": first_new, "rows": rows, "outliers": outliers}])
 

@@ -307,3 +307,229 @@ fn check_array<T>(what: &str, address: *const T, len: u64) -> Outcome<usize> {
     let message = format!("{what}: {len} elements do not fit into memory");
     Err(Failure::new(lacuna_status::LACUNA_RANGE, message))
 }
+
+/// The unsafe code of this file, of which Miri runs all (`.ci/run`): each piece of a caller's memory is a whole allocation.
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capi::{
+        lacuna_kv_order, lacuna_kv_shape, lacuna_kv_shape_sizes, lacuna_kv_sizes,
+        lacuna_topk_rows_plan, lacuna_topk_rows_plan_free, lacuna_topk_rows_plan_new,
+        lacuna_topk_rows_shape,
+    };
+
+    /// A struct that has grown since revision 1.
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    #[repr(C)]
+    struct Sample {
+        header: [u32; 2],
+        pointer: *const u8,
+        word: u32,
+        reserved: u32,
+    }
+
+    // SAFETY: `repr(C)`, of numbers and a pointer, two words first as in a header.
+    unsafe impl Struct for Sample {
+        const NAME: &'static str = "sample";
+        const LEAST_BYTES: usize = 16;
+    }
+
+    /// So many bytes as a caller has them, aligned, and no byte more.
+    struct Bytes {
+        start: *mut u8,
+        layout: std::alloc::Layout,
+    }
+
+    impl Bytes {
+        fn new(bytes: &[u8]) -> Self {
+            let layout = std::alloc::Layout::from_size_align(bytes.len(), 8).unwrap();
+            // SAFETY: the size is not zero, and the memory is new.
+            let start = unsafe {
+                let start = std::alloc::alloc(layout);
+                assert!(!start.is_null());
+                start.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+                start
+            };
+            Self { start, layout }
+        }
+
+        fn all(&self) -> &[u8] {
+            // SAFETY: all of it was set.
+            unsafe { std::slice::from_raw_parts(self.start, self.layout.size()) }
+        }
+    }
+
+    impl Drop for Bytes {
+        fn drop(&mut self) {
+            // SAFETY: allocated so.
+            unsafe { std::alloc::dealloc(self.start, self.layout) }
+        }
+    }
+
+    fn words(words: &[u32]) -> Bytes {
+        Bytes::new(&words.iter().flat_map(|word| word.to_ne_bytes()).collect::<Vec<_>>())
+    }
+
+    fn why<T: std::fmt::Debug>(outcome: Outcome<T>) -> String {
+        format!("{:?}", outcome.unwrap_err())
+    }
+
+    #[test]
+    fn a_struct_is_read_as_far_as_its_caller_has_it() {
+        // Of an earlier revision, of this one, and of a later one that asks for nothing more.
+        for (n_words, word) in [(4, 0), (5, 9), (6, 9), (8, 9)] {
+            let mut given = vec![4 * n_words as u32, 1, 0, 0, 9, 0, 0, 0];
+            given.truncate(n_words);
+            let given = words(&given);
+            // SAFETY: as long as it says.
+            let found = unsafe { read::<Sample>(given.start.cast()) }.unwrap();
+            let header = [4 * n_words as u32, 1];
+            assert_eq!(found, Sample { header, pointer: std::ptr::null(), word, reserved: 0 });
+        }
+        for (given, message) in [
+            (vec![32, 1, 0, 0, 9, 0, 0, 1], "asks for what this library does not know"),
+            (vec![12, 1, 0], "header.size is 12"),
+            (vec![1 << 17, 1], "header.size is 131072"),
+            (vec![24, 0, 0, 0, 0, 0], "header.version is 0"),
+        ] {
+            let given = words(&given);
+            // SAFETY: as long as it says, or no longer than a header where that is refused.
+            let found = unsafe { read::<Sample>(given.start.cast()) };
+            let why = why(found);
+            assert!(why.contains(message), "{why}");
+        }
+        let given = words(&[24, 1, 0, 0, 0, 0, 0]);
+        // SAFETY: nothing is read there.
+        let found = unsafe { [read::<Sample>(std::ptr::null()), read(given.start.add(4).cast())] };
+        let [null, odd] = found.map(why);
+        assert!(null.contains("LACUNA_NULL") && odd.contains("no multiple of 8"), "{null} {odd}");
+    }
+
+    #[test]
+    fn structs_of_an_array_are_as_far_apart_as_the_first_says() {
+        let given = words(&[16, 1, 0, 0, 16, 1, 0, 0, 16, 1, 0, 0]);
+        // SAFETY: three structs.
+        let found = unsafe { read_array::<Sample>(given.start.cast(), 3) }.unwrap();
+        assert_eq!(found.len(), 3);
+        let given = words(&[32, 1, 0, 0, 1, 0, 0, 0, 32, 1, 0, 0, 2, 0, 0, 0]);
+        // SAFETY: two of a later revision.
+        let found = unsafe { read_array::<Sample>(given.start.cast(), 2) }.unwrap();
+        assert_eq!([found[0].word, found[1].word], [1, 2]);
+        // SAFETY: of no structs nothing is read.
+        assert!(unsafe { read_array::<Sample>(std::ptr::null(), 0) }.unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_struct_is_written_as_far_as_its_caller_has_it() {
+        let value = Sample { header: [0; 2], pointer: std::ptr::null(), word: 7, reserved: 8 };
+        for (n_words, expected) in [
+            (4, vec![16, 1, 0, 0]),
+            (5, vec![20, 1, 0, 0, 7]),
+            (6, vec![24, 1, 0, 0, 7, 8]),
+            // What only the caller knows stays as he had it.
+            (8, vec![32, 1, 0, 0, 7, 8, 5, 5]),
+        ] {
+            let mut given = vec![4 * n_words as u32, 1];
+            given.resize(n_words, 5);
+            let given = words(&given);
+            // SAFETY: as long as it says.
+            unsafe { write::<Sample>(given.start.cast(), &value) }.unwrap();
+            assert_eq!(given.all(), words(&expected).all());
+        }
+    }
+
+    #[test]
+    fn handles_are_given_borrowed_and_ended() {
+        let mut handle = std::ptr::null_mut::<String>();
+        // SAFETY: a variable, and what was given, which is ended once.
+        unsafe {
+            give("handle", &raw mut handle, || Ok("made".to_owned())).unwrap();
+            assert_eq!(borrow("handle", handle).unwrap(), "made");
+            *variable("handle", handle).unwrap() = "changed".to_owned();
+            assert_eq!(borrow("handle", handle).unwrap(), "changed");
+            let before = handle;
+            let failed = give("handle", &raw mut handle, || Err::<String, _>(null("this")));
+            assert!(failed.is_err() && handle == before);
+            free(handle);
+            free(std::ptr::null_mut::<String>());
+            assert!(give("handle", std::ptr::null_mut(), || Ok(1_u8)).is_err());
+            assert!(borrow::<u8>("handle", std::ptr::null()).is_err());
+            assert!(variable::<u8>("handle", std::ptr::null_mut()).is_err());
+        }
+    }
+
+    #[test]
+    fn arrays_are_of_what_fits_into_memory() {
+        let mut memory = [1_u64, 2, 3];
+        // SAFETY: three numbers, of which nobody else knows.
+        unsafe {
+            array("numbers", memory.as_mut_ptr(), 3).unwrap()[1] = 9;
+            assert!(array::<u64>("numbers", std::ptr::null_mut(), 0).unwrap().is_empty());
+            for len in [u64::MAX, isize::MAX as u64 / 8 + 1] {
+                let why = why(array("numbers", memory.as_mut_ptr(), len));
+                assert!(why.contains("do not fit into memory"), "{why}");
+            }
+            let odd = memory.as_mut_ptr().cast::<u8>().add(1).cast::<u64>();
+            assert!(why(array("numbers", odd, 1)).contains("no multiple of 8"));
+            assert!(why(array::<u64>("numbers", std::ptr::null_mut(), 1)).contains("LACUNA_NULL"));
+        }
+        assert_eq!(memory, [1, 9, 3]);
+    }
+
+    #[cfg(feature = "files")]
+    #[test]
+    fn texts_end_with_a_zero_byte() {
+        let memory = Bytes::new(b"name\0");
+        // SAFETY: a text, and an array of bytes.
+        unsafe {
+            assert_eq!(text("text", memory.start.cast()).unwrap(), c"name");
+            assert_eq!(slice("bytes", memory.start.cast_const(), 5).unwrap(), b"name\0");
+            assert!(text("text", std::ptr::null()).is_err());
+        }
+        assert_eq!(owned_text("text", "name").unwrap().as_c_str(), c"name");
+        assert!(why(owned_text("text", "na\0me")).contains("zero byte"));
+    }
+
+    /// As C calls it: a plan that is made and ended, and sizes.
+    #[test]
+    fn plans_are_made_and_ended() {
+        const OK: lacuna_status = lacuna_status::LACUNA_OK;
+        fn header<T>() -> lacuna_header {
+            lacuna_header { size: size_of::<T>() as u32, version: LACUNA_ABI_VERSION }
+        }
+        // SAFETY: of these structs zeros are a value; a variable, and a handle that is ended once.
+        unsafe {
+            let zeroed = std::mem::zeroed::<lacuna_topk_rows_shape>();
+            let header = header::<lacuna_topk_rows_shape>();
+            let shape =
+                lacuna_topk_rows_shape { header, n_rows: 2, n: 40, k: 5, dtype: 1, ..zeroed };
+            let mut plan = std::ptr::null_mut::<lacuna_topk_rows_plan>();
+            assert_eq!(lacuna_topk_rows_plan_new(&raw const shape, &raw mut plan), OK);
+            lacuna_topk_rows_plan_free(plan);
+            let wrong = lacuna_topk_rows_shape { dtype: 99, ..shape };
+            let mut plan = std::ptr::null_mut::<lacuna_topk_rows_plan>();
+            assert_ne!(lacuna_topk_rows_plan_new(&raw const wrong, &raw mut plan), OK);
+            assert!(plan.is_null());
+        }
+        // SAFETY: as above.
+        unsafe {
+            let zeroed = std::mem::zeroed::<lacuna_kv_shape>();
+            let shape = lacuna_kv_shape {
+                header: header::<lacuna_kv_shape>(),
+                batch: 1,
+                n_heads: 2,
+                row_len: 64,
+                n_pages: 3,
+                page_size: 16,
+                table_stride: 3,
+                dtype: 1,
+                order: lacuna_kv_order::LACUNA_KV_HND as u32,
+                ..zeroed
+            };
+            let mut sizes = std::mem::zeroed::<lacuna_kv_sizes>();
+            sizes.header = header::<lacuna_kv_sizes>();
+            assert_eq!(lacuna_kv_shape_sizes(&raw const shape, &raw mut sizes), OK);
+            assert_eq!(sizes.keys, 3 * 16 * 2 * 64);
+        }
+    }
+}

@@ -231,6 +231,101 @@ pub(crate) fn check_refusals<T, A: Struct>(
         "{name}: header.version is 2, and this library knows 1 to 1; {hint}, or link the library that the header is of"
     );
     assert_eq!(launch(of, queue, plan, &other), refused(abi, &message));
+    check_wrong_views(args, |args| launch(of, queue, plan, args));
+}
+
+/// Where a struct of arguments has a view, in words of 8 bytes: a pointer, a length, and a type with a zero above it.
+fn views_in<A: Struct>(args: &A) -> Vec<(usize, lacuna_view_mut)> {
+    let words = words_of(args);
+    // Two scales side by side are no address of a program's.
+    let is_address = |word: u64| (1 << 16..1 << 48).contains(&word);
+    let is_view = |words: &[u64]| {
+        is_address(words[0]) && (1..1 << 24).contains(&words[1]) && (1..=12).contains(&words[2])
+    };
+    let starts = (1..words.len() - 2).filter(|start| is_view(&words[*start..]));
+    starts
+        .map(|start| {
+            let data = std::ptr::with_exposed_provenance_mut(words[start] as usize);
+            let dtype = words[start + 2] as u32;
+            (start, lacuna_view_mut { data, len: words[start + 1], dtype, reserved: 0 })
+        })
+        .collect()
+}
+
+fn words_of<A: Struct>(args: &A) -> Vec<u64> {
+    assert!(size_of::<A>().is_multiple_of(8) && align_of::<A>() == 8);
+    let start = std::ptr::from_ref(args).cast::<u64>();
+    // SAFETY: a struct of the interface's, of numbers and pointers without padding.
+    (0..size_of::<A>() / 8).map(|idx| unsafe { start.add(idx).read() }).collect()
+}
+
+fn bytes_of(view: &lacuna_view_mut) -> Vec<u8> {
+    use lacuna_dtype::*;
+    let is = |of: &[lacuna_dtype]| of.iter().any(|dtype| *dtype as u32 == view.dtype);
+    let n_bytes = match () {
+        () if is(&[LACUNA_U64, LACUNA_I64]) => 8,
+        () if is(&[LACUNA_F32, LACUNA_U32, LACUNA_I32]) => 4,
+        () if is(&[LACUNA_BF16, LACUNA_F16, LACUNA_U16]) => 2,
+        () => 1,
+    };
+    // SAFETY: memory of this program's, which no launch writes meanwhile.
+    unsafe { std::slice::from_raw_parts(view.data.cast::<u8>(), view.len as usize * n_bytes) }
+        .to_vec()
+}
+
+/// Views that a launch has no use for: of keys that are summarised the values.
+const UNREAD: [(&str, usize); 1] = [("lacuna_summarize_args", 4)];
+
+/// Workspaces and outputs of weights, which may be larger: those of the largest block serve all.
+const ROOMY: [(&str, usize); 3] = [
+    ("lacuna_decode_weights_args", 1),
+    ("lacuna_decode_weights_args", 4),
+    ("lacuna_decode_rows_args", 6),
+];
+
+/// Each view of a launch by itself wrong in each way: refused, and all memory of the call is what it was.
+pub(crate) fn check_wrong_views<A: Struct>(
+    args: &A,
+    mut launch: impl FnMut(&A) -> Result<(), Refused>,
+) {
+    let name = std::any::type_name::<A>().rsplit("::").next().unwrap();
+    let views = views_in(args);
+    assert!(!views.is_empty(), "{name} has no view");
+    let memory = || views.iter().map(|(_, view)| bytes_of(view)).collect::<Vec<_>>();
+    let before = memory();
+    for (start, view) in views.iter().filter(|(start, _)| !UNREAD.contains(&(name, *start))) {
+        let is_bytes = bytes_of(view).len() as u64 == view.len;
+        let other_dtype = if view.dtype == lacuna_dtype::LACUNA_I64 as u32 {
+            lacuna_dtype::LACUNA_U32
+        } else {
+            lacuna_dtype::LACUNA_I64
+        };
+        let address = view.data.addr() as u64;
+        let ways = [
+            ("one element less", 1, view.len - 1),
+            ("one element more", 1, view.len + 1),
+            ("more than there can be", 1, u64::MAX),
+            ("another type", 2, u64::from(other_dtype as u32)),
+            ("no type", 2, 0),
+            ("what is reserved", 2, u64::from(view.dtype) | 7 << 32),
+            ("no address", 0, 0),
+            ("an odd address", 0, address + 1),
+        ];
+        for (how, word, value) in ways {
+            // Of bytes any address is right.
+            let is_right = is_bytes && how == "an odd address";
+            if is_right || how == "one element more" && ROOMY.contains(&(name, *start)) {
+                continue;
+            }
+            let mut wrong = *args;
+            // SAFETY: a word of the struct, which is all numbers and pointers.
+            unsafe { std::ptr::from_mut(&mut wrong).cast::<u64>().add(start + word).write(value) };
+            let found = launch(&wrong);
+            let what = format!("{name}, word {start} ({view:?}): {how}");
+            assert!(found.is_err(), "{what}: not refused");
+            assert!(memory() == before, "{what}: {found:?}, and memory is not what it was");
+        }
+    }
 }
 
 /// As [`check_refusals`], of what makes a plan.

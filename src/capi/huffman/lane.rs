@@ -162,7 +162,7 @@ pub struct lacuna_pack_lane_args {
     pub high: lacuna_view_mut,
     /// u64.
     pub headers: lacuna_view_mut,
-    /// Optional, u32: room for as many escapes as were counted; those past it are not written.
+    /// Optional, u32: room for as many escapes as were counted; those past it are not written, and room past them stays what it was.
     pub escapes: lacuna_view_mut,
     /// u64: what `lacuna_measure_lane` left there.
     pub workspace: lacuna_view,

@@ -68,7 +68,7 @@ pub struct lacuna_summarize_args {
     pub first_new: lacuna_view,
     /// The pool of summaries, of their dtype, from a multiple of 16 bytes on. Rows without new tokens stay what they were.
     pub rows: lacuna_view_mut,
-    /// Of means and outliers alone, f32 `[batch, n_heads, outlier_stride]`.
+    /// Of means and outliers alone, f32 `[batch, n_heads, outlier_stride]`. Those of rows without new tokens stay what they were.
     pub outliers: lacuna_view_mut,
 }
 

@@ -47,7 +47,7 @@ pub struct LaneViewsMut<'a> {
     pub high: ViewMut<'a, u32>,
     /// `[n_tiles]`.
     pub headers: ViewMut<'a, u64>,
-    /// Room for escapes, below 2^32.
+    /// Room for escapes, below 2^32; what is past those that were counted stays what it was.
     pub escapes: ViewMut<'a, u32>,
 }
 

@@ -30,7 +30,8 @@ pub struct SummarizeInputs<'a, K> {
 pub struct SummarizeOutputs<'a, S> {
     /// The pool of summaries, [`pool_len`](crate::kv::KvLayout::pool_len) elements from a multiple of 16 bytes on.
     pub rows: ViewMut<'a, S>,
-    /// `[batch, n_heads, outlier_stride]`, of [`MeanAndOutlier`](super::Summary::MeanAndOutlier) and none else.
+    /// `[batch, n_heads, outlier_stride]`, of [`MeanAndOutlier`](super::Summary::MeanAndOutlier) and none else. Those of rows
+    /// without new tokens stay what they were.
     pub outliers: Option<ViewMut<'a, f32>>,
 }
 

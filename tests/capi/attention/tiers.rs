@@ -9,8 +9,9 @@ use lacuna::capi::lacuna_status::*;
 use lacuna::capi::*;
 
 use crate::c::{
-    Aligned, Handle, Refused, Struct, answer, check_plan_refusals, check_refusals, launch, made,
-    plan, queue, read, rust_queue, sizes, structs, view, view_mut, written,
+    Aligned, Handle, Refused, Struct, answer, check_plan_refusals, check_refusals,
+    check_wrong_views, launch, made, plan, queue, read, rust_queue, sizes, structs, view, view_mut,
+    written,
 };
 use crate::common::Random;
 
@@ -297,6 +298,7 @@ fn copy_pages_copies_as_rust_does() {
         assert_eq!(copy(&queue, &pack, [from, from], &args), Err((LACUNA_RANGE, message)));
         let wrong = copy(&queue, &unpack, [from, to], &args).unwrap_err();
         assert_eq!(wrong.0, LACUNA_SHAPE);
+        check_wrong_views(&args, |args| copy(&queue, &pack, [from, to], args));
         let mut short = args;
         short.workspace.len = 7;
         let message = "workspace: expected 8, got 7".to_owned();

@@ -8,7 +8,9 @@ use lacuna::capi::*;
 use lacuna::huffman::compact;
 
 use super::{encoded, weights};
-use crate::c::{Aligned, Refused, Struct, answer, made, queue, structs, view, view_mut};
+use crate::c::{
+    Aligned, Refused, Struct, answer, check_wrong_views, made, queue, structs, view, view_mut,
+};
 
 structs! {
     lacuna_df11_encoder_sizes, lacuna_df11_encoder_pack_args, lacuna_compact_encoder_sizes,
@@ -71,6 +73,9 @@ fn check_df11(weights: &[u16], n_lengthened: usize) {
             let found =
                 answer(lacuna_df11_encoder_pack(queue.address, encoder.address, &raw const other));
             assert_eq!(found.unwrap_err().0, LACUNA_SHAPE);
+            check_wrong_views(&args, |args| {
+                answer(lacuna_df11_encoder_pack(queue.address, encoder.address, args))
+            });
             answer(lacuna_df11_encoder_pack(queue.address, encoder.address, &raw const args))
                 .unwrap();
             let (positions, mut is_longer) = (view(&output_positions), 77);
@@ -152,6 +157,7 @@ fn compact_groups_are_encoded_as_the_cpu_does() {
             granule_bits: view_mut(&mut granule_bits),
             ..lacuna_compact_encoder_pack_args::zeroed()
         };
+        check_wrong_views(&args, |args| answer(pack(queue.address, encoder.address, args)));
         answer(pack(queue.address, encoder.address, &raw const args)).unwrap();
         assert!(codes.to_vec() == expected.codes);
         assert!(sign_mantissa.to_vec() == expected.sign_mantissa);

@@ -10,8 +10,8 @@ use lacuna::huffman::indexed::{CodeTable, Index};
 
 use super::{bytes, df11_group, encoded, weights};
 use crate::c::{
-    Aligned, Handle, Refused, Struct, answer, check_plan_refusals, made, plan, queue, sizes, view,
-    view_mut,
+    Aligned, Handle, Refused, Struct, answer, check_plan_refusals, check_wrong_views, made, plan,
+    queue, sizes, view, view_mut,
 };
 
 fn upload_df11(
@@ -214,6 +214,8 @@ fn a_corrupt_group_is_told_where_it_is() {
     let mut group = 77;
     // SAFETY: handles of the library's, structs, memory and a variable of this program's.
     unsafe {
+        let decode = lacuna_decode_weights;
+        check_wrong_views(&args, |args| answer(decode(queue.address, weights.address, args)));
         answer(lacuna_decode_weights(queue.address, weights.address, &raw const args)).unwrap();
         let status = workspace[1];
         let (found, message) = answer(lacuna_weights_check_status(0, status)).unwrap_err();
@@ -344,6 +346,8 @@ fn wrong_calls_write_nothing() {
     unsafe {
         let found = answer(lacuna_decode_weights(queue.address, null(), &raw const args));
         assert_eq!(found, refused(LACUNA_NULL, "weights is a null pointer"));
+        let decode = lacuna_decode_weights;
+        check_wrong_views(&args, |args| answer(decode(queue.address, weights.address, args)));
         let found = answer(lacuna_weights_check(queue.address, weights.address, null()));
         assert_eq!(found, refused(LACUNA_NULL, "workspace is a null pointer"));
     }
@@ -426,6 +430,7 @@ fn compact_groups_are_decoded_whole_and_by_rows() {
             lacuna_decode_rows(queue.address, weights.address, rows_plan.address, args)
         })
     };
+    check_wrong_views(&args, decode_rows);
     let is_poisoned = |row: &[bf16]| row.iter().all(|weight| weight.to_bits() == 0x5555);
     for (other, status, message) in [
         (

@@ -13,8 +13,9 @@ use lacuna::quant::{
 use lacuna::select::{MassPlan, MassShape};
 
 use crate::c::{
-    Aligned, Cache, Handle, Struct, answer, bits, check_plan_refusals, check_refusals, launch,
-    plan, queue, read, rust_queue, sizes, structs, view, view_mut, written,
+    Aligned, Cache, Handle, Struct, answer, bits, check_plan_refusals, check_refusals,
+    check_wrong_views, launch, plan, queue, read, rust_queue, sizes, structs, view, view_mut,
+    written,
 };
 use crate::common::Random;
 
@@ -305,6 +306,7 @@ fn saliency_is_kept_as_in_rust() {
         wrong.n_visible.len = 5;
         let message = "n_visible: expected 6, got 5".to_owned();
         assert_eq!(begin(mass_plan.address, &wrong), Err((LACUNA_SHAPE, message)));
+        check_wrong_views(&args, |args| begin(mass_plan.address, args));
         let mut wrong = args;
         wrong.header.version = 0;
         assert_eq!(begin(mass_plan.address, &wrong).unwrap_err().0, LACUNA_ABI);
