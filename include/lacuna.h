@@ -6,8 +6,9 @@
 // What holds for every function:
 // - It answers a status: LACUNA_OK, or what was wrong, of which `lacuna_error_message` says what, where, why and what to do. Nothing that
 //   a pointer names is written unless the answer is LACUNA_OK, but by kernels that were launched; where nothing is said of a launch, nothing was launched.
-// - A null pointer where one is needed is LACUNA_NULL, one that is not aligned LACUNA_RANGE; beyond that, pointers are what they are said to be. No panic and no exception
-//   leaves a function.
+// - A null pointer where one is needed is LACUNA_NULL, one that is not aligned, or a length that no memory has, LACUNA_RANGE; a view's `reserved`
+//   that is neither 0 nor of a growing cache LACUNA_ABI; beyond that, pointers are what they are said to be. No panic and no exception leaves
+//   a function.
 // - A plan is made of a shape by arithmetic alone, knows no device, and serves any number of launches, from any thread. Handles are ended once, by the
 //   function ..._free, which takes null; no other call uses them meanwhile.
 // - Texts that are given are UTF-8, end with a zero byte, and are there as long as the handle that they were asked of.

@@ -85,7 +85,7 @@ pub(crate) fn spoil(
                     8,
                     match kind % 4 {
                         0 => 0,
-                        1 if usual != 0 => usual + (1 << (kind >> 2 & 1)),
+                        1 if usual != 0 => usual & !7 | 1 << (kind >> 2 & 1),
                         _ => known
                             .get(usize::from(kind >> 2) % known.len().max(1))
                             .copied()
@@ -101,7 +101,7 @@ pub(crate) fn spoil(
                     if kind % 2 == 0 || usual == 0 {
                         0
                     } else {
-                        usual + 1 + (kind >> 1) % (alignment - 1)
+                        usual & !(alignment - 1) | (1 + (kind >> 1) % (alignment - 1))
                     },
                 )
             }
