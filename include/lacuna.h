@@ -4189,7 +4189,7 @@ enum lacuna_status lacuna_score_rows(const struct lacuna_queue *queue,
 
 // Makes a plan: arithmetic alone, no driver call.
 //
-// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`; `LACUNA_RANGE`, whose message says what is supported.
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_SHAPE`; `LACUNA_RANGE`, whose message says what is supported.
 enum lacuna_status lacuna_summarize_plan_new(const struct lacuna_summarize_shape *shape,
                                              struct lacuna_summarize_plan **plan);
 

@@ -1663,7 +1663,7 @@ class SummarizePlan(Handle):
     ) -> None:
         """Makes a plan: arithmetic alone, no driver call.
 
-        Errors: `NULL`, `ABI`, `DTYPE`; `RANGE`, whose message says what is supported.
+        Errors: `NULL`, `ABI`, `DTYPE`, `SHAPE`; `RANGE`, whose message says what is supported.
 
         Args:
             keys: The keys; of boxes of boxes the boxes.

@@ -52,7 +52,8 @@ pub(crate) fn cases(bench: &mut Bench) {
     };
     let args = views("lacuna_attend_args", &lens, 0).expect("views");
     let args = args.with("segments", vec![fields! { cache: of_kv }]);
-    bench.call(name, fields! { plan: Value::Handle(plan), args: args });
+    let over_arena = bench.call(name, fields! { plan: Value::Handle(plan), args: args });
+    bench.after(over_arena, &bench.grow.clone());
 
     let segments = vec![fields! { cache: cache(32), tokens: 2, n_blocks: 5, block_size: 1 }];
     let inner = fields! { segments: segments, n_q_heads: 4 };

@@ -43,7 +43,11 @@ pub(crate) struct Bench {
     pub(crate) neighbours: Neighbours,
     /// The shape of an arena's caches.
     pub(crate) arena: Lens,
+    /// What makes its slots what they are.
+    pub(crate) grow: Vec<usize>,
     structs: HashMap<&'static str, Fields>,
+    /// Whether to tell what functions answer.
+    may_tell: bool,
 }
 
 /// What `function` says is written to a struct of numbers.
@@ -326,6 +330,7 @@ impl Bench {
                 self.call(function.name, Fields::default());
             }
         }
+        self.may_tell = std::env::var_os("LACUNA_FUZZ_TELL").is_some();
         let (mut sound, mut wrong) = (BTreeSet::new(), Vec::new());
         for idx in 0..self.cases.len() {
             let Case { function, .. } = self.cases[idx];
@@ -362,6 +367,9 @@ impl Bench {
             return;
         }
         let (name, status) = (function.name, status_name(answer));
+        if self.may_tell {
+            eprintln!("{name}: {status} {}", message());
+        }
         let memory = self.memory.as_mut().expect("a call was laid down");
         let writable = call.writable(memory, is_own);
         if answer == 0 {
@@ -375,14 +383,17 @@ impl Bench {
         }
         let said = message();
         assert!(!said.is_empty(), "{name}: {status} without a word");
+        // Rows, pages and tokens that are named twice, or lie over each other, have bytes of either: here the executor tells.
+        if status == "LACUNA_SIMT_FAULT" && said.starts_with("race in") {
+            return;
+        }
         assert!(
             function.documents(status) || is_said_of_all(status, &said),
             "{name} does not document {status}: {said}"
         );
         // It says how many places there must be.
         let is_told = name == "lacuna_choose_probes" && status == "LACUNA_SHAPE";
-        let writable =
-            if REFUSALS.contains(&status) && !is_told { &[][..] } else { &writable };
+        let writable = if REFUSALS.contains(&status) && !is_told { &[][..] } else { &writable };
         if let Some(place) = memory.changed(writable) {
             panic!("{name} wrote, and answered {status}, {said}: {place:x?}");
         }
@@ -424,9 +435,6 @@ impl Bench {
         let is_own = self.spoil(&mut call, input);
         self.memory().remember();
         let answer = (function.call)(&call.arguments);
-        if std::env::var_os("LACUNA_FUZZ_TELL").is_some() {
-            eprintln!("{}: {} {}", function.name, status_name(answer), message());
-        }
         self.check(function, &call, answer, is_own);
         if function.answer == Answer::Status && answer == 0 {
             self.free(&call);

@@ -35,7 +35,9 @@ pub(crate) fn cases(bench: &mut Bench) {
     let release = bench.call("lacuna_arena_release", fields! { arena: arena.clone(), slot: 0 });
     let grow =
         bench.call("lacuna_arena_grow", fields! { arena: arena.clone(), slot: 0, n_tokens: 5 });
-    bench.after(grow, &[release]);
+    let other_slot = bench.call("lacuna_arena_release", fields! { arena: arena.clone(), slot: 1 });
+    bench.after(grow, &[release, other_slot]);
+    bench.grow = vec![grow];
     let calls = [
         ("lacuna_arena_grow_ahead", fields! { slot: 1, n_tokens: 12 }),
         ("lacuna_arena_shrink", fields! { slot: 0, n_tokens: 3 }),
