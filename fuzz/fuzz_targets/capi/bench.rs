@@ -433,6 +433,10 @@ impl Bench {
         let (values, dtypes) = (values.clone(), dtypes.clone());
         let mut call = self.lay(function, &values, &dtypes).expect("room");
         let is_own = self.spoil(&mut call, input);
+        // It takes as long as there are rows, of which 2^32 may be said.
+        if function.name == "lacuna_choose_probes" && call.arguments[1] > 1 << 24 {
+            return;
+        }
         self.memory().remember();
         let answer = (function.call)(&call.arguments);
         self.check(function, &call, answer, is_own);

@@ -24,12 +24,13 @@ pub unsafe extern "C" fn lacuna_choose_probes(
     answer(|| unsafe {
         let n_probes = variable("n_probes", n_probes)?;
         let places = array("probes", probes, n_places)?;
-        let found = crate::quant::choose_probes(seed, n_rows, n_recent, n_random);
-        *n_probes = found.len() as u64;
+        // Who asks how many there are has no memory for them, and neither have we.
+        *n_probes = (u64::from(n_recent) + u64::from(n_random)).min(n_rows.into());
         if *n_probes > n_places {
             let what = "places for probes";
             return Err(Error::Shape { what, expected: *n_probes, got: n_places }.into());
         }
+        let found = crate::quant::choose_probes(seed, n_rows, n_recent, n_random);
         places[..found.len()].copy_from_slice(&found);
         Ok(())
     })

@@ -492,6 +492,13 @@ fn probes_are_those_that_rust_chooses() {
     let found =
         answer(unsafe { lacuna_choose_probes(7, 9, 3, 3, std::ptr::null_mut(), 30, &raw mut n) });
     assert_eq!(found, Err((LACUNA_NULL, "probes is a null pointer".to_owned())));
+    // How many there would be of as many rows as can be said is told without making them.
+    // SAFETY: as above.
+    let found = answer(unsafe {
+        lacuna_choose_probes(7, u32::MAX, u32::MAX, 3, std::ptr::null_mut(), 0, &raw mut n)
+    });
+    assert_eq!((found.unwrap_err().0, n), (LACUNA_SHAPE, u32::MAX.into()));
+    n = 77;
     let places = u64::MAX;
     // SAFETY: of an array of so many places nothing is written.
     let refused = answer(unsafe {
