@@ -3209,7 +3209,7 @@ enum lacuna_status lacuna_df11_encoder_pack(const struct lacuna_queue *queue,
 //
 // Mostly nothing; else a copy of the positions that the host waits for, and one of 2 KiB; not for a captured stream.
 //
-// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_WRONG_QUEUE`; `LACUNA_RANGE` where nothing was measured; `LACUNA_DRIVER`.
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_SHAPE`, `LACUNA_WRONG_QUEUE`; `LACUNA_RANGE` where nothing was measured; `LACUNA_DRIVER`.
 enum lacuna_status lacuna_df11_encoder_lengthen(const struct lacuna_queue *queue,
                                                 struct lacuna_df11_encoder *encoder,
                                                 const struct lacuna_view *output_positions,

@@ -206,7 +206,7 @@ pub unsafe extern "C" fn lacuna_df11_encoder_pack(
 ///
 /// Mostly nothing; else a copy of the positions that the host waits for, and one of 2 KiB; not for a captured stream.
 ///
-/// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_WRONG_QUEUE`; `LACUNA_RANGE` where nothing was measured; `LACUNA_DRIVER`.
+/// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_SHAPE`, `LACUNA_WRONG_QUEUE`; `LACUNA_RANGE` where nothing was measured; `LACUNA_DRIVER`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lacuna_df11_encoder_lengthen(
     queue: *const lacuna_queue,

@@ -86,6 +86,17 @@ fn check_df11(weights: &[u16], n_lengthened: usize) {
             answer(lacuna_df11_encoder_pack(queue.address, encoder.address, &raw const args))
                 .unwrap();
             let (positions, mut is_longer) = (view(&output_positions), 77);
+            // All of it is copied to the host, where it is looked at.
+            let mut other = positions;
+            other.len -= 4;
+            let found = answer(lacuna_df11_encoder_lengthen(
+                queue.address,
+                encoder.address,
+                &raw const other,
+                &raw mut sizes,
+                &raw mut is_longer,
+            ));
+            assert_eq!(found.unwrap_err().0, LACUNA_SHAPE);
             answer(lacuna_df11_encoder_lengthen(
                 queue.address,
                 encoder.address,
