@@ -367,10 +367,13 @@ impl Bench {
             return;
         }
         let (name, status) = (function.name, status_name(answer));
+        let memory = self.memory.as_mut().expect("a call was laid down");
         if self.may_tell {
             eprintln!("{name}: {status} {}", message());
+            for argument in &call.arguments {
+                eprintln!("    {argument:x}: {:?}", memory.words(*argument));
+            }
         }
-        let memory = self.memory.as_mut().expect("a call was laid down");
         let writable = call.writable(memory, is_own);
         if answer == 0 {
             if let Some(place) = memory.changed(&writable) {

@@ -392,8 +392,8 @@ impl Layer<'_> {
         self.memory.put(at + 16, &(dtype as u32).to_le_bytes());
         self.memory.put(at + 20, &(reserved as u32).to_le_bytes());
         self.leaf(Place::Memory(at), Part::View);
-        // Of memory that the library made, nothing else is ours to say.
-        if !matches!(view, View::There(_)) {
+        // Of memory that the library made nothing else is ours to say, and that a workspace is zeros is the caller's word.
+        if !matches!(view, View::There(_)) && name != "workspace" {
             self.leaf(Place::Memory(at), Part::ViewData);
         }
         self.leaf(Place::Memory(at + 8), Part::ViewLen);

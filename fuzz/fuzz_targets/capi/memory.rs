@@ -76,6 +76,13 @@ impl Memory {
         u32::from_le_bytes(self.bytes(address, 4).try_into().expect("4 bytes"))
     }
 
+    /// What lies there, to be told.
+    pub(crate) fn words(&mut self, address: u64) -> Vec<u64> {
+        let is_ours = (self.base..self.base + USED - 128).contains(&(address as usize));
+        let words = (0..16).take_while(|_| is_ours);
+        words.map(|idx| self.read_u64(address + 8 * idx)).collect()
+    }
+
     fn seen(&self) -> usize {
         (self.used + 4096).min(USED)
     }

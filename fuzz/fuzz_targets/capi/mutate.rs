@@ -121,7 +121,12 @@ pub(crate) fn spoil(
                 continue;
             }
             Part::ViewData => {
+                let Place::Memory(at) = place else { continue };
                 let kind = input.byte();
+                // What was spoilt before is no memory of ours.
+                if usual == 0 || memory.read_u32(at + 20) != 0 {
+                    continue;
+                }
                 (
                     8,
                     match kind % 4 {
