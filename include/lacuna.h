@@ -6,8 +6,9 @@
 // What holds for every function:
 // - It answers a status: LACUNA_OK, or what was wrong, of which `lacuna_error_message` says what, where, why and what to do. Nothing that
 //   a pointer names is written unless the answer is LACUNA_OK, but by kernels that were launched; where nothing is said of a launch, nothing was launched.
-// - A null pointer where one is needed is LACUNA_NULL; beyond that, pointers are what they are said to be. No panic and no exception
-//   leaves a function.
+// - A null pointer where one is needed is LACUNA_NULL, one that is not aligned, or a length that no memory has, LACUNA_RANGE; a view's `reserved`
+//   that is neither 0 nor of a growing cache LACUNA_ABI; beyond that, pointers are what they are said to be. No panic and no exception leaves
+//   a function.
 // - A plan is made of a shape by arithmetic alone, knows no device, and serves any number of launches, from any thread. Handles are ended once, by the
 //   function ..._free, which takes null; no other call uses them meanwhile.
 // - Texts that are given are UTF-8, end with a zero byte, and are there as long as the handle that they were asked of.
@@ -3218,7 +3219,7 @@ enum lacuna_status lacuna_df11_encoder_pack(const struct lacuna_queue *queue,
 //
 // Mostly nothing; else a copy of the positions that the host waits for, and one of 2 KiB; not for a captured stream.
 //
-// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_WRONG_QUEUE`; `LACUNA_RANGE` where nothing was measured; `LACUNA_DRIVER`.
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_SHAPE`, `LACUNA_WRONG_QUEUE`; `LACUNA_RANGE` where nothing was measured; `LACUNA_DRIVER`.
 enum lacuna_status lacuna_df11_encoder_lengthen(const struct lacuna_queue *queue,
                                                 struct lacuna_df11_encoder *encoder,
                                                 const struct lacuna_view *output_positions,
@@ -4124,7 +4125,7 @@ enum lacuna_status lacuna_score_rows(const struct lacuna_queue *queue,
 
 // Makes a plan: arithmetic alone, no driver call.
 //
-// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`; `LACUNA_RANGE`, whose message says what is supported.
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_SHAPE`; `LACUNA_RANGE`, whose message says what is supported.
 enum lacuna_status lacuna_summarize_plan_new(const struct lacuna_summarize_shape *shape,
                                              struct lacuna_summarize_plan **plan);
 

@@ -88,6 +88,7 @@ fn main() -> io::Result<()> {
     for room in ["select", "attention", "quant", "huffman"] {
         seeds.push((room, chosen(48, 300)));
     }
+    seeds.push(("capi", chosen(600, 48)));
     for (target, seeds) in seeds {
         let to = Path::new(&to).join(target);
         fs::create_dir_all(&to)?;

@@ -1631,7 +1631,7 @@ class SummarizePlan(Handle):
     ) -> None:
         """Makes a plan: arithmetic alone, no driver call.
 
-        Errors: `NULL`, `ABI`, `DTYPE`; `RANGE`, whose message says what is supported.
+        Errors: `NULL`, `ABI`, `DTYPE`, `SHAPE`; `RANGE`, whose message says what is supported.
 
         Args:
             keys: The keys; of boxes of boxes the boxes.
@@ -2453,7 +2453,7 @@ def df11_encoder_lengthen(
 
     Mostly nothing; else a copy of the positions that the host waits for, and one of 2 KiB; not for a captured stream.
 
-    Errors: `NULL`, `ABI`, `DTYPE`, `WRONG_QUEUE`; `RANGE` where nothing was measured; `DRIVER`.
+    Errors: `NULL`, `ABI`, `DTYPE`, `SHAPE`, `WRONG_QUEUE`; `RANGE` where nothing was measured; `DRIVER`.
     """
     found: tuple[dict[str, Any], int] = call("lacuna_df11_encoder_lengthen", [queue, encoder, output_positions, None, None])
     return found

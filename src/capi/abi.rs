@@ -159,6 +159,15 @@ pub(super) unsafe fn read_array<T: Struct>(address: *const T, len: u64) -> Outco
     Ok(values)
 }
 
+/// Refuses a struct that cannot be written, before anything is done.
+///
+/// # Safety
+/// `address` is null, or of as many bytes as the header there says.
+pub(super) unsafe fn check_struct<T: Struct>(address: *const T) -> Outcome {
+    // SAFETY: the caller's word.
+    unsafe { size_of_struct(address) }.map(drop)
+}
+
 /// Sets the fields after the header of a caller's struct, as many as he has.
 ///
 /// # Safety
@@ -225,6 +234,11 @@ pub(super) unsafe fn variable<'a, T>(what: &str, address: *mut T) -> Outcome<&'a
     check_pointer(what, address.cast_const())?;
     // SAFETY: the caller's word.
     Ok(unsafe { &mut *address })
+}
+
+/// Refuses a variable that is neither left out nor one, before anything is done.
+pub(super) fn check_optional<T>(what: &str, address: *const T) -> Outcome {
+    if address.is_null() { Ok(()) } else { check_pointer(what, address) }
 }
 
 /// A number that `0` leaves to the library.

@@ -8,7 +8,8 @@ use std::ffi::c_void;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::abi::{
-    borrow, check_reserved, free, give, lacuna_header, or, read, structs, variable, write,
+    borrow, check_optional, check_reserved, free, give, lacuna_header, or, read, structs, variable,
+    write,
 };
 use super::device::lacuna_queue;
 use super::dtype::{self, with_cached};
@@ -478,6 +479,7 @@ pub unsafe extern "C" fn lacuna_arena_trim(
 ) -> lacuna_status {
     // SAFETY: the caller's handle and variable.
     answer(|| unsafe {
+        check_optional("n_freed", n_freed)?;
         let found = with!(&mut variable("arena", arena)?.arena, arena => arena.trim(n_bytes))?;
         if !n_freed.is_null() {
             *variable("n_freed", n_freed)? = found;

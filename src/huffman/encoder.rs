@@ -8,10 +8,10 @@ use super::{
     EncodedGroup, GroupViews, GroupViewsMut, Measured, PUBLISHED_BLOCK_ELEMENTS, pack_group,
     upload_codebook,
 };
-use crate::Result;
 use crate::buffer::{Buffer, View};
 use crate::error::check_same;
 use crate::queue::Queue;
+use crate::{Error, Result};
 
 /// Encodes DF11 groups of one size in device memory, with a workspace of its own.
 ///
@@ -112,13 +112,19 @@ impl Encoder {
     /// for, and where there is another code, one of 2 KiB.
     ///
     /// # Errors
-    /// Those of [`Queue::download`] and [`upload_codebook`], and [`Error::Range`](crate::Error::Range) where codes have 2^31 bytes.
+    /// Those of [`Queue::download`] and [`upload_codebook`], [`Error::Shape`](crate::Error::Shape) for positions of another length than
+    /// [`Measured::output_positions_len`], and [`Error::Range`](crate::Error::Range) where codes have 2^31 bytes.
     pub fn lengthen(
         &mut self,
         queue: &Queue,
         output_positions: &View<'_, u8>,
     ) -> Result<Option<Measured>> {
         let Some((histogram, chosen)) = &self.latest else { return Ok(None) };
+        let (expected, got) =
+            (chosen.measured.output_positions_len(), output_positions.len() as u64);
+        if got != expected {
+            return Err(Error::Shape { what: "output_positions", expected, got });
+        }
         // A block has as many bits as 16,384 codes of two.
         if !chosen.measured.book.lengths().contains(&1) {
             return Ok(None);

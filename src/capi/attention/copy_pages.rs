@@ -5,7 +5,7 @@ use crate::attention::{
     CopyCheck, CopyInputs, CopyOutputs, CopyPlan, PoolShape, Pools, PoolsLayout,
 };
 use crate::capi::abi::{
-    borrow, check_pointer, check_reserved, free, give, lacuna_header, or, read, read_array,
+    array, borrow, check_pointer, check_reserved, free, give, lacuna_header, or, read, read_array,
     structs, truth, variable, write,
 };
 use crate::capi::device::lacuna_queue;
@@ -189,13 +189,9 @@ pub unsafe extern "C" fn lacuna_pools_shape_lens(
     answer(|| unsafe {
         let found = read(shape)?.layout()?.lens();
         let n_views = variable("n_views", n_views)?;
-        if n_lens > 0 {
-            check_pointer("lens", lens.cast_const())?;
-        }
-        let n_copied = found.len().min(n_lens.try_into().unwrap_or(usize::MAX));
-        if n_copied > 0 {
-            lens.copy_from_nonoverlapping(found.as_ptr(), n_copied);
-        }
+        let lens = array("lens", lens, n_lens)?;
+        let n_copied = found.len().min(lens.len());
+        lens[..n_copied].copy_from_slice(&found[..n_copied]);
         *n_views = found.len() as u64;
         Ok(())
     })

@@ -1,7 +1,9 @@
 //! Groups encoded where they are: DF11 and compact ones.
 
 use super::groups::{check_len, write_table};
-use crate::capi::abi::{array, borrow, free, give, lacuna_header, read, structs, variable, write};
+use crate::capi::abi::{
+    array, borrow, check_struct, free, give, lacuna_header, read, structs, variable, write,
+};
 use crate::capi::device::lacuna_queue;
 use crate::capi::status::{Failure, Outcome, answer, lacuna_status};
 use crate::capi::view::{lacuna_view, lacuna_view_mut};
@@ -163,6 +165,7 @@ pub unsafe extern "C" fn lacuna_df11_encoder_measure(
     answer(|| unsafe {
         let (queue, own) = (&borrow("queue", queue)?.0, variable("encoder", encoder)?);
         let weights = borrow("weights", weights)?.of("weights", queue)?;
+        check_struct(sizes)?;
         own.measured = None;
         own.measured = Some(own.encoder.measure(queue, &weights)?);
         write(sizes, &own.sizes()?)
@@ -203,7 +206,7 @@ pub unsafe extern "C" fn lacuna_df11_encoder_pack(
 ///
 /// Mostly nothing; else a copy of the positions that the host waits for, and one of 2 KiB; not for a captured stream.
 ///
-/// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_WRONG_QUEUE`; `LACUNA_RANGE` where nothing was measured; `LACUNA_DRIVER`.
+/// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_SHAPE`, `LACUNA_WRONG_QUEUE`; `LACUNA_RANGE` where nothing was measured; `LACUNA_DRIVER`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lacuna_df11_encoder_lengthen(
     queue: *const lacuna_queue,
@@ -218,6 +221,7 @@ pub unsafe extern "C" fn lacuna_df11_encoder_lengthen(
         let positions = borrow("output_positions", output_positions)?;
         let positions = positions.of("output_positions", queue)?;
         let is_longer = variable("is_longer", is_longer)?;
+        check_struct(sizes)?;
         own.measured()?;
         let longer = own.encoder.lengthen(queue, &positions)?;
         let found = u32::from(longer.is_some());
@@ -292,6 +296,7 @@ pub unsafe extern "C" fn lacuna_compact_encoder_measure(
     answer(|| unsafe {
         let (queue, own) = (&borrow("queue", queue)?.0, variable("encoder", encoder)?);
         let weights = borrow("weights", weights)?.of("weights", queue)?;
+        check_struct(sizes)?;
         own.measured = None;
         let measured = own.encoder.measure(queue, &weights)?;
         let plan = own.encoder.plan();

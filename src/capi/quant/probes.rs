@@ -1,7 +1,7 @@
 //! `choose_probes`.
 
 use crate::Error;
-use crate::capi::abi::{check_pointer, variable};
+use crate::capi::abi::{array, variable};
 use crate::capi::status::{answer, lacuna_status};
 
 /// Rows of a prompt that are its probes, ascending, in host memory: the last `n_recent`, and `n_random` of those before; of a shorter prompt, all.
@@ -23,17 +23,15 @@ pub unsafe extern "C" fn lacuna_choose_probes(
     // SAFETY: the caller's array and variable.
     answer(|| unsafe {
         let n_probes = variable("n_probes", n_probes)?;
-        let found = crate::quant::choose_probes(seed, n_rows, n_recent, n_random);
-        *n_probes = found.len() as u64;
+        let places = array("probes", probes, n_places)?;
+        // Who asks how many there are has no memory for them, and neither have we.
+        *n_probes = (u64::from(n_recent) + u64::from(n_random)).min(n_rows.into());
         if *n_probes > n_places {
             let what = "places for probes";
             return Err(Error::Shape { what, expected: *n_probes, got: n_places }.into());
         }
-        if found.is_empty() {
-            return Ok(());
-        }
-        check_pointer("probes", probes.cast_const())?;
-        probes.copy_from_nonoverlapping(found.as_ptr(), found.len());
+        let found = crate::quant::choose_probes(seed, n_rows, n_recent, n_random);
+        places[..found.len()].copy_from_slice(&found);
         Ok(())
     })
 }

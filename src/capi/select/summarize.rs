@@ -127,7 +127,7 @@ impl lacuna_summarize_plan {
 
 /// Makes a plan: arithmetic alone, no driver call.
 ///
-/// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`; `LACUNA_RANGE`, whose message says what is supported.
+/// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_DTYPE`, `LACUNA_SHAPE`; `LACUNA_RANGE`, whose message says what is supported.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lacuna_summarize_plan_new(
     shape: *const lacuna_summarize_shape,

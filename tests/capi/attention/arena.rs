@@ -358,7 +358,11 @@ fn an_arena_grows_lets_go_and_says_what_it_has() {
         assert_eq!(is_ready, 1);
         answer(lacuna_arena_is_ready(arena.address, 1, 33, &raw mut is_ready)).unwrap();
         assert_eq!(is_ready, 0);
+        // What cannot be told is not done.
         let mut n_freed = 7;
+        let odd = (&raw mut n_freed).wrapping_byte_add(4);
+        let found = answer(lacuna_arena_trim(arena.address, 0, odd));
+        assert_eq!(found.unwrap_err().0, LACUNA_RANGE);
         answer(lacuna_arena_trim(arena.address, 0, &raw mut n_freed)).unwrap();
         assert_eq!(n_freed, 2 * 4 * 4096);
         answer(lacuna_arena_stock(arena.address, 4096)).unwrap();

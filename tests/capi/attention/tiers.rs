@@ -208,6 +208,11 @@ fn lens(shape: &lacuna_pools_shape) -> Result<Vec<u64>, Refused> {
     // SAFETY: structs, an array and a variable of this program's.
     answer(unsafe { lacuna_pools_shape_lens(shape, lens.as_mut_ptr(), 4, &raw mut n_views) })?;
     assert_eq!(lens[n_views as usize], 77);
+    // SAFETY: of an array that no memory has nothing is written.
+    let found = answer(unsafe {
+        lacuna_pools_shape_lens(shape, lens.as_mut_ptr(), u64::MAX, &raw mut n_views)
+    });
+    assert_eq!(found.unwrap_err().0, LACUNA_RANGE);
     // How many there are, without an array.
     // SAFETY: as above.
     unsafe { answer(lacuna_pools_shape_lens(shape, std::ptr::null_mut(), 0, &raw mut n_views)) }?;

@@ -54,6 +54,18 @@ fn check_df11(weights: &[u16], n_lengthened: usize) {
             &raw mut sizes,
         ))
         .unwrap();
+        // What cannot be told is not done: the group that was measured stays so.
+        let mut short = lacuna_df11_encoder_sizes::zeroed();
+        short.header.size = 8;
+        let others = as_bf16(&vec![0x3F80; n_elements as usize]);
+        let of_others = view(&others);
+        let found = answer(lacuna_df11_encoder_measure(
+            queue.address,
+            encoder.address,
+            &raw const of_others,
+            &raw mut short,
+        ));
+        assert_eq!(found.unwrap_err().0, LACUNA_ABI);
         let mut n = 0;
         loop {
             let mut encoded_exponent = Aligned::<u8>::zeros(sizes.encoded_exponent);
@@ -79,6 +91,17 @@ fn check_df11(weights: &[u16], n_lengthened: usize) {
             answer(lacuna_df11_encoder_pack(queue.address, encoder.address, &raw const args))
                 .unwrap();
             let (positions, mut is_longer) = (view(&output_positions), 77);
+            // All of it is copied to the host, where it is looked at.
+            let mut other = positions;
+            other.len -= 4;
+            let found = answer(lacuna_df11_encoder_lengthen(
+                queue.address,
+                encoder.address,
+                &raw const other,
+                &raw mut sizes,
+                &raw mut is_longer,
+            ));
+            assert_eq!(found.unwrap_err().0, LACUNA_SHAPE);
             answer(lacuna_df11_encoder_lengthen(
                 queue.address,
                 encoder.address,

@@ -317,6 +317,15 @@ fn what_is_no_checkpoint_is_refused() {
     write_model(&model);
     let (status, message) = open(&folder.path().join("none")).map(drop).unwrap_err();
     assert_eq!(status, LACUNA_IO, "{message}");
+    // More files than memory has addresses for.
+    let (c_model, output) = (c_path(&model), c_path(&folder.path().join("output")));
+    let inputs = [c_model.as_ptr()];
+    // SAFETY: texts of this program's; of so many nothing is read.
+    let found = answer(unsafe {
+        lacuna_compress(inputs.as_ptr(), u64::MAX, output.as_ptr(), null(), null_mut())
+    });
+    let message = format!("inputs: {} elements do not fit into memory", u64::MAX);
+    assert_eq!(found, refused(LACUNA_RANGE, &message));
     let (status, message) = open(&model).map(drop).unwrap_err();
     assert_eq!(status, LACUNA_FORMAT);
     assert!(message.contains("it holds no compressed group"), "{message}");

@@ -489,4 +489,24 @@ fn probes_are_those_that_rust_chooses() {
         lacuna_choose_probes(7, 9, 3, 3, probes.as_mut_ptr(), 30, std::ptr::null_mut())
     });
     assert_eq!(found, Err((LACUNA_NULL, "n_probes is a null pointer".to_owned())));
+    let (mut n, found_before) = (77, probes);
+    // SAFETY: null, and a variable of this program's.
+    let found =
+        answer(unsafe { lacuna_choose_probes(7, 9, 3, 3, std::ptr::null_mut(), 30, &raw mut n) });
+    assert_eq!(found, Err((LACUNA_NULL, "probes is a null pointer".to_owned())));
+    // How many there would be of as many rows as can be said is told without making them.
+    // SAFETY: as above.
+    let found = answer(unsafe {
+        lacuna_choose_probes(7, u32::MAX, u32::MAX, 3, std::ptr::null_mut(), 0, &raw mut n)
+    });
+    assert_eq!((found.unwrap_err().0, n), (LACUNA_SHAPE, u32::MAX.into()));
+    n = 77;
+    let places = u64::MAX;
+    // SAFETY: of an array of so many places nothing is written.
+    let refused = answer(unsafe {
+        lacuna_choose_probes(7, 9, 3, 3, probes.as_mut_ptr(), places, &raw mut n)
+    });
+    let message = format!("probes: {places} elements do not fit into memory");
+    assert_eq!(refused, Err((LACUNA_RANGE, message)));
+    assert_eq!((probes, n), (found_before, 77), "nothing is written");
 }

@@ -4,7 +4,9 @@ use std::ffi::{CString, c_char, c_void};
 use std::ptr::null;
 
 use super::{each, format, lacuna_checkpoint, path, utf8};
-use crate::capi::abi::{LACUNA_ABI_VERSION, borrow, lacuna_header, read, structs, text, write};
+use crate::capi::abi::{
+    LACUNA_ABI_VERSION, borrow, check_struct, lacuna_header, read, structs, text, write,
+};
 use crate::capi::status::{Failure, Outcome, answer, lacuna_status};
 use crate::huffman::{self, Converted, GroupPattern, Progress};
 
@@ -127,7 +129,7 @@ impl lacuna_conversion {
 /// `address` is null, or of a struct that begins with a header.
 unsafe fn check_summary(address: *const lacuna_converted) -> Outcome {
     // SAFETY: the caller's word.
-    if address.is_null() { Ok(()) } else { unsafe { read(address) }.map(drop) }
+    if address.is_null() { Ok(()) } else { unsafe { check_struct(address) } }
 }
 
 /// # Safety

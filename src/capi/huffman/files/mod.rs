@@ -13,7 +13,7 @@ pub use stored::*;
 use std::ffi::{CStr, c_char};
 use std::path::PathBuf;
 
-use crate::capi::abi::{check_pointer, text};
+use crate::capi::abi::{slice, text};
 use crate::capi::status::{Failure, Outcome, lacuna_status};
 use crate::huffman::Format;
 
@@ -67,9 +67,6 @@ unsafe fn each<T>(
     len: u64,
     take: impl Fn(*const c_char) -> Outcome<T>,
 ) -> Outcome<Vec<T>> {
-    if len > 0 {
-        check_pointer(what, address)?;
-    }
-    // SAFETY: one of the caller's texts.
-    (0..len as usize).map(|idx| take(unsafe { address.add(idx).read() })).collect()
+    // SAFETY: the caller's word.
+    unsafe { slice(what, address, len) }?.iter().map(|text| take(*text)).collect()
 }

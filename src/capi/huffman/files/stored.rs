@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::{number, sides};
 use crate::capi::abi::{
-    array, borrow, check_pointer, free, give, lacuna_header, owned_text, slice, structs, variable,
+    array, borrow, check_optional, free, give, lacuna_header, owned_text, slice, structs, variable,
     write,
 };
 use crate::capi::device::lacuna_queue;
@@ -286,9 +286,7 @@ pub unsafe extern "C" fn lacuna_stored_decode(
         let own = borrow("stored", stored)?;
         let output = array("output", output, n_elements)?;
         check_len("output", own.stored.n_elements(), n_elements)?;
-        if !is_verified.is_null() {
-            check_pointer("is_verified", is_verified.cast_const())?;
-        }
+        check_optional("is_verified", is_verified)?;
         own.stored.decode(output)?;
         own.verify(output, is_verified)
     })
