@@ -10,7 +10,7 @@ use std::ffi::c_void;
 use lacuna::region::{Region, Role};
 use lacuna::simt::{
     self, Checks, Config, Direction, Entry, Fault, FaultKind, Fibres, Launch, LineCounters,
-    Recorder, Schedule, Space,
+    Recorder, Schedule, Space, Witness,
 };
 
 macro_rules! kernels {
@@ -78,9 +78,11 @@ fn run_clusters(
         address: address.expose_provenance() as u64,
         n_bytes: n as u64 * 4,
     };
+    // One counts in its output, from zeros on.
+    let role = if symbol == LAST_BLOCK.0 { Role::InOut } else { Role::Output };
     let regions = [
         region("input", Role::Input, params.input, input.len()),
-        region("output", Role::Output, params.output, output.len()),
+        region("output", role, params.output, output.len()),
     ];
     // SAFETY: the kernels of csrc/simt/selftest take this struct, and each test brings buffers as
     // long as its kernel uses.
@@ -326,6 +328,30 @@ fn shared_memory_is_poisoned_before_each_block() {
     let mut output = vec![0; 20];
     run(&Config::default(), POISON, 10, 32, &[], &mut output).unwrap();
     assert!(output.iter().all(|word| *word == 0xCDCD_CDCD), "{output:x?}");
+}
+
+#[test]
+fn what_was_in_an_output_is_not_what_a_launch_leaves() {
+    for fill in [0x00, 0xFF, 0x5A] {
+        let word = u32::from_ne_bytes([fill; 4]);
+        let witness = Witness::default();
+        let config = Config { fill, witness: Some(witness.clone()), ..Config::default() };
+        // Two words of each block's shared memory, and five that it leaves unwritten.
+        let mut output = vec![7; 25];
+        run(&config, POISON, 10, 32, &[3], &mut output).unwrap();
+        assert_eq!(output, [word; 25]);
+        // A launch that is refused leaves what was there.
+        let mut output = vec![7; 25];
+        run_clusters(&config, POISON, [10, 3], 32, &[3], &mut output).unwrap_err();
+        assert_eq!(output, [7; 25]);
+        let found = witness.take();
+        assert_eq!(found.len(), 2);
+        assert_eq!(found[0].kernel, "selftest_poison");
+        let [input, output] = &found[0].regions[..] else { panic!("{found:?}") };
+        assert_eq!((input.role, &input.bytes[..]), (Role::Input, &3_u32.to_ne_bytes()[..]));
+        assert_eq!((output.role, &output.bytes[..]), (Role::Output, &[fill; 100][..]));
+        assert!(witness.take().is_empty());
+    }
 }
 
 #[test]

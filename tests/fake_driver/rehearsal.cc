@@ -79,6 +79,7 @@ int run(const Function& function, const std::vector<uint64_t>& params, const Con
   launch.n_workers = 2;
   launch.step_budget = uint64_t{1} << 26;
   launch.mma_model = 1;
+  launch.fill = 0xCD;
   launch.totals = &totals;
   LacunaSimtFault fault;
   lacuna_simt_launch(&launch, &fault);

@@ -20,10 +20,10 @@ struct TooLarge {
 };
 
 __noinline__ uint32_t descend(const uint32_t* words, uint32_t idx) {  // FAULT: too_much_local
-  uint32_t values[128];
-  for (uint32_t i = 0; i < 2; ++i) values[words[i]] = idx;         // FAULT: too_much_local
-  if (words[idx % 32] != 0) values[1] += descend(words, idx + 1);  // FAULT: too_much_local
-  return values[idx % 2];                                          // FAULT: too_much_local
+  uint32_t values[128];                                               // FAULT: too_much_local
+  for (uint32_t i = 0; i < 2; ++i) values[words[i]] = idx;            // FAULT: too_much_local
+  if (words[idx % 32] != 0) values[1] += descend(words, idx + 1);     // FAULT: too_much_local
+  return values[idx % 2];                                             // FAULT: too_much_local
 }
 }  // namespace
 
