@@ -92,7 +92,7 @@ typedef enum lacuna_status {
   // No image of the kernel loads on the device.
   LACUNA_IMAGE = 13,
   // A tensor or a file is not what its format allows.
-  LACUNA_FORMAT = 14,
+  LACUNA_MALFORMED = 14,
   // A decoder found its input corrupt.
   LACUNA_CORRUPT = 15,
   // A file could not be read or written.
@@ -3276,7 +3276,7 @@ enum lacuna_status lacuna_compact_encoder_code(const struct lacuna_compact_encod
 
 // Opens a directory of safetensors, with or without `config.json`, or one file of them, and reads headers only.
 //
-// Errors: `LACUNA_NULL`; `LACUNA_IO`; `LACUNA_FORMAT` where the files are not what a checkpoint is, and hold no group at all.
+// Errors: `LACUNA_NULL`; `LACUNA_IO`; `LACUNA_MALFORMED` where the files are not what a checkpoint is, and hold no group at all.
 enum lacuna_status lacuna_checkpoint_open(const char *path,
                                           struct lacuna_checkpoint **checkpoint);
 
@@ -3307,7 +3307,7 @@ enum lacuna_status lacuna_checkpoint_plain(const struct lacuna_checkpoint *check
 // `.safetensors`, else a new directory; it appears whole or not at all. `options` and `summary` may be null. `lacuna::huffman::compress` says all of
 // it.
 //
-// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_RANGE`, `LACUNA_IO`; `LACUNA_FORMAT` for inputs that are not sound, are compressed already, or hold nothing to
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_RANGE`, `LACUNA_IO`; `LACUNA_MALFORMED` for inputs that are not sound, are compressed already, or hold nothing to
 // compress, and for patterns that are none.
 enum lacuna_status lacuna_compress(const char *const *inputs,
                                    uint64_t n_inputs,
@@ -3318,7 +3318,7 @@ enum lacuna_status lacuna_compress(const char *const *inputs,
 // Writes a checkpoint in another format, on the CPU, without the model between; not to DF11, whose groups must be what patterns say. `options` and
 // `summary` may be null.
 //
-// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_RANGE`, `LACUNA_IO`, `LACUNA_CORRUPT`; `LACUNA_FORMAT` for DF11, and for lanes of a matrix whose shape the checkpoint
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_RANGE`, `LACUNA_IO`, `LACUNA_CORRUPT`; `LACUNA_MALFORMED` for DF11, and for lanes of a matrix whose shape the checkpoint
 // does not say.
 enum lacuna_status lacuna_transcode(const struct lacuna_checkpoint *checkpoint,
                                     const char *output,
@@ -3327,7 +3327,7 @@ enum lacuna_status lacuna_transcode(const struct lacuna_checkpoint *checkpoint,
 
 // Decompresses a checkpoint on the CPU to one bf16 safetensors file. `options` and `summary` may be null.
 //
-// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_RANGE`, `LACUNA_IO`, `LACUNA_CORRUPT`, `LACUNA_FORMAT`.
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_RANGE`, `LACUNA_IO`, `LACUNA_CORRUPT`, `LACUNA_MALFORMED`.
 enum lacuna_status lacuna_decompress(const struct lacuna_checkpoint *checkpoint,
                                      const char *output,
                                      const struct lacuna_conversion *options,
@@ -3335,7 +3335,7 @@ enum lacuna_status lacuna_decompress(const struct lacuna_checkpoint *checkpoint,
 
 // Checks a group's tensors, and where the file carries a checksum of them, that too, for which all of them are read.
 //
-// Errors: `LACUNA_NULL`; `LACUNA_RANGE` for a group that there is not; `LACUNA_FORMAT` where a tensor is not what the format allows, or is damaged.
+// Errors: `LACUNA_NULL`; `LACUNA_RANGE` for a group that there is not; `LACUNA_MALFORMED` where a tensor is not what the format allows, or is damaged.
 enum lacuna_status lacuna_checkpoint_stored(const struct lacuna_checkpoint *checkpoint,
                                             uint64_t group,
                                             struct lacuna_stored **stored);
@@ -3358,14 +3358,14 @@ enum lacuna_status lacuna_stored_matrix(const struct lacuna_stored *stored,
 // The tensors of a group of DF11, in the file that is mapped: for `lacuna_weights_upload_df11`, or for an engine's own copies. They
 // are there until the group is freed.
 //
-// Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_FORMAT` for a group in another format.
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_MALFORMED` for a group in another format.
 enum lacuna_status lacuna_stored_df11(const struct lacuna_stored *stored,
                                       struct lacuna_df11_group *group);
 
 // The tensors of a compact group, in the file that is mapped: for `lacuna_weights_upload_compact`, or for an engine's own copies. They
 // are there until the group is freed.
 //
-// Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_FORMAT` for a group in another format.
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_MALFORMED` for a group in another format.
 enum lacuna_status lacuna_stored_compact(const struct lacuna_stored *stored,
                                          struct lacuna_compact_group *group);
 
@@ -3373,7 +3373,7 @@ enum lacuna_status lacuna_stored_compact(const struct lacuna_stored *stored,
 //
 // An allocation and six copies for each compact group, two and five for each of DF11, and one of each for their table; not for a captured stream.
 //
-// Errors: `LACUNA_NULL`; `LACUNA_FORMAT` for a matrix of lanes, which `lacuna_device_lane_upload` takes; `LACUNA_RANGE`, `LACUNA_DRIVER`.
+// Errors: `LACUNA_NULL`; `LACUNA_MALFORMED` for a matrix of lanes, which `lacuna_device_lane_upload` takes; `LACUNA_RANGE`, `LACUNA_DRIVER`.
 enum lacuna_status lacuna_weights_upload_stored(const struct lacuna_queue *queue,
                                                 const struct lacuna_stored *const *groups,
                                                 uint64_t n_groups,
@@ -3382,7 +3382,7 @@ enum lacuna_status lacuna_weights_upload_stored(const struct lacuna_queue *queue
 // The tensors of a matrix of lanes, in the file that is mapped: for `lacuna_device_lane_upload`, or for an engine's own copies. They
 // are there until the group is freed.
 //
-// Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_FORMAT` for a group in another format.
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_MALFORMED` for a group in another format.
 enum lacuna_status lacuna_stored_lane(const struct lacuna_stored *stored,
                                       struct lacuna_lane_tensors *tensors);
 
@@ -3390,7 +3390,7 @@ enum lacuna_status lacuna_stored_lane(const struct lacuna_stored *stored,
 // have the checksum that the file carries, and to 0 where it carries none. Of `LACUNA_CORRUPT` and a wrong checksum `output` is written too, and means
 // nothing.
 //
-// Errors: `LACUNA_NULL`, `LACUNA_SHAPE`; `LACUNA_CORRUPT`, whose message says where and what; `LACUNA_FORMAT` for another checksum than the file's.
+// Errors: `LACUNA_NULL`, `LACUNA_SHAPE`; `LACUNA_CORRUPT`, whose message says where and what; `LACUNA_MALFORMED` for another checksum than the file's.
 enum lacuna_status lacuna_stored_decode(const struct lacuna_stored *stored,
                                         uint16_t *output,
                                         uint64_t n_elements,
@@ -3399,7 +3399,7 @@ enum lacuna_status lacuna_stored_decode(const struct lacuna_stored *stored,
 // Holds the decoded weights of a group, from whatever decoder and in host memory, against the checksum that the file carries.
 // `is_verified` is as of `lacuna_stored_decode`.
 //
-// Errors: `LACUNA_NULL`, `LACUNA_SHAPE`; `LACUNA_FORMAT` for another checksum than the file's.
+// Errors: `LACUNA_NULL`, `LACUNA_SHAPE`; `LACUNA_MALFORMED` for another checksum than the file's.
 enum lacuna_status lacuna_stored_verify(const struct lacuna_stored *stored,
                                         const uint16_t *weights,
                                         uint64_t n_elements,
@@ -3419,7 +3419,7 @@ enum lacuna_status lacuna_df11_code_table(struct lacuna_bytes luts,
 
 // The code table of a compact group's `lengths`, 128 bytes in host memory, into `n_bytes` of host memory: `LACUNA_CODE_TABLE_BYTES`.
 //
-// Errors: `LACUNA_NULL`, `LACUNA_SHAPE`; `LACUNA_FORMAT` for lengths that are those of no code.
+// Errors: `LACUNA_NULL`, `LACUNA_SHAPE`; `LACUNA_MALFORMED` for lengths that are those of no code.
 enum lacuna_status lacuna_compact_code_table(struct lacuna_bytes lengths,
                                              uint8_t *table,
                                              uint64_t n_bytes);
@@ -3427,14 +3427,14 @@ enum lacuna_status lacuna_compact_code_table(struct lacuna_bytes lengths,
 // Expands a DF11 group in host memory on the CPU, on all threads: `output` is of the group's `n_elements`. A corrupt
 // group is quiet NaNs.
 //
-// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_FORMAT`, `LACUNA_SHAPE`; `LACUNA_CORRUPT`, whose message says where and what.
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_MALFORMED`, `LACUNA_SHAPE`; `LACUNA_CORRUPT`, whose message says where and what.
 enum lacuna_status lacuna_df11_group_decode(const struct lacuna_df11_group *group,
                                             uint16_t *output,
                                             uint64_t n_elements);
 
 // Expands a compact group in host memory on the CPU, on all threads: `output` is of the group's `n_elements`. A corrupt tile is quiet NaNs.
 //
-// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_FORMAT`, `LACUNA_SHAPE`; `LACUNA_CORRUPT`, whose message says where and what.
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_MALFORMED`, `LACUNA_SHAPE`; `LACUNA_CORRUPT`, whose message says where and what.
 enum lacuna_status lacuna_compact_group_decode(const struct lacuna_compact_group *group,
                                                uint16_t *output,
                                                uint64_t n_elements);
@@ -3458,7 +3458,7 @@ enum lacuna_status lacuna_lane_shape_of_header(struct lacuna_bytes header, struc
 //
 // An allocation and a copy for each plane; not for a captured stream.
 //
-// Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_FORMAT` where a tensor is not what the format allows; `LACUNA_RANGE`, `LACUNA_DRIVER`.
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_MALFORMED` where a tensor is not what the format allows; `LACUNA_RANGE`, `LACUNA_DRIVER`.
 enum lacuna_status lacuna_device_lane_upload(const struct lacuna_queue *queue,
                                              const struct lacuna_lane_tensors *tensors,
                                              struct lacuna_device_lane **lane);
@@ -3486,7 +3486,7 @@ enum lacuna_status lacuna_device_lane_views(const struct lacuna_device_lane *lan
 
 // Expands a matrix in host memory on the CPU, on all threads: `output` is `[n_rows, n_columns]`, of `n_elements`.
 //
-// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_FORMAT`, `LACUNA_SHAPE`.
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_MALFORMED`, `LACUNA_SHAPE`.
 enum lacuna_status lacuna_lane_tensors_unpack(const struct lacuna_lane_tensors *tensors,
                                               uint16_t *output,
                                               uint64_t n_elements);
@@ -3618,7 +3618,7 @@ enum lacuna_status lacuna_decode_rows(const struct lacuna_queue *queue,
 //
 // Two allocations and five copies a group, and one of each for their table; not for a captured stream.
 //
-// Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_FORMAT` where a tensor is not what the format allows; `LACUNA_RANGE`, `LACUNA_DRIVER`.
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_MALFORMED` where a tensor is not what the format allows; `LACUNA_RANGE`, `LACUNA_DRIVER`.
 enum lacuna_status lacuna_weights_upload_df11(const struct lacuna_queue *queue,
                                               const struct lacuna_df11_group *groups,
                                               uint64_t n_groups,
@@ -3628,7 +3628,7 @@ enum lacuna_status lacuna_weights_upload_df11(const struct lacuna_queue *queue,
 //
 // An allocation and six copies a group, and one of each for their table; not for a captured stream.
 //
-// Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_FORMAT` where a tensor is not what the format allows; `LACUNA_RANGE`, `LACUNA_DRIVER`.
+// Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_MALFORMED` where a tensor is not what the format allows; `LACUNA_RANGE`, `LACUNA_DRIVER`.
 enum lacuna_status lacuna_weights_upload_compact(const struct lacuna_queue *queue,
                                                  const struct lacuna_compact_group *groups,
                                                  uint64_t n_groups,

@@ -50,7 +50,7 @@ class Status(IntEnum):
     UNSUPPORTED_DEVICE = 11
     DRIVER = 12
     IMAGE = 13
-    FORMAT = 14
+    MALFORMED = 14
     CORRUPT = 15
     IO = 16
     OUT_OF_MEMORY = 17

@@ -2520,7 +2520,7 @@ def checkpoint_open(
 ) -> Checkpoint:
     """Opens a directory of safetensors, with or without `config.json`, or one file of them, and reads headers only.
 
-    Errors: `NULL`; `IO`; `FORMAT` where the files are not what a checkpoint is, and hold no group at all.
+    Errors: `NULL`; `IO`; `MALFORMED` where the files are not what a checkpoint is, and hold no group at all.
     """
     return Checkpoint(call("lacuna_checkpoint_open", [path, None]))
 
@@ -2531,7 +2531,7 @@ def checkpoint_stored(
 ) -> Stored:
     """Checks a group's tensors, and where the file carries a checksum of them, that too, for which all of them are read.
 
-    Errors: `NULL`; `RANGE` for a group that there is not; `FORMAT` where a tensor is not what the format allows, or is damaged.
+    Errors: `NULL`; `RANGE` for a group that there is not; `MALFORMED` where a tensor is not what the format allows, or is damaged.
     """
     return Stored(call("lacuna_checkpoint_stored", [checkpoint, group, None]))
 
@@ -2544,7 +2544,7 @@ def weights_upload_stored(
 
     An allocation and six copies for each compact group, two and five for each of DF11, and one of each for their table; not for a captured stream.
 
-    Errors: `NULL`; `FORMAT` for a matrix of lanes, which `device_lane_upload` takes; `RANGE`, `DRIVER`.
+    Errors: `NULL`; `MALFORMED` for a matrix of lanes, which `device_lane_upload` takes; `RANGE`, `DRIVER`.
     """
     return Weights(call("lacuna_weights_upload_stored", [queue, groups, None, None]))
 
@@ -2704,7 +2704,7 @@ def weights_upload_df11(
 
     Two allocations and five copies a group, and one of each for their table; not for a captured stream.
 
-    Errors: `NULL`, `ABI`; `FORMAT` where a tensor is not what the format allows; `RANGE`, `DRIVER`.
+    Errors: `NULL`, `ABI`; `MALFORMED` where a tensor is not what the format allows; `RANGE`, `DRIVER`.
     """
     return Weights(call("lacuna_weights_upload_df11", [queue, groups, None, None]))
 
@@ -2717,7 +2717,7 @@ def weights_upload_compact(
 
     An allocation and six copies a group, and one of each for their table; not for a captured stream.
 
-    Errors: `NULL`, `ABI`; `FORMAT` where a tensor is not what the format allows; `RANGE`, `DRIVER`.
+    Errors: `NULL`, `ABI`; `MALFORMED` where a tensor is not what the format allows; `RANGE`, `DRIVER`.
     """
     return Weights(call("lacuna_weights_upload_compact", [queue, groups, None, None]))
 

@@ -285,7 +285,7 @@ pub(super) unsafe fn text<'a>(what: &str, address: *const c_char) -> Outcome<&'a
 pub(super) fn owned_text(what: &str, text: &str) -> Outcome<CString> {
     CString::new(text).map_err(|_| {
         let message = format!("{what} {text:?} has a zero byte, with which texts end in C");
-        Failure::new(lacuna_status::LACUNA_FORMAT, message)
+        Failure::new(lacuna_status::LACUNA_MALFORMED, message)
     })
 }
 

@@ -39,7 +39,7 @@ pub enum lacuna_status {
     /// No image of the kernel loads on the device.
     LACUNA_IMAGE = 13,
     /// A tensor or a file is not what its format allows.
-    LACUNA_FORMAT = 14,
+    LACUNA_MALFORMED = 14,
     /// A decoder found its input corrupt.
     LACUNA_CORRUPT = 15,
     /// A file could not be read or written.
@@ -100,9 +100,9 @@ impl From<Error> for Failure {
                 LACUNA_WRONG_QUEUE
             }
             Error::ArenaFull { .. } => LACUNA_OUT_OF_MEMORY,
-            Error::Tensor(_) => LACUNA_FORMAT,
+            Error::Tensor(_) => LACUNA_MALFORMED,
             #[cfg(feature = "files")]
-            Error::Checkpoint(_) => LACUNA_FORMAT,
+            Error::Checkpoint(_) => LACUNA_MALFORMED,
             Error::Io { .. } => LACUNA_IO,
             Error::Corrupt(_) | Error::CorruptTile(_) => LACUNA_CORRUPT,
             #[cfg(feature = "simt")]
@@ -173,7 +173,7 @@ pub extern "C" fn lacuna_status_name(status: u32) -> *const c_char {
         11 => c"LACUNA_UNSUPPORTED_DEVICE",
         12 => c"LACUNA_DRIVER",
         13 => c"LACUNA_IMAGE",
-        14 => c"LACUNA_FORMAT",
+        14 => c"LACUNA_MALFORMED",
         15 => c"LACUNA_CORRUPT",
         16 => c"LACUNA_IO",
         17 => c"LACUNA_OUT_OF_MEMORY",

@@ -253,7 +253,7 @@ pub unsafe extern "C" fn lacuna_df11_code_table(
 
 /// The code table of a compact group's `lengths`, 128 bytes in host memory, into `n_bytes` of host memory: `LACUNA_CODE_TABLE_BYTES`.
 ///
-/// Errors: `LACUNA_NULL`, `LACUNA_SHAPE`; `LACUNA_FORMAT` for lengths that are those of no code.
+/// Errors: `LACUNA_NULL`, `LACUNA_SHAPE`; `LACUNA_MALFORMED` for lengths that are those of no code.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lacuna_compact_code_table(
     lengths: lacuna_bytes,
@@ -266,7 +266,7 @@ pub unsafe extern "C" fn lacuna_compact_code_table(
         check_len("lengths, in bytes", LENGTHS_BYTES as u64, lengths.len() as u64)?;
         let lengths = lengths.first_chunk().unwrap_or(&[0; LENGTHS_BYTES]);
         let code = CompactCode::of_lengths(lengths).map_err(|error: LengthsError| {
-            Failure::new(lacuna_status::LACUNA_FORMAT, format!("lengths: {error}"))
+            Failure::new(lacuna_status::LACUNA_MALFORMED, format!("lengths: {error}"))
         })?;
         write_table(&code.table(), table, n_bytes)
     })
@@ -285,7 +285,7 @@ pub(super) unsafe fn write_table(found: &CodeTable, table: *mut u8, n_bytes: u64
 /// Expands a DF11 group in host memory on the CPU, on all threads: `output` is of the group's `n_elements`. A corrupt
 /// group is quiet NaNs.
 ///
-/// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_FORMAT`, `LACUNA_SHAPE`; `LACUNA_CORRUPT`, whose message says where and what.
+/// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_MALFORMED`, `LACUNA_SHAPE`; `LACUNA_CORRUPT`, whose message says where and what.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lacuna_df11_group_decode(
     group: *const lacuna_df11_group,
@@ -303,7 +303,7 @@ pub unsafe extern "C" fn lacuna_df11_group_decode(
 
 /// Expands a compact group in host memory on the CPU, on all threads: `output` is of the group's `n_elements`. A corrupt tile is quiet NaNs.
 ///
-/// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_FORMAT`, `LACUNA_SHAPE`; `LACUNA_CORRUPT`, whose message says where and what.
+/// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_MALFORMED`, `LACUNA_SHAPE`; `LACUNA_CORRUPT`, whose message says where and what.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lacuna_compact_group_decode(
     group: *const lacuna_compact_group,

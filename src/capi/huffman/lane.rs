@@ -318,7 +318,7 @@ pub unsafe extern "C" fn lacuna_lane_shape_of_header(
 ///
 /// An allocation and a copy for each plane; not for a captured stream.
 ///
-/// Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_FORMAT` where a tensor is not what the format allows; `LACUNA_RANGE`, `LACUNA_DRIVER`.
+/// Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_MALFORMED` where a tensor is not what the format allows; `LACUNA_RANGE`, `LACUNA_DRIVER`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lacuna_device_lane_upload(
     queue: *const lacuna_queue,
@@ -397,7 +397,7 @@ pub unsafe extern "C" fn lacuna_device_lane_views(
 
 /// Expands a matrix in host memory on the CPU, on all threads: `output` is `[n_rows, n_columns]`, of `n_elements`.
 ///
-/// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_FORMAT`, `LACUNA_SHAPE`.
+/// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_MALFORMED`, `LACUNA_SHAPE`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lacuna_lane_tensors_unpack(
     tensors: *const lacuna_lane_tensors,

@@ -76,7 +76,7 @@ pub struct lacuna_weights(pub(super) DeviceWeights<'static>);
 ///
 /// Two allocations and five copies a group, and one of each for their table; not for a captured stream.
 ///
-/// Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_FORMAT` where a tensor is not what the format allows; `LACUNA_RANGE`, `LACUNA_DRIVER`.
+/// Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_MALFORMED` where a tensor is not what the format allows; `LACUNA_RANGE`, `LACUNA_DRIVER`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lacuna_weights_upload_df11(
     queue: *const lacuna_queue,
@@ -101,7 +101,7 @@ pub unsafe extern "C" fn lacuna_weights_upload_df11(
 ///
 /// An allocation and six copies a group, and one of each for their table; not for a captured stream.
 ///
-/// Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_FORMAT` where a tensor is not what the format allows; `LACUNA_RANGE`, `LACUNA_DRIVER`.
+/// Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_MALFORMED` where a tensor is not what the format allows; `LACUNA_RANGE`, `LACUNA_DRIVER`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lacuna_weights_upload_compact(
     queue: *const lacuna_queue,

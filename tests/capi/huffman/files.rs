@@ -172,7 +172,7 @@ fn a_published_group_is_opened_checked_and_decoded() {
         let mut other = lacuna_lane_tensors::zeroed();
         let found = answer(lacuna_stored_lane(group.address, &raw mut other));
         let message = "model.layers.0 is in the format df11, and lane was asked for";
-        assert_eq!(found, refused(LACUNA_FORMAT, message));
+        assert_eq!(found, refused(LACUNA_MALFORMED, message));
         let found =
             answer(lacuna_stored_decode(group.address, output.as_mut_ptr(), n - 1, null_mut()));
         assert_eq!(found.unwrap_err().0, LACUNA_SHAPE);
@@ -223,7 +223,7 @@ fn a_model_is_compressed_to_every_format_and_back() {
             };
             verify(original).unwrap();
             let (status, message) = verify(&wrong).unwrap_err();
-            assert_eq!(status, LACUNA_FORMAT);
+            assert_eq!(status, LACUNA_MALFORMED);
             assert!(message.contains("checksum"), "{message}");
             // SAFETY: a handle of the library's, structs and an array of this program's.
             unsafe {
@@ -253,7 +253,7 @@ fn a_model_is_compressed_to_every_format_and_back() {
         match format {
             2 => {
                 let message = "lm_head is a matrix of lanes, which is not decoded: lacuna_device_lane_upload takes it";
-                assert_eq!(weights.map(drop), refused(LACUNA_FORMAT, message));
+                assert_eq!(weights.map(drop), refused(LACUNA_MALFORMED, message));
             }
             _ => {
                 let (output, statuses, checked) = decode_weights(&queue, &weights.unwrap());
@@ -294,7 +294,7 @@ fn a_model_is_compressed_to_every_format_and_back() {
             let found = answer(lacuna_decompress(from, back_c.as_ptr(), options, null_mut()));
             assert_eq!(found, refused(LACUNA_RANGE, "format of bf16: 1 is no format: 0"));
             let found = answer(lacuna_transcode(from, back_c.as_ptr(), null(), null_mut()));
-            assert_eq!(found.unwrap_err().0, LACUNA_FORMAT);
+            assert_eq!(found.unwrap_err().0, LACUNA_MALFORMED);
             assert!(!back.exists());
             let transcoded = open(&other).unwrap();
             let from = transcoded.address;
@@ -327,7 +327,7 @@ fn what_is_no_checkpoint_is_refused() {
     let message = format!("inputs: {} elements do not fit into memory", u64::MAX);
     assert_eq!(found, refused(LACUNA_RANGE, &message));
     let (status, message) = open(&model).map(drop).unwrap_err();
-    assert_eq!(status, LACUNA_FORMAT);
+    assert_eq!(status, LACUNA_MALFORMED);
     assert!(message.contains("it holds no compressed group"), "{message}");
     // SAFETY: null, and a variable of this program's.
     let found =
@@ -349,14 +349,14 @@ fn what_is_no_checkpoint_is_refused() {
     let broken = [broken.as_ptr()];
     let other = lacuna_conversion { patterns: broken.as_ptr(), ..options };
     let (status, message) = compress(&model, &output, &raw const other).map(drop).unwrap_err();
-    assert_eq!(status, LACUNA_FORMAT, "{message}");
+    assert_eq!(status, LACUNA_MALFORMED, "{message}");
     let other = lacuna_conversion { patterns: null(), ..options };
     let found = compress(&model, &output, &raw const other);
     assert_eq!(found.map(drop), refused(LACUNA_NULL, "patterns is a null pointer"));
     assert!(!output.exists());
     assert_eq!(compress(&model, &output, &raw const options).unwrap().n_groups, 1);
     let (status, message) = compress(&model, &output, null()).map(drop).unwrap_err();
-    assert_eq!(status, LACUNA_FORMAT);
+    assert_eq!(status, LACUNA_MALFORMED);
     assert!(message.contains("it exists"), "{message}");
 
     // A file that a byte of is another.
@@ -368,6 +368,6 @@ fn what_is_no_checkpoint_is_refused() {
     std::fs::write(&file, bytes).unwrap();
     let damaged = open(&output).unwrap();
     let (status, message) = stored(&damaged, 0).map(drop).unwrap_err();
-    assert_eq!(status, LACUNA_FORMAT);
+    assert_eq!(status, LACUNA_MALFORMED);
     assert!(message.contains("damaged") || message.contains("lm_head"), "{message}");
 }

@@ -395,10 +395,10 @@ fn compact_groups_are_decoded_whole_and_by_rows() {
     code_table(raw.lengths, &mut table).unwrap();
     assert!(table == raw.parse().unwrap().code().table().to_bytes());
     let none = "lengths: no exponent has a code";
-    assert_eq!(code_table(&[0; 128], &mut table), refused(LACUNA_FORMAT, none));
+    assert_eq!(code_table(&[0; 128], &mut table), refused(LACUNA_MALFORMED, none));
     let other = lacuna_compact_group { lengths: bytes(&raw.lengths[1..]), ..c_group };
     let (status, message) = upload(&other).map(drop).unwrap_err();
-    assert_eq!(status, LACUNA_FORMAT);
+    assert_eq!(status, LACUNA_MALFORMED);
     assert!(message.contains("embed") && message.contains("lengths"), "{message}");
 
     let shape = lacuna_decode_rows_shape {

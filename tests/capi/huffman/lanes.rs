@@ -152,7 +152,7 @@ fn a_matrix_goes_up_and_comes_back() {
     assert!(unpacked == original);
     let other = lacuna_lane_tensors { low: bytes(&packed.low[1..]), ..c_tensors };
     let (status, message) = upload(&queue, &other).map(drop).unwrap_err();
-    assert_eq!(status, LACUNA_FORMAT);
+    assert_eq!(status, LACUNA_MALFORMED);
     assert!(message.contains("o_proj") && message.contains("lane_low"), "{message}");
 
     let lane = upload(&queue, &c_tensors).unwrap();

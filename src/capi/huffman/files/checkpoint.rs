@@ -131,7 +131,7 @@ impl lacuna_checkpoint {
 
 /// Opens a directory of safetensors, with or without `config.json`, or one file of them, and reads headers only.
 ///
-/// Errors: `LACUNA_NULL`; `LACUNA_IO`; `LACUNA_FORMAT` where the files are not what a checkpoint is, and hold no group at all.
+/// Errors: `LACUNA_NULL`; `LACUNA_IO`; `LACUNA_MALFORMED` where the files are not what a checkpoint is, and hold no group at all.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lacuna_checkpoint_open(
     path: *const c_char,

@@ -154,7 +154,7 @@ unsafe fn write_summary(address: *mut lacuna_converted, summary: &Converted) -> 
 /// `.safetensors`, else a new directory; it appears whole or not at all. `options` and `summary` may be null. `lacuna::huffman::compress` says all of
 /// it.
 ///
-/// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_RANGE`, `LACUNA_IO`; `LACUNA_FORMAT` for inputs that are not sound, are compressed already, or hold nothing to
+/// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_RANGE`, `LACUNA_IO`; `LACUNA_MALFORMED` for inputs that are not sound, are compressed already, or hold nothing to
 /// compress, and for patterns that are none.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lacuna_compress(
@@ -179,7 +179,7 @@ pub unsafe extern "C" fn lacuna_compress(
 /// Writes a checkpoint in another format, on the CPU, without the model between; not to DF11, whose groups must be what patterns say. `options` and
 /// `summary` may be null.
 ///
-/// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_RANGE`, `LACUNA_IO`, `LACUNA_CORRUPT`; `LACUNA_FORMAT` for DF11, and for lanes of a matrix whose shape the checkpoint
+/// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_RANGE`, `LACUNA_IO`, `LACUNA_CORRUPT`; `LACUNA_MALFORMED` for DF11, and for lanes of a matrix whose shape the checkpoint
 /// does not say.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lacuna_transcode(
@@ -202,7 +202,7 @@ pub unsafe extern "C" fn lacuna_transcode(
 
 /// Decompresses a checkpoint on the CPU to one bf16 safetensors file. `options` and `summary` may be null.
 ///
-/// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_RANGE`, `LACUNA_IO`, `LACUNA_CORRUPT`, `LACUNA_FORMAT`.
+/// Errors: `LACUNA_NULL`, `LACUNA_ABI`, `LACUNA_RANGE`, `LACUNA_IO`, `LACUNA_CORRUPT`, `LACUNA_MALFORMED`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lacuna_decompress(
     checkpoint: *const lacuna_checkpoint,

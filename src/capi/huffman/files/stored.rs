@@ -90,7 +90,7 @@ struct Named {
 
 /// Checks a group's tensors, and where the file carries a checksum of them, that too, for which all of them are read.
 ///
-/// Errors: `LACUNA_NULL`; `LACUNA_RANGE` for a group that there is not; `LACUNA_FORMAT` where a tensor is not what the format allows, or is damaged.
+/// Errors: `LACUNA_NULL`; `LACUNA_RANGE` for a group that there is not; `LACUNA_MALFORMED` where a tensor is not what the format allows, or is damaged.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lacuna_checkpoint_stored(
     checkpoint: *const lacuna_checkpoint,
@@ -174,13 +174,13 @@ fn other_format(stored: &Stored<'_>, asked: Format) -> Failure {
         stored.name(),
         stored.format()
     );
-    Failure::new(lacuna_status::LACUNA_FORMAT, message)
+    Failure::new(lacuna_status::LACUNA_MALFORMED, message)
 }
 
 /// The tensors of a group of DF11, in the file that is mapped: for `lacuna_weights_upload_df11`, or for an engine's own copies. They
 /// are there until the group is freed.
 ///
-/// Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_FORMAT` for a group in another format.
+/// Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_MALFORMED` for a group in another format.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lacuna_stored_df11(
     stored: *const lacuna_stored,
@@ -199,7 +199,7 @@ pub unsafe extern "C" fn lacuna_stored_df11(
 /// The tensors of a compact group, in the file that is mapped: for `lacuna_weights_upload_compact`, or for an engine's own copies. They
 /// are there until the group is freed.
 ///
-/// Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_FORMAT` for a group in another format.
+/// Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_MALFORMED` for a group in another format.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lacuna_stored_compact(
     stored: *const lacuna_stored,
@@ -219,7 +219,7 @@ pub unsafe extern "C" fn lacuna_stored_compact(
 ///
 /// An allocation and six copies for each compact group, two and five for each of DF11, and one of each for their table; not for a captured stream.
 ///
-/// Errors: `LACUNA_NULL`; `LACUNA_FORMAT` for a matrix of lanes, which `lacuna_device_lane_upload` takes; `LACUNA_RANGE`, `LACUNA_DRIVER`.
+/// Errors: `LACUNA_NULL`; `LACUNA_MALFORMED` for a matrix of lanes, which `lacuna_device_lane_upload` takes; `LACUNA_RANGE`, `LACUNA_DRIVER`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lacuna_weights_upload_stored(
     queue: *const lacuna_queue,
@@ -247,13 +247,13 @@ fn no_weights(stored: &Stored<'_>) -> Failure {
         "{} is a matrix of lanes, which is not decoded: lacuna_device_lane_upload takes it",
         stored.name()
     );
-    Failure::new(lacuna_status::LACUNA_FORMAT, message)
+    Failure::new(lacuna_status::LACUNA_MALFORMED, message)
 }
 
 /// The tensors of a matrix of lanes, in the file that is mapped: for `lacuna_device_lane_upload`, or for an engine's own copies. They
 /// are there until the group is freed.
 ///
-/// Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_FORMAT` for a group in another format.
+/// Errors: `LACUNA_NULL`, `LACUNA_ABI`; `LACUNA_MALFORMED` for a group in another format.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lacuna_stored_lane(
     stored: *const lacuna_stored,
@@ -273,7 +273,7 @@ pub unsafe extern "C" fn lacuna_stored_lane(
 /// have the checksum that the file carries, and to 0 where it carries none. Of `LACUNA_CORRUPT` and a wrong checksum `output` is written too, and means
 /// nothing.
 ///
-/// Errors: `LACUNA_NULL`, `LACUNA_SHAPE`; `LACUNA_CORRUPT`, whose message says where and what; `LACUNA_FORMAT` for another checksum than the file's.
+/// Errors: `LACUNA_NULL`, `LACUNA_SHAPE`; `LACUNA_CORRUPT`, whose message says where and what; `LACUNA_MALFORMED` for another checksum than the file's.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lacuna_stored_decode(
     stored: *const lacuna_stored,
@@ -295,7 +295,7 @@ pub unsafe extern "C" fn lacuna_stored_decode(
 /// Holds the decoded weights of a group, from whatever decoder and in host memory, against the checksum that the file carries.
 /// `is_verified` is as of `lacuna_stored_decode`.
 ///
-/// Errors: `LACUNA_NULL`, `LACUNA_SHAPE`; `LACUNA_FORMAT` for another checksum than the file's.
+/// Errors: `LACUNA_NULL`, `LACUNA_SHAPE`; `LACUNA_MALFORMED` for another checksum than the file's.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lacuna_stored_verify(
     stored: *const lacuna_stored,
