@@ -3754,7 +3754,7 @@ enum lacuna_status lacuna_df11_decode(const struct lacuna_queue *queue,
 // Waits for the queue's stream, and reports the lowest corrupt block that any launch with this workspace has met since it was last zeroed.
 // Who synchronises anyway looks at the first word himself: 0 is sound.
 //
-// Errors: `LACUNA_CORRUPT`, whose message says where and what; `LACUNA_NULL`, `LACUNA_DTYPE`, `LACUNA_DRIVER`.
+// Errors: `LACUNA_CORRUPT`, whose message says where and what; `LACUNA_NULL`, `LACUNA_DTYPE`, `LACUNA_SHAPE`, `LACUNA_DRIVER`.
 enum lacuna_status lacuna_df11_check(const struct lacuna_queue *queue,
                                      const struct lacuna_df11_weights *weights,
                                      const struct lacuna_view *workspace);

@@ -2851,7 +2851,7 @@ def df11_check(
     """Waits for the queue's stream, and reports the lowest corrupt block that any launch with this workspace has met since it was last zeroed.
     Who synchronises anyway looks at the first word himself: 0 is sound.
 
-    Errors: `CORRUPT`, whose message says where and what; `NULL`, `DTYPE`, `DRIVER`.
+    Errors: `CORRUPT`, whose message says where and what; `NULL`, `DTYPE`, `SHAPE`, `DRIVER`.
     """
     call("lacuna_df11_check", [queue, weights, workspace])
 

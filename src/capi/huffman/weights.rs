@@ -252,7 +252,7 @@ pub unsafe extern "C" fn lacuna_df11_decode(
 /// Waits for the queue's stream, and reports the lowest corrupt block that any launch with this workspace has met since it was last zeroed.
 /// Who synchronises anyway looks at the first word himself: 0 is sound.
 ///
-/// Errors: `LACUNA_CORRUPT`, whose message says where and what; `LACUNA_NULL`, `LACUNA_DTYPE`, `LACUNA_DRIVER`.
+/// Errors: `LACUNA_CORRUPT`, whose message says where and what; `LACUNA_NULL`, `LACUNA_DTYPE`, `LACUNA_SHAPE`, `LACUNA_DRIVER`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lacuna_df11_check(
     queue: *const lacuna_queue,
