@@ -83,6 +83,10 @@ impl Memory {
         words.map(|idx| self.read_u64(address + 8 * idx)).collect()
     }
 
+    pub(crate) fn used(&self) -> usize {
+        self.used
+    }
+
     fn seen(&self) -> usize {
         (self.used + 4096).min(USED)
     }
