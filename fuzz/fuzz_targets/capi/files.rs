@@ -54,6 +54,11 @@ pub(crate) fn cases(bench: &mut Bench) {
         }
         let stored =
             bench.make("lacuna_checkpoint_stored", fields! { checkpoint: checkpoint.clone() });
+        // Of lanes there is nothing to be decoded.
+        if format != 2 {
+            let groups = Value::Handles(vec![stored; 2]);
+            bench.make("lacuna_weights_upload_stored", fields! { groups: groups });
+        }
         let of = ["lacuna_stored_df11", "lacuna_stored_compact", "lacuna_stored_lane"];
         bench.call(of[format as usize], fields! { stored: Value::Handle(stored) });
         let n =

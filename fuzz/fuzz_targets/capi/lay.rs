@@ -324,6 +324,17 @@ impl Layer<'_> {
                 self.pointer(place, 8, if texts.is_empty() { 0 } else { at }, 0..0);
                 *counted = Some((name.to_owned(), texts.len() as u64, false));
             }
+            Kind::Const(Kind::Const(Kind::Handle(of))) => {
+                let handles = if let Some(Value::Handles(all)) = value { &all[..] } else { &[] };
+                let at = self.memory.take(8 * handles.len(), 8)?;
+                for (idx, handle) in handles.iter().enumerate() {
+                    let place = Place::Memory(at + 8 * idx as u64);
+                    self.set(place, 8, *handle);
+                    self.leaf(place, Part::Handle(of));
+                }
+                self.pointer(place, 8, if handles.is_empty() { 0 } else { at }, 0..0);
+                *counted = Some((name.to_owned(), handles.len() as u64, false));
+            }
             Kind::Const(of @ (Kind::U8 | Kind::U16 | Kind::U32 | Kind::U64)) => {
                 let bytes = if let Some(Value::Bytes(bytes)) = value { &bytes[..] } else { &[] };
                 let at = self.memory.take(bytes.len(), 16)?;

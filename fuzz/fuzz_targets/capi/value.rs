@@ -16,6 +16,7 @@ pub(crate) enum Value {
     Views(Vec<View>),
     /// One of the handles that the bench has.
     Handle(u64),
+    Handles(Vec<u64>),
     /// Memory of the host.
     Bytes(Vec<u8>),
     /// So many bytes for what a function writes.
