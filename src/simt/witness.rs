@@ -54,10 +54,11 @@ impl Witness {
                 std::ptr::with_exposed_provenance::<u8>(region.address as usize),
                 region.n_bytes as usize,
             );
-            // SAFETY: the caller's word; of no bytes the address may be any.
-            let bytes = match n_bytes {
-                0 => Vec::new(),
-                _ => unsafe { std::slice::from_raw_parts(start, n_bytes) }.to_vec(),
+            let bytes = if n_bytes == 0 {
+                Vec::new()
+            } else {
+                // SAFETY: the caller's word.
+                unsafe { std::slice::from_raw_parts(start, n_bytes) }.to_vec()
             };
             Left { name: region.name.to_string(), role: region.role, bytes }
         });
