@@ -406,6 +406,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(20_000))]
 
         #[test]
+        #[cfg_attr(miri, ignore = "hundreds of cases")]
         fn finite_numbers_are_added_as_any_are(
             a in prop::collection::vec(half(), 0..=16),
             b in prop::collection::vec(half(), 16),

@@ -54,11 +54,11 @@ impl Witness {
                 std::ptr::with_exposed_provenance::<u8>(region.address as usize),
                 region.n_bytes as usize,
             );
-            let bytes = match n_bytes {
-                // Their address may be any.
-                0 => Vec::new(),
+            let bytes = if n_bytes == 0 {
+                Vec::new()
+            } else {
                 // SAFETY: the caller's word.
-                _ => unsafe { std::slice::from_raw_parts(start, n_bytes) }.to_vec(),
+                unsafe { std::slice::from_raw_parts(start, n_bytes) }.to_vec()
             };
             Left { name: region.name.to_string(), role: region.role, bytes }
         });
