@@ -3,7 +3,7 @@
 use half::bf16;
 use lacuna::huffman::compact::{EncodePlan, count_exponents, place_codes};
 use lacuna::huffman::{
-    Codebook, DeviceGroup, DeviceWeights, EncodedGroup, Encoder, GroupViewsMut,
+    Codebook, DeviceGroup, DeviceWeights, EncodedGroup, Encoder, GroupViewsMut, Measured,
     PUBLISHED_BLOCK_ELEMENTS, pack_group, upload_codebook,
 };
 use lacuna::simt::{Checks, Config, Schedule};
@@ -149,15 +149,23 @@ fn groups_of_dense_blocks_are_packed_again() {
         let mut encoder = Encoder::new(&queue, weights.len() as u64).unwrap();
         let first = encoder.measure(&queue, &source.view()).unwrap();
         assert!(first.book.lengths().contains(&1));
-        let positions = |first_of_last: u32| -> Vec<u8> {
-            [0, first_of_last, 100_000].into_iter().flat_map(u32::to_le_bytes).collect()
+        // Blocks that all have so many weights.
+        let positions = |measured: &Measured, n: u32| {
+            let n_positions = measured.output_positions_len() as u32 / 4;
+            let bytes: Vec<u8> = (0..n_positions).flat_map(|i| (i * n).to_le_bytes()).collect();
+            queue.upload(&bytes).unwrap()
         };
-        let sparse = queue.upload(&positions(80_000)[..4]).unwrap();
+        let most = PUBLISHED_BLOCK_ELEMENTS as u32;
+        let sparse = positions(&first, most);
         assert_eq!(encoder.lengthen(&queue, &sparse.view()).unwrap(), None);
-        let dense = queue.upload(&positions(23_551)).unwrap();
+        let short = sparse.view().slice(0..4).unwrap();
+        let refused = encoder.lengthen(&queue, &short).unwrap_err().to_string();
+        assert_eq!(refused, format!("output_positions: expected {}, got 4", sparse.len()));
+        let mut dense = positions(&first, most + 1);
         let mut latest = first;
         while let Some(longer) = encoder.lengthen(&queue, &dense.view()).unwrap() {
             assert!(longer.n_code_bytes > latest.n_code_bytes);
+            dense = positions(&longer, most + 1);
             latest = longer;
         }
         assert!(!latest.book.lengths().contains(&1));
