@@ -211,6 +211,11 @@ impl Bench {
         handle
     }
 
+    /// The first handle of a type.
+    pub(crate) fn usual(&self, of: &str) -> u64 {
+        self.handles[of]
+    }
+
     /// A launch of the plan that `new` makes of a shape; `more` are parameters beside queue, plan and arguments.
     pub(crate) fn launch(
         &mut self,
