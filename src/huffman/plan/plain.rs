@@ -6,7 +6,7 @@ use crate::huffman::{BYTES_PER_BLOCK, GAP_BYTES_PER_BLOCK, MAX_LUT_ROWS};
 use crate::launch::Grid;
 use crate::{Error, Result};
 
-/// The sizes of one group: everything a [`DecodePlan`] needs to know of it.
+/// The sizes of one group: everything a [`DecodePlan`](super::DecodePlan) needs to know of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GroupShape {
     /// Bytes of `encoded_exponent`, `1..2^31`.
