@@ -365,7 +365,7 @@ impl<'py> Frame<'py> {
                     // SAFETY: a variable of the frame's, which the function has set.
                     let address = unsafe { *address } as usize;
                     let keeps = Some(values.clone().into_any().unbind());
-                    let handle = RawHandle { address: address.into(), of: find_handle(of)?, keeps };
+                    let handle = RawHandle { address, of: find_handle(of)?, keeps };
                     results.push(Bound::new(py, handle)?.into_any());
                 }
                 Kind::Written(of) => {

@@ -3,12 +3,13 @@
 
 mod call;
 mod dlpack;
+#[macro_use]
+mod entries;
 #[rustfmt::skip]
 mod table;
 
 use std::ffi::{CStr, c_char, c_void};
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lacuna::capi::{self, lacuna_device, lacuna_queue, lacuna_status};
 use pyo3::prelude::*;
@@ -16,8 +17,7 @@ use pyo3::prelude::*;
 /// What a handle of the C interface names, ended with this value.
 #[pyclass(frozen)]
 struct RawHandle {
-    /// 0 once the library has taken it over.
-    address: AtomicUsize,
+    address: usize,
     of: &'static call::Handle,
     /// What was given to make it: memory that it uses stays.
     #[allow(dead_code, reason = "it lives as long as the handle")]
@@ -26,7 +26,7 @@ struct RawHandle {
 
 impl RawHandle {
     fn address(&self) -> *mut c_void {
-        std::ptr::with_exposed_provenance_mut(self.address.load(Ordering::Acquire))
+        std::ptr::with_exposed_provenance_mut(self.address)
     }
 }
 
@@ -125,7 +125,7 @@ impl Queue {
 
 fn handle(name: &'static str, address: *mut c_void) -> PyResult<RawHandle> {
     Ok(RawHandle {
-        address: address.expose_provenance().into(),
+        address: address.expose_provenance(),
         of: call::find_handle(name)?,
         keeps: None,
     })

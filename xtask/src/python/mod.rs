@@ -109,7 +109,7 @@ pub(crate) fn generate() -> Result<Vec<Generated>> {
     }
     items().try_for_each(|item| interface.read_function(item))?;
     println!("not called from Python: {}", interface.left_out.join(", "));
-    let contents = [interface.table()?, interface.wrappers()?];
+    let contents = [interface.table(), interface.wrappers()?];
     Ok(PATHS.into_iter().zip(contents).map(|(path, content)| Generated { path, content }).collect())
 }
 
