@@ -479,7 +479,7 @@ typedef struct lacuna_unpack_lane_plan lacuna_unpack_lane_plan;
 // A plan of `lacuna_vote_rows` and `lacuna_score_votes`: for any device, and any number of launches at once.
 typedef struct lacuna_vote_rows_plan lacuna_vote_rows_plan;
 
-// Groups in device memory, ready to be expanded by one launch, whatever they are decoded by: an index of their streams, or none; by two launches where there are both.
+// Groups in device memory, ready to be expanded by one launch: by an index of their streams, or without one, as DF11 files have them; by two where there are both.
 typedef struct lacuna_weights lacuna_weights;
 
 // What structs begin with that may grow: `LACUNA_HEADER(lacuna_topk_rows_shape)` makes it.

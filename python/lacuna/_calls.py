@@ -1796,7 +1796,7 @@ class VoteRowsPlan(Handle):
 
 
 class Weights(Handle):
-    """Groups in device memory, ready to be expanded by one launch, whatever they are decoded by: an index of their streams, or none; by two launches where there are both."""
+    """Groups in device memory, ready to be expanded by one launch: by an index of their streams, or without one, as DF11 files have them; by two where there are both."""
 
     __slots__ = ()
 

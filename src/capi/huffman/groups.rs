@@ -5,9 +5,9 @@ use std::borrow::Cow;
 use crate::capi::abi::{array, lacuna_header, read, structs, write};
 use crate::capi::status::{Failure, Outcome, answer, lacuna_status};
 use crate::capi::view::lacuna_bytes;
-use crate::huffman::compact::{CompactCode, LENGTHS_BYTES, LengthsError, RawCompact};
+use crate::huffman::compact::{Compact, CompactCode, LENGTHS_BYTES, LengthsError, RawCompact};
 use crate::huffman::indexed::{CodeTable, Index, RawIndexed};
-use crate::huffman::{RawGroup, words};
+use crate::huffman::{Group, RawGroup, words};
 
 /// The tensors of a DF11 group in host memory, as a checkpoint has them.
 #[derive(Debug, Clone, Copy)]
@@ -108,7 +108,7 @@ impl lacuna_df11_group {
 
     /// # Safety
     /// The bytes are the caller's, and nothing writes them for `'a`.
-    pub(super) unsafe fn raw<'a>(&self) -> Outcome<RawGroup<'a>> {
+    unsafe fn raw<'a>(&self) -> Outcome<RawGroup<'a>> {
         // SAFETY: the caller's word.
         unsafe {
             Ok(RawGroup {
@@ -121,6 +121,13 @@ impl lacuna_df11_group {
                 split_positions: self.split_positions.of("split_positions")?,
             })
         }
+    }
+
+    /// # Safety
+    /// As of `raw`.
+    pub(super) unsafe fn parse<'a>(&self) -> Outcome<Group<'a>> {
+        // SAFETY: the caller's word.
+        Ok(unsafe { self.raw() }?.parse().map_err(crate::Error::from)?)
     }
 }
 
@@ -141,7 +148,7 @@ impl lacuna_compact_group {
 
     /// # Safety
     /// The bytes are the caller's, and nothing writes them for `'a`.
-    pub(super) unsafe fn raw<'a>(&self) -> Outcome<RawCompact<'a>> {
+    unsafe fn raw<'a>(&self) -> Outcome<RawCompact<'a>> {
         // SAFETY: the caller's word.
         unsafe {
             Ok(RawCompact {
@@ -154,6 +161,13 @@ impl lacuna_compact_group {
                 split_positions: self.split_positions.of("split_positions")?,
             })
         }
+    }
+
+    /// # Safety
+    /// As of `raw`.
+    pub(super) unsafe fn parse<'a>(&self) -> Outcome<Compact<'a>> {
+        // SAFETY: the caller's word.
+        Ok(unsafe { self.raw() }?.parse().map_err(crate::Error::from)?)
     }
 }
 
@@ -294,7 +308,7 @@ pub unsafe extern "C" fn lacuna_df11_group_decode(
 ) -> lacuna_status {
     // SAFETY: the caller's struct, bytes and array.
     answer(|| unsafe {
-        let group = read(group)?.raw()?.parse().map_err(crate::Error::from)?;
+        let group = read(group)?.parse()?;
         check_len("output", group.n_elements(), n_elements)?;
         let output = array("output", output, n_elements)?;
         Ok(crate::huffman::decode(&group, output)?)
@@ -312,7 +326,7 @@ pub unsafe extern "C" fn lacuna_compact_group_decode(
 ) -> lacuna_status {
     // SAFETY: the caller's struct, bytes and array.
     answer(|| unsafe {
-        let group = read(group)?.raw()?.parse().map_err(crate::Error::from)?;
+        let group = read(group)?.parse()?;
         check_len("output", group.n_elements(), n_elements)?;
         let output = array("output", output, n_elements)?;
         Ok(crate::huffman::compact::decode(&group, output)?)

@@ -8,9 +8,8 @@ use crate::capi::huffman::groups::{Indexed, check_len};
 use crate::capi::huffman::{lacuna_compact_group, lacuna_df11_group, lacuna_indexed_group};
 use crate::capi::status::{Failure, Outcome, answer, lacuna_status};
 use crate::capi::view::lacuna_view;
-use crate::huffman::compact::RawCompact;
 use crate::huffman::indexed::IndexedViews;
-use crate::huffman::{DeviceWeights, GroupViews, RawGroup};
+use crate::huffman::{DeviceWeights, GroupViews};
 
 /// The tensors of a DF11 group in device memory: u8 views.
 #[derive(Debug, Clone, Copy)]
@@ -69,7 +68,7 @@ structs! {
     lacuna_decode_weights_sizes: 48,
 }
 
-/// Groups in device memory, ready to be expanded by one launch, whatever they are decoded by: an index of their streams, or none; by two launches where there are both.
+/// Groups in device memory, ready to be expanded by one launch: by an index of their streams, or without one, as DF11 files have them; by two where there are both.
 pub struct lacuna_weights(pub(super) DeviceWeights<'static>);
 
 /// Checks DF11 groups, and copies their tensors to the memory of the queue's device.
@@ -89,10 +88,8 @@ pub unsafe extern "C" fn lacuna_weights_upload_df11(
         give("weights", weights, || {
             let queue = &borrow("queue", queue)?.0;
             let groups = read_array(groups, n_groups)?;
-            let raw = groups.iter().map(|group| group.raw()).collect::<Outcome<Vec<_>>>()?;
-            let parsed: Result<Vec<_>, _> = raw.into_iter().map(RawGroup::parse).collect();
-            let parsed = parsed.map_err(crate::Error::from)?;
-            Ok(lacuna_weights(DeviceWeights::upload(queue, parsed)?))
+            let groups = groups.iter().map(|group| group.parse()).collect::<Outcome<Vec<_>>>()?;
+            Ok(lacuna_weights(DeviceWeights::upload(queue, groups)?))
         })
     })
 }
@@ -114,10 +111,8 @@ pub unsafe extern "C" fn lacuna_weights_upload_compact(
         give("weights", weights, || {
             let queue = &borrow("queue", queue)?.0;
             let groups = read_array(groups, n_groups)?;
-            let raw = groups.iter().map(|group| group.raw()).collect::<Outcome<Vec<_>>>()?;
-            let parsed: Result<Vec<_>, _> = raw.into_iter().map(RawCompact::parse).collect();
-            let parsed = parsed.map_err(crate::Error::from)?;
-            Ok(lacuna_weights(DeviceWeights::upload(queue, &parsed)?))
+            let groups = groups.iter().map(|group| group.parse()).collect::<Outcome<Vec<_>>>()?;
+            Ok(lacuna_weights(DeviceWeights::upload(queue, &groups)?))
         })
     })
 }
